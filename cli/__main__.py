@@ -1,0 +1,5 @@
+"""The `tollbridge` command."""
+
+
+def main() -> None:
+    """Runs the command."""

@@ -1,0 +1,94 @@
+"""From use and price to a charge: one sum, one rounding, upwards.
+
+charge = ceil(Σ count × rate × markup_ppm / 1e12), over token classes and pieces together. Everything is an integer of
+any size until the end, so nothing overflows; a result beyond MAX_CHARGE is refused, never wrapped.
+"""
+
+from pricing.prices import PPM, PriceVersion, Rates
+from pricing.tokens import Tokens, Units
+
+MAX_CHARGE = 1 << 53
+"""Nine million USD for one request: beyond it something is broken, and JSON readers stay exact below it."""
+
+_MILLION = 1_000_000
+_MS_PER_MINUTE = 60_000
+_SCALE = _MILLION * PPM * _MS_PER_MINUTE
+"""Denominator of every sum below: rates are per million, the markup in millionths, durations in minutes."""
+
+
+class ChargeOutOfRange(ValueError):
+    """A charge that no request can have."""
+
+
+def charge_nano_usd(
+    tokens: Tokens, units: Units, price: PriceVersion, *, reported_cost_nano_usd: int | None = None
+) -> int:
+    """What the customer pays for one request, in nano-USD.
+
+    With `price.cost_reported` and a reported cost, that cost × markup, but never more than the list price of the same
+    use (which is what was reserved). Raises ChargeOutOfRange.
+    """
+    by_list = _rounded_up(tokens, units, price.rates, price.markup_ppm)
+    if not price.cost_reported or reported_cost_nano_usd is None:
+        return by_list
+    if reported_cost_nano_usd < 0:
+        raise ChargeOutOfRange(f"reported cost is negative: {reported_cost_nano_usd}")
+    return min(by_list, -(-reported_cost_nano_usd * price.markup_ppm // PPM))
+
+
+def provider_cost_nano_usd(tokens: Tokens, units: Units, price: PriceVersion) -> int:
+    """What the provider takes for one request by the route's cost table, in nano-USD. Raises ChargeOutOfRange."""
+    return _rounded_up(tokens, units, price.cost, PPM)
+
+
+def worst_case_nano_usd(
+    price: PriceVersion, *, input_tokens: int, output_tokens: int, units: Units | None = None
+) -> int:
+    """The most that a request with these bounds can be charged, whatever classes its tokens turn out to be in."""
+    numerator = input_tokens * price.rates.dearest_input + output_tokens * price.rates.dearest_output
+    numerator = numerator * _MS_PER_MINUTE + _pieces(units or Units(requests=1), price.rates)
+    return _in_range(-(-numerator * price.markup_ppm // _SCALE))
+
+
+def affordable_output_tokens(price: PriceVersion, *, available_nano_usd: int, input_tokens: int) -> int:
+    """The most output tokens whose worst case fits `available_nano_usd`; -1 when not even the input does.
+
+    A model without an output rate is bounded by something else, so the answer is then 1 << 40.
+    """
+    fixed = input_tokens * price.rates.dearest_input * _MS_PER_MINUTE + _pieces(Units(requests=1), price.rates)
+    room = available_nano_usd * _SCALE - fixed * price.markup_ppm
+    if room < 0:
+        return -1
+    per_token = price.rates.dearest_output * price.markup_ppm * _MS_PER_MINUTE
+    return 1 << 40 if per_token == 0 else room // per_token
+
+
+def _rounded_up(tokens: Tokens, units: Units, rates: Rates, markup_ppm: int) -> int:
+    numerator = (
+        tokens.input * rates.input
+        + tokens.cached_input * rates.cached_input
+        + tokens.cache_write * rates.cache_write
+        + tokens.cache_write_1h * rates.cache_write_1h
+        + tokens.output * rates.output
+        + tokens.audio_input * rates.audio_input
+        + tokens.audio_output * rates.audio_output
+        + tokens.image_input * rates.image_input
+    )
+    numerator = numerator * _MS_PER_MINUTE + _pieces(units, rates)
+    return _in_range(-(-numerator * markup_ppm // _SCALE))
+
+
+def _pieces(units: Units, rates: Rates) -> int:
+    """Σ of what is sold by the piece, over the denominator million × minute."""
+    by_piece = units.requests * rates.per_request + units.images * rates.per_image
+    return (
+        by_piece * _MILLION * _MS_PER_MINUTE
+        + units.characters * rates.per_million_characters * _MS_PER_MINUTE
+        + units.milliseconds * rates.per_minute * _MILLION
+    )
+
+
+def _in_range(charge: int) -> int:
+    if charge > MAX_CHARGE:
+        raise ChargeOutOfRange(f"{charge} nano-USD for one request")
+    return charge

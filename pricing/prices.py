@@ -1,0 +1,100 @@
+"""Price versions: immutable, named by the hash of their content, so that a charge can be computed again for ever.
+
+Rates are integer nano-USD per million tokens (or per piece). The markup stays apart from the rates until the one
+rounding in `pricing.charge`, so that 1.3 × a rate is never rounded twice.
+"""
+
+import dataclasses
+import hashlib
+import json
+from decimal import Decimal
+
+NANO_PER_USD = 1_000_000_000
+PPM = 1_000_000
+MAX_RATE = 10**15
+"""A million dollars per million tokens: a dearer rate is a mistake in the config, not a price."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """Nano-USD per million tokens by class; the `per_…` fields by their own unit."""
+
+    input: int = 0
+    cached_input: int = 0
+    cache_write: int = 0
+    cache_write_1h: int = 0
+    output: int = 0
+    audio_input: int = 0
+    audio_output: int = 0
+    image_input: int = 0
+    per_request: int = 0
+    per_image: int = 0
+    per_million_characters: int = 0
+    per_minute: int = 0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not 0 <= value <= MAX_RATE:
+                raise ValueError(f"rate {field.name} is out of range: {value}")
+
+    @property
+    def dearest_input(self) -> int:
+        """The highest rate that an input token can be charged at: what a reservation has to assume."""
+        return max(
+            self.input,
+            self.cached_input,
+            self.cache_write,
+            self.cache_write_1h,
+            self.audio_input,
+            self.image_input,
+        )
+
+    @property
+    def dearest_output(self) -> int:
+        """The highest rate that an output token can be charged at."""
+        return max(self.output, self.audio_output)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PriceVersion:
+    """What a customer pays (`rates` × `markup_ppm`) and what the provider takes (`cost`).
+
+    With `cost_reported` the provider's own reported cost × markup is the charge, and the rates only bound it.
+    """
+
+    rates: Rates
+    cost: Rates
+    markup_ppm: int = PPM
+    cost_reported: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.markup_ppm <= 1000 * PPM:
+            raise ValueError(f"markup is out of range: {self.markup_ppm} ppm")
+
+    @property
+    def id(self) -> str:
+        """SHA-256 of the canonical content, in hex."""
+        content = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+def nano_usd(amount: Decimal | int | str) -> int:
+    """USD to nano-USD, exactly. Raises ValueError for anything finer than a nano-dollar, or not finite."""
+    scaled = Decimal(amount) * NANO_PER_USD
+    if not scaled.is_finite() or scaled != scaled.to_integral_value():
+        raise ValueError(f"{amount} USD is not a whole number of nano-dollars")
+    return int(scaled)
+
+
+def usd_text(amount_nano_usd: int) -> str:
+    """Nano-USD as a plain decimal string with nine decimals, such as `4.123456789`."""
+    sign = "-" if amount_nano_usd < 0 else ""
+    whole, nano = divmod(abs(amount_nano_usd), NANO_PER_USD)
+    return f"{sign}{whole}.{nano:09d}"
+
+
+def usd_number(amount_nano_usd: int) -> str:
+    """Nano-USD as a JSON number in plain notation without trailing zeros, such as `0.0000098`; never `9.8e-06`."""
+    text = usd_text(amount_nano_usd).rstrip("0")
+    return text.removesuffix(".")
