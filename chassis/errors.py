@@ -1,6 +1,6 @@
 """The one error type, and the closed list of codes that every service may answer with.
 
-A code is the promise: it crosses gRPC intact (`chassis.rpc`), and only edge's dialects turn it into a status and a body.
+A code is the promise: it crosses gRPC intact (`chassis.rpc`); only edge's dialects turn it into a status and a body.
 Adding a code means adding it here, to its gRPC status in `chassis.rpc` and to every dialect, which a test compares.
 """
 

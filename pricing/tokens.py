@@ -96,7 +96,7 @@ def from_openai(usage: Mapping[str, object]) -> Tokens:
 
 
 def from_anthropic(usage: Mapping[str, object]) -> Tokens:
-    """Reads an Anthropic `usage` object, where cache reads and writes stand beside the input. Raises ImplausibleUsage."""
+    """Reads an Anthropic `usage` object, where cache reads and writes are beside the input. Raises ImplausibleUsage."""
     writes = _details(usage, "cache_creation")
     hour = _count(writes, "ephemeral_1h_input_tokens")
     written = _count(usage, "cache_creation_input_tokens")

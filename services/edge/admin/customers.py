@@ -1,0 +1,205 @@
+"""`/admin/customers`: making, showing and changing customers, and giving or correcting their credit."""
+
+from decimal import Decimal
+from typing import Literal
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from chassis.errors import Code, TollbridgeError
+from chassis.ids import uuid7
+from chassis.pipe import PipeClient
+from pricing.prices import usd_text
+from services.edge.json_http import answer, context, decode, page, page_limit, rfc3339
+from services.edge.routes.keys import amount
+from tollbridge.auth.v1 import auth_pb2
+from tollbridge.billing.v1 import billing_pb2
+
+TIMEOUT_S = 3.0
+
+_STATUS_NAMES = {
+    auth_pb2.CUSTOMER_STATUS_ACTIVE: "active",
+    auth_pb2.CUSTOMER_STATUS_SUSPENDED: "suspended",
+    auth_pb2.CUSTOMER_STATUS_BANNED: "banned",
+}
+_STATUS_VALUES = {name: value for value, name in _STATUS_NAMES.items()}
+
+
+class CustomerBody(msgspec.Struct, frozen=True, kw_only=True):
+    """Asks for a customer; the welcome credit comes on top of `credit_usd`."""
+
+    name: str
+    email: str = ""
+    plan: str = ""
+    credit_usd: Decimal = Decimal(0)
+
+
+class CustomerPatch(msgspec.Struct, frozen=True, kw_only=True):
+    """What changes; what is left out stays."""
+
+    plan: str = ""
+    status: Literal["active", "suspended", "banned"] | None = None
+
+
+class CreditBody(msgspec.Struct, frozen=True, kw_only=True):
+    """Credit to give; negative corrects."""
+
+    amount_usd: Decimal
+    reason: str = ""
+
+
+def routes(*, auth: PipeClient, billing: PipeClient) -> APIRouter:
+    """The routes; access is checked by whoever includes them."""
+    router = APIRouter()
+    accounts = CustomerAccounts(auth=auth, billing=billing)
+
+    @router.post("/customers")
+    async def create_customer(request: Request) -> Response:
+        body = await decode(request, CustomerBody)
+        made = await accounts.create(body, call_id=_call_id(request))
+        return answer(made, request_id=context(request).request_id, status=201)
+
+    @router.get("/customers")
+    async def list_customers(request: Request) -> Response:
+        after = request.query_params.get("after", "")
+        found = await accounts.page(limit=page_limit(request), after=after)
+        return answer(found, request_id=context(request).request_id)
+
+    @router.get("/customers/{customer_id}")
+    async def get_customer(request: Request, customer_id: str) -> Response:
+        return answer(await accounts.get(customer_id), request_id=context(request).request_id)
+
+    @router.patch("/customers/{customer_id}")
+    async def update_customer(request: Request, customer_id: str) -> Response:
+        patch = await decode(request, CustomerPatch)
+        changed = await accounts.change(customer_id, patch, call_id=_call_id(request))
+        return answer(changed, request_id=context(request).request_id)
+
+    @router.post("/customers/{customer_id}/credits")
+    async def adjust_credit(request: Request, customer_id: str) -> Response:
+        body = await decode(request, CreditBody)
+        moved = await accounts.credit(
+            customer_id,
+            amount_nano_usd=amount(body.amount_usd, param="amount_usd"),
+            reason=body.reason,
+            call_id=_call_id(request),
+        )
+        payload = {"transfer_id": moved.transfer_id, "balance": usd_text(moved.balance.balance_nano_usd)}
+        return answer(payload, request_id=context(request).request_id)
+
+    return router
+
+
+class CustomerAccounts:
+    """A customer is auth's, their balance billing's: this joins the two for the admin.
+
+    `call_id` makes each write idempotent; a creation that was cut between the two owners is completed by repeating it.
+    """
+
+    def __init__(self, *, auth: PipeClient, billing: PipeClient) -> None:
+        self._auth = auth
+        self._billing = billing
+
+    async def create(self, body: CustomerBody, *, call_id: str) -> dict[str, object]:
+        """Makes the customer, opens the account and gives the credit."""
+        credit = amount(body.credit_usd, param="credit_usd")
+        if credit < 0:
+            message = "A new customer's credit can't be negative."
+            raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": "credit_usd"})
+        reply = await self._auth.call(
+            "CreateCustomer",
+            auth_pb2.CreateCustomerRequest(request_id=call_id, name=body.name, email=body.email, plan=body.plan),
+            auth_pb2.CreateCustomerResponse,
+            timeout_s=TIMEOUT_S,
+        )
+        opened = await self._billing.call(
+            "OpenAccount",
+            billing_pb2.OpenAccountRequest(customer_id=reply.customer.id),
+            billing_pb2.OpenAccountResponse,
+            timeout_s=TIMEOUT_S,
+        )
+        balance = opened.balance
+        if credit:
+            given = await self.credit(
+                reply.customer.id,
+                amount_nano_usd=credit,
+                reason="opening credit",
+                call_id=f"{call_id}-credit",
+            )
+            balance = given.balance
+        return shown(reply.customer, balance)
+
+    async def get(self, customer_id: str) -> dict[str, object]:
+        """One customer with their balance."""
+        reply = await self._auth.call(
+            "GetCustomer",
+            auth_pb2.GetCustomerRequest(customer_id=customer_id),
+            auth_pb2.GetCustomerResponse,
+            timeout_s=TIMEOUT_S,
+        )
+        return shown(reply.customer, await self._balance(customer_id))
+
+    async def change(self, customer_id: str, patch: CustomerPatch, *, call_id: str) -> dict[str, object]:
+        """Changes plan or status."""
+        status = auth_pb2.CUSTOMER_STATUS_UNSPECIFIED if patch.status is None else _STATUS_VALUES[patch.status]
+        reply = await self._auth.call(
+            "UpdateCustomer",
+            auth_pb2.UpdateCustomerRequest(request_id=call_id, customer_id=customer_id, plan=patch.plan, status=status),
+            auth_pb2.UpdateCustomerResponse,
+            timeout_s=TIMEOUT_S,
+        )
+        return shown(reply.customer, await self._balance(customer_id))
+
+    async def page(self, *, limit: int, after: str) -> dict[str, object]:
+        """One page of customers, each with their balance."""
+        reply = await self._auth.call(
+            "ListCustomers",
+            auth_pb2.ListCustomersRequest(limit=limit, after=after),
+            auth_pb2.ListCustomersResponse,
+            timeout_s=TIMEOUT_S,
+        )
+        rows = [shown(customer, await self._balance(customer.id)) for customer in reply.customers]
+        return page(rows, has_more=reply.has_more)
+
+    async def credit(
+        self, customer_id: str, *, amount_nano_usd: int, reason: str, call_id: str
+    ) -> billing_pb2.AdjustCreditResponse:
+        """Gives credit, or with a negative amount takes it back."""
+        return await self._billing.call(
+            "AdjustCredit",
+            billing_pb2.AdjustCreditRequest(
+                request_id=call_id,
+                customer_id=customer_id,
+                amount_nano_usd=amount_nano_usd,
+                reason=reason,
+            ),
+            billing_pb2.AdjustCreditResponse,
+            timeout_s=TIMEOUT_S,
+        )
+
+    async def _balance(self, customer_id: str) -> billing_pb2.Balance:
+        reply = await self._billing.call(
+            "GetBalance",
+            billing_pb2.GetBalanceRequest(customer_id=customer_id),
+            billing_pb2.GetBalanceResponse,
+            timeout_s=TIMEOUT_S,
+        )
+        return reply.balance
+
+
+def shown(customer: auth_pb2.Customer, balance: billing_pb2.Balance) -> dict[str, object]:
+    """A customer as the admin sees them."""
+    return {
+        "id": customer.id,
+        "name": customer.name,
+        "email": customer.email or None,
+        "plan": customer.plan,
+        "status": _STATUS_NAMES.get(customer.status),
+        "balance": usd_text(balance.balance_nano_usd),
+        "held": usd_text(balance.held_nano_usd),
+        "created_at": rfc3339(customer.created_at_us),
+    }
+
+
+def _call_id(request: Request) -> str:
+    return request.headers.get("idempotency-key") or str(uuid7())

@@ -1,0 +1,130 @@
+"""The rest of the admin API: the request log, refunds, provider accounts, the configuration in use, draining."""
+
+from decimal import Decimal
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from chassis.errors import TollbridgeError
+from chassis.pipe import PipeClient
+from pricing.prices import usd_text
+from services.edge.json_http import answer, context, decode, rfc3339
+from services.edge.routes.health import DrainSwitch
+from services.edge.routes.keys import amount
+from services.edge.routes.requests import receipts
+from tollbridge.auth.v1 import auth_pb2
+from tollbridge.billing.v1 import billing_pb2
+from tollbridge.router.v1 import router_pb2
+
+TIMEOUT_S = 3.0
+
+
+class RefundBody(msgspec.Struct, frozen=True, kw_only=True):
+    """Asks for a refund; without an amount all of it."""
+
+    request_id: str
+    reason: str
+    amount_usd: Decimal = Decimal(0)
+
+
+def routes(*, auth: PipeClient, router_client: PipeClient, billing: PipeClient, drain: DrainSwitch) -> APIRouter:
+    """The routes; access is checked by whoever includes them."""
+    router = APIRouter()
+
+    @router.get("/requests")
+    async def list_requests(request: Request) -> Response:
+        owner = request.query_params.get("customer_id", "")
+        found = await receipts(billing, customer_id=owner, request=request)
+        return answer(found, request_id=context(request).request_id)
+
+    @router.post("/refunds")
+    async def refund(request: Request) -> Response:
+        body = await decode(request, RefundBody)
+        reply = await billing.call(
+            "Refund",
+            billing_pb2.RefundRequest(
+                request_id=body.request_id,
+                reason=body.reason,
+                amount_nano_usd=amount(body.amount_usd, param="amount_usd"),
+            ),
+            billing_pb2.RefundResponse,
+            timeout_s=TIMEOUT_S,
+        )
+        payload = {
+            "transfer_id": reply.transfer_id,
+            "amount": usd_text(reply.amount_nano_usd),
+            "balance": usd_text(reply.balance.balance_nano_usd),
+        }
+        return answer(payload, request_id=context(request).request_id, status=201)
+
+    @router.get("/accounts")
+    async def list_accounts(request: Request) -> Response:
+        reply = await router_client.call(
+            "ListAccounts",
+            router_pb2.ListAccountsRequest(),
+            router_pb2.ListAccountsResponse,
+            timeout_s=TIMEOUT_S,
+        )
+        rows = [account(each) for each in reply.accounts]
+        listed = {"object": "list", "data": rows, "has_more": False, "next": None}
+        return answer(listed, request_id=context(request).request_id)
+
+    @router.get("/config")
+    async def get_config(request: Request) -> Response:
+        states = await _config_states(auth, router_client, billing)
+        return answer(states, request_id=context(request).request_id)
+
+    @router.post("/drain")
+    async def start_drain(request: Request) -> Response:
+        drain.draining = True
+        return answer({"draining": True}, request_id=context(request).request_id)
+
+    @router.post("/undrain")
+    async def end_drain(request: Request) -> Response:
+        drain.draining = False
+        return answer({"draining": False}, request_id=context(request).request_id)
+
+    return router
+
+
+def account(found: router_pb2.ProviderAccount) -> dict[str, object]:
+    """A provider account as the admin sees it."""
+    return {
+        "id": found.id,
+        "provider": found.provider_id,
+        "state": found.state,
+        "slots": found.slots or None,
+        "in_use": found.in_use,
+        "cooled_until": rfc3339(found.cooled_until_us),
+        "error_rate": found.error_rate,
+    }
+
+
+async def _config_states(auth: PipeClient, router_client: PipeClient, billing: PipeClient) -> dict[str, object]:
+    """Router's configuration, and the hash that each owner runs; an owner that doesn't answer has none."""
+    states = {
+        "auth": await _state(auth, auth_pb2.GetConfigStateRequest(), auth_pb2.GetConfigStateResponse),
+        "router": await _state(router_client, router_pb2.GetConfigStateRequest(), router_pb2.GetConfigStateResponse),
+        "billing": await _state(billing, billing_pb2.GetConfigStateRequest(), billing_pb2.GetConfigStateResponse),
+    }
+    main = states["router"]
+    return {
+        "hash": main.hash if main else None,
+        "loaded_at": rfc3339(main.loaded_at_us) if main else None,
+        "error": next((state.error for state in states.values() if state and state.error), None),
+        "replicas": {name: state.hash if state else None for name, state in states.items()},
+    }
+
+
+ConfigState = auth_pb2.GetConfigStateResponse | router_pb2.GetConfigStateResponse | billing_pb2.GetConfigStateResponse
+
+
+async def _state(
+    owner: PipeClient,
+    request: auth_pb2.GetConfigStateRequest | router_pb2.GetConfigStateRequest | billing_pb2.GetConfigStateRequest,
+    kind: type[ConfigState],
+) -> ConfigState | None:
+    try:
+        return await owner.call("GetConfigState", request, kind, timeout_s=TIMEOUT_S)
+    except TollbridgeError:
+        return None

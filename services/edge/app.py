@@ -1,0 +1,160 @@
+"""Edge's front door: gives every request its id and surface, and sends it to the hot path or to FastAPI.
+
+The hot path (`ChatRoute`) is a bare ASGI callable, since a FastAPI route costs three times as much per request and six
+times as much per stream. FastAPI serves all else. Public paths are seen by FastAPI without their prefix, so that one
+set of routes serves every surface, and a changed surface table takes effect at the next request.
+"""
+
+import ipaddress
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from chassis.errors import Code, TollbridgeError
+from chassis.ids import uuid7
+from services.edge.config import EdgeConfig, Network
+from services.edge.dialects import DIALECTS, RenderedError
+from services.edge.json_http import SCOPE_KEY, RequestContext, context
+from services.edge.surfaces import Surface
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+HotRoute = Callable[..., Awaitable[None]]
+"""`(scope, receive, send, *, surface, request_id)`: answers everything itself, errors too."""
+
+OWN_SURFACE = Surface(prefix="", dialect=DIALECTS["openai"], models_public=False, without=frozenset())
+"""What is outside every surface (`/health`, `/admin`) speaks the openai dialect."""
+
+
+class EdgeApp:
+    """The ASGI application. `config` is replaced whole when the file changes; running requests keep their own."""
+
+    def __init__(
+        self, *, config: EdgeConfig, public: FastAPI, own: FastAPI, hot: dict[tuple[str, str], HotRoute]
+    ) -> None:
+        self.config = config
+        self._public = public
+        self._own = own
+        self._hot = hot
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"edge serves http, not {scope['type']}")
+        request_id = str(uuid7())
+        path: str = scope["path"]
+        scope["client"] = (client_address(scope, self.config.trusted_proxies), 0)
+        found = self.config.surfaces.find(path)
+        if found is None:
+            await self._dispatch(self._own, scope, receive, send, surface=OWN_SURFACE, request_id=request_id)
+            return
+        surface, rest = found
+        if surface.hides(rest):
+            error = TollbridgeError(Code.NOT_FOUND, f"There is nothing at {path[:200]}.")
+            await send_rendered(send, surface.dialect.render_error(error, request_id=request_id))
+            return
+        hot = self._hot.get((scope["method"], rest))
+        if hot is not None:
+            await hot(scope, receive, send, surface=surface, request_id=request_id)
+            return
+        inner = {**scope, "path": rest, "raw_path": rest.encode(), "root_path": ""}
+        await self._dispatch(self._public, inner, receive, send, surface=surface, request_id=request_id)
+
+    async def _dispatch(
+        self, app: FastAPI, scope: Scope, receive: Receive, send: Send, *, surface: Surface, request_id: str
+    ) -> None:
+        scope[SCOPE_KEY] = RequestContext(surface=surface, request_id=request_id, client_ip=scope["client"][0])
+        await app(scope, receive, send)
+
+
+def new_fastapi() -> FastAPI:
+    """A FastAPI application whose errors are the surface's dialect's, whatever raised them."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app.add_exception_handler(TollbridgeError, _on_tollbridge_error)
+    app.add_exception_handler(StarletteHTTPException, _on_http_exception)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(Exception, _on_unexpected)
+    return app
+
+
+async def send_rendered(send: Send, rendered: RenderedError) -> None:
+    """Sends a rendered error as a whole answer."""
+    await send(
+        {"type": "http.response.start", "status": rendered.status, "headers": rendered.headers},
+    )
+    await send({"type": "http.response.body", "body": rendered.body})
+
+
+def client_address(scope: Scope, trusted: tuple[Network, ...]) -> str:
+    """The client's address: the socket's, or the last untrusted hop of X-Forwarded-For behind a trusted proxy."""
+    peer = scope["client"][0] if scope.get("client") else ""
+    if not trusted or not _is_trusted(peer, trusted):
+        return peer
+    hops = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+    for hop in reversed(",".join(hops).split(",")):
+        address = hop.strip()
+        if not _is_address(address):
+            return peer
+        if not _is_trusted(address, trusted):
+            return address
+    return peer
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_trusted(text: str, trusted: tuple[Network, ...]) -> bool:
+    if not _is_address(text):
+        return False
+    address = ipaddress.ip_address(text)
+    return any(address in network for network in trusted)
+
+
+async def _on_tollbridge_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, TollbridgeError):
+        raise error
+    found = context(request)
+    rendered = found.surface.dialect.render_error(error, request_id=found.request_id)
+    response = Response(content=rendered.body, status_code=rendered.status)
+    response.raw_headers = rendered.headers
+    return response
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, StarletteHTTPException) else 500
+    codes = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED, 413: Code.REQUEST_TOO_LARGE}
+    code = codes.get(status, Code.INVALID_REQUEST if status < 500 else Code.INTERNAL)
+    path = context(request).surface.prefix + request.scope["path"]
+    messages = {
+        Code.NOT_FOUND: f"There is nothing at {path[:200]}.",
+        Code.METHOD_NOT_ALLOWED: f"{request.method} is not possible at {path[:200]}.",
+    }
+    message = messages.get(code, "The request could not be understood.")
+    return await _on_tollbridge_error(request, TollbridgeError(code, message))
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    problems = error.errors() if isinstance(error, RequestValidationError) else []
+    param = str(problems[0]["loc"][-1]) if problems else ""
+    refusal = TollbridgeError(
+        Code.INVALID_REQUEST,
+        f"{param or 'The request'} is not valid.",
+        details={"param": param} if param else {},
+    )
+    return await _on_tollbridge_error(request, refusal)
+
+
+async def _on_unexpected(request: Request, error: Exception) -> Response:
+    # Starlette raises the error again after this answer, so uvicorn's log has the traceback.
+    return await _on_tollbridge_error(request, TollbridgeError(Code.INTERNAL, "Something went wrong on our side."))

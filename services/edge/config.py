@@ -1,0 +1,157 @@
+"""The sections of the config file that edge owns: where the public API is mounted, admin, metrics, spool.
+
+Of `billing` edge reads only what it acts upon; billing validates the whole of that section.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from chassis.config import ConfigError, ConfigText, section
+from services.edge.dialects import DIALECTS
+from services.edge.surfaces import Surface, SurfaceTable
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class SurfaceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One line of `surfaces`."""
+
+    prefix: str
+    dialect: str = "openai"
+    models_public: bool | None = None
+    without: tuple[str, ...] = ()
+
+
+class AdminEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`admin`: the token left out is made at first start."""
+
+    auth_token: str = ""
+
+
+class MetricsEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`metrics`."""
+
+    prefix: str = "tollbridge"
+
+
+class SpoolEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`spool`."""
+
+    sync: Literal["group", "always"] = "group"
+    max_mib: int = 1024
+
+
+class BillingEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """What edge acts upon in `billing`; unknown keys there are billing's to judge."""
+
+    on_short_credit: Literal["clamp", "refuse"] = "clamp"
+    top_up_url: str = ""
+
+
+class Sections(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The top-level keys that edge reads."""
+
+    surfaces: tuple[SurfaceEntry, ...] = (SurfaceEntry(prefix="/v1"),)
+    admin: AdminEntry = AdminEntry()
+    metrics: MetricsEntry = MetricsEntry()
+    public_url: str = ""
+    trusted_proxies: tuple[str, ...] = ()
+    spool: SpoolEntry = SpoolEntry()
+    billing: BillingEntry = BillingEntry()
+
+
+class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Edge's configuration, ready to use."""
+
+    surfaces: SurfaceTable
+    admin_token: str
+    metrics_prefix: str
+    public_url: str
+    trusted_proxies: tuple[Network, ...]
+    spool: SpoolEntry
+    on_short_credit: Literal["clamp", "refuse"]
+    top_up_url: str
+
+
+def parse(text: ConfigText, environ: Mapping[str, str] | None = None) -> EdgeConfig:
+    """Reads edge's sections; raises ConfigError that names file, line and key."""
+    sections = section(text, Sections, environ=environ)
+    return EdgeConfig(
+        surfaces=SurfaceTable(_surfaces(text, sections)),
+        admin_token=sections.admin.auth_token,
+        metrics_prefix=_metrics_prefix(text, sections.metrics.prefix),
+        public_url=sections.public_url,
+        trusted_proxies=_networks(text, sections.trusted_proxies),
+        spool=_spool(text, sections.spool),
+        on_short_credit=sections.billing.on_short_credit,
+        top_up_url=sections.billing.top_up_url,
+    )
+
+
+def without_file() -> EdgeConfig:
+    """What holds when no config file is given: one openai surface under /v1."""
+    return parse(ConfigText(path=Path(), hash="", data={}, lines={}), {})
+
+
+def _surfaces(text: ConfigText, sections: Sections) -> tuple[Surface, ...]:
+    surfaces: dict[str, Surface] = {}
+    for index, entry in enumerate(sections.surfaces):
+        prefix = entry.prefix.rstrip("/")
+        if not prefix.startswith("/") or prefix.split("/")[1] in _OWN_PATHS:
+            raise _error(text, ("surfaces", index, "prefix"), f"{entry.prefix!r} can't be a surface's prefix")
+        if prefix in surfaces:
+            raise _error(text, ("surfaces", index, "prefix"), f"{prefix} is mounted twice")
+        dialect = DIALECTS.get(entry.dialect)
+        if dialect is None:
+            known = ", ".join(sorted(DIALECTS))
+            raise _error(text, ("surfaces", index, "dialect"), f"{entry.dialect!r} is none of {known}")
+        public = dialect.models_public if entry.models_public is None else entry.models_public
+        surfaces[prefix] = Surface(
+            prefix=prefix, dialect=dialect, models_public=public, without=frozenset(entry.without)
+        )
+    return tuple(surfaces.values())
+
+
+_OWN_PATHS = {
+    "admin",
+    "health",
+    "livez",
+    "readyz",
+    "metrics",
+    "docs",
+    "console",
+    "webhooks",
+    ".well-known",
+    "",
+}
+
+
+def _metrics_prefix(text: ConfigText, prefix: str) -> str:
+    if not prefix.isidentifier():
+        raise _error(text, ("metrics", "prefix"), f"{prefix!r} can't begin a metric's name")
+    return prefix
+
+
+def _networks(text: ConfigText, entries: tuple[str, ...]) -> tuple[Network, ...]:
+    networks = []
+    for index, entry in enumerate(entries):
+        try:
+            networks.append(ipaddress.ip_network(entry))
+        except ValueError as error:
+            raise _error(text, ("trusted_proxies", index), str(error)) from error
+    return tuple(networks)
+
+
+def _spool(text: ConfigText, spool: SpoolEntry) -> SpoolEntry:
+    if not 1 <= spool.max_mib <= 1 << 20:
+        raise _error(text, ("spool", "max_mib"), f"{spool.max_mib} is not between 1 and {1 << 20}")
+    return spool
+
+
+def _error(text: ConfigText, key: tuple[str | int, ...], message: str) -> ConfigError:
+    dotted = ".".join(str(part) for part in key)
+    return ConfigError(path=text.path, line=text.lines.get(key, 0), key=dotted, message=message)

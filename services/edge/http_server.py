@@ -1,0 +1,71 @@
+"""uvicorn as edge runs it: no signals of its own, and a write buffer limit of zero.
+
+With the limit at zero the transport asks for a pause as soon as the kernel takes fewer bytes than were written, and
+uvicorn's `send` waits before the next write. So when a `send` is reached, all earlier bytes have left this process,
+which is what "handed to the client" means in settlement.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from services.edge.app import EdgeApp
+
+
+class PromptProtocol(HttpToolsProtocol):
+    """uvicorn's httptools protocol over a transport that never keeps bytes back unnoticed."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)
+
+
+class _Server(uvicorn.Server):
+    """A server whose signals are the process' own business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class HttpServer:
+    """Listens at once, so that the port is known; serves until `stop`, which lets running requests finish."""
+
+    def __init__(self, *, app: EdgeApp, bind: str, grace_s: float) -> None:
+        host, _, port = bind.rpartition(":")
+        self._socket = socket.create_server((host.strip("[]"), int(port)), backlog=4096, reuse_port=False)
+        self._server = _Server(
+            uvicorn.Config(
+                app,  # type: ignore[arg-type]  # our looser ASGI types are what uvicorn calls
+                http=PromptProtocol,
+                ws="none",
+                lifespan="off",
+                loop="none",
+                access_log=False,
+                log_config=None,
+                proxy_headers=False,
+                server_header=False,
+                date_header=False,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=int(grace_s),
+                h11_max_incomplete_event_size=None,
+            )
+        )
+
+    @property
+    def address(self) -> str:
+        """host:port that is listened on."""
+        host, port = self._socket.getsockname()[:2]
+        return f"{host}:{port}"
+
+    async def serve(self) -> None:
+        """Serves until `stop` was called and running requests have ended or the grace is over."""
+        await self._server.serve(sockets=[self._socket])
+
+    def stop(self) -> None:
+        """Takes no new connections; `serve` returns when the running requests have ended."""
+        self._server.should_exit = True

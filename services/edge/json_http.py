@@ -1,0 +1,127 @@
+"""Reading and writing JSON on edge's FastAPI routes: bounded bodies, exact money, RFC 3339 times, list pages.
+
+Bodies are decoded by msgspec into structs, so that numbers of money arrive as Decimals and a wrong field is named. The
+hot path does not come through here.
+"""
+
+import dataclasses
+import datetime
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
+
+import msgspec
+from fastapi import Request, Response
+
+from chassis.errors import Code, TollbridgeError
+from services.edge.surfaces import Surface
+
+T = TypeVar("T")
+
+MAX_BODY_BYTES = 1 << 20
+SCOPE_KEY = "tollbridge"
+_FIELD_PATH = re.compile(r" - at `\$\.?(.*?)`$")
+_MISSING_FIELD = re.compile(r"missing required field `(.+?)`")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RequestContext:
+    """What `services.edge.app` found out before it dispatched."""
+
+    surface: Surface
+    request_id: str
+    client_ip: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Whose key it was. `models` empty means all."""
+
+    customer_id: str
+    key_id: str
+    models: frozenset[str]
+
+
+Identify = Callable[[Request], Awaitable[Caller]]
+"""Who sends this request; raises TollbridgeError(INVALID_API_KEY ...)."""
+
+
+def context(request: Request) -> RequestContext:
+    """The context that the request was dispatched with."""
+    found = request.scope[SCOPE_KEY]
+    if not isinstance(found, RequestContext):
+        raise TypeError("a request reached a route without its context")
+    return found
+
+
+async def decode(request: Request, kind: type[T]) -> T:
+    """The JSON body as `kind`; raises INVALID_REQUEST with `param`, or REQUEST_TOO_LARGE."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise TollbridgeError(Code.REQUEST_TOO_LARGE, f"The body is larger than {MAX_BODY_BYTES} bytes.")
+    try:
+        return msgspec.json.decode(bytes(body), type=kind)
+    except msgspec.ValidationError as error:
+        raise TollbridgeError(Code.INVALID_REQUEST, _readable(str(error)), details=_param(str(error))) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise TollbridgeError(Code.INVALID_REQUEST, "The body is not valid JSON.") from error
+
+
+def _readable(message: str) -> str:
+    return _FIELD_PATH.sub("", message) + "."
+
+
+def _param(message: str) -> dict[str, str]:
+    path = _FIELD_PATH.search(message)
+    missing = _MISSING_FIELD.search(message)
+    parts = [found.group(1) for found in (path, missing) if found and found.group(1)]
+    return {"param": ".".join(parts)} if parts else {}
+
+
+def answer(payload: object, *, request_id: str, status: int = 200) -> Response:
+    """A JSON answer with its request id. Raw values (`msgspec.Raw`) are written as they are."""
+    return Response(
+        content=msgspec.json.encode(payload),
+        status_code=status,
+        media_type="application/json",
+        headers={"x-request-id": request_id},
+    )
+
+
+def page(rows: Sequence[Mapping[str, object]], *, has_more: bool) -> dict[str, object]:
+    """A list as every list looks: `next` is what `after` takes for the following page."""
+    following = rows[-1]["id"] if has_more and rows else None
+    return {"object": "list", "data": rows, "has_more": has_more, "next": following}
+
+
+def page_limit(request: Request) -> int:
+    """`?limit=` within 1 to 200, 50 without one; raises INVALID_REQUEST."""
+    text = request.query_params.get("limit", "50")
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= 200):
+        raise TollbridgeError(Code.INVALID_REQUEST, "limit must be 1 to 200.", details={"param": "limit"})
+    return int(text)
+
+
+def rfc3339(microseconds: int) -> str | None:
+    """A time in UTC to the microsecond, None for 0."""
+    if microseconds == 0:
+        return None
+    moment = datetime.datetime.fromtimestamp(microseconds // 1_000_000, tz=datetime.UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{microseconds % 1_000_000:06d}Z"
+
+
+def microseconds(text: str, *, param: str) -> int:
+    """An RFC 3339 time as microseconds since the epoch; raises INVALID_REQUEST."""
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            raise ValueError("no offset from UTC")
+    except ValueError as error:
+        raise TollbridgeError(
+            Code.INVALID_REQUEST,
+            f"{param} must be a time such as 2027-01-31T12:00:00Z.",
+            details={"param": param},
+        ) from error
+    return int(moment.timestamp()) * 1_000_000 + moment.microsecond

@@ -1,0 +1,41 @@
+"""`GET /credits`: what the customer has, holds and has used, as decimal strings in USD."""
+
+from fastapi import APIRouter, Request, Response
+
+from chassis.pipe import PipeClient
+from pricing.prices import usd_text
+from services.edge.json_http import Identify, answer, context
+from tollbridge.billing.v1 import billing_pb2
+
+TIMEOUT_S = 2.0
+
+
+def routes(*, billing: PipeClient, identify: Identify) -> APIRouter:
+    """The route."""
+    router = APIRouter()
+
+    @router.get("/credits")
+    async def get_credits(request: Request) -> Response:
+        caller = await identify(request)
+        reply = await billing.call(
+            "GetBalance",
+            billing_pb2.GetBalanceRequest(customer_id=caller.customer_id),
+            billing_pb2.GetBalanceResponse,
+            key=caller.customer_id,
+            timeout_s=TIMEOUT_S,
+        )
+        return answer({"data": shown(reply.balance)}, request_id=context(request).request_id)
+
+    return router
+
+
+def shown(balance: billing_pb2.Balance) -> dict[str, object]:
+    """A balance; `balance` includes what is held."""
+    return {
+        "balance": usd_text(balance.balance_nano_usd),
+        "held": usd_text(balance.held_nano_usd),
+        "available": usd_text(balance.available_nano_usd),
+        "currency": "USD",
+        "total_credits": usd_text(balance.total_credits_nano_usd),
+        "total_usage": usd_text(balance.total_usage_nano_usd),
+    }

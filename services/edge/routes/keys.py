@@ -1,0 +1,157 @@
+"""`/keys` and `/admin/keys`: making, listing and ending API keys. A secret is shown once, when its key is made."""
+
+from decimal import Decimal
+from typing import Literal
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from chassis.errors import Code, TollbridgeError
+from chassis.ids import uuid7
+from chassis.pipe import PipeClient
+from pricing.prices import nano_usd, usd_text
+from services.edge.json_http import (
+    Identify,
+    answer,
+    context,
+    decode,
+    microseconds,
+    page,
+    page_limit,
+    rfc3339,
+)
+from tollbridge.auth.v1 import auth_pb2
+
+TIMEOUT_S = 2.0
+
+
+class SpendCapBody(msgspec.Struct, frozen=True, kw_only=True):
+    """`spend_cap` of a key."""
+
+    amount_usd: Decimal
+    per: Literal["day", "month", "total"]
+
+
+class KeyBody(msgspec.Struct, frozen=True, kw_only=True):
+    """Asks for a key; what is left out is the plan's."""
+
+    name: str = ""
+    customer_id: str = ""
+    models: tuple[str, ...] = ()
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    concurrent: int = 0
+    spend_cap: SpendCapBody | None = None
+    expires_at: str | None = None
+    allowed_ips: tuple[str, ...] = ()
+
+
+def routes(*, auth: PipeClient, identify: Identify) -> APIRouter:
+    """A customer's own keys."""
+    router = APIRouter()
+
+    @router.get("/keys")
+    async def list_keys(request: Request) -> Response:
+        caller = await identify(request)
+        found = await keys_page(auth, customer_id=caller.customer_id, request=request)
+        return answer(found, request_id=context(request).request_id)
+
+    @router.post("/keys")
+    async def create_key(request: Request) -> Response:
+        caller = await identify(request)
+        body = await decode(request, KeyBody)
+        made = await make_key(auth, body, customer_id=caller.customer_id, request=request)
+        return answer(made, request_id=context(request).request_id, status=201)
+
+    @router.delete("/keys/{key_id}")
+    async def revoke_key(request: Request, key_id: str) -> Response:
+        caller = await identify(request)
+        ended = await end_key(auth, key_id, customer_id=caller.customer_id)
+        return answer(ended, request_id=context(request).request_id)
+
+    return router
+
+
+async def keys_page(auth: PipeClient, *, customer_id: str, request: Request) -> dict[str, object]:
+    """One page of keys, of one customer or (`customer_id` empty) of everybody."""
+    reply = await auth.call(
+        "ListKeys",
+        auth_pb2.ListKeysRequest(
+            customer_id=customer_id,
+            limit=page_limit(request),
+            after=request.query_params.get("after", ""),
+        ),
+        auth_pb2.ListKeysResponse,
+        timeout_s=TIMEOUT_S,
+    )
+    return page([shown(key) for key in reply.keys], has_more=reply.has_more)
+
+
+async def make_key(auth: PipeClient, body: KeyBody, *, customer_id: str, request: Request) -> dict[str, object]:
+    """Makes a key and returns it with its secret. An Idempotency-Key makes it once."""
+    limits = (body.requests_per_minute, body.tokens_per_minute, body.concurrent)
+    if any(not 0 <= limit <= 1 << 40 for limit in limits):
+        raise TollbridgeError(Code.INVALID_REQUEST, "A limit must be a number from 0 up; 0 is the plan's.")
+    message = auth_pb2.CreateKeyRequest(
+        request_id=request.headers.get("idempotency-key") or str(uuid7()),
+        customer_id=customer_id,
+        name=body.name,
+        models=body.models,
+        limits=auth_pb2.Limits(
+            requests_per_minute=body.requests_per_minute,
+            tokens_per_minute=body.tokens_per_minute,
+            concurrent=body.concurrent,
+        ),
+        allowed_ips=body.allowed_ips,
+        expires_at_us=microseconds(body.expires_at, param="expires_at") if body.expires_at else 0,
+    )
+    if body.spend_cap is not None:
+        message.spend_cap.per = body.spend_cap.per
+        message.spend_cap.amount_nano_usd = amount(body.spend_cap.amount_usd, param="spend_cap.amount_usd")
+    reply = await auth.call("CreateKey", message, auth_pb2.CreateKeyResponse, timeout_s=TIMEOUT_S)
+    return shown(reply.key) | {"key": reply.secret}
+
+
+async def end_key(auth: PipeClient, key_id: str, *, customer_id: str) -> dict[str, object]:
+    """Revokes a key; `customer_id` empty lets any key be revoked."""
+    reply = await auth.call(
+        "RevokeKey",
+        auth_pb2.RevokeKeyRequest(request_id=str(uuid7()), key_id=key_id, customer_id=customer_id),
+        auth_pb2.RevokeKeyResponse,
+        timeout_s=TIMEOUT_S,
+    )
+    return shown(reply.key)
+
+
+def shown(key: auth_pb2.ApiKey) -> dict[str, object]:
+    """A key without its secret."""
+    cap = key.spend_cap if key.HasField("spend_cap") else None
+    return {
+        "id": key.id,
+        "object": "key",
+        "customer_id": key.customer_id,
+        "name": key.name,
+        "prefix": key.prefix,
+        "models": list(key.models),
+        "requests_per_minute": key.limits.requests_per_minute or None,
+        "tokens_per_minute": key.limits.tokens_per_minute or None,
+        "concurrent": key.limits.concurrent or None,
+        "spend_cap": None if cap is None else {"amount_usd": usd_text(cap.amount_nano_usd), "per": cap.per},
+        "allowed_ips": list(key.allowed_ips),
+        "expires_at": rfc3339(key.expires_at_us),
+        "created_at": rfc3339(key.created_at_us),
+        "revoked_at": rfc3339(key.revoked_at_us),
+    }
+
+
+def amount(usd: Decimal, *, param: str) -> int:
+    """USD of a body in nano-USD; raises INVALID_REQUEST when it is finer than a nano-dollar or beyond reason."""
+    try:
+        value = nano_usd(usd)
+    except (ValueError, ArithmeticError) as error:
+        raise TollbridgeError(
+            Code.INVALID_REQUEST, "An amount has at most nine decimals.", details={"param": param}
+        ) from error
+    if abs(value) > 1 << 60:
+        raise TollbridgeError(Code.INVALID_REQUEST, "That amount is too large.", details={"param": param})
+    return value

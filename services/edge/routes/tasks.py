@@ -1,0 +1,257 @@
+"""Long jobs over HTTP: `POST /images/generations`, `/tasks`, and the files that tasks made.
+
+Edge validates and hands over; the task is tasks' from then on, whether or not the client waits. A client that leaves
+does not cancel its task: it was accepted and is listed.
+"""
+
+import base64
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+
+from chassis.errors import Code, TollbridgeError
+from chassis.ids import uuid7
+from chassis.pipe import PipeClient
+from pricing.prices import usd_number, usd_text
+from services.edge.json_http import Caller, Identify, answer, context, decode, page, page_limit, rfc3339
+from tollbridge.tasks.v1 import tasks_pb2
+
+TIMEOUT_S = 5.0
+DEFAULT_WAIT_S = 60.0
+MAX_RESULT_BYTES = 64 << 20
+
+_STATUS = {
+    tasks_pb2.TASK_STATUS_PENDING: "pending",
+    tasks_pb2.TASK_STATUS_RUNNING: "running",
+    tasks_pb2.TASK_STATUS_SUCCEEDED: "succeeded",
+    tasks_pb2.TASK_STATUS_FAILED: "failed",
+    tasks_pb2.TASK_STATUS_CANCELLED: "cancelled",
+}
+_ENDED = {
+    tasks_pb2.TASK_STATUS_SUCCEEDED,
+    tasks_pb2.TASK_STATUS_FAILED,
+    tasks_pb2.TASK_STATUS_CANCELLED,
+}
+
+
+def routes(*, tasks: PipeClient, identify: Identify) -> APIRouter:
+    """The routes; another customer's task or file is not found."""
+    router = APIRouter()
+    jobs = TaskDesk(tasks=tasks)
+
+    @router.post("/images/generations")
+    async def create_image(request: Request) -> Response:
+        caller = await identify(request)
+        body = await decode(request, dict[str, Any])
+        model, as_base64 = _checked_image(body, caller)
+        task = await jobs.hand_over(caller, kind="image", model=model, body=body)
+        wait_s = _wait_s(request)
+        if wait_s > 0:
+            task = await jobs.get(task.id, caller, wait_s=wait_s)
+        payload = await jobs.image_answer(task, caller, as_base64=as_base64, request=request)
+        return answer(payload, request_id=context(request).request_id)
+
+    @router.get("/tasks")
+    async def list_tasks(request: Request) -> Response:
+        caller = await identify(request)
+        reply = await tasks.call(
+            "ListTasks",
+            tasks_pb2.ListTasksRequest(
+                customer_id=caller.customer_id,
+                limit=page_limit(request),
+                after=request.query_params.get("after", ""),
+            ),
+            tasks_pb2.ListTasksResponse,
+            timeout_s=TIMEOUT_S,
+        )
+        found = page([shown(task, request) for task in reply.tasks], has_more=reply.has_more)
+        return answer(found, request_id=context(request).request_id)
+
+    @router.get("/tasks/{task_id}")
+    async def get_task(request: Request, task_id: str) -> Response:
+        caller = await identify(request)
+        task = await jobs.get(task_id, caller, wait_s=0)
+        return answer(shown(task, request), request_id=context(request).request_id)
+
+    @router.post("/tasks/{task_id}/cancel")
+    async def cancel_task(request: Request, task_id: str) -> Response:
+        caller = await identify(request)
+        reply = await tasks.call(
+            "CancelTask",
+            tasks_pb2.CancelTaskRequest(task_id=task_id, customer_id=caller.customer_id),
+            tasks_pb2.CancelTaskResponse,
+            timeout_s=TIMEOUT_S,
+        )
+        return answer(shown(reply.task, request), request_id=context(request).request_id)
+
+    @router.get("/files/{file_id}/content")
+    async def get_file(request: Request, file_id: str) -> Response:
+        caller = await identify(request)
+        return await jobs.file_answer(file_id, caller, request_id=context(request).request_id)
+
+    return router
+
+
+class TaskDesk:
+    """Hands jobs over to tasks and reads them back, always in the caller's name."""
+
+    def __init__(self, *, tasks: PipeClient) -> None:
+        self._tasks = tasks
+
+    async def hand_over(self, caller: Caller, *, kind: str, model: str, body: dict[str, Any]) -> tasks_pb2.Task:
+        """Has the job accepted, which holds its credits. Raises INSUFFICIENT_CREDITS, MODEL_NOT_FOUND ..."""
+        reply = await self._tasks.call(
+            "CreateTask",
+            tasks_pb2.CreateTaskRequest(
+                task_id=str(uuid7()),
+                customer_id=caller.customer_id,
+                key_id=caller.key_id,
+                kind=kind,
+                model=model,
+                body=msgspec.json.encode(body),
+            ),
+            tasks_pb2.CreateTaskResponse,
+            key=caller.customer_id,
+            timeout_s=TIMEOUT_S,
+        )
+        return reply.task
+
+    async def get(self, task_id: str, caller: Caller, *, wait_s: float) -> tasks_pb2.Task:
+        """The task, once it has ended or `wait_s` is over."""
+        reply = await self._tasks.call(
+            "GetTask",
+            tasks_pb2.GetTaskRequest(task_id=task_id, customer_id=caller.customer_id, wait_s=wait_s),
+            tasks_pb2.GetTaskResponse,
+            timeout_s=wait_s + TIMEOUT_S,
+        )
+        return reply.task
+
+    async def image_answer(
+        self, task: tasks_pb2.Task, caller: Caller, *, as_base64: bool, request: Request
+    ) -> dict[str, object]:
+        """OpenAI's shape when the task succeeded, the pending answer while it has not ended."""
+        created = task.created_at_us // 1_000_000
+        if task.status not in _ENDED:
+            return {
+                "created": created,
+                "data": [],
+                "task_id": task.id,
+                "provider_task_id": task.provider_task_id or None,
+                "status": _STATUS[task.status],
+                "model": task.model,
+            }
+        if task.status != tasks_pb2.TASK_STATUS_SUCCEEDED:
+            raise _failure(task)
+        data: list[dict[str, object]] = []
+        for result in task.results:
+            if as_base64:
+                content = await self._whole(result.file_id, caller)
+                data.append({"b64_json": base64.b64encode(content).decode()})
+            else:
+                data.append({"url": _file_url(result.file_id, request)})
+        return {"created": created, "data": data, "task_id": task.id, "usage": {"cost": _cost(task)}}
+
+    async def file_answer(self, file_id: str, caller: Caller, *, request_id: str) -> Response:
+        """A result's bytes, streamed; the content type is what the worker recorded, never what a client says."""
+        pieces = self._pieces(file_id, caller)
+        first = await anext(pieces)
+        headers = {
+            "x-request-id": request_id,
+            "x-content-type-options": "nosniff",
+            "cache-control": "private, max-age=3600",
+        }
+
+        async def relay() -> AsyncIterator[bytes]:
+            yield first.data
+            async for piece in pieces:
+                yield piece.data
+
+        return StreamingResponse(relay(), media_type=first.content_type, headers=headers)
+
+    async def _whole(self, file_id: str, caller: Caller) -> bytes:
+        content = bytearray()
+        async for piece in self._pieces(file_id, caller):
+            content += piece.data
+            if len(content) > MAX_RESULT_BYTES:
+                raise TollbridgeError(Code.INVALID_REQUEST, "The result is too large for b64_json; ask for url.")
+        return bytes(content)
+
+    def _pieces(self, file_id: str, caller: Caller) -> AsyncIterator[tasks_pb2.GetResultResponse]:
+        return self._tasks.stream(
+            "GetResult",
+            tasks_pb2.GetResultRequest(file_id=file_id, customer_id=caller.customer_id),
+            tasks_pb2.GetResultResponse,
+            timeout_s=60.0,
+        )
+
+
+def shown(task: tasks_pb2.Task, request: Request) -> dict[str, object]:
+    """A task as its customer sees it."""
+    error = {"code": task.error_code, "message": task.error_message} if task.error_code else None
+    files = [
+        {"url": _file_url(each.file_id, request), "content_type": each.content_type, "bytes": each.bytes}
+        for each in task.results
+    ]
+    return {
+        "id": task.id,
+        "object": "task",
+        "kind": task.kind,
+        "model": task.model,
+        "status": _STATUS.get(task.status),
+        "progress": task.progress,
+        "created_at": rfc3339(task.created_at_us),
+        "started_at": rfc3339(task.started_at_us),
+        "finished_at": rfc3339(task.finished_at_us),
+        "result": {"data": files} if files else None,
+        "error": error,
+        "cost": usd_text(task.charge_nano_usd),
+    }
+
+
+def _checked_image(body: dict[str, Any], caller: Caller) -> tuple[str, bool]:
+    """The model, and whether the answer carries the images themselves; raises INVALID_REQUEST with `param`."""
+    for name in ("model", "prompt"):
+        if not isinstance(body.get(name), str) or not body[name]:
+            raise TollbridgeError(Code.INVALID_REQUEST, f"{name} is required.", details={"param": name})
+    count = body.get("n", 1)
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= 10:
+        raise TollbridgeError(Code.INVALID_REQUEST, "n must be 1 to 10.", details={"param": "n"})
+    wanted = body.get("response_format", "url")
+    if wanted not in ("url", "b64_json"):
+        message = "response_format must be url or b64_json."
+        raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": "response_format"})
+    model: str = body["model"]
+    if caller.models and model not in caller.models:
+        raise TollbridgeError(Code.MODEL_NOT_ALLOWED, "This key may not use that model.")
+    return model, wanted == "b64_json"
+
+
+def _wait_s(request: Request) -> float:
+    """How long the client waits, by its `Prefer` header."""
+    prefer = request.headers.get("prefer", "")
+    for part in prefer.lower().split(","):
+        name, _, value = part.strip().partition("=")
+        if name == "respond-async":
+            return 0.0
+        if name == "wait" and value.isascii() and value.isdigit():
+            return min(DEFAULT_WAIT_S, float(value[:4]))
+    return DEFAULT_WAIT_S
+
+
+def _failure(task: tasks_pb2.Task) -> TollbridgeError:
+    known = {code.value for code in Code}
+    code = Code(task.error_code) if task.error_code in known else Code.PROVIDER_ERROR
+    message = task.error_message or f"The task was {_STATUS[task.status]}."
+    return TollbridgeError(code, message, details={"task_id": task.id})
+
+
+def _file_url(file_id: str, request: Request) -> str:
+    base = str(request.base_url).rstrip("/")
+    return f"{base}{context(request).surface.prefix}/files/{file_id}/content"
+
+
+def _cost(task: tasks_pb2.Task) -> msgspec.Raw:
+    return msgspec.Raw(usd_number(task.charge_nano_usd).encode())

@@ -1,0 +1,13 @@
+"""What edge reads from its environment."""
+
+from chassis.settings import ServiceSettings
+
+
+class Settings(ServiceSettings, frozen=True, kw_only=True):
+    """Edge's own settings beside those that every service has."""
+
+    service_name: str = "edge"
+    http_bind: str = "127.0.0.1:8080"
+    spool_dir: str = "spool"
+    admin_token: str = ""
+    default_customer_id: str = ""
