@@ -1,0 +1,1 @@
+"""`tollbridge up`: one machine runs everything. Embedded servers, the five services, and their supervisor."""

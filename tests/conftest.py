@@ -1,0 +1,103 @@
+"""Real servers for tests: an embedded PostgreSQL for the session, an embedded NATS for each test module."""
+
+import os
+import secrets
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from cli.up.nats import EmbeddedNats
+from cli.up.ports import pick_ports
+from cli.up.postgres import EmbeddedPostgres
+from cli.up.process import spawn
+
+READY_WITHIN_S = 60.0
+
+
+class RunningServer:
+    """An embedded server as a process, which a test may kill and start again on the same port and data."""
+
+    def __init__(self, *, server: EmbeddedPostgres | EmbeddedNats, log_path: Path) -> None:
+        self.server = server
+        self._log_path = log_path
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Starts it and waits until it takes connections."""
+        deadline = time.monotonic() + READY_WITHIN_S
+        while True:
+            self._process = spawn(self.server.prepare(), log_path=self._log_path, env=os.environ)
+            while self._process.poll() is None and time.monotonic() < deadline:
+                if self.server.is_ready():
+                    return
+                time.sleep(0.01)
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{self._log_path.name} did not get ready:\n{self._log_path.read_text()[-4000:]}")
+
+    def kill(self) -> None:
+        """SIGKILL: as a crash would."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(timeout=10)
+
+    def stop(self) -> None:
+        """Ends it in an orderly way."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(2)
+        try:
+            self._process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """The session's PostgreSQL. Who kills it starts it again before the test ends."""
+    folder = tmp_path_factory.mktemp("postgres")
+    running = RunningServer(
+        server=EmbeddedPostgres(directory=folder, port=pick_ports(1)[0], fsync=False),
+        log_path=folder / "log",
+    )
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def postgres_url(postgres_server: RunningServer) -> Iterator[str]:
+    """The URL of a fresh, empty database that belongs to this test module."""
+    server = postgres_server.server
+    assert isinstance(server, EmbeddedPostgres)
+    name = f"test_{secrets.token_hex(6)}"
+    server.create_database(name)
+    yield server.url(name)
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="module")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A NATS with an empty JetStream that belongs to this test module."""
+    folder = tmp_path_factory.mktemp("nats")
+    running = RunningServer(server=EmbeddedNats(directory=folder, port=pick_ports(1)[0]), log_path=folder / "log")
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def nats_url(nats_server: RunningServer) -> str:
+    """The URL of this test module's NATS."""
+    assert isinstance(nats_server.server, EmbeddedNats)
+    return nats_server.server.url
