@@ -1,0 +1,111 @@
+"""The built-in provider: deterministic, scripted, and indistinguishable from a real one to what is above it."""
+
+import base64
+import json
+import zlib
+
+import pytest
+
+from upstream.client import HttpCall, Timeouts
+from upstream.outcome import AttemptFailed, Outcome, TotalTimeReached
+from upstream.sandbox.provider import Sandbox
+
+QUICK = Timeouts(connect_s=1, first_byte_s=1, idle_s=1, total_s=5)
+
+
+def chat(text: str, **fields: object) -> HttpCall:
+    body = {"model": "m", "messages": [{"role": "user", "content": text}], **fields}
+    return call("/chat/completions", body)
+
+
+def call(path: str, body: object) -> HttpCall:
+    return HttpCall(method="POST", url=f"sandbox:{path}", headers={}, body=json.dumps(body).encode())
+
+
+async def events(http_call: HttpCall, timeouts: Timeouts = QUICK) -> list[bytes]:
+    response = await Sandbox().send(http_call, timeouts=timeouts)
+    return [chunk async for chunk in response.chunks()]
+
+
+async def test_says_that_it_is_a_sandbox() -> None:
+    """An answer without a script names its maker."""
+    response = await Sandbox().send(chat("hello you"), timeouts=QUICK)
+    answer = json.loads(await response.read(100_000))
+    assert "sandbox" in answer["choices"][0]["message"]["content"]
+    assert answer["usage"]["prompt_tokens"] == 2
+    assert answer["usage"]["total_tokens"] == 2 + answer["usage"]["completion_tokens"]
+
+
+async def test_streams_as_scripted() -> None:
+    """Chunks and output tokens come as the directive says, with a usage block when asked for."""
+    script = '#sandbox {"chunks": 3, "output_tokens": 7, "prompt_tokens": 11, "cached_tokens": 4}'
+    stream = await events(chat(script, stream=True, stream_options={"include_usage": True}))
+    assert stream[-1] == b"data: [DONE]\n\n"
+    parsed = [json.loads(event[6:]) for event in stream[:-1]]
+    content = [chunk["choices"][0]["delta"].get("content") for chunk in parsed if chunk["choices"]]
+    assert len([piece for piece in content if piece]) == 3
+    assert len("".join(piece for piece in content if piece).split()) == 7
+    assert parsed[-1]["usage"]["completion_tokens"] == 7
+    assert parsed[-1]["usage"]["prompt_tokens_details"] == {"cached_tokens": 4}
+
+
+async def test_stops_at_the_token_limit() -> None:
+    """Never more tokens than the request allows, and the finish reason says so."""
+    response = await Sandbox().send(chat('#sandbox {"output_tokens": 50}', max_tokens=5), timeouts=QUICK)
+    answer = json.loads(await response.read(100_000))
+    assert answer["usage"]["completion_tokens"] == 5
+    assert answer["choices"][0]["finish_reason"] == "length"
+
+
+async def test_breaks_off_when_told_to() -> None:
+    """`fail_after_chunks` ends the stream as a broken connection does."""
+    response = await Sandbox().send(chat('#sandbox {"fail_after_chunks": 2}', stream=True), timeouts=QUICK)
+    got: list[bytes] = []
+    with pytest.raises(AttemptFailed) as failed:
+        got.extend([chunk async for chunk in response.chunks()])
+    assert failed.value.outcome is Outcome.UNREACHABLE
+
+
+async def test_refuses_with_the_scripted_status() -> None:
+    """`status`, `message` and `retry_after_s` make the refusal of a real provider."""
+    script = '#sandbox {"status": 429, "retry_after_s": 3, "message": "slow down"}'
+    response = await Sandbox().send(chat(script), timeouts=QUICK)
+    assert response.status == 429
+    assert response.headers["Retry-After"] == "3"
+    assert json.loads(await response.read(1000))["error"]["message"] == "slow down"
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "kind"),
+    [
+        (Timeouts(connect_s=1, first_byte_s=1, idle_s=0.02, total_s=5), AttemptFailed),
+        (Timeouts(connect_s=1, first_byte_s=1, idle_s=5, total_s=0.05), TotalTimeReached),
+    ],
+)
+async def test_obeys_the_timeouts(timeouts: Timeouts, kind: type[AttemptFailed]) -> None:
+    """A gap longer than the idle time, or beyond the total, fails as over the network."""
+    with pytest.raises(kind) as failed:
+        await events(chat('#sandbox {"gap_ms": 60000}', stream=True), timeouts)
+    assert failed.value.outcome is Outcome.TIMED_OUT
+
+
+async def test_refuses_what_it_cannot_read() -> None:
+    """A wrong directive or body is a 400 with words, not an exception."""
+    for http_call in (chat('#sandbox {"chunks": -1}'), chat("#sandbox nonsense"), call("/chat/completions", [])):
+        assert (await Sandbox().send(http_call, timeouts=QUICK)).status == 400
+    assert (await Sandbox().send(call("/audio/speech", {}), timeouts=QUICK)).status == 404
+
+
+async def test_draws_valid_pictures() -> None:
+    """Images are real PNGs, the same for the same prompt, different among themselves."""
+    request = call("/images/generations", {"model": "m", "prompt": "a cat", "n": 2})
+    first, again = [
+        json.loads(await (await Sandbox().send(request, timeouts=QUICK)).read(100_000))["data"] for _ in range(2)
+    ]
+    pictures = [base64.b64decode(image["b64_json"]) for image in first]
+    assert first == again
+    assert pictures[0] != pictures[1]
+    for picture in pictures:
+        assert picture.startswith(b"\x89PNG\r\n\x1a\n")
+        data = picture.index(b"IDAT") + 4
+        assert len(zlib.decompress(picture[data : data + int.from_bytes(picture[data - 8 : data - 4])])) == 16 * 49

@@ -1,0 +1,136 @@
+"""One attempt's verdict, and the loop over attempts that router decides on.
+
+Retries happen only before the first byte of an answer: `call` returns once that byte is there, and what happens after
+it is no longer this loop's business. Router ends a failed attempt itself when it is named in the next `decide`; an
+attempt that no further decision follows is handed to `finish`, which must not block: a cancelled request has no time.
+"""
+
+import dataclasses
+import datetime
+import email.utils
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from chassis.errors import TollbridgeError
+from upstream.outcome import AttemptFailed, Outcome
+from upstream.redact import without_secrets
+from upstream.route import Route
+
+T = TypeVar("T")
+MAX_PAUSE_S = 3600.0
+_REJECTED = frozenset({400, 413, 422})
+_CREDENTIAL_REFUSED = frozenset({401, 402, 403})
+_RATE_LIMITED = frozenset({429, 529})
+_FINAL = frozenset({Outcome.REJECTED, Outcome.CANCELLED})
+"""No other account would do better: the request is wrong, or nobody waits for it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """How one attempt ended: what router learns from."""
+
+    attempt_id: str
+    outcome: Outcome
+    retry_after_s: float = 0.0
+
+
+async def run_attempts(
+    *,
+    decide: Callable[[Sequence[Tried]], Awaitable[Route]],
+    call: Callable[[Route], Awaitable[T]],
+    finish: Callable[[Tried], None],
+    max_attempts: int,
+) -> T:
+    """Runs attempts until one succeeds, and returns what its `call` returned.
+
+    That attempt is still open: the caller finishes it. Raises the last AttemptFailed, or what the first `decide`
+    raised. `finish` is called once for an attempt that failed and that no later `decide` has taken over.
+    """
+    tried: list[Tried] = []
+    last: AttemptFailed | None = None
+    for number in range(max_attempts):
+        try:
+            route = await decide(tuple(tried))
+        except BaseException as error:
+            if tried:
+                finish(tried[-1])  # whether router has learnt of it is unknown; it counts an attempt once
+            if last is not None and isinstance(error, TollbridgeError):
+                raise last from error
+            raise
+        try:
+            return await call(route)
+        except AttemptFailed as failure:
+            last = failure
+            end = Tried(attempt_id=route.attempt_id, outcome=failure.outcome, retry_after_s=failure.retry_after_s)
+            if failure.outcome in _FINAL or not route.may_retry or number + 1 == max_attempts:
+                finish(end)
+                raise
+            tried.append(end)
+        except BaseException:
+            finish(Tried(attempt_id=route.attempt_id, outcome=Outcome.CANCELLED))
+            raise
+    raise ValueError("max_attempts must be at least 1")
+
+
+def classify(status: int, headers: Mapping[str, str], body: bytes) -> AttemptFailed:
+    """What an answer that is no success means. `body` is the start of its body."""
+    message = provider_message(body)
+    outcome, words = _verdict(status, message)
+    pause_s = retry_after_s(headers) if outcome in {Outcome.RATE_LIMITED, Outcome.SERVER_ERROR} else 0.0
+    return AttemptFailed(outcome, words, status=status, retry_after_s=pause_s, excerpt=message)
+
+
+def _verdict(status: int, message: str) -> tuple[Outcome, str]:
+    if status in _REJECTED:
+        return Outcome.REJECTED, message or "the provider rejected the request"
+    if status in _CREDENTIAL_REFUSED:
+        return Outcome.CREDENTIAL_REFUSED, f"the provider refuses our credential ({status})"
+    if status in _RATE_LIMITED:
+        return Outcome.RATE_LIMITED, f"the provider is over its limit ({status})"
+    return Outcome.SERVER_ERROR, f"the provider answered {status}"
+
+
+def provider_message(body: bytes) -> str:
+    """The provider's own words in an error body of any known shape, bounded and without anything like a secret."""
+    try:
+        decoded: object = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        decoded = body[:4000].decode("utf-8", "replace").strip()
+        if str(decoded).startswith("<"):
+            return ""  # an HTML page of some proxy says nothing to anybody
+    return without_secrets(_message_in(decoded))
+
+
+def _message_in(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return _message_in(value[0]) if value else ""
+    if not isinstance(value, dict):
+        return ""
+    for name in ("error", "message", "detail", "msg", "errors"):
+        found = _message_in(value.get(name))
+        if found:
+            return found
+    return ""
+
+
+def retry_after_s(headers: Mapping[str, str], *, now: datetime.datetime | None = None) -> float:
+    """The Retry-After in seconds, given as seconds or as an HTTP date; 0 without one that can be read."""
+    text = headers.get("retry-after", "").strip()
+    if not text:
+        return 0.0
+    try:
+        seconds = float(text) if text.replace(".", "", 1).isdecimal() else _seconds_until(text, now)
+    except (ValueError, OverflowError):
+        return 0.0
+    return min(max(seconds, 0.0), MAX_PAUSE_S)
+
+
+def _seconds_until(text: str, now: datetime.datetime | None) -> float:
+    at = email.utils.parsedate_to_datetime(text)
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=datetime.UTC)
+    return (at - (now or datetime.datetime.now(datetime.UTC))).total_seconds()

@@ -1,0 +1,123 @@
+"""The sandbox's answers in OpenAI's shape: chat as a whole and as a stream, and tiny images made with zlib only."""
+
+import base64
+import hashlib
+import itertools
+import struct
+import zlib
+
+import msgspec
+
+from upstream.sandbox.script import ChatRequest, ImageRequest, Script
+
+IMAGE_EDGE_PX = 16
+_HONEST = "This is Tollbridge's built-in sandbox: no model wrote this text."
+
+
+class ChatAnswer:
+    """One chat answer: its words are its tokens."""
+
+    def __init__(self, request: ChatRequest, script: Script, *, generation_id: str, created: int) -> None:
+        self._request = request
+        self._script = script
+        self._id = generation_id
+        self._created = created
+        self._choices = request.n or 1
+        wanted = _words(script)
+        limit = request.limit if request.limit is not None else len(wanted)
+        self._words = wanted[:limit]
+        self._finish = "length" if limit < len(wanted) else "stop"
+
+    def whole(self) -> bytes:
+        """The answer to a call without a stream."""
+        message = {"role": "assistant", "content": "".join(self._words), "refusal": None}
+        choices = [
+            {"index": index, "message": message, "logprobs": None, "finish_reason": self._finish}
+            for index in range(self._choices)
+        ]
+        usage = {"usage": self._usage()} if self._script.usage else {}
+        return msgspec.json.encode({**self._head("chat.completion"), "choices": choices, **usage})
+
+    def events(self) -> list[bytes]:
+        """The answer as server-sent events: role, content, finish, usage when asked for, end."""
+        events = [self._chunk({"role": "assistant", "content": ""})]
+        events += [self._chunk({"content": piece}) for piece in self._pieces()]
+        if self._script.error_after_chunks is not None:
+            error = {"error": {"message": "the sandbox was told to fail", "type": "server_error", "code": 500}}
+            return [*events[: self._script.error_after_chunks + 1], _event(error)]
+        events.append(self._chunk({}, finish=self._finish))
+        options = self._request.stream_options
+        if self._script.usage and options is not None and options.include_usage:
+            events.append(_event({**self._head("chat.completion.chunk"), "choices": [], "usage": self._usage()}))
+        return [*events, b"data: [DONE]\n\n"]
+
+    def _pieces(self) -> list[str]:
+        count = len(self._words) if self._script.chunks is None else self._script.chunks
+        if count == 0:
+            return []
+        each, more = divmod(len(self._words), count)
+        words = iter(self._words)
+        return ["".join(itertools.islice(words, each + (index < more))) for index in range(count)]
+
+    def _chunk(self, delta: dict[str, str], *, finish: str | None = None) -> bytes:
+        choices = [
+            {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+            for index in range(self._choices)
+        ]
+        return _event({**self._head("chat.completion.chunk"), "choices": choices})
+
+    def _head(self, kind: str) -> dict[str, object]:
+        return {"id": self._id, "object": kind, "created": self._created, "model": self._request.model}
+
+    def _usage(self) -> dict[str, object]:
+        prompt = self._script.prompt_tokens
+        if prompt is None:
+            prompt = sum(len(message.text().split()) for message in self._request.messages)
+        output = len(self._words) * self._choices
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": output,
+            "total_tokens": prompt + output,
+            "prompt_tokens_details": {"cached_tokens": min(self._script.cached_tokens, prompt)},
+            "completion_tokens_details": {"reasoning_tokens": min(self._script.reasoning_tokens, output)},
+        }
+
+
+def image_answer(request: ImageRequest, *, created: int) -> bytes:
+    """One tiny picture per image asked for, its colours made from the prompt."""
+    images = [
+        {"b64_json": base64.b64encode(png(f"{request.prompt}/{index}")).decode()} for index in range(request.n or 1)
+    ]
+    return msgspec.json.encode({"created": created, "data": images})
+
+
+def png(seed: str) -> bytes:
+    """A valid 16 × 16 PNG: a gradient between two colours of the seed's hash."""
+    colours = hashlib.sha256(seed.encode("utf-8", "replace")).digest()
+    rows = bytearray()
+    for y in range(IMAGE_EDGE_PX):
+        rows.append(0)  # filter: none
+        for x in range(IMAGE_EDGE_PX):
+            share = (x + y) * 255 // (2 * IMAGE_EDGE_PX - 2)
+            rows.extend((colours[i] * (255 - share) + colours[i + 3] * share) // 255 for i in range(3))
+    head = struct.pack(">IIBBBBB", IMAGE_EDGE_PX, IMAGE_EDGE_PX, 8, 2, 0, 0, 0)
+    parts = (_png_part(b"IHDR", head), _png_part(b"IDAT", zlib.compress(bytes(rows), 9)), _png_part(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def _png_part(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _words(script: Script) -> list[str]:
+    text = (script.text or _HONEST).split() or [_HONEST]
+    count = len(text) if script.output_tokens is None else script.output_tokens
+    if count == len(text):
+        return [word if index == 0 else f" {word}" for index, word in enumerate(text)]
+    return [
+        word if index == 0 else f" {word}" for index, word in enumerate(itertools.islice(itertools.cycle(text), count))
+    ]
+
+
+def _event(value: object) -> bytes:
+    return b"data: " + msgspec.json.encode(value) + b"\n\n"

@@ -1,0 +1,157 @@
+"""The built-in provider: deterministic, in this process, and honest in its text about being no model.
+
+It takes the same calls as the OpenAI wire sends and gives the same answers, so nothing above it knows the difference.
+A directive on a line of the last user message (or of an image prompt) scripts it, such as
+`#sandbox {"chunks": 3, "gap_ms": 10}`; see `Script`.
+Its token rule is simple on purpose, so that a test can say what a request costs: a word is a token.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+import msgspec
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from upstream.client import HttpCall, Timeouts, UpstreamResponse
+from upstream.outcome import AttemptFailed, Outcome, ProviderMisbehaved, TotalTimeReached
+from upstream.sandbox.answers import ChatAnswer, image_answer
+from upstream.sandbox.script import ChatRequest, ImageRequest, Script, script_of
+
+_JSON = "application/json"
+_EVENTS = "text/event-stream"
+
+
+class Sandbox:
+    """Answers calls as a provider would. Has no state, so one serves any number of requests."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+
+    async def send(self, call: HttpCall, *, timeouts: Timeouts) -> UpstreamResponse:
+        """Like `UpstreamClient.send`: the head of the answer, after `first_byte_ms`. Raises AttemptFailed."""
+        if call.url.endswith("/chat/completions"):
+            return await self._chat(call.body, timeouts)
+        if call.url.endswith("/images/generations"):
+            return await self._images(call.body, timeouts)
+        return _refusal(404, "the sandbox offers chat and images only", timeouts)
+
+    async def _chat(self, body: bytes, timeouts: Timeouts) -> UpstreamResponse:
+        try:
+            request = msgspec.json.decode(body, type=ChatRequest)
+            script = script_of(request.last_user_text())
+        except msgspec.MsgspecError as error:
+            return _refusal(400, f"the sandbox can't read this request: {error}", timeouts)
+        await _wait(script.first_byte_ms / 1000, limit_s=timeouts.first_byte_s)
+        if script.status >= 300:
+            return _refusal(script.status, script.message, timeouts, script=script)
+        answer = ChatAnswer(request, script, generation_id=_id(body), created=int(self._clock()))
+        if request.stream:
+            return _Answer(
+                200, _EVENTS, answer.events(), script=script, timeouts=timeouts, breaks_after=script.fail_after_chunks
+            )
+        broken = script.fail_after_chunks is not None
+        return _Answer(
+            200, _JSON, [answer.whole()], script=script, timeouts=timeouts, breaks_after=0 if broken else None
+        )
+
+    async def _images(self, body: bytes, timeouts: Timeouts) -> UpstreamResponse:
+        try:
+            request = msgspec.json.decode(body, type=ImageRequest)
+            script = script_of(request.prompt)
+        except msgspec.MsgspecError as error:
+            return _refusal(400, f"the sandbox can't read this request: {error}", timeouts)
+        await _wait(script.first_byte_ms / 1000, limit_s=timeouts.first_byte_s)
+        if script.status >= 300:
+            return _refusal(script.status, script.message, timeouts, script=script)
+        return _Answer(
+            200, _JSON, [image_answer(request, created=int(self._clock()))], script=script, timeouts=timeouts
+        )
+
+
+class _Answer:
+    """An `UpstreamResponse` made of ready chunks, with the script's pauses between them."""
+
+    def __init__(
+        self,
+        status: int,
+        content_type: str,
+        chunks: Sequence[bytes],
+        *,
+        timeouts: Timeouts,
+        script: Script,
+        breaks_after: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._status = status
+        self._headers = CIMultiDictProxy(CIMultiDict({"content-type": content_type, **(headers or {})}))
+        self._chunks = chunks
+        self._next = 0
+        self._gap_s = script.gap_ms / 1000
+        self._timeouts = timeouts
+        self._deadline_s = asyncio.get_running_loop().time() + timeouts.total_s
+        self._breaks_after = breaks_after
+        self._closed = False
+
+    @property
+    def status(self) -> int:
+        return self._status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._headers
+
+    async def read(self, max_bytes: int) -> bytes:
+        body = b"".join([part async for part in self])
+        if len(body) > max_bytes:
+            raise ProviderMisbehaved(f"the provider's answer is larger than {max_bytes} bytes")
+        return body
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        return self
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._closed:
+            raise AttemptFailed(Outcome.CANCELLED, "the answer was closed")
+        if self._next and self._gap_s and self._next < len(self._chunks):
+            await self._pause()
+        if self._breaks_after is not None and self._next >= self._breaks_after:
+            self.close()
+            raise AttemptFailed(Outcome.UNREACHABLE, "the connection to the provider broke")
+        if self._next >= len(self._chunks):
+            raise StopAsyncIteration
+        self._next += 1
+        return self._chunks[self._next - 1]
+
+    def close(self) -> None:
+        self._closed = True
+
+    async def _pause(self) -> None:
+        left_s = self._deadline_s - asyncio.get_running_loop().time()
+        if left_s < min(self._gap_s, self._timeouts.idle_s):
+            await asyncio.sleep(max(left_s, 0))
+            raise TotalTimeReached(Outcome.TIMED_OUT, "the provider's total time is over")
+        await _wait(self._gap_s, limit_s=self._timeouts.idle_s)
+
+
+async def _wait(pause_s: float, *, limit_s: float) -> None:
+    if pause_s > limit_s:
+        await asyncio.sleep(limit_s)
+        raise AttemptFailed(Outcome.TIMED_OUT, "the provider stopped sending")
+    if pause_s > 0:
+        await asyncio.sleep(pause_s)
+
+
+def _refusal(status: int, message: str, timeouts: Timeouts, *, script: Script | None = None) -> UpstreamResponse:
+    script = script or Script()
+    body = msgspec.json.encode({"error": {"message": message, "type": "sandbox", "code": status, "param": None}})
+    headers = {"retry-after": f"{script.retry_after_s:g}"} if script.retry_after_s else {}
+    return _Answer(status, _JSON, [body], timeouts=timeouts, script=script, headers=headers)
+
+
+def _id(body: bytes) -> str:
+    return f"sandbox-{hashlib.sha256(body).hexdigest()[:24]}"

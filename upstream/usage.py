@@ -1,0 +1,142 @@
+"""What a provider's answer is read for, and the counts that stand in where it says nothing.
+
+`Captured` is the one result of every reader, whichever wire it reads; `StreamReader` is the shape that edge's relay
+drives. Counting with the tokenizer is exact but slow (0.2 ms per thousand tokens): callers do it off the loop.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from decimal import ROUND_CEILING, Decimal
+from typing import Protocol
+
+from pricing.prices import NANO_PER_USD
+from pricing.tokens import ImplausibleUsage, Tokens, Units
+from upstream.route import Bounds
+
+MAX_REPORTED_COST_NANO_USD = 1 << 53
+_CL100K_MODELS = ("gpt-4-", "gpt-3.5", "text-embedding-")
+_PART_MARKS = (
+    b'"image_url"',
+    b'"input_audio"',
+    b'"file"',
+    b'"input_image"',
+    b'"input_file"',
+    b'"image"',
+    b'"document"',
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class UsageLimits:
+    """What a request's usage can't exceed: its worst case, in tokens."""
+
+    max_input: int
+    max_output: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Captured:
+    """What a provider's answer said about itself.
+
+    `tokens` is None when it reported no usage, or none that can be true (`implausible`): then it has to be counted.
+    `complete` means that the provider's own end was seen; `error` is the provider's message when it failed inside its
+    answer, with `error_status` when it named one.
+    """
+
+    tokens: Tokens | None = None
+    units: Units = dataclasses.field(default_factory=lambda: Units(requests=1))
+    reported_cost_nano_usd: int | None = None
+    generation_id: str = ""
+    finish_reason: str = ""
+    complete: bool = False
+    error: str | None = None
+    error_status: int | None = None
+    implausible: bool = False
+
+
+class StreamReader(Protocol):
+    """Reads a provider's stream and makes the client's: one `feed` per socket read, bytes in, bytes out."""
+
+    @property
+    def has_content(self) -> bool:
+        """True once something of the answer itself was seen: the first byte that counts."""
+
+    @property
+    def ended(self) -> bool:
+        """True once the provider's own end or its error was seen; what follows is ignored."""
+
+    def feed(self, data: bytes) -> bytes:
+        """The bytes to relay for these, possibly none. Raises ProviderMisbehaved; what was captured stays readable.
+
+        The usage chunk and the stream's end mark are held back, an error event too: `closing` makes the end.
+        """
+
+    def finish(self) -> Captured:
+        """What was captured so far. May be asked at any time."""
+
+    def closing(self, *, tokens: Tokens, cost: str | None) -> bytes:
+        """The last bytes of a stream that ended well: the usage chunk, if the client gets one, with `cost` (a JSON
+        number in USD) in it, and the end mark. `tokens` is what the request is charged for."""
+
+    def stop_delivery(self) -> None:
+        """The client is gone: from now on the stream is only read for its usage, and nothing counts as delivered."""
+
+    def delivered_text(self) -> str:
+        """All text handed out to the client, reasoning and tool arguments included. Slow: call it off the loop."""
+
+
+def bound_usage(tokens: Tokens, limits: UsageLimits) -> Tokens:
+    """The same tokens, when a request with these limits can have used them. Raises ImplausibleUsage."""
+    if tokens.prompt > limits.max_input:
+        raise ImplausibleUsage(f"{tokens.prompt} input tokens where at most {limits.max_input} can be")
+    if tokens.completion > limits.max_output:
+        raise ImplausibleUsage(f"{tokens.completion} output tokens where at most {limits.max_output} can be")
+    return tokens
+
+
+def usage_limits(bounds: Bounds, *, input_tokens: int, max_tokens: int, choices: int = 1) -> UsageLimits:
+    """The limits of a request whose worst-case input, reserved output per choice and number of choices are these."""
+    return UsageLimits(max_input=input_tokens, max_output=choices * max_tokens + bounds.hidden_output)
+
+
+def estimate_input_tokens(body: bytes, bounds: Bounds, *, parts: int | None = None) -> int:
+    """The most tokens that this request body can be: no token is shorter than a byte.
+
+    Bytes of the body (a data URL's included: they are more than its tokens, never fewer), plus `max_part_tokens` for
+    each image or file part, plus the template. `parts` left out: counted by the marks that such parts carry.
+    """
+    count = parts if parts is not None else sum(body.count(mark) for mark in _PART_MARKS)
+    return len(body) + count * bounds.max_part_tokens + bounds.template_tokens
+
+
+def cost_nano_usd(usage: Mapping[str, object]) -> int | None:
+    """The cost in USD that a usage object reports, rounded up to a nano-dollar; None without one.
+
+    Raises ImplausibleUsage for a negative, infinite or absurd one. Numbers must have been decoded as Decimal.
+    """
+    cost = usage.get("cost")
+    if cost is None or isinstance(cost, bool) or not isinstance(cost, (int, Decimal)):
+        return None
+    amount = Decimal(cost)
+    if not amount.is_finite() or not 0 <= amount * NANO_PER_USD <= MAX_REPORTED_COST_NANO_USD:
+        raise ImplausibleUsage("the reported cost is out of range")
+    return int((amount * NANO_PER_USD).to_integral_value(ROUND_CEILING))
+
+
+def count_tokens(text: str, model: str) -> int:
+    """Tokens of `text`, exactly for OpenAI's models and as the nearest public tokenizer has it for others.
+
+    Blocks for about 0.2 ms per thousand tokens, and longer once per tokenizer while it loads: call it off the loop.
+    Safe from several threads.
+    """
+    old = model.rpartition("/")[2].startswith(_CL100K_MODELS) or model.endswith("gpt-4")
+    from rs_bpe.bpe import openai  # tens of megabytes: loaded where something is counted, and kept by itself
+
+    tokenizer = openai.cl100k_base() if old else openai.o200k_base()
+    counted: int = tokenizer.count(text.encode("utf-8", "replace").decode())
+    return counted
+
+
+def count_all(texts: Iterable[str], model: str) -> int:
+    """Tokens of several texts, each counted by itself."""
+    return sum(count_tokens(text, model) for text in texts)
