@@ -1,0 +1,111 @@
+"""Any one process may die under load, and all of them at once: no finished request is uncharged or charged twice."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import httpx
+import pytest
+
+from tests.integration.running import CONFIG, Account, Gateway, Provider, gateway, price_usd, provider, wait_until
+
+STREAMS = 20
+SCRIPT = {"chunks": 30, "gap_ms": 100, "input_tokens": 40, "output_tokens": 30}
+PRICE = price_usd("alpha-chat", input=40, output=30)
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Provider]]:
+    """A system of its own, since parts of it are killed."""
+    directory: Path = tmp_path_factory.mktemp("killed")
+    with provider(directory) as fake, gateway(directory, CONFIG % {"provider": fake.url}) as running:
+        yield running, fake
+
+
+async def stream(session: aiohttp.ClientSession, account: Account, begun: asyncio.Semaphore) -> tuple[str, bool]:
+    """One slow stream; says which request it was and whether it came to its end. `begun` counts first bytes."""
+    body: dict[str, Any] = {
+        "model": "alpha-chat",
+        "stream": True,
+        "messages": [{"role": "user", "content": "x" * 40 + " #script " + json.dumps(SCRIPT)}],
+    }
+    url = f"{account.gateway.base_url}/v1/chat/completions"
+    seen, request_id = b"", ""
+    with contextlib.suppress(aiohttp.ClientError):
+        async with session.post(url, json=body, headers=account.headers) as reply:
+            request_id = reply.headers["x-request-id"]
+            assert reply.status == 200, await reply.text()
+            async for chunk in reply.content.iter_any():
+                if not seen:
+                    begun.release()
+                seen += chunk
+    return request_id, seen.endswith(b"data: [DONE]\n\n")
+
+
+async def under_load(account: Account, strike: Any) -> list[tuple[str, bool]]:
+    """Runs STREAMS streams and calls `strike` once every one of them has begun."""
+    begun = asyncio.Semaphore(0)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
+        running = [asyncio.create_task(stream(session, account, begun)) for _ in range(STREAMS)]
+        for _ in range(STREAMS):
+            async with asyncio.timeout(30):
+                await begun.acquire()
+        await asyncio.to_thread(strike)
+        return await asyncio.gather(*running)
+
+
+def answers_again(account: Account) -> bool:
+    """Whether a small request is served."""
+    body = {"model": "fixed-chat", "messages": [{"role": "user", "content": "hi"}]}
+    url = f"{account.gateway.base_url}/v1/chat/completions"
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.post(url, json=body, headers=account.headers, timeout=2).status_code == 200
+    return False
+
+
+def check_books(running: Gateway, account: Account, ended: list[tuple[str, bool]], extra: int) -> None:
+    """Finished streams are charged once, broken ones not at all, and the books are clean."""
+    finished = [request_id for request_id, complete in ended if complete]
+    for request_id, complete in ended:
+        receipt = account.receipt(request_id, timeout_s=40)
+        assert Decimal(receipt["charge"]) == (PRICE if complete else 0)
+    left = account.settled_credits(timeout_s=60)
+    assert left["total_usage"] == PRICE * len(finished) + Decimal("0.03") * extra
+    assert running.verify()["clean"]
+
+
+@pytest.mark.parametrize("victim", ["auth", "router", "billing", "tasks", "nats", "postgres", "edge"])
+async def test_a_killed_process_is_back_and_the_books_are_exact(rig: tuple[Gateway, Provider], victim: str) -> None:
+    """SIGKILL under 20 streams: served again within 5 s, streams survive all but edge's death, charges are exact."""
+    running, _ = rig
+    account = await asyncio.to_thread(running.customer, credit_usd="20")
+    struck_at = [0.0]
+
+    def strike() -> None:
+        os.kill(running.pid(victim), signal.SIGKILL)
+        struck_at[0] = time.monotonic()
+        wait_until(lambda: answers_again(account), timeout_s=5, what=f"served again after {victim} died")
+
+    ended = await under_load(account, strike)
+    if victim != "edge":
+        assert [complete for _, complete in ended] == [True] * STREAMS
+    await asyncio.to_thread(check_books, running, account, ended, 1)
+
+
+async def test_everything_killed_at_once_recovers_with_exact_books(rig: tuple[Gateway, Provider]) -> None:
+    """SIGKILL of everything under 20 streams: the next start recovers, and the broken streams cost nothing."""
+    running, _ = rig
+    account = await asyncio.to_thread(running.customer, credit_usd="20")
+    finished_before = await asyncio.to_thread(answers_again, account)
+    assert finished_before
+    ended = await under_load(account, running.kill_everything)
+    await asyncio.to_thread(running.start)
+    await asyncio.to_thread(check_books, running, account, ended, 1)

@@ -1,0 +1,23 @@
+"""One running system for all promises that don't kill parts of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.running import CONFIG, Gateway, Provider, gateway, provider
+
+
+@pytest.fixture(scope="session")
+def fake_provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
+    """A provider that speaks both protocols and keeps its own log."""
+    with provider(tmp_path_factory.mktemp("provider")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def system(tmp_path_factory: pytest.TempPathFactory, fake_provider: Provider) -> Iterator[Gateway]:
+    """The whole system in front of that provider."""
+    directory: Path = tmp_path_factory.mktemp("system")
+    with gateway(directory, CONFIG % {"provider": fake_provider.url}) as running:
+        yield running

@@ -1,0 +1,291 @@
+"""A whole Tollbridge and a provider as real processes, for tests that drive the system from outside.
+
+Nothing here imports the gateway: it is started by its command, found by its `ready.json` and spoken to over HTTP, as an
+operator and a customer would.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CONFIG = """
+surfaces: [{prefix: /v1, dialect: openai}]
+providers:
+  - id: alpha
+    protocol: openai
+    base_url: "%(provider)s/v1"
+    timeouts: {connect: 2, first_byte: 20, idle: 20, total: 120}
+    on_disconnect: drain
+    drain: {seconds: 20, at_once: 100}
+    accounts: [{id: alpha-a, api_key: canary-alpha-secret}]
+  - id: alpha-cancel
+    protocol: openai
+    base_url: "%(provider)s/v1"
+    on_disconnect: cancel
+    accounts: [{id: alpha-c, api_key: canary-alpha-secret}]
+  - id: claudius
+    protocol: anthropic
+    base_url: "%(provider)s"
+    accounts: [{id: claudius-a, api_key: canary-claudius-secret}]
+  - id: sandbox
+    protocol: sandbox
+    accounts: [{id: sandbox-a}]
+models:
+  - id: alpha-chat
+    max_output: 4096
+    category: chat
+    context: 128000
+    routes:
+      - {provider: alpha, model: upstream-alpha, cost: {input: 0.27, cached_input: 0.027, output: 1.10}}
+    price: {markup: 1.3}
+  - id: alpha-cancel
+    max_output: 4096
+    category: chat
+    routes: [{provider: alpha-cancel, model: upstream-alpha, priority: 1, cost: {input: 0.27, output: 1.10}}]
+    price: {markup: 1.3}
+  - id: claudius-chat
+    max_output: 4096
+    category: chat
+    routes:
+      - provider: claudius
+        model: upstream-claudius
+        cost: {input: 3, cached_input: 0.3, cache_write: 3.75, output: 15}
+    price: {markup: 1.1}
+  - id: fixed-chat
+    max_output: 4096
+    category: chat
+    routes: [{provider: alpha, model: upstream-alpha, priority: 1}]
+    price: {per_request: 0.03}
+  - id: sandbox-image
+    category: image
+    routes: [{provider: sandbox, model: sandbox-image, priority: 1}]
+    price: {per_image: 0.02}
+plans:
+  - {id: enterprise}
+billing: {default_plan: enterprise, welcome_credit: 0}
+"""
+
+RATES = {  # USD per million tokens, as a customer pays: cost × markup, written out by hand
+    "alpha-chat": {"input": Decimal("0.351"), "cached_input": Decimal("0.0351"), "output": Decimal("1.43")},
+    "alpha-cancel": {"input": Decimal("0.351"), "cached_input": Decimal("0.351"), "output": Decimal("1.43")},
+    "claudius-chat": {
+        "input": Decimal("3.3"),
+        "cached_input": Decimal("0.33"),
+        "cache_write": Decimal("4.125"),
+        "output": Decimal("16.5"),
+    },
+}
+
+
+def price_usd(model: str, **tokens: int) -> Decimal:
+    """What these tokens cost a customer, rounded up to the nano-dollar once."""
+    nano = sum(RATES[model][name] * count for name, count in tokens.items()) * 1000
+    return Decimal(int(nano.to_integral_value(rounding="ROUND_CEILING"))) / 1_000_000_000
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Any, *, timeout_s: float, what: str) -> Any:
+    """Polls until `condition()` is true and returns its value; fails with `what` when time is up."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"not within {timeout_s} s: {what}")
+
+
+@dataclasses.dataclass
+class Provider:
+    """The fake provider as a process; `log` is its own record of what it did."""
+
+    url: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+
+@contextlib.contextmanager
+def provider(directory: Path) -> Iterator[Provider]:
+    """Runs the fake provider."""
+    directory.mkdir(parents=True, exist_ok=True)
+    log, ready = directory / "provider.jsonl", directory / "provider.ready"
+    command = [sys.executable, "-m", "tests.fakes.provider", "--port", "0", "--log", str(log), "--ready", str(ready)]
+    process = subprocess.Popen(command, cwd=ROOT)
+    try:
+        wait_until(lambda: ready.exists() and ready.read_text().strip(), timeout_s=20, what="the provider is ready")
+        port = json.loads(ready.read_text())["port"]
+        yield Provider(url=f"http://127.0.0.1:{port}", log=log, process=process)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+class Gateway:
+    """`tollbridge up` as a process."""
+
+    def __init__(self, *, directory: Path, config: str, arguments: tuple[str, ...] = (), **environ: str) -> None:
+        self.data_dir = directory / "data"
+        self.log_path = directory / "up.log"
+        self._config = directory / "tollbridge.yaml"
+        self._config.parent.mkdir(parents=True, exist_ok=True)
+        self._config.write_text(config)
+        self._arguments = arguments
+        self._environ = environ
+        self._port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, timeout_s: float = 90) -> None:
+        """Starts and waits until `ready.json` is there."""
+        command = [sys.executable, "-m", "cli", "up", "--port", str(self._port)]
+        command += ["--data-dir", str(self.data_dir), "--config", str(self._config), *self._arguments]
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True, env={**os.environ, **self._environ}
+            )
+        process = self._process
+
+        def up() -> bool:
+            assert process.poll() is None, self.log_path.read_text()[-4000:]
+            return self.ready_path.exists()
+
+        wait_until(up, timeout_s=timeout_s, what=f"ready.json; see {self.log_path}")
+
+    @property
+    def ready_path(self) -> Path:
+        """Where `ready.json` is."""
+        return self.data_dir / "ready.json"
+
+    @property
+    def ready(self) -> dict[str, Any]:
+        """What `ready.json` says now."""
+        found: dict[str, Any] = json.loads(self.ready_path.read_text())
+        return found
+
+    @property
+    def base_url(self) -> str:
+        """Where edge listens, without a prefix."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def stop(self, timeout_s: float = 60) -> int:
+        """SIGTERM, then waits; returns the exit status."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(timeout_s)
+
+    def kill_everything(self) -> None:
+        """SIGKILL to the supervisor and to everything it lists, all at once."""
+        assert self._process is not None
+        pids = [service["pid"] for service in self.ready["services"]]
+        self._process.kill()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait(10)
+
+    def pid(self, name: str, replica: int = 0) -> int:
+        """The pid of a service, of `nats` or of `postgres`."""
+        for service in self.ready["services"]:
+            if service["name"] == name and service.get("replica", 0) == replica:
+                return int(service["pid"])
+        raise AssertionError(f"{name} is not listed")
+
+    def admin(self, method: str, path: str, **body: Any) -> Any:
+        """A call of the admin API; fails unless it succeeds."""
+        headers = {"authorization": f"Bearer {self.ready['admin_token']}"}
+        reply = httpx.request(method, self.base_url + path, headers=headers, json=body or None, timeout=10)
+        assert reply.is_success, reply.text
+        return reply.json()
+
+    def customer(self, *, credit_usd: str) -> "Account":
+        """A new customer with a key."""
+        made = self.admin("POST", "/admin/customers", name="test", credit_usd=credit_usd)
+        key = self.admin("POST", "/admin/keys", customer_id=made["id"], name="test")
+        return Account(gateway=self, customer_id=made["id"], key=key["key"], key_id=key["id"])
+
+    def verify(self) -> dict[str, Any]:
+        """`ledger verify --json`, which must find the books clean."""
+        command = [sys.executable, "-m", "cli", "ledger", "verify", "--json", "--data-dir", str(self.data_dir)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        report: dict[str, Any] = json.loads(done.stdout)
+        return report
+
+
+@dataclasses.dataclass
+class Account:
+    """A customer with a key, and what they may ask."""
+
+    gateway: Gateway
+    customer_id: str
+    key: str
+    key_id: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What authenticates."""
+        return {"authorization": f"Bearer {self.key}"}
+
+    def get(self, path: str) -> Any:
+        """A GET below /v1."""
+        reply = httpx.get(f"{self.gateway.base_url}/v1{path}", headers=self.headers, timeout=10)
+        assert reply.is_success, reply.text
+        return reply.json()
+
+    def credits(self) -> dict[str, Decimal]:
+        """Balance, held and available, in USD."""
+        data = self.get("/credits")["data"]
+        return {name: Decimal(data[name]) for name in ("balance", "held", "available", "total_usage")}
+
+    def settled_credits(self, timeout_s: float = 20) -> dict[str, Decimal]:
+        """The same, once nothing is held any more."""
+
+        def settled() -> dict[str, Decimal] | None:
+            found = self.credits()
+            return found if found["held"] == 0 else None
+
+        found: dict[str, Decimal] = wait_until(settled, timeout_s=timeout_s, what="nothing is held")
+        return found
+
+    def receipt(self, request_id: str, timeout_s: float = 20) -> dict[str, Any]:
+        """A request's receipt, once it is settled."""
+
+        def settled() -> dict[str, Any] | None:
+            reply = httpx.get(f"{self.gateway.base_url}/v1/requests/{request_id}", headers=self.headers, timeout=10)
+            found: dict[str, Any] = reply.json()
+            return found if reply.is_success and found["settled"] else None
+
+        found: dict[str, Any] = wait_until(settled, timeout_s=timeout_s, what=f"{request_id} is settled")
+        return found
+
+
+@contextlib.contextmanager
+def gateway(directory: Path, config: str, *arguments: str, **environ: str) -> Iterator[Gateway]:
+    """Runs a Tollbridge; stops it at the end."""
+    running = Gateway(directory=directory, config=config, arguments=arguments, **environ)
+    running.start()
+    try:
+        yield running
+    finally:
+        if running._process is not None and running._process.poll() is None:
+            running.stop()
