@@ -1,0 +1,142 @@
+"""How a process lives: uvloop, a raised file limit, signals that ask it to stop, and tasks that somebody owns.
+
+The first SIGTERM or SIGINT sets `stopping`; a process that doesn't wait for it yet (it is still starting) is ended at
+once. A second signal, or 60 seconds, cuts the drain short. Exit status: 0 stopped as asked, 1 something failed,
+2 the settings or the config file are wrong.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Literal
+
+import structlog
+import uvloop
+
+from chassis.config import ConfigError
+from chassis.settings import SettingsError, environment
+
+DRAIN_LIMIT_S = 60.0
+TASK_END_LIMIT_S = 5.0
+DIE_WITH_PARENT = "TOLLBRIDGE_DIE_WITH_PARENT"
+_PR_SET_PDEATHSIG = 1
+
+
+class Stopping(asyncio.Event):
+    """Set when the process shall stop. Knows whether anybody has begun to wait for it."""
+
+    awaited = False
+
+    async def wait(self) -> Literal[True]:
+        self.awaited = True
+        return await super().wait()
+
+
+class Lifecycle:
+    """Owns the tasks of a process and knows when it shall stop."""
+
+    def __init__(self) -> None:
+        self.stopping: asyncio.Event = Stopping()
+        self.failed = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._log = structlog.get_logger()
+
+    def spawn(self, name: str, coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Runs a task that lasts as long as the process; it is cancelled at the end, the latest first.
+
+        Its failure is logged and stops the process with status 1. That it ends well is allowed.
+        """
+        task = asyncio.create_task(coroutine, name=name)
+        self._tasks.append(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task in self._tasks:
+            self._tasks.remove(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        self._log.error("task_failed", task=task.get_name(), exc_info=error)
+        self.failed = True
+        self.stopping.set()
+
+    async def end(self) -> None:
+        """Cancels what was spawned, in reverse order, each with 5 seconds to clean up."""
+        for task in reversed(list(self._tasks)):
+            task.cancel()
+            _, late = await asyncio.wait({task}, timeout=TASK_END_LIMIT_S)
+            if late:
+                self._log.error("task_did_not_end", task=task.get_name())
+
+
+def run(main: Callable[[Lifecycle], Awaitable[None]]) -> None:
+    """Runs `main` on uvloop until it returns; it should wait for `lifecycle.stopping`, then drain and return.
+
+    Raises SystemExit with the status when it isn't 0.
+    """
+    _die_with_parent()
+    _raise_file_limit()
+    try:
+        status = uvloop.run(_supervise(main))
+    except (SettingsError, ConfigError) as error:
+        sys.stderr.write(f"{error}\n")
+        status = 2
+    if status:
+        raise SystemExit(status)
+
+
+async def _supervise(main: Callable[[Lifecycle], Awaitable[None]]) -> int:
+    lifecycle = Lifecycle()
+    loop = asyncio.get_running_loop()
+    work = asyncio.ensure_future(main(lifecycle))
+
+    def on_signal() -> None:
+        first = not lifecycle.stopping.is_set()
+        lifecycle.stopping.set()
+        if first and getattr(lifecycle.stopping, "awaited", True):
+            loop.call_later(DRAIN_LIMIT_S, work.cancel)
+        else:
+            work.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not lifecycle.stopping.is_set():
+            raise
+    except (SettingsError, ConfigError):
+        raise
+    except Exception:  # noqa: BLE001  the process's last line: logged here, shown by the status
+        structlog.get_logger().exception("process_failed")
+        lifecycle.failed = True
+    finally:
+        await lifecycle.end()
+    return int(lifecycle.failed)
+
+
+def _raise_file_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return
+    with contextlib.suppress(ValueError, OSError):  # macOS caps it below the hard limit: the soft one then stays
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _die_with_parent() -> None:
+    """On Linux, with TOLLBRIDGE_DIE_WITH_PARENT set to 1 or to the parent's pid: SIGTERM when the parent dies.
+
+    The kernel watches the thread that started us: a supervisor starts its children from its main thread.
+    """
+    wanted = environment().get(DIE_WITH_PARENT, "")
+    if not wanted.isdigit() or wanted == "0" or sys.platform != "linux":
+        return
+    parent = os.getppid() if wanted == "1" else int(wanted)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:  # it died before we asked: nobody would tell us any more
+        raise SystemExit(1)
