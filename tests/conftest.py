@@ -80,7 +80,8 @@ def postgres_url(postgres_server: RunningServer) -> Iterator[str]:
     server = postgres_server.server
     assert isinstance(server, EmbeddedPostgres)
     name = f"test_{secrets.token_hex(6)}"
-    server.create_database(name)
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     yield server.url(name)
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -75,41 +75,25 @@ class EmbeddedPostgres:
         lines = self._pid_lines()
         return len(lines) >= 8 and lines[7].strip() == "ready" and lines[3].strip() == str(self._port)
 
-    def create_database(self, name: str = DATABASE) -> None:
-        """Makes the database `name` on the running server, unless it is there."""
-        import psycopg
-        from psycopg import sql
-
-        with psycopg.connect(self.url("postgres"), autocommit=True, connect_timeout=5) as connection:
-            there = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone()
-            if there is None:
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-
     def _initialise(self, disguise: Disguise) -> None:
         for left in self._directory.glob("data.new-*"):
             shutil.rmtree(left, ignore_errors=True)
         new = self._directory / f"data.new-{secrets.token_hex(4)}"
         new.mkdir(mode=0o700)
-        os.chown(new, disguise.owner, disguise.owner if os.geteuid() == 0 else -1)
         self._write_password()
-        command = [str(_binary("initdb")), "-D", str(new), "-U", USER, "-E", "UTF8", "--locale=C"]
-        command += ["--auth=scram-sha-256", f"--pwfile={self._password_file}", "--no-instructions"]
-        if not self._fsync:
-            command.append("--no-sync")
-        hand_over(self._password_file, owner=disguise.owner)
-        made = subprocess.run(
-            [*disguise.prefix, *command],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=INITDB_TIMEOUT_S,
-            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
-            stdin=subprocess.DEVNULL,
-        )
-        if made.returncode != 0:
+        if os.geteuid() == 0:
+            os.chown(new, disguise.owner, disguise.owner)
+            os.chown(self._password_file, disguise.owner, disguise.owner)
+        durable = [] if self._fsync else ["--no-sync"]
+        initdb = [str(_binary("initdb")), "-D", str(new), "-U", USER, "-E", "UTF8", "--locale=C"]
+        initdb += ["--auth=scram-sha-256", f"--pwfile={self._password_file}", "--no-instructions", *durable]
+        alone = [str(_binary("postgres")), "--single", "-D", str(new), "postgres"]
+        try:
+            _run([*disguise.prefix, *initdb], standard_input="")
+            _run([*disguise.prefix, *alone], standard_input=f"CREATE DATABASE {DATABASE}\n")
+            new.rename(self._data)
+        finally:
             shutil.rmtree(new, ignore_errors=True)
-            raise PostgresError(f"initdb failed: {made.stderr.strip() or made.stdout.strip()}")
-        new.rename(self._data)
 
     def _write_password(self) -> None:
         new = self._password_file.with_suffix(".new")
@@ -162,6 +146,21 @@ class EmbeddedPostgres:
         if began_s is not None and abs(began_s - int(lines[2])) > STARTED_TOLERANCE_S:
             return None
         return found
+
+
+def _run(command: list[str], *, standard_input: str) -> None:
+    done = subprocess.run(
+        command,
+        input=standard_input,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=INITDB_TIMEOUT_S,
+        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
+    )
+    complaint = done.stderr.strip() or done.stdout.strip()
+    if done.returncode != 0 or "ERROR:" in done.stderr:  # a lone postgres ends well also after a failed statement
+        raise PostgresError(f"PostgreSQL's data directory can't be made: {complaint}")
 
 
 def _binary(name: str) -> Path:

@@ -89,13 +89,12 @@ def own_postgres(tmp_path):
 def test_postgres_keeps_data_over_a_kill_on_the_same_port(own_postgres):
     """A committed row is there after SIGKILL of the postmaster and a new start."""
     server = own_postgres.server
-    server.create_database("kept")
-    with psycopg.connect(server.url("kept")) as connection:
+    with psycopg.connect(server.url()) as connection:
         connection.execute("CREATE TABLE fact (n int)")
         connection.execute("INSERT INTO fact VALUES (7)")
     own_postgres.kill()
     own_postgres.start()
-    with psycopg.connect(server.url("kept")) as connection:
+    with psycopg.connect(server.url()) as connection:
         assert connection.execute("SELECT n FROM fact").fetchone() == (7,)
 
 
@@ -198,7 +197,8 @@ def test_root_without_user_namespaces_runs_postgres_by_setpriv(tmp_path, monkeyp
     running.start()
     try:
         assert Path(f"/proc/{running.pid}").stat().st_uid == 65_534
-        server.create_database("reached")
+        with psycopg.connect(server.url()) as connection:
+            assert connection.execute("SELECT current_database()").fetchone() == ("tollbridge",)
     finally:
         running.stop()
 

@@ -1,0 +1,99 @@
+"""The data directory of one instance: where everything lies, who holds it, and how its small files are
+written.
+
+lock flock of the running supervisor; its text is only for people secrets.json tokens, pepper, demo key: made
+at first start, mode 0600 ready.json there exactly while the instance is ready processes.json who was started,
+so that a next start can end what a killed one left postgres/ nats/ spool/ logs/
+"""
+
+import fcntl
+import json
+import os
+from pathlib import Path
+
+
+class DataDirError(Exception):
+    """The data directory can't be used; the message says why."""
+
+
+class DataDir:
+    """Paths below one directory, and its lock."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.ready = self.root / "ready.json"
+        self.secrets = self.root / "secrets.json"
+        self.processes = self.root / "processes.json"
+        self.postgres = self.root / "postgres"
+        self.nats = self.root / "nats"
+        self._lock_path = self.root / "lock"
+        self._lock: int | None = None
+
+    def spool(self, service: str) -> Path:
+        """Where this service's incarnations keep their spools; all replicas share it, so each can replay any."""
+        return self.root / "spool" / service
+
+    def log(self, label: str) -> Path:
+        """Where this process writes its log."""
+        return self.root / "logs" / f"{label}.log"
+
+    def acquire(self) -> None:
+        """Makes the directory and takes it for this process. Raises DataDirError when another instance has it."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise DataDirError(f"can't use {self.root}: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(lock, 20).decode(errors="replace").strip()
+            os.close(lock)
+            raise DataDirError(
+                f"{self.root} is in use by another running instance (pid {holder or '?'}); "
+                "stop it, or choose another --data-dir"
+            ) from error
+        os.ftruncate(lock, 0)
+        os.write(lock, f"{os.getpid()}\n".encode())
+        self._lock = lock
+
+    def release(self) -> None:
+        """Lets the next instance have it."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def is_running(self) -> bool:
+        """Tells whether some process holds this directory now."""
+        try:
+            lock = os.open(self._lock_path, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
+
+def write_private_json(path: Path, content: object) -> None:
+    """Replaces `path` at once with `content`, readable by its owner only; survives a crash whole, old or new."""
+    new = path.with_name(f"{path.name}.new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w") as file:
+        json.dump(content, file, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+
+
+def read_json(path: Path) -> dict[str, object] | None:
+    """Returns the object in `path`; None when there is none or it isn't one."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

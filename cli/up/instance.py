@@ -1,0 +1,225 @@
+"""One running instance: starts everything, keeps it running, stops it in order.
+
+Start: NATS and PostgreSQL side by side, then migrations, then the five services side by side, then (the first
+time) the demo customer. Stop: edge first, so that running requests end well while all they need still runs;
+then tasks, then the owners, then the servers. Nothing is left behind: whatever way `run` ends, each process
+it started has ended.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Coroutine, Iterable
+
+from cli.up import orphans, ready_file
+from cli.up.data_dir import DataDir
+from cli.up.helper_process import run_helper
+from cli.up.instance_secrets import InstanceSecrets, load_or_make, remember_demo_key
+from cli.up.logs import trim_for_ever
+from cli.up.nats import EmbeddedNats
+from cli.up.options import UpOptions, check_port
+from cli.up.ports import pick_ports
+from cli.up.postgres import FAST_SHUTDOWN, EmbeddedPostgres
+from cli.up.supervised import Program, Supervised
+from cli.up.topology import OWNERS, Seat, base_environ, cli_environ, seats, service_program, shared_environ
+
+READY_WITHIN_S = 90.0
+FIRST_START_WITHIN_S = 180.0
+EDGE_PATIENCE_S = 40.0
+SERVICE_PATIENCE_S = 15.0
+SERVER_PATIENCE_S = 20.0
+
+
+class Instance:
+    """Everything of one `tollbridge up`. Use once: `run`."""
+
+    def __init__(self, *, options: UpOptions, announce: Callable[[str], None]) -> None:
+        self._options = options
+        self._announce = announce
+        self._data_dir = DataDir(options.data_dir)
+        self._supervised: list[Supervised] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ready: Callable[[], dict[str, object]] | None = None
+
+    async def run(
+        self,
+        *,
+        stop: asyncio.Event,
+        hurry: asyncio.Event,
+        when_ready: Callable[[dict[str, object]], None],
+    ) -> None:
+        """Runs until `stop` is set, then stops all; `hurry` cuts the patience of that short.
+
+        Raises StartFailed, HelperFailed, DataDirError, WrongOption, after stopping what had been started.
+        """
+        self._data_dir.acquire()
+        try:
+            check_port(self._options)
+            await self._clean_up()
+            await _unless(stop, self._start())
+            if not stop.is_set() and self._ready is not None:
+                when_ready(self._ready())
+                await stop.wait()
+        finally:
+            await self._stop(hurry)
+            self._data_dir.release()
+
+    async def _clean_up(self) -> None:
+        ready_file.remove(self._data_dir)
+        ended = await asyncio.to_thread(orphans.end_recorded, self._data_dir)
+        if ended:
+            self._announce(f"ended {len(ended)} processes that a killed instance had left")
+
+    async def _start(self) -> None:
+        began = time.monotonic()
+        environ = base_environ()
+        secrets = load_or_make(self._data_dir, environ=environ)
+        checking = asyncio.create_task(self._check_config(secrets))
+        try:
+            nats_url, database_url = await self._start_servers()
+            await checking
+        finally:
+            checking.cancel()
+        placed = seats(self._options)
+        shared = shared_environ(
+            options=self._options,
+            secrets=secrets,
+            placed=placed,
+            nats_url=nats_url,
+            database_url=database_url,
+            environ=environ,
+        )
+        helper_environ = cli_environ(shared, secrets)
+        await run_helper("cli", "migrate", environ=helper_environ, timeout_s=FIRST_START_WITHIN_S)
+        self._announce(f"database ready after {time.monotonic() - began:.1f} s")
+        await self._start_services(placed, shared, secrets)
+        if not secrets.demo_key:
+            secrets = await self._make_demo(helper_environ, secrets)
+        self._publish(secrets, nats_url, database_url)
+        self._tasks.append(asyncio.create_task(trim_for_ever(self._data_dir.root / "logs")))
+        self._announce(f"everything ready after {time.monotonic() - began:.1f} s")
+
+    async def _check_config(self, secrets: InstanceSecrets) -> None:
+        environ = {**base_environ(), "TOLLBRIDGE_ADMIN_TOKEN": secrets.admin_token}
+        await run_helper("cli", "config", "check", str(self._options.config), environ=environ, timeout_s=READY_WITHIN_S)
+
+    async def _start_servers(self) -> tuple[str, str]:
+        options, starting = self._options, []
+        nats_url, database_url = options.nats_url, options.database_url
+        nats_port, postgres_port = pick_ports(2)
+        if not nats_url:
+            nats = EmbeddedNats(directory=self._data_dir.nats, port=nats_port)
+            starting.append(self._add(_nats_program(nats, self._data_dir)))
+        if not database_url:
+            postgres = EmbeddedPostgres(directory=self._data_dir.postgres, port=postgres_port)
+            starting.append(self._add(_postgres_program(postgres, self._data_dir)))
+        await _all(server.wait_ready(timeout_s=FIRST_START_WITHIN_S) for server in starting)
+        return nats_url or nats.url, database_url or postgres.url()
+
+    async def _start_services(self, placed: list[Seat], shared: dict[str, str], secrets: InstanceSecrets) -> None:
+        started = [
+            self._add(service_program(seat, shared=shared, secrets=secrets, data_dir=self._data_dir)) for seat in placed
+        ]
+        await _all(service.wait_ready(timeout_s=READY_WITHIN_S) for service in started)
+
+    async def _make_demo(self, environ: dict[str, str], secrets: InstanceSecrets) -> InstanceSecrets:
+        output = await run_helper("cli.up.demo", environ=environ, timeout_s=READY_WITHIN_S)
+        remember_demo_key(self._data_dir, str(json.loads(output)["demo_key"]))
+        return load_or_make(self._data_dir, environ=base_environ())
+
+    def _publish(self, secrets: InstanceSecrets, nats_url: str, database_url: str) -> None:
+        def content() -> dict[str, object]:
+            services_first = sorted(
+                self._supervised, key=lambda each: (each.program.replica is None, each.program.name != "edge")
+            )
+            return ready_file.content(
+                options=self._options,
+                secrets=secrets,
+                nats_url=nats_url,
+                database_url=database_url,
+                processes=services_first,
+            )
+
+        self._ready = content
+        ready_file.write(self._data_dir, content())
+
+    def _add(self, program: Program) -> Supervised:
+        supervised = Supervised(program=program, on_change=self._changed, announce=self._announce)
+        self._supervised.append(supervised)
+        self._tasks.append(asyncio.create_task(supervised.run(), name=program.label))
+        return supervised
+
+    def _changed(self) -> None:
+        alive = [each.identity for each in self._supervised if each.program.name != "postgres" and each.identity]
+        orphans.record(self._data_dir, alive)
+        if self._ready is not None:
+            ready_file.write(self._data_dir, self._ready())
+
+    async def _stop(self, hurry: asyncio.Event) -> None:
+        self._ready = None
+        ready_file.remove(self._data_dir)
+        steps = (
+            (("edge",), EDGE_PATIENCE_S),
+            (("tasks",), SERVICE_PATIENCE_S),
+            (OWNERS, SERVICE_PATIENCE_S),
+            (("nats", "postgres"), SERVER_PATIENCE_S),
+        )
+        for names, patience_s in steps:
+            ending = [each for each in self._supervised if each.program.name in names]
+            await _all(each.stop(patience_s=patience_s, hurry=hurry) for each in ending)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._data_dir.processes.unlink(missing_ok=True)
+
+
+async def _all(waits: Iterable[Coroutine[object, object, None]]) -> None:
+    """Waits for all; the first failure cancels the others and is raised as itself."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _nats_program(server: EmbeddedNats, data_dir: DataDir) -> Program:
+    async def is_ready() -> bool:
+        return await asyncio.to_thread(server.is_ready)
+
+    return Program(
+        name="nats",
+        replica=None,
+        prepare=server.prepare,
+        environ=base_environ(),
+        log_path=data_dir.log("nats"),
+        is_ready=is_ready,
+    )
+
+
+def _postgres_program(server: EmbeddedPostgres, data_dir: DataDir) -> Program:
+    async def is_ready() -> bool:
+        return server.is_ready()
+
+    return Program(
+        name="postgres",
+        replica=None,
+        prepare=server.prepare,
+        environ=base_environ(),
+        log_path=data_dir.log("postgres"),
+        is_ready=is_ready,
+        stop_signal=FAST_SHUTDOWN,
+    )
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[object, object, None]) -> None:
+    """Runs `work` to its end, or cancels it when `stop` is set before."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not stop.is_set():
+            await working
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)

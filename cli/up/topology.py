@@ -1,0 +1,131 @@
+"""Which processes an instance has, at which addresses, and what each is told in its environment.
+
+Ports are chosen once per run and kept over a process's restarts, so that everybody finds it again.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from cli.up.data_dir import DataDir
+from cli.up.instance_secrets import SERVICES, InstanceSecrets
+from cli.up.options import UpOptions
+from cli.up.ports import pick_ports
+from cli.up.probe import http_is_ready
+from cli.up.process import tethered
+from cli.up.supervised import Program
+
+OWNERS = ("auth", "router", "billing", "tasks")
+"""The services that answer gRPC; edge only asks."""
+
+DRAIN_GRACE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """One replica's place: its addresses."""
+
+    service: str
+    replica: int
+    main: str
+    """edge: http; the others: grpc."""
+    metrics: str
+
+    @property
+    def is_http(self) -> bool:
+        """Whether the main address speaks HTTP."""
+        return self.service == "edge"
+
+
+def seats(options: UpOptions) -> list[Seat]:
+    """Gives every replica its addresses."""
+    wanted = [(name, number) for name in SERVICES for number in range(options.replica_count(name))]
+    ports = iter(pick_ports(2 * len(wanted)))
+    found = []
+    for name, number in wanted:
+        main = f"127.0.0.1:{next(ports)}"
+        if name == "edge":
+            host = options.http_bind.rpartition(":")[0]
+            main = options.http_bind if number == 0 else f"{host}:{main.rpartition(':')[2]}"
+        found.append(Seat(service=name, replica=number, main=main, metrics=f"127.0.0.1:{next(ports)}"))
+    return found
+
+
+def grpc_addresses(placed: list[Seat], service: str) -> str:
+    """Where the replicas of `service` are, as clients read it."""
+    return ",".join(seat.main for seat in placed if seat.service == service)
+
+
+def shared_environ(
+    *,
+    options: UpOptions,
+    secrets: InstanceSecrets,
+    placed: list[Seat],
+    nats_url: str,
+    database_url: str,
+    environ: Mapping[str, str],
+) -> dict[str, str]:
+    """What every process of this instance is told. The caller's own variables pass, since configs refer to them."""
+    return {
+        **environ,
+        "TOLLBRIDGE_CONFIG_PATH": str(options.config),
+        "TOLLBRIDGE_DATABASE_URL": database_url,
+        "TOLLBRIDGE_NATS_URL": nats_url,
+        "TOLLBRIDGE_SERVICE_TOKENS": secrets.accepted_tokens(),
+        "TOLLBRIDGE_ADMIN_TOKEN": secrets.admin_token,
+        "TOLLBRIDGE_DEFAULT_CUSTOMER_ID": secrets.default_customer_id,
+        "TOLLBRIDGE_DRAIN_GRACE_S": environ.get("TOLLBRIDGE_DRAIN_GRACE_S", f"{DRAIN_GRACE_S:g}"),
+        "PYTHONUNBUFFERED": "1",
+        **{f"TOLLBRIDGE_{name.upper()}_ADDRESSES": grpc_addresses(placed, name) for name in OWNERS},
+    }
+
+
+def service_program(seat: Seat, *, shared: Mapping[str, str], secrets: InstanceSecrets, data_dir: DataDir) -> Program:
+    """Describes one replica's process."""
+    own = {
+        "TOLLBRIDGE_REPLICA": str(seat.replica),
+        "TOLLBRIDGE_SERVICE_TOKEN": secrets.own_token(seat.service),
+        "TOLLBRIDGE_METRICS_BIND": seat.metrics,
+        ("TOLLBRIDGE_HTTP_BIND" if seat.is_http else "TOLLBRIDGE_GRPC_BIND"): seat.main,
+    }
+    if seat.service == "auth":
+        own["TOLLBRIDGE_KEY_PEPPERS"] = secrets.key_peppers
+    if seat.service in ("edge", "tasks"):
+        own["TOLLBRIDGE_SPOOL_DIR"] = str(data_dir.spool(seat.service))
+
+    def prepare() -> list[str]:
+        # SIGKILL when the supervisor dies: a successor must find spools and ports free, and nothing needs a farewell
+        command = [sys.executable, "-m", f"services.{seat.service}"]
+        return tethered(command, death_signal=signal.SIGKILL)
+
+    return Program(
+        name=seat.service,
+        replica=seat.replica,
+        prepare=prepare,
+        environ={**shared, **own},
+        log_path=data_dir.log(f"{seat.service}-{seat.replica}"),
+        is_ready=_readiness(seat),
+        addresses={"http" if seat.is_http else "grpc": seat.main, "metrics": seat.metrics},
+    )
+
+
+def cli_environ(shared: Mapping[str, str], secrets: InstanceSecrets) -> dict[str, str]:
+    """What our own short-lived helpers (migrations, the demo customer) are told."""
+    return {**shared, "TOLLBRIDGE_SERVICE_TOKEN": secrets.own_token("cli")}
+
+
+def _readiness(seat: Seat) -> Callable[[], Awaitable[bool]]:
+    address = seat.main if seat.is_http else seat.metrics
+    reachable = address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
+
+    async def is_ready() -> bool:
+        return await http_is_ready(reachable)
+
+    return is_ready
+
+
+def base_environ() -> dict[str, str]:
+    """This process's own environment."""
+    return dict(os.environ)
