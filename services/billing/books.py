@@ -1,0 +1,311 @@
+"""One working set of the ledger, and every decision about it. Pure: rows in, changed rows and new transfers out.
+
+The store loads the accounts and holds that a transaction has locked into `Books`, one method decides, and the store
+writes back what changed. Loaded with everything, Books is the reference model of the property tests: what they prove of
+it holds for the service as far as loading and saving are right, which the same tests on PostgreSQL check.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from uuid import UUID
+
+from chassis.errors import Code, TollbridgeError
+from services.billing.holds import Hold, HoldState
+from services.billing.ledger import (
+    MAX_AMOUNT,
+    MAX_BALANCE,
+    Account,
+    House,
+    Poison,
+    Settled,
+    Transfer,
+    TransferKind,
+    Usage,
+    UsageKind,
+    credits_account,
+    insufficient,
+    same_grant,
+)
+
+
+class Books:
+    """A working set of accounts and holds, and what has changed in it. Not shared between tasks.
+
+    `applied` names the usage events that are known to be in the ledger already.
+    """
+
+    def __init__(
+        self,
+        *,
+        new_id: Callable[[], UUID],
+        accounts: Iterable[Account] = (),
+        holds: Iterable[Hold] = (),
+        applied: Iterable[tuple[UUID, UsageKind]] = (),
+    ) -> None:
+        self._new_id = new_id
+        self.accounts = {account.customer_id: account for account in accounts}
+        self.holds = {hold.id: hold for hold in holds}
+        self.applied = set(applied)
+        self.transfers: list[Transfer] = []
+        self.changed_accounts: set[str] = set()
+        self.changed_holds: set[UUID] = set()
+
+    def account(self, customer_id: str) -> Account:
+        """Raises NOT_FOUND."""
+        account = self.accounts.get(customer_id)
+        if account is None:
+            raise TollbridgeError(Code.NOT_FOUND, "no such customer account")
+        return account
+
+    def open(self, customer_id: str, *, welcome_nano_usd: int) -> Account:
+        """Opens an account with its welcome credit. An open account is returned as it is."""
+        if customer_id in self.accounts:
+            return self.accounts[customer_id]
+        self._put_account(Account(customer_id=customer_id))
+        if welcome_nano_usd:
+            self._credit(
+                customer_id,
+                welcome_nano_usd,
+                source=House.PROMOTIONS,
+                kind=TransferKind.WELCOME,
+                event_id=f"welcome:{customer_id}",
+            )
+        return self.accounts[customer_id]
+
+    def adjust(self, customer_id: str, amount_nano_usd: int, *, event_id: str, reason: str) -> Transfer:
+        """Adds credit, or takes some away; never below what is available (INSUFFICIENT_CREDITS)."""
+        account = self.account(customer_id)
+        if amount_nano_usd == 0 or abs(amount_nano_usd) > MAX_AMOUNT:
+            raise TollbridgeError(Code.INVALID_REQUEST, "the amount is zero or out of range")
+        if amount_nano_usd > 0:
+            kind = TransferKind.ADJUSTMENT
+            return self._credit(
+                customer_id, amount_nano_usd, source=House.ADJUSTMENTS, kind=kind, event_id=event_id, reason=reason
+            )
+        if account.available_nano_usd < -amount_nano_usd:
+            raise insufficient(account)
+        # A correction makes the credit smaller; it is no use of ours, so `used` stays what requests took.
+        self._put_account(
+            dataclasses.replace(
+                account,
+                credited_nano_usd=account.credited_nano_usd + amount_nano_usd,
+                version=account.version + 1,
+            )
+        )
+        return self._record(
+            debit=credits_account(customer_id),
+            credit=House.ADJUSTMENTS,
+            amount_nano_usd=-amount_nano_usd,
+            kind=TransferKind.ADJUSTMENT,
+            event_id=event_id,
+            reason=reason,
+            customer_id=customer_id,
+        )
+
+    def grant(self, hold: Hold, *, least_nano_usd: int = 0) -> Hold:
+        """Sets money aside: the whole amount, or the most affordable from `least_nano_usd` on when that is not 0.
+
+        The same id is the same grant. Raises INSUFFICIENT_CREDITS, NOT_FOUND, IDEMPOTENCY_MISMATCH.
+        """
+        known = self.holds.get(hold.id)
+        if known is not None:
+            return same_grant(known, customer_id=hold.customer_id, spender=hold.spender)
+        account = self.account(hold.customer_id)
+        least = least_nano_usd or hold.amount_nano_usd
+        granted = min(hold.amount_nano_usd, account.available_nano_usd)
+        if granted < least:
+            raise insufficient(account)
+        hold = dataclasses.replace(hold, amount_nano_usd=granted, stated_nano_usd=granted)
+        self._put_account(dataclasses.replace(account, held_nano_usd=account.held_nano_usd + granted))
+        self._put_hold(hold)
+        return hold
+
+    def settle(self, usage: Usage) -> Settled:
+        """Applies a charge or a void, at most once. Raises Poison for what no retry can heal."""
+        if (usage.request_id, usage.kind) in self.applied:
+            return Settled(duplicate=True)
+        hold = self.holds.get(usage.hold_id) if usage.hold_id else None
+        if hold is not None and hold.customer_id != usage.customer_id:
+            raise Poison("the hold is another customer's")
+        if usage.charge_nano_usd and usage.customer_id not in self.accounts:
+            raise Poison("the customer has no account")
+        settled = self._charge(usage, hold) if usage.charge_nano_usd else Settled()
+        made_for_it = hold is not None and hold.request_id == usage.request_id
+        if hold is not None and (usage.closes_hold or (usage.kind is UsageKind.VOID and made_for_it)):
+            self.release([hold.id])
+        self.applied.add((usage.request_id, usage.kind))
+        return settled
+
+    def release(self, hold_ids: Iterable[UUID]) -> None:
+        """Settles holds and gives back what remains; one that is pinned or resolved is left alone."""
+        for hold_id in hold_ids:
+            hold = self.holds[hold_id]
+            if hold.is_open and not hold.pinned:
+                self._move_hold(hold, hold.resolve(HoldState.SETTLED))
+
+    def give_back(self, hold_id: UUID, amount_nano_usd: int) -> None:
+        """Frees a part of an open hold."""
+        hold = self.holds[hold_id]
+        if hold.is_open and not hold.pinned:
+            self._move_hold(hold, hold.free(amount_nano_usd))
+
+    def expire(self, hold_id: UUID, *, now_us: int, settle_grace_s: int) -> Hold:
+        """Ends a hold's time if it is over (see `Hold.expire`); returns the hold as it then is."""
+        hold = self.holds[hold_id]
+        if hold.is_open and not hold.pinned and hold.expires_at_us <= now_us:
+            self._move_hold(hold, hold.expire(now_us=now_us, settle_grace_s=settle_grace_s))
+        return self.holds[hold_id]
+
+    def pin(self, hold_id: UUID) -> None:
+        """Keeps a hold for a dead letter."""
+        hold = self.holds[hold_id]
+        if hold.is_open:
+            self._put_hold(dataclasses.replace(hold, pinned=True))
+
+    def refund(
+        self,
+        charge: Transfer,
+        *,
+        request_id: UUID,
+        amount_nano_usd: int,
+        reason: str,
+    ) -> Transfer:
+        """Gives back a part or all of what a charge took from its customer. Raises INVALID_REQUEST beyond that.
+
+        `charge` is leg 0 of the request's charge. That it happens once is the caller's check and the database's
+        unique constraint on (reverses, leg).
+        """
+        amount = amount_nano_usd or charge.amount_nano_usd
+        if not 0 < amount <= charge.amount_nano_usd or charge.customer_id is None:
+            raise TollbridgeError(Code.INVALID_REQUEST, "a refund is at most what the customer paid")
+        if (request_id, UsageKind.REFUND) in self.applied:
+            raise TollbridgeError(Code.ALREADY_REFUNDED, "the request was refunded before")
+        account = self.account(charge.customer_id)
+        self._put_account(
+            dataclasses.replace(account, used_nano_usd=account.used_nano_usd - amount, version=account.version + 1)
+        )
+        self.applied.add((request_id, UsageKind.REFUND))
+        return self._record(
+            debit=House.REVENUE,
+            credit=credits_account(charge.customer_id),
+            amount_nano_usd=amount,
+            kind=TransferKind.REFUND,
+            event_id=f"refund:{request_id}",
+            reverses=charge.id,
+            request_id=request_id,
+            reason=reason,
+            customer_id=charge.customer_id,
+        )
+
+    def _charge(self, usage: Usage, hold: Hold | None) -> Settled:
+        charge = usage.charge_nano_usd
+        if not 0 < charge <= MAX_AMOUNT:
+            raise Poison("the charge is out of range")
+        account = self.accounts[usage.customer_id]
+        captured = min(charge, hold.remaining_nano_usd) if hold is not None and hold.is_open else 0
+        taken = captured + min(charge - captured, account.available_nano_usd)
+        if hold is not None and captured:
+            self._put_hold(hold.capture(captured))
+        if taken:
+            self._put_account(
+                dataclasses.replace(
+                    account,
+                    used_nano_usd=account.used_nano_usd + taken,
+                    held_nano_usd=account.held_nano_usd - captured,
+                    version=account.version + 1,
+                )
+            )
+            self._record_charge(usage, taken, leg=0, source=credits_account(usage.customer_id))
+        if charge > taken:
+            self._record_charge(usage, charge - taken, leg=1, source=House.OVERAGE_LOSS)
+        return Settled(taken_nano_usd=taken, overage_nano_usd=charge - taken)
+
+    def _record_charge(self, usage: Usage, amount_nano_usd: int, *, leg: int, source: str) -> None:
+        self._record(
+            debit=source,
+            credit=House.REVENUE,
+            amount_nano_usd=amount_nano_usd,
+            kind=TransferKind.CHARGE,
+            event_id=f"charge:{usage.request_id}",
+            leg=leg,
+            request_id=usage.request_id,
+            customer_id=usage.customer_id if leg == 0 else None,
+        )
+
+    def _credit(
+        self,
+        customer_id: str,
+        amount_nano_usd: int,
+        *,
+        source: House,
+        kind: TransferKind,
+        event_id: str,
+        reason: str = "",
+    ) -> Transfer:
+        account = self.accounts[customer_id]
+        if account.posted_nano_usd + amount_nano_usd > MAX_BALANCE:
+            raise TollbridgeError(Code.INVALID_REQUEST, "the balance would be out of range")
+        self._put_account(
+            dataclasses.replace(
+                account,
+                credited_nano_usd=account.credited_nano_usd + amount_nano_usd,
+                version=account.version + 1,
+            )
+        )
+        return self._record(
+            debit=source,
+            credit=credits_account(customer_id),
+            amount_nano_usd=amount_nano_usd,
+            kind=kind,
+            event_id=event_id,
+            reason=reason,
+            customer_id=customer_id,
+        )
+
+    def _record(
+        self,
+        *,
+        debit: str,
+        credit: str,
+        amount_nano_usd: int,
+        kind: TransferKind,
+        event_id: str,
+        customer_id: str | None,
+        leg: int = 0,
+        reverses: UUID | None = None,
+        request_id: UUID | None = None,
+        reason: str = "",
+    ) -> Transfer:
+        account = self.accounts[customer_id] if customer_id is not None else None
+        transfer = Transfer(
+            id=self._new_id(),
+            debit=debit,
+            credit=credit,
+            amount_nano_usd=amount_nano_usd,
+            kind=kind,
+            event_id=event_id,
+            leg=leg,
+            reverses=reverses,
+            request_id=request_id,
+            reason=reason,
+            customer_id=customer_id,
+            version=account.version if account else None,
+            balance_after_nano_usd=account.posted_nano_usd if account else None,
+        )
+        self.transfers.append(transfer)
+        return transfer
+
+    def _move_hold(self, before: Hold, after: Hold) -> None:
+        freed = before.remaining_nano_usd - after.remaining_nano_usd
+        account = self.accounts[before.customer_id]
+        if freed:
+            self._put_account(dataclasses.replace(account, held_nano_usd=account.held_nano_usd - freed))
+        self._put_hold(after)
+
+    def _put_account(self, account: Account) -> None:
+        self.accounts[account.customer_id] = account
+        self.changed_accounts.add(account.customer_id)
+
+    def _put_hold(self, hold: Hold) -> None:
+        self.holds[hold.id] = hold
+        self.changed_holds.add(hold.id)

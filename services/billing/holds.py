@@ -1,0 +1,89 @@
+"""Holds: money set aside for somebody who may spend it. Pure; time is passed in as microseconds since the epoch.
+
+A hold of `amount` splits at any moment into what was captured by charges, what was freed back to the customer, and the
+rest, which is still held: captured + freed + remaining = amount. It resolves once, to settled (its spender is done) or
+expired (its time is up), and then nothing remains.
+
+A lease that its spender no longer states lapses first: only what the spender had free at its last statement goes back,
+since requests that it started may still send their usage. The rest waits for them, or for the end of the grace.
+"""
+
+import dataclasses
+import enum
+from uuid import UUID
+
+
+class HoldKind(enum.StrEnum):
+    """What the hold is for."""
+
+    LEASE = "lease"  # a spender draws requests from it and states it every few seconds
+    TASK = "task"  # one task, until its deadline
+    EXACT = "exact"  # one request of another team, until its deadline
+
+
+class HoldState(enum.StrEnum):
+    """Open until it resolves; it resolves once."""
+
+    OPEN = "open"
+    SETTLED = "settled"
+    EXPIRED = "expired"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """One row of billing.holds. Amounts in nano-USD.
+
+    `stated_nano_usd` is open + spent of the spender's last statement; before the first it is the whole amount, so that
+    a spender that dies at once is not thought to have spent nothing. A pinned hold belongs to a dead letter and is
+    released by nobody but the operator who resolves that.
+    """
+
+    id: UUID
+    customer_id: str
+    kind: HoldKind
+    spender: str
+    amount_nano_usd: int
+    captured_nano_usd: int = 0
+    freed_nano_usd: int = 0
+    stated_nano_usd: int
+    state: HoldState = HoldState.OPEN
+    lapsed: bool = False
+    pinned: bool = False
+    request_id: UUID | None = None
+    key_id: str = ""
+    granted_at_us: int
+    expires_at_us: int
+
+    @property
+    def remaining_nano_usd(self) -> int:
+        """What is still held."""
+        return self.amount_nano_usd - self.captured_nano_usd - self.freed_nano_usd
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything can still happen to it."""
+        return self.state is HoldState.OPEN
+
+    def capture(self, amount_nano_usd: int) -> "Hold":
+        """Takes a charge out of what remains; the caller bounds it by `remaining_nano_usd`."""
+        if not 0 <= amount_nano_usd <= self.remaining_nano_usd:
+            raise ValueError(f"{amount_nano_usd} can't be captured from {self.remaining_nano_usd}")
+        return dataclasses.replace(self, captured_nano_usd=self.captured_nano_usd + amount_nano_usd)
+
+    def free(self, amount_nano_usd: int) -> "Hold":
+        """Gives a part back while the hold stays open; never more than remains."""
+        part = min(max(amount_nano_usd, 0), self.remaining_nano_usd)
+        return dataclasses.replace(self, freed_nano_usd=self.freed_nano_usd + part)
+
+    def resolve(self, state: HoldState) -> "Hold":
+        """Ends the hold and gives back all that remains."""
+        return dataclasses.replace(self.free(self.remaining_nano_usd), state=state)
+
+    def expire(self, *, now_us: int, settle_grace_s: int) -> "Hold":
+        """What the end of its time does: a stated lease lapses, anything else is released."""
+        if self.kind is not HoldKind.LEASE or self.lapsed:
+            return self.resolve(HoldState.EXPIRED)
+        lapsed = self.free(self.remaining_nano_usd - self.stated_nano_usd)
+        if lapsed.remaining_nano_usd == 0:
+            return lapsed.resolve(HoldState.EXPIRED)
+        return dataclasses.replace(lapsed, lapsed=True, expires_at_us=now_us + settle_grace_s * 1_000_000)

@@ -1,0 +1,151 @@
+"""The ledger's rules, pure: no clock, no database, no bus. What is written down here is decided
+in `books`, which is the reference model of the property tests too.
+
+**Signs.** Double entry: every transfer debits one account and credits another by the same positive amount, so the sum
+over all accounts is 0 by construction. A customer's credits account is a *liability*, money that we owe in service:
+buying credit credits it, a charge debits it, and its balance is credits − debits. `revenue` is income (credited by
+charges). `overage_loss`, `bad_debt` and `promotions` are expenses (debited). House accounts keep no running balance:
+nobody waits for a lock on them, and a reader sums their transfers.
+
+**No overspend.** What a customer may spend is posted − held, and no method takes a customer below zero: a charge takes
+from its hold, then from what is available, and the rest is our own loss, booked where everyone can read it.
+
+**Once.** A transfer is named by its cause and leg (`charge:<request>`, leg 0 from the customer, leg 1 from
+`overage_loss`), and the database has a unique constraint on that name. A correction is a new transfer.
+"""
+
+import dataclasses
+import enum
+from uuid import UUID
+
+from chassis.errors import Code, TollbridgeError
+from pricing.charge import MAX_CHARGE
+from services.billing.holds import Hold
+
+MAX_AMOUNT = MAX_CHARGE
+"""The most that one transfer or hold may be, in nano-USD: nine million USD."""
+
+MAX_BALANCE = 10**18
+"""The most that one customer may have, in nano-USD: a billion USD, well inside a signed 64-bit integer."""
+
+
+class House(enum.StrEnum):
+    """Our own accounts."""
+
+    REVENUE = "revenue"
+    PROVIDER_COST = "provider_cost"
+    OVERAGE_LOSS = "overage_loss"
+    BAD_DEBT = "bad_debt"
+    PROMOTIONS = "promotions"
+    CLEARING_STRIPE = "clearing:stripe"
+    CLEARING_CRYPTO = "clearing:crypto"
+    ADJUSTMENTS = "adjustments"
+
+
+class TransferKind(enum.StrEnum):
+    """Why money moved."""
+
+    CHARGE = "charge"
+    REFUND = "refund"
+    ADJUSTMENT = "adjustment"
+    WELCOME = "welcome"
+    PAYMENT = "payment"
+
+
+class UsageKind(enum.StrEnum):
+    """With the request's id, the identity of a usage event."""
+
+    CHARGE = "charge"
+    VOID = "void"
+    REFUND = "refund"
+
+
+class Poison(Exception):
+    """An event that can't be right and never will be: it goes to the dead letters, with this reason."""
+
+
+def credits_account(customer_id: str) -> str:
+    """The name of a customer's account in transfers."""
+    return f"credits:{customer_id}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """One customer's account. `version` counts its transfers, without a gap. Amounts in nano-USD."""
+
+    customer_id: str
+    credited_nano_usd: int = 0
+    used_nano_usd: int = 0
+    held_nano_usd: int = 0
+    version: int = 0
+
+    @property
+    def posted_nano_usd(self) -> int:
+        """The balance: includes what is held."""
+        return self.credited_nano_usd - self.used_nano_usd
+
+    @property
+    def available_nano_usd(self) -> int:
+        """What a new hold or charge can take."""
+        return self.posted_nano_usd - self.held_nano_usd
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """A movement of money, never changed. The last three fields are set when a customer's account takes part."""
+
+    id: UUID
+    debit: str
+    credit: str
+    amount_nano_usd: int
+    kind: TransferKind
+    event_id: str
+    leg: int = 0
+    reverses: UUID | None = None
+    request_id: UUID | None = None
+    reason: str = ""
+    customer_id: str | None = None
+    version: int | None = None
+    balance_after_nano_usd: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What of a usage event moves money, already checked by `charges`."""
+
+    request_id: UUID
+    kind: UsageKind
+    customer_id: str
+    hold_id: UUID | None
+    closes_hold: bool
+    charge_nano_usd: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What became of a usage event: what the customer paid, and what we lost. Both 0 for a void or a duplicate."""
+
+    duplicate: bool = False
+    taken_nano_usd: int = 0
+    overage_nano_usd: int = 0
+
+
+def insufficient(account: Account) -> TollbridgeError:
+    """The refusal of a hold or correction that the customer can't afford."""
+    return TollbridgeError(
+        Code.INSUFFICIENT_CREDITS,
+        "not enough credit",
+        details={
+            "affordable_nano_usd": str(account.available_nano_usd),
+            "balance_nano_usd": str(account.posted_nano_usd),
+        },
+    )
+
+
+def same_grant(known: Hold, *, customer_id: str, spender: str) -> Hold:
+    """The answer to a grant that is asked again. Raises IDEMPOTENCY_MISMATCH, or CONFLICT when it is over by now."""
+    if known.customer_id != customer_id or known.spender != spender:
+        raise TollbridgeError(Code.IDEMPOTENCY_MISMATCH, "the hold id belongs to another hold")
+    if not known.is_open:
+        raise TollbridgeError(Code.CONFLICT, "the hold is over")
+    return known
