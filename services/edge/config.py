@@ -154,4 +154,4 @@ def _spool(text: ConfigText, spool: SpoolEntry) -> SpoolEntry:
 
 def _error(text: ConfigText, key: tuple[str | int, ...], message: str) -> ConfigError:
     dotted = ".".join(str(part) for part in key)
-    return ConfigError(path=text.path, line=text.lines.get(key, 0), key=dotted, message=message)
+    return ConfigError(message, path=text.path, line=text.lines.get(key, 0), key=dotted)

@@ -1,0 +1,77 @@
+"""The deployment files are valid and name what the services really read."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+BASE = ROOT / "deploy" / "k8s" / "base"
+SERVICES = ("edge", "auth", "router", "billing", "tasks")
+
+
+def tool(name: str) -> str:
+    """A tool of the environment; skips when it is missing."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+@pytest.fixture(scope="module")
+def built() -> list[dict[str, Any]]:
+    """The manifests as kustomize makes them."""
+    done = subprocess.run([tool("kubectl"), "kustomize", str(BASE)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def test_manifests_fit_the_schemas_of_kubernetes(built: list[dict[str, Any]], tmp_path: Path) -> None:
+    """Every manifest passes strict validation."""
+    path = tmp_path / "built.yaml"
+    path.write_text(yaml.safe_dump_all(built))
+    command = [tool("kubernetes-validate"), "--strict", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_services_select_their_pods_and_ports(built: list[dict[str, Any]]) -> None:
+    """Each Service finds exactly one workload, and each of its target ports is a port of that workload."""
+    workloads = [each for each in built if each["kind"] in ("Deployment", "StatefulSet")]
+    for service in (each for each in built if each["kind"] == "Service"):
+        wanted = service["spec"]["selector"].items()
+        found = [each for each in workloads if wanted <= each["spec"]["template"]["metadata"]["labels"].items()]
+        assert len(found) == 1, service["metadata"]["name"]
+        container = found[0]["spec"]["template"]["spec"]["containers"][0]
+        names = {port["name"] for port in container["ports"]}
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= names
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_variable_is_a_setting(built: list[dict[str, Any]], service: str) -> None:
+    """A TOLLBRIDGE_ variable of a manifest is a field of that service's settings."""
+    import importlib
+
+    import msgspec
+
+    settings = importlib.import_module(f"services.{service}.settings").Settings
+    fields = {"TOLLBRIDGE_" + field.name.upper() for field in msgspec.structs.fields(settings)}
+    workload = next(each for each in built if each["metadata"]["name"] == service and each["kind"] != "Service")
+    given = {each["name"] for each in workload["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert given - fields == set()
+
+
+def test_the_compose_file_is_valid() -> None:
+    """docker compose accepts the file, with the secrets given from outside."""
+    composer = tool("docker-compose")
+    secrets = {"POSTGRES_PASSWORD": "x", "TOLLBRIDGE_SERVICE_TOKENS": "x", "TOLLBRIDGE_KEY_PEPPERS": "x"}
+    secrets |= {f"TOLLBRIDGE_{name.upper()}_TOKEN": "x" for name in (*SERVICES, "admin")}
+    command = [composer, "-f", str(ROOT / "docker-compose.yml"), "config", "--quiet"]
+    done = subprocess.run(command, env={**os.environ, **secrets}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

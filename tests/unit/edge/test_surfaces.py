@@ -1,0 +1,72 @@
+"""A path belongs to the surface with the longest prefix; the config file says which there are."""
+
+from pathlib import Path
+
+import pytest
+
+from chassis.config import ConfigError, read
+from services.edge.app import client_address
+from services.edge.config import EdgeConfig, parse, without_file
+
+
+def config(tmp_path: Path, text: str) -> EdgeConfig:
+    """The configuration that this text says."""
+    path = tmp_path / "tollbridge.yaml"
+    path.write_text(text)
+    return parse(read(path), {})
+
+
+def test_the_longest_prefix_wins(tmp_path: Path) -> None:
+    """`/api/v1/models` is `/models` below `/api/v1`, not something below `/api`."""
+    table = config(tmp_path, "surfaces: [{prefix: /api}, {prefix: /api/v1, without: [videos]}]").surfaces
+    found = table.find("/api/v1/models/openai/gpt-5")
+    assert found is not None
+    surface, rest = found
+    assert (surface.prefix, rest) == ("/api/v1", "/models/openai/gpt-5")
+    assert surface.hides("/videos/7")
+    assert not surface.hides("/models")
+    assert table.find("/apiv1/models") is None
+    assert table.find("/api") is not None
+
+
+def test_without_a_file_there_is_one_surface() -> None:
+    """The default is the openai dialect under /v1."""
+    found = without_file().surfaces.find("/v1/models")
+    assert found is not None
+    assert found[0].dialect.name == "openai"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("surfaces: [{prefix: v1}]", "surfaces.0.prefix"),
+        ("surfaces: [{prefix: /admin/x}]", "surfaces.0.prefix"),
+        ("surfaces: [{prefix: /v1}, {prefix: /v1/}]", "surfaces.1.prefix"),
+        ("surfaces: [{prefix: /v1, dialect: klingon}]", "surfaces.0.dialect"),
+        ("trusted_proxies: [10.0.0.1/8]", "trusted_proxies.0"),
+        ("metrics: {prefix: a-b}", "metrics.prefix"),
+    ],
+)
+def test_a_wrong_section_names_file_line_and_key(tmp_path: Path, text: str, key: str) -> None:
+    """A mistake is refused with its place."""
+    with pytest.raises(ConfigError) as caught:
+        config(tmp_path, text)
+    assert caught.value.key == key
+    assert caught.value.line == 1
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "seen"),
+    [
+        ("10.1.1.1", "8.8.8.8", "8.8.8.8"),
+        ("10.1.1.1", "1.1.1.1, 8.8.8.8, 10.2.2.2", "8.8.8.8"),
+        ("9.9.9.9", "8.8.8.8", "9.9.9.9"),
+        ("10.1.1.1", "junk", "10.1.1.1"),
+        ("10.1.1.1", "", "10.1.1.1"),
+    ],
+)
+def test_only_trusted_proxies_may_say_where_a_client_is(tmp_path: Path, peer: str, forwarded: str, seen: str) -> None:
+    """X-Forwarded-For counts from a trusted proxy only, and then its last untrusted hop."""
+    networks = config(tmp_path, "trusted_proxies: [10.0.0.0/8]").trusted_proxies
+    headers = [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
+    assert client_address({"client": (peer, 1), "headers": headers}, networks) == seen
