@@ -38,12 +38,14 @@ class UsageLimits:
 class Captured:
     """What a provider's answer said about itself.
 
-    `tokens` is None when it reported no usage, or none that can be true (`implausible`): then it has to be counted.
-    `complete` means that the provider's own end was seen; `error` is the provider's message when it failed inside its
-    answer, with `error_status` when it named one.
+    `tokens` is None when it reported no usage, none that can be true (`implausible`), or did not get that far: then it
+    has to be counted. `so_far` is what it had reported when the answer broke off: the input classes are exact, the
+    output may be early. `complete` means that the provider's own end was seen; `error` is the provider's message when
+    it failed inside its answer, with `error_status` when it named one.
     """
 
     tokens: Tokens | None = None
+    so_far: Tokens | None = None
     units: Units = dataclasses.field(default_factory=lambda: Units(requests=1))
     reported_cost_nano_usd: int | None = None
     generation_id: str = ""
@@ -74,15 +76,30 @@ class StreamReader(Protocol):
     def finish(self) -> Captured:
         """What was captured so far. May be asked at any time."""
 
-    def closing(self, *, tokens: Tokens, cost: str | None) -> bytes:
+    def closing(self, *, tokens: Tokens, cost: str | None, cut: bool = False) -> bytes:
         """The last bytes of a stream that ended well: the usage chunk, if the client gets one, with `cost` (a JSON
-        number in USD) in it, and the end mark. `tokens` is what the request is charged for."""
+        number in USD) in it, and the end mark. `tokens` is what the request is charged for. With `cut` (the total
+        time is over) the finish `length` goes before."""
 
     def stop_delivery(self) -> None:
         """The client is gone: from now on the stream is only read for its usage, and nothing counts as delivered."""
 
     def delivered_text(self) -> str:
         """All text handed out to the client, reasoning and tool arguments included. Slow: call it off the loop."""
+
+
+class Answer(Protocol):
+    """A whole answer, read."""
+
+    @property
+    def captured(self) -> Captured:
+        """What it said about itself."""
+
+    def render(self, *, tokens: Tokens, cost: str | None) -> bytes:
+        """The body for the client, with the public model id and `cost` (a JSON number in USD) in its usage."""
+
+    def text(self) -> str:
+        """All text in it, for counting."""
 
 
 def bound_usage(tokens: Tokens, limits: UsageLimits) -> Tokens:

@@ -1,0 +1,277 @@
+"""The hot path of a chat stream in OpenAI's shape: what the provider sends becomes what the client gets.
+
+A read that is made of plain content events leaves as it came, but for the model's name; only events that say something
+about the stream (the first ones, the finish, usage, errors) are parsed. What decides that is a handful of searches for
+`"key"` with both quotes: inside a JSON string a quote is escaped, so such a match is a key or a whole value, never
+text of the answer.
+"""
+
+import msgspec
+
+from pricing.tokens import Tokens
+from upstream.openai.errors import read_error
+from upstream.openai.usage_block import UsageBlock
+from upstream.outcome import ProviderMisbehaved
+from upstream.sse import EventSplitter, data_of
+from upstream.usage import Captured, UsageLimits
+
+KEPT_BYTES = 256 * 1024
+"""Delivered events are kept as bytes up to here, then as their text: a long stream is kept at the size of its words."""
+_END_EVENTS = (b"data: [DONE]", b"data:[DONE]")
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_NULL = b"null"
+
+
+_CHOICES = msgspec.json.Decoder(list[dict[str, object]])
+_DELTA_TEXTS = ("content", "reasoning_content", "refusal")
+
+
+class ChatStream:
+    """One stream's `StreamReader`. `model` is the public id that takes the place of the provider's."""
+
+    __slots__ = (
+        "_done",
+        "_error",
+        "_error_status",
+        "_fast_from",
+        "_fast_open",
+        "_fast_to",
+        "_finishes",
+        "_generation_id",
+        "_head",
+        "_include_usage",
+        "_keeping",
+        "_kept",
+        "_kept_bytes",
+        "_kept_text",
+        "_model",
+        "_opened",
+        "_splitter",
+        "_usage",
+        "has_content",
+    )
+
+    def __init__(self, *, model: str, include_usage: bool, limits: UsageLimits | None = None) -> None:
+        self._model = msgspec.Raw(msgspec.json.encode(model))
+        self._include_usage = include_usage
+        self._splitter = EventSplitter()
+        self._usage = UsageBlock(limits)
+        self._head: dict[str, msgspec.Raw] = {}
+        self._fast_from = self._fast_to = self._fast_open = b""
+        self._generation_id = ""
+        self._finishes: dict[int, str] = {}
+        self._opened: set[int] = set()
+        self._done = False
+        self._error: str | None = None
+        self._error_status: int | None = None
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
+        self._kept_text: list[str] = []
+        self._keeping = True
+        self.has_content = False
+
+    @property
+    def ended(self) -> bool:
+        """True once the end mark or an error was seen."""
+        return self._done or self._error is not None
+
+    def feed(self, data: bytes) -> bytes:
+        """The bytes to relay for one read. Raises ProviderMisbehaved."""
+        name = self._fast_from
+        if (
+            name
+            and data[-3:] == b"}\n\n"
+            and data[:7] == b"data: {"
+            and b'"usage"' not in data
+            and b'"error"' not in data
+            and self._splitter.between_events
+        ):
+            events = data.count(b"\n\n")
+            if (
+                data.count(b"\n") == 2 * events
+                and (events == 1 or data.count(b"}\n\ndata: {") == events - 1)
+                and data.count(name) == events == data.count(b'"model"')
+                and data.count(b'"finish_reason"') == data.count(self._fast_open)
+            ):
+                out = data.replace(name, self._fast_to)
+                if self._keeping:
+                    self._keep(out)
+                return out
+        return self._feed_slowly(data)
+
+    def finish(self) -> Captured:
+        """What was captured so far."""
+        finished = bool(self._finishes) and self._opened <= self._finishes.keys()
+        complete = self._error is None and (self._done or finished or self._splitter.rest.strip() in _END_EVENTS)
+        usage = self._usage
+        return Captured(
+            tokens=usage.tokens if complete else None,
+            so_far=usage.tokens,
+            reported_cost_nano_usd=usage.reported_cost_nano_usd,
+            generation_id=self._generation_id,
+            finish_reason=next(iter(self._finishes.values()), ""),
+            complete=complete,
+            error=self._error,
+            error_status=self._error_status,
+            implausible=usage.implausible,
+        )
+
+    def closing(self, *, tokens: Tokens, cost: str | None, cut: bool = False) -> bytes:
+        """The finish of a stream that was cut at its total time, the usage chunk, if asked for, the end."""
+        out = b""
+        if cut and not self._finishes:
+            stop = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "length"}
+            out = _event({**self._chunk_head(), "choices": msgspec.Raw(msgspec.json.encode([stop]))})
+        if self._include_usage:
+            usage = self._usage.render(tokens=tokens, cost=cost)
+            out += _event({**self._chunk_head(), "choices": msgspec.Raw(b"[]"), "usage": usage})
+        return out + b"data: [DONE]\n\n"
+
+    def stop_delivery(self) -> None:
+        """From now on nothing counts as delivered."""
+        self._keeping = False
+
+    def delivered_text(self) -> str:
+        """All text handed out so far. Parses what was kept: call it off the loop."""
+        return "".join([*self._kept_text, *_texts(self._kept)])
+
+    def _feed_slowly(self, data: bytes) -> bytes:
+        out: list[bytes] = []
+        for event in self._splitter.feed(data):
+            if self.ended:
+                break
+            out.append(self._event(event))
+        relayed = b"".join(out)
+        if self._keeping and relayed:
+            self._keep(relayed)
+        return relayed
+
+    def _event(self, event: bytes) -> bytes:
+        payload = data_of(event)
+        if payload is None:
+            return b":\n\n" if event.startswith(b":") else b""
+        payload = payload.strip()
+        if payload == b"[DONE]":
+            self._done = True
+            self._fast_from = b""  # nothing that follows is relayed, however plain it looks
+            return b""
+        if not payload:
+            return b""
+        try:
+            fields = _FIELDS.decode(payload)
+            return self._chunk(fields, payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ProviderMisbehaved("the provider sent an event that is no chat chunk") from error
+
+    def _chunk(self, fields: dict[str, msgspec.Raw], payload: bytes) -> bytes:
+        if bytes(fields.get("error", _NULL)) != _NULL:
+            self._fail(fields["error"])
+            return b""
+        usage = fields.pop("usage", None)
+        if usage is not None:
+            self._usage.read(usage)
+        choices = _CHOICES.decode(fields.get("choices", b"[]"))
+        for choice in choices:
+            self._choice(choice)
+        if not self._head:
+            self._begin(fields)
+        if not choices and usage is not None and bytes(usage) != _NULL:
+            return b""
+        theirs = fields.get("model")
+        fields["model"] = self._model
+        if self.has_content and theirs is not None:
+            self._learn(bytes(theirs), payload)
+        return _event(fields)
+
+    def _begin(self, fields: dict[str, msgspec.Raw]) -> None:
+        """Keeps what every chunk of ours must repeat."""
+        kept = ("id", "object", "created", "system_fingerprint", "service_tier")
+        # A copy: a Raw is a view that would hold the whole event.
+        self._head = {name: msgspec.Raw(bytes(fields[name])) for name in kept if name in fields}
+        self._generation_id = _text_of(fields.get("id"))
+
+    def _choice(self, choice: dict[str, object]) -> None:
+        index, finish = choice.get("index"), choice.get("finish_reason")
+        number = index if isinstance(index, int) else 0
+        self._opened.add(number)
+        if isinstance(finish, str):
+            self._finishes[number] = finish
+        self.has_content = self.has_content or isinstance(finish, str) or bool(texts_of(choice.get("delta")))
+
+    def _learn(self, theirs: bytes, payload: bytes) -> None:
+        """Remembers how this provider writes its model's name, so that it can be replaced without parsing."""
+        for space in (b"", b" "):
+            written = b'"model":' + space + theirs
+            if payload.count(written) == 1:
+                self._fast_from, self._fast_to = written, b'"model":' + bytes(self._model)
+                self._fast_open = b'"finish_reason":' + space + _NULL
+
+    def _fail(self, raw: msgspec.Raw) -> None:
+        self._error, self._error_status = read_error(raw)
+        self._fast_from = b""
+
+    def _chunk_head(self) -> dict[str, msgspec.Raw]:
+        kind = {"object": msgspec.Raw(b'"chat.completion.chunk"')}
+        return {**kind, **self._head, "model": self._model}
+
+    def _keep(self, out: bytes) -> None:
+        self._kept.append(out)
+        self._kept_bytes += len(out)
+        if self._kept_bytes > KEPT_BYTES:
+            self._kept_text.append("".join(_texts(self._kept)))
+            self._kept = []
+            self._kept_bytes = 0
+
+
+def texts_of(message: object) -> list[str]:
+    """Every text in a message or delta that a token was paid for: content, reasoning, refusal, tool calls."""
+    if not isinstance(message, dict):
+        return []
+    found: list[str] = []
+    for name in _DELTA_TEXTS:
+        found += _flat(message.get(name))
+    if "reasoning_content" not in message:
+        found += _flat(message.get("reasoning"))
+    calls = message.get("tool_calls")
+    functions = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    for function in (*functions, message.get("function_call")):
+        if isinstance(function, dict):
+            found += _flat(function.get("name")) + _flat(function.get("arguments"))
+    return found
+
+
+def _flat(content: object) -> list[str]:
+    """The texts of a content that is a text, or a list of parts (some providers stream reasoning so)."""
+    if isinstance(content, str):
+        return [content] if content else []
+    if not isinstance(content, list):
+        return []
+    parts = [part for part in content if isinstance(part, dict)]
+    return [text for part in parts for name in ("text", "thinking") for text in _flat(part.get(name))]
+
+
+def _texts(kept: list[bytes]) -> list[str]:
+    """The texts in events that we have made ourselves."""
+    texts: list[str] = []
+    for event in b"".join(kept).split(b"\n\n"):
+        if not event.startswith(b"data: {"):
+            continue
+        try:
+            choices = _CHOICES.decode(_FIELDS.decode(event[6:]).get("choices", b"[]"))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            continue  # it was relayed unread, and what can't be read can't be counted
+        for choice in choices:
+            texts += texts_of(choice.get("delta"))
+    return texts
+
+
+def _event(fields: dict[str, msgspec.Raw]) -> bytes:
+    return b"data: " + msgspec.json.encode(fields) + b"\n\n"
+
+
+def _text_of(raw: msgspec.Raw | None) -> str:
+    try:
+        value: object = msgspec.json.decode(raw) if raw is not None else ""
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+    return value[:200] if isinstance(value, str) else ""

@@ -1,0 +1,74 @@
+"""OpenAI's `usage` object: read into token classes, and written for the client with our cost in it.
+
+The provider's own cost and what belongs to it are taken out: what the client sees is what the client pays.
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+import msgspec
+
+from pricing.tokens import ImplausibleUsage, Tokens, from_openai
+from upstream.usage import UsageLimits, bound_usage, cost_nano_usd
+
+_HIDDEN = ("cost", "cost_details", "is_byok", "estimated_cost", "cost_in_usd_ticks")
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+_DECODER = msgspec.json.Decoder(dict[str, object], float_hook=Decimal)
+
+
+class UsageBlock:
+    """The last usage object that an answer carried, and what can be believed of it."""
+
+    __slots__ = ("_limits", "_shown", "implausible", "reported_cost_nano_usd", "tokens")
+
+    def __init__(self, limits: UsageLimits | None) -> None:
+        self._limits = limits
+        self._shown: dict[str, object] = {}
+        self.tokens: Tokens | None = None
+        self.reported_cost_nano_usd: int | None = None
+        self.implausible = False
+
+    def read(self, raw: msgspec.Raw | bytes) -> None:
+        """Takes a usage object in; a later one replaces an earlier one. `null` says nothing."""
+        if bytes(raw) == b"null":
+            return
+        try:
+            usage = _DECODER.decode(raw)
+            tokens = from_openai(usage)
+            if self._limits is not None:
+                bound_usage(tokens, self._limits)
+            cost = cost_nano_usd(usage)
+        except (ImplausibleUsage, msgspec.DecodeError, UnicodeDecodeError, ArithmeticError, RecursionError):
+            self.tokens = self.reported_cost_nano_usd = None
+            self.implausible = True
+            return
+        self.implausible = False
+        self.reported_cost_nano_usd = cost
+        self._shown = {name: value for name, value in usage.items() if name not in _HIDDEN}
+        # An object without any count is no usage: a plausible zero has to be said.
+        self.tokens = tokens if "prompt_tokens" in usage or "completion_tokens" in usage else None
+
+    def render(self, *, tokens: Tokens, cost: str | None) -> msgspec.Raw:
+        """The object for the client: the provider's own, if that is what is charged, else one made of `tokens`."""
+        shown: Mapping[str, object] = self._shown if tokens == self.tokens else usage_object(tokens)
+        extra = {} if cost is None else {"cost": msgspec.Raw(cost.encode())}
+        return msgspec.Raw(_ENCODER.encode({**shown, **extra}))
+
+
+def usage_object(tokens: Tokens) -> dict[str, object]:
+    """`tokens` in OpenAI's shape, where details are parts of the totals."""
+    prompt: dict[str, object] = {"cached_tokens": tokens.cached_input}
+    if tokens.cache_write or tokens.cache_write_1h:
+        prompt["cache_write_tokens"] = tokens.cache_write + tokens.cache_write_1h
+    if tokens.audio_input:
+        prompt["audio_tokens"] = tokens.audio_input
+    completion: dict[str, object] = {"reasoning_tokens": tokens.reasoning}
+    if tokens.audio_output:
+        completion["audio_tokens"] = tokens.audio_output
+    return {
+        "prompt_tokens": tokens.prompt,
+        "completion_tokens": tokens.completion,
+        "total_tokens": tokens.prompt + tokens.completion,
+        "prompt_tokens_details": prompt,
+        "completion_tokens_details": completion,
+    }
