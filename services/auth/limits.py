@@ -1,0 +1,48 @@
+"""What a key may do at most: its customer's plan, with the key's own overrides. Pure."""
+
+import dataclasses
+from typing import Literal
+
+Scope = Literal["key", "customer"]
+
+UNLIMITED = 0
+MAX_LIMIT = 10**12
+"""Above this a limit limits nothing and is a mistake."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Never to be exceeded; 0 is unlimited in a plan, and *as in the plan* in a key's overrides.
+
+    `scope` says who shares them: every key by itself, or all keys of the customer.
+    """
+
+    requests_per_minute: int = UNLIMITED
+    tokens_per_minute: int = UNLIMITED
+    concurrent: int = UNLIMITED
+    scope: Scope = "key"
+
+    def __post_init__(self) -> None:
+        for name in ("requests_per_minute", "tokens_per_minute", "concurrent"):
+            if not 0 <= getattr(self, name) <= MAX_LIMIT:
+                raise ValueError(f"{name} is out of range")
+
+
+AS_THE_PLAN = Limits()
+"""Overrides nothing."""
+WITHOUT_PLAN = Limits(requests_per_minute=60)
+"""For customers without a plan where the config names no default plan: enough to try, too little to harm."""
+
+
+def effective(*, plan: Limits, overrides: Limits) -> Limits:
+    """The limits that hold for a key.
+
+    An override replaces the plan's number, upwards too: whoever may make a key for a customer may decide that. The
+    scope stays the plan's, for limits that are shared by a customer's keys can't be left by one of them.
+    """
+    return Limits(
+        requests_per_minute=overrides.requests_per_minute or plan.requests_per_minute,
+        tokens_per_minute=overrides.tokens_per_minute or plan.tokens_per_minute,
+        concurrent=overrides.concurrent or plan.concurrent,
+        scope=plan.scope,
+    )

@@ -1,0 +1,46 @@
+"""What a key may do, judged against time and address."""
+
+import pytest
+
+from services.auth.key_terms import KeyTerms, SpendCap
+
+
+@pytest.mark.parametrize(
+    ("networks", "address", "admitted"),
+    [
+        ((), "", True),
+        ((), "203.0.113.9", True),
+        (("203.0.113.0/24",), "203.0.113.9", True),
+        (("203.0.113.0/24",), "203.0.114.9", False),
+        (("203.0.113.7",), "203.0.113.7", True),
+        (("2001:db8::/32",), "2001:db8::1", True),
+        (("203.0.113.0/24",), "::ffff:203.0.113.9", True),
+        (("203.0.113.0/24",), "", False),
+        (("203.0.113.0/24",), "not an address", False),
+    ],
+)
+def test_a_key_is_admitted_from_its_networks_only(networks: tuple[str, ...], address: str, admitted: bool):
+    """An address that nobody knows is only admitted where all are."""
+    assert KeyTerms(allowed_ips=networks).admits(address) is admitted
+
+
+def test_a_key_ends_at_its_time():
+    """Zero never ends."""
+    assert KeyTerms(expires_at_us=100).is_over(100)
+    assert not KeyTerms(expires_at_us=100).is_over(99)
+    assert not KeyTerms().is_over(1 << 60)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"allowed_ips": ("10.0.0.0/33",)}, {"models": ("",)}, {"name": "x" * 201}, {"expires_at_us": -1}]
+)
+def test_impossible_terms_are_refused(fields: dict):
+    """Refused when made, so that no stored key is beyond understanding."""
+    with pytest.raises(ValueError, match=r"is|holds|out of"):
+        KeyTerms(**fields)
+
+
+def test_a_cap_is_positive():
+    """A cap of nothing is a revoked key, which there is another word for."""
+    with pytest.raises(ValueError, match="spend_cap"):
+        SpendCap(amount_nano_usd=0, per="day")
