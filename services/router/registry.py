@@ -1,0 +1,134 @@
+"""Models, their aliases and routes, and the provider accounts behind them: what one config file says, as plain values.
+
+A registry is never changed; a new config makes a new one. Credentials are in it and are hidden by repr.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+from pricing.prices import PriceVersion
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Seconds: to connect, to the first byte, between two reads, altogether."""
+
+    connect_s: float = 5.0
+    first_byte_s: float = 60.0
+    idle_s: float = 60.0
+    total_s: float = 600.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """One credential at one provider. `slots` None is unlimited."""
+
+    id: str
+    provider_id: str
+    api_key: str = dataclasses.field(default="", repr=False)
+    slots: int | None = None
+    weight: int = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """Who is called, how, and with which accounts. Without accounts its routes are not configured."""
+
+    id: str
+    protocol: str
+    base_url: str
+    timeouts: Timeouts
+    on_disconnect: str
+    drain_s: float
+    drain_at_once: int
+    accounts: tuple[Account, ...]
+
+    @property
+    def is_sandbox(self) -> bool:
+        """Whether the built-in sandbox answers, by config or in place of a missing key."""
+        return self.protocol == "sandbox"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One way to serve a model, at one price."""
+
+    provider: Provider
+    provider_model: str
+    priority: int
+    weight: int
+    max_tokens_field: str
+    price: PriceVersion
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What bounds a request's worst case, in tokens; 0 as `context` means unknown."""
+
+    context: int = 0
+    max_output: int = 0
+    template_tokens: int = 0
+    max_part_tokens: int = 0
+    hidden_output: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A public model. `list_price` is what an unrouted model shows, None when it depends on a route's cost."""
+
+    id: str
+    display_name: str
+    owned_by: str
+    category: str
+    capabilities: tuple[str, ...]
+    bounds: Bounds
+    aliases: tuple[str, ...]
+    routes: tuple[Route, ...]
+    list_price: PriceVersion | None
+    credits_per_request: int
+    created_at_us: int
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether any route has an account to use."""
+        return any(route.provider.accounts for route in self.routes)
+
+    @property
+    def current_price(self) -> PriceVersion | None:
+        """The price of the first usable route in order of priority: what a new request would most likely get."""
+        usable = [route for route in self.routes if route.provider.accounts] or list(self.routes)
+        return min(usable, key=lambda route: route.priority).price if usable else self.list_price
+
+
+class Registry:
+    """Looks up models by id or alias, and accounts by id. Duplicates were refused before it is made."""
+
+    def __init__(self, *, providers: Iterable[Provider], models: Iterable[Model]) -> None:
+        self.providers = tuple(providers)
+        self.models = tuple(models)
+        self.accounts: Mapping[str, Account] = {
+            account.id: account for provider in self.providers for account in provider.accounts
+        }
+        self.sandboxed: frozenset[str] = frozenset(
+            account.id for provider in self.providers if provider.is_sandbox for account in provider.accounts
+        )
+        self._by_name = {name: model for model in self.models for name in (model.id, *model.aliases)}
+
+    def find(self, name: str) -> Model | None:
+        """The model with that id or alias."""
+        return self._by_name.get(name)
+
+    @property
+    def price_versions(self) -> dict[str, PriceVersion]:
+        """Every price that a decision or a list can name, by id."""
+        prices = [route.price for model in self.models for route in model.routes]
+        prices += [model.list_price for model in self.models if model.list_price is not None]
+        return {price.id: price for price in prices}
+
+    @property
+    def slots(self) -> dict[str, int]:
+        """Accounts with a limited number of slots."""
+        return {account.id: account.slots for account in self.accounts.values() if account.slots is not None}
+
+
+EMPTY = Registry(providers=(), models=())
