@@ -1,5 +1,156 @@
-"""The `tollbridge` command."""
+"""The `tollbridge` command. Each subcommand imports what it needs when it runs, so that `--help` is quick."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from cli import admin
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Tollbridge: an LLM gateway that can sell.",
+)
+config_app = typer.Typer(no_args_is_help=True, help="The config file.")
+spool_app = typer.Typer(no_args_is_help=True, help="What a lost replica left on its disk.")
+ledger_app = typer.Typer(no_args_is_help=True, help="Proofs about the ledger.")
+app.add_typer(config_app, name="config")
+app.add_typer(spool_app, name="spool")
+app.add_typer(ledger_app, name="ledger")
+app.add_typer(admin.app, name="admin")
+
+DataDirOption = Annotated[
+    Path | None, typer.Option("--data-dir", help="The instance's data directory; default: .tollbridge.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="For scripts.")]
+
+FAILED, NOT_POSSIBLE = 1, 2
 
 
-def main() -> None:
+@app.command()
+def up(
+    *,
+    config: Annotated[Path | None, typer.Option(help="Default: tollbridge.yaml, else the built-in example.")] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where edge serves HTTP.")] = 8080,
+    host: Annotated[str, typer.Option(help="The address that edge listens on.")] = "127.0.0.1",
+    data_dir: Annotated[Path, typer.Option(help="Where everything is kept.")] = Path(".tollbridge"),
+    replicas: Annotated[str, typer.Option(help="Such as edge=2,router=2.")] = "",
+    nats_url: Annotated[str, typer.Option(help="Use this NATS, not an embedded one.")] = "",
+    database_url: Annotated[str, typer.Option(help="Use this PostgreSQL, not an embedded one.")] = "",
+) -> None:
+    """Runs everything on this machine: NATS, PostgreSQL and the five services, supervised."""
+    from cli.up.command import run_up
+    from cli.up.options import UpOptions, WrongOption, choose_config, parse_replicas
+
+    try:
+        options = UpOptions(
+            config=choose_config(config),
+            host=host,
+            port=port,
+            data_dir=data_dir,
+            replicas=parse_replicas(replicas),
+            nats_url=nats_url,
+            database_url=database_url,
+        )
+    except WrongOption as error:
+        raise _exit(str(error), NOT_POSSIBLE) from error
+    raise typer.Exit(run_up(options))
+
+
+@app.command()
+def serve(
+    service: Annotated[str, typer.Argument(help="edge, auth, router, billing or tasks.")],
+    check: Annotated[bool, typer.Option("--check", help="Validate settings and config, then exit.")] = False,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that share edge's port.")] = 1,
+    role: Annotated[str, typer.Option(help="tasks only: api, worker, or both when left out.")] = "",
+) -> None:
+    """Runs one service with settings from the environment: what containers do."""
+    from cli.serve import WrongRequest, check_service, run_service
+
+    try:
+        if check:
+            typer.echo(check_service(service))
+            return
+        run_service(service, workers=workers, role=role)
+    except WrongRequest as error:
+        raise _exit(str(error), NOT_POSSIBLE) from error
+
+
+@app.command()
+def migrate(service: Annotated[str, typer.Argument(help="Default: all five.")] = "") -> None:
+    """Brings the database's schemas up to date; safe to repeat and to run twice at once."""
+    from cli.migrate import MigrationRefused, migrate_all
+
+    try:
+        for line in migrate_all(os.environ.get("TOLLBRIDGE_DATABASE_URL", ""), only=service):
+            typer.echo(line)
+    except MigrationRefused as error:
+        raise _exit(str(error), NOT_POSSIBLE) from error
+
+
+@config_app.command("check")
+def config_check(file: Path, as_json: JsonOption = False) -> None:
+    """Validates a config file as all services read it; errors name file, line and key."""
+    import msgspec
+
+    from chassis.config import ConfigError
+    from cli.config_check import check
+
+    try:
+        found = check(file, environ=os.environ)
+    except (ConfigError, OSError) as error:
+        raise _exit(str(error), FAILED) from error
+    if as_json:
+        shown = {key: value for key, value in msgspec.to_builtins(found).items() if key != "admin_token"}
+        typer.echo(json.dumps(shown))
+        return
+    typer.echo(f"{file}: valid. {found.providers} providers, {found.models} models, {found.plans} plans.")
+
+
+@spool_app.command("replay")
+def spool_replay(directory: Path) -> None:
+    """Publishes what lost replicas left in DIRECTORY: finished requests are charged, unfinished ones released."""
+    from cli.spool import replay
+
+    raise typer.Exit(replay(directory))
+
+
+@app.command()
+def status(data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
+    """Shows services, ports, readiness, lag and spools of the running instance."""
+    from cli.running import NotRunning, find_instance
+    from cli.status import show_status
+
+    try:
+        instance = find_instance(data_dir)
+    except NotRunning as error:
+        raise _exit(str(error), NOT_POSSIBLE) from error
+    show_status(instance, as_json=as_json)
+
+
+@ledger_app.command("verify")
+def ledger_verify(data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
+    """Proves the ledger: status 0 when all adds up, 1 on any difference, 2 when it can't be read."""
+    from cli.ledger import verify
+
+    raise typer.Exit(verify(data_dir, as_json=as_json))
+
+
+def _exit(message: str, status: int) -> typer.Exit:
+    typer.echo(message, err=True)
+    return typer.Exit(status)
+
+
+def main() -> NoReturn:
     """Runs the command."""
+    app()
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

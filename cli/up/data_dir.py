@@ -1,9 +1,10 @@
-"""The data directory of one instance: where everything lies, who holds it, and how its small files are
-written.
+"""The data directory of one instance: where all lies, who holds it, how its small files are written.
 
-lock flock of the running supervisor; its text is only for people secrets.json tokens, pepper, demo key: made
-at first start, mode 0600 ready.json there exactly while the instance is ready processes.json who was started,
-so that a next start can end what a killed one left postgres/ nats/ spool/ logs/
+lock            flock of the running supervisor; its text is only for people
+secrets.json    tokens, pepper, demo key: made at first start, mode 0600
+ready.json      there exactly while the instance is ready
+processes.json  who was started, so that a next start can end what a killed one left
+postgres/ nats/ spool/ logs/
 """
 
 import fcntl

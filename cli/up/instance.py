@@ -7,6 +7,7 @@ it started has ended.
 """
 
 import asyncio
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Coroutine, Iterable
@@ -74,12 +75,13 @@ class Instance:
         began = time.monotonic()
         environ = base_environ()
         secrets = load_or_make(self._data_dir, environ=environ)
-        checking = asyncio.create_task(self._check_config(secrets))
+        examining = asyncio.create_task(self._examine_config(secrets))
         try:
             nats_url, database_url = await self._start_servers()
-            await checking
+            findings = await examining
         finally:
-            checking.cancel()
+            examining.cancel()
+        secrets = dataclasses.replace(secrets, admin_token=findings["admin_token"] or secrets.admin_token)
         placed = seats(self._options)
         shared = shared_environ(
             options=self._options,
@@ -90,18 +92,24 @@ class Instance:
             environ=environ,
         )
         helper_environ = cli_environ(shared, secrets)
-        await run_helper("cli", "migrate", environ=helper_environ, timeout_s=FIRST_START_WITHIN_S)
-        self._announce(f"database ready after {time.monotonic() - began:.1f} s")
-        await self._start_services(placed, shared, secrets)
+        await _all((self._migrate(helper_environ), self._start_services(placed, shared, secrets)))
         if not secrets.demo_key:
-            secrets = await self._make_demo(helper_environ, secrets)
+            key = await self._make_demo(helper_environ, plan=findings["demo_plan"])
+            secrets = dataclasses.replace(secrets, demo_key=key)
         self._publish(secrets, nats_url, database_url)
         self._tasks.append(asyncio.create_task(trim_for_ever(self._data_dir.root / "logs")))
         self._announce(f"everything ready after {time.monotonic() - began:.1f} s")
 
-    async def _check_config(self, secrets: InstanceSecrets) -> None:
+    async def _examine_config(self, secrets: InstanceSecrets) -> dict[str, str]:
         environ = {**base_environ(), "TOLLBRIDGE_ADMIN_TOKEN": secrets.admin_token}
-        await run_helper("cli", "config", "check", str(self._options.config), environ=environ, timeout_s=READY_WITHIN_S)
+        path = str(self._options.config)
+        output = await run_helper("cli.up.examine", path, environ=environ, timeout_s=READY_WITHIN_S)
+        findings: dict[str, str] = json.loads(output)
+        return findings
+
+    async def _migrate(self, environ: dict[str, str]) -> None:
+        """Runs beside the starting services, which wait for their schemas."""
+        await run_helper("cli", "migrate", environ=environ, timeout_s=FIRST_START_WITHIN_S)
 
     async def _start_servers(self) -> tuple[str, str]:
         options, starting = self._options, []
@@ -122,10 +130,11 @@ class Instance:
         ]
         await _all(service.wait_ready(timeout_s=READY_WITHIN_S) for service in started)
 
-    async def _make_demo(self, environ: dict[str, str], secrets: InstanceSecrets) -> InstanceSecrets:
-        output = await run_helper("cli.up.demo", environ=environ, timeout_s=READY_WITHIN_S)
-        remember_demo_key(self._data_dir, str(json.loads(output)["demo_key"]))
-        return load_or_make(self._data_dir, environ=base_environ())
+    async def _make_demo(self, environ: dict[str, str], *, plan: str) -> str:
+        output = await run_helper("cli.up.demo", "--plan", plan, environ=environ, timeout_s=READY_WITHIN_S)
+        key = str(json.loads(output)["demo_key"])
+        remember_demo_key(self._data_dir, key)
+        return key
 
     def _publish(self, secrets: InstanceSecrets, nats_url: str, database_url: str) -> None:
         def content() -> dict[str, object]:

@@ -1,5 +1,4 @@
-"""What an instance makes up for itself at its first start and keeps: tokens, pepper, default customer, demo
-key.
+"""What an instance makes up at its first start and keeps: tokens, pepper, default customer, demo key.
 
 The environment wins over what is kept (`TOLLBRIDGE_ADMIN_TOKEN`, `TOLLBRIDGE_KEY_PEPPERS`,
 `TOLLBRIDGE_DEFAULT_CUSTOMER_ID`), so that a database made elsewhere can be used with its own pepper.

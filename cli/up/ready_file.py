@@ -1,5 +1,4 @@
-"""`ready.json`: how scripts and the other commands find a running instance. There exactly while it is
-ready."""
+"""`ready.json`: how scripts and other commands find a running instance. There exactly while it is ready."""
 
 from collections.abc import Iterable
 

@@ -1,0 +1,48 @@
+"""Finds a running instance: by its data directory, else by the environment."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cli.up.data_dir import DataDir, read_json
+
+DEFAULT_DATA_DIR = Path(".tollbridge")
+
+
+class NotRunning(Exception):
+    """There is no running instance where it was looked for; the message says where that was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningInstance:
+    """What `ready.json` of a running instance says."""
+
+    data_dir: DataDir
+    content: dict[str, Any]
+
+
+def find_instance(data_dir: Path | None) -> RunningInstance:
+    """Returns the instance that runs on `data_dir` (None: the customary one). Raises NotRunning."""
+    found = DataDir(data_dir or DEFAULT_DATA_DIR)
+    content = read_json(found.ready)
+    if content is None or not found.is_running():
+        raise NotRunning(f"no instance runs on {found.root}; start one with `tollbridge up`, or give --data-dir")
+    return RunningInstance(data_dir=found, content=content)
+
+
+def find_database(data_dir: Path | None) -> str:
+    """Returns the database URL: of the instance on `data_dir`, else TOLLBRIDGE_DATABASE_URL. Raises NotRunning."""
+    given = os.environ.get("TOLLBRIDGE_DATABASE_URL", "")
+    if data_dir is None and given:
+        return given
+    return str(find_instance(data_dir).content["database_url"])
+
+
+def find_admin(data_dir: Path | None) -> tuple[str, str]:
+    """Returns base URL and admin token: of the instance on `data_dir`, else TOLLBRIDGE_URL and _ADMIN_TOKEN."""
+    url, token = os.environ.get("TOLLBRIDGE_URL", ""), os.environ.get("TOLLBRIDGE_ADMIN_TOKEN", "")
+    if data_dir is None and url and token:
+        return url.rstrip("/"), token
+    content = find_instance(data_dir).content
+    return str(content["base_url"]), str(content["admin_token"])

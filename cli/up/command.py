@@ -1,0 +1,72 @@
+"""`tollbridge up` towards its terminal: signals in, a few lines out.
+
+The first Ctrl-C, SIGTERM or SIGHUP stops in order; a second one cuts short what is still draining.
+"""
+
+import asyncio
+import json
+import signal
+import sys
+from typing import Any
+
+from cli.up.data_dir import DataDirError
+from cli.up.helper_process import HelperFailed
+from cli.up.instance import Instance
+from cli.up.options import UpOptions, WrongOption
+from cli.up.supervised import StartFailed
+
+FAILED, NOT_POSSIBLE = 1, 2
+
+
+def run_up(options: UpOptions) -> int:
+    """Runs the instance until it is told to stop; returns the exit status."""
+    try:
+        asyncio.run(_run(options))
+    except (WrongOption, DataDirError) as error:
+        print(f"tollbridge up: {error}", file=sys.stderr)
+        return NOT_POSSIBLE
+    except (StartFailed, HelperFailed) as error:
+        print(f"tollbridge up: {error}", file=sys.stderr)
+        return FAILED
+    return 0
+
+
+async def _run(options: UpOptions) -> None:
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            hurry.set()
+            return
+        _announce("stopping; once more to hurry")
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, on_signal)
+    _announce(f"starting; data in {options.data_dir.absolute()}, config {options.config}")
+    await Instance(options=options, announce=_announce).run(stop=stop, hurry=hurry, when_ready=_welcome)
+    _announce("stopped")
+
+
+def _announce(line: str) -> None:
+    print(f"tollbridge: {line}", flush=True)
+
+
+def _welcome(ready: dict[str, Any]) -> None:
+    body = {
+        "model": "sandbox-chat",
+        "messages": [{"role": "user", "content": "Say hello."}],
+        "stream": True,
+    }
+    print(
+        f"\n  base URL  {ready['base_url']}/v1\n"
+        f"  console   {ready['console_url']}\n"
+        f"  demo key  {ready['demo_key']}\n\n"
+        f"  curl -N {ready['base_url']}/v1/chat/completions \\\n"
+        f"    -H 'Authorization: Bearer {ready['demo_key']}' \\\n"
+        f"    -H 'Content-Type: application/json' \\\n"
+        f"    -d '{json.dumps(body)}'\n\n"
+        "  Ctrl-C stops everything.\n",
+        flush=True,
+    )
