@@ -1,0 +1,292 @@
+"""PostgreSQL for one service: its pool, its transactions and its schema's migrations.
+
+Each service owns one schema and acts as its own NOLOGIN role, `tollbridge_<service>`, whoever logs in. Tables belong to
+the user that migrates, so that a migration can take rights away from the service for good. Nothing waits for ever: a
+connection, a statement and a place in the pool each have a limit, after which the caller is told UNAVAILABLE.
+
+Migrations are alembic revisions with plain SQL in `services/<service>/migrations/versions`; alembic and SQLAlchemy are
+imported by `migrate` alone, because a service that runs needs neither.
+"""
+
+import ast
+import asyncio
+import importlib.util
+import random
+import re
+import time
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+import psycopg
+from psycopg import errors
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+
+from chassis.errors import Code, TollbridgeError
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
+    from sqlalchemy import Connection as SyncConnection
+
+Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
+Pool: TypeAlias = AsyncConnectionPool[Connection]
+T = TypeVar("T")
+
+VERSION_TABLE = "alembic_version"
+STATEMENT_TIMEOUT_MS = 5_000
+IDLE_IN_TRANSACTION_TIMEOUT_MS = 15_000
+# A caller must have its 503 within a second when the database is gone, so the wait for a connection is shorter.
+POOL_WAIT_S = 0.9
+CONNECT_TIMEOUT_S = 3
+KEEPALIVE_S = 5
+TCP_USER_TIMEOUT_MS = 10_000
+# The pool doubles its pauses between attempts until this time is over, then begins anew at the next call.
+RECONNECT_TIMEOUT_S = 2.0
+MIGRATION_LOCK_TIMEOUT_S = 60
+SCHEMA_POLL_S = 0.1
+
+_NAME = re.compile(r"[a-z][a-z_]{0,30}")
+_RETRIABLE = (errors.SerializationFailure, errors.DeadlockDetected)
+_NOT_MIGRATED = (errors.UndefinedTable, errors.InvalidSchemaName, errors.InsufficientPrivilege)
+_UNAVAILABLE = (
+    psycopg.OperationalError,  # also statement timeouts, shutdown, a full disk, too many connections
+    psycopg.InterfaceError,  # the connection was closed under us
+    errors.ReadOnlySqlTransaction,  # a fail-over left us with a standby
+    errors.IdleInTransactionSessionTimeout,
+    PoolTimeout,
+    PoolClosed,
+    TimeoutError,
+    ConnectionError,
+)
+
+
+async def open_pool(url: str, *, role: str, min_size: int = 1, max_size: int = 8) -> Pool:
+    """A pool whose connections act as `tollbridge_<role>`.
+
+    Returns at once, also when the database is not there yet: the first call then fails as UNAVAILABLE and a later one
+    finds it. Close it with `await pool.close()`.
+    """
+    pool: Pool = AsyncConnectionPool(
+        _conninfo(url, role=role),
+        min_size=min_size,
+        max_size=max_size,
+        timeout=POOL_WAIT_S,
+        reconnect_timeout=RECONNECT_TIMEOUT_S,
+        name=role,
+        open=False,
+    )
+    await pool.open(wait=False)
+    return pool
+
+
+@asynccontextmanager
+async def transaction(pool: Pool) -> AsyncIterator[Connection]:
+    """One transaction: committed at the end of the block, rolled back when the block raises.
+
+    Raises TollbridgeError(UNAVAILABLE) on connection trouble and timeouts. When it comes from the commit itself, the
+    work may have been done all the same: every caller is idempotent by an id. Serialization failures and deadlocks are
+    left as they are, for `in_transaction`.
+    """
+    try:
+        async with pool.connection() as connection:
+            yield connection
+    except _RETRIABLE:
+        raise
+    except _UNAVAILABLE as error:
+        raise _unavailable() from error
+
+
+async def in_transaction(pool: Pool, work: Callable[[Connection], Awaitable[T]], *, attempts: int = 3) -> T:
+    """Runs `work` in a transaction, again from its beginning after a deadlock or a serialization failure.
+
+    `work` may run up to `attempts` times, so it changes nothing outside the database.
+    """
+    for attempt in range(1, attempts + 1):
+        try:
+            async with transaction(pool) as connection:
+                return await work(connection)
+        except _RETRIABLE as error:
+            if attempt == attempts:
+                raise _unavailable() from error
+        await asyncio.sleep(random.uniform(0.002, 0.02) * attempt)
+    raise ValueError("attempts must be at least 1")
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """True for trouble that passes by itself (connection, timeout, deadlock): worth a nak and another try."""
+    if isinstance(error, TollbridgeError):
+        return error.code is Code.UNAVAILABLE
+    return isinstance(error, _UNAVAILABLE)
+
+
+async def wait_for_schema(pool: Pool, *, service: str, timeout_s: float) -> None:
+    """Returns when the service's schema has the version that this code needs, or a newer one.
+
+    It asks with connections of its own, because until the migration the role doesn't exist and the pool's attempts
+    would back off. Raises TollbridgeError(UNAVAILABLE) after `timeout_s`.
+    """
+    revisions = _revisions(_versions_folder(service))
+    head = _head(revisions)
+    deadline = time.monotonic() + timeout_s
+    while True:
+        present = await _schema_version(str(pool.conninfo), service=service)
+        if present is not None and (present == head or present not in revisions):
+            return
+        if time.monotonic() >= deadline:
+            seen = "no schema" if present is None else f"version {present}"
+            message = f"schema {service} is not ready after {timeout_s:g} s: found {seen}, need {head}"
+            raise TollbridgeError(Code.UNAVAILABLE, message, retry_after_s=1)
+        await asyncio.sleep(SCHEMA_POLL_S)
+
+
+def migrate(url: str, *, service: str) -> None:
+    """Brings the service's schema to this code's head, in one transaction; safe to run twice at once.
+
+    Creates the schema and the role when missing. A schema newer than this code is left alone. The role may read and
+    write every table that the migrations make; what it must not do, they revoke.
+    """
+    from alembic.script import ScriptDirectory
+    from sqlalchemy import create_engine, pool, text
+
+    folder = _versions_folder(service)
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=pool.NullPool)
+    with engine.begin() as connection:
+        connection.execute(text(f"SET LOCAL lock_timeout = '{MIGRATION_LOCK_TIMEOUT_S}s'"))
+        lock = zlib.crc32(f"tollbridge migrations of {service}".encode())
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({lock})"))
+        for statement in _foundation(service):
+            connection.execute(text(statement))
+        script = ScriptDirectory(str(folder.parent), version_locations=[str(folder)])
+        _run_revisions(connection, script=script, service=service, known=_revisions(folder))
+    engine.dispose()
+
+
+def _run_revisions(
+    connection: "SyncConnection", *, script: "ScriptDirectory", service: str, known: Mapping[str, object]
+) -> None:
+    """Runs what is missing inside the caller's transaction, without an alembic.ini or an env.py."""
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+    from alembic.runtime.migration import MigrationContext, MigrationStep
+
+    def missing(present: tuple[str, ...], _context: MigrationContext) -> list[MigrationStep]:
+        if any(revision not in known for revision in present):
+            return []
+        # The call that alembic's own upgrade command makes; there is no public name for it.
+        return list(script._upgrade_revs("head", present))  # type: ignore[arg-type]  # alembic takes the tuple
+
+    with EnvironmentContext(Config(), script, fn=missing, destination_rev="head") as environment:
+        environment.configure(connection=connection, version_table=VERSION_TABLE, version_table_schema=service)
+        with environment.begin_transaction():
+            environment.run_migrations()
+    role = _role(service)
+    connection.exec_driver_sql(f"REVOKE ALL ON {service}.{VERSION_TABLE} FROM {role}")
+    connection.exec_driver_sql(f"GRANT SELECT ON {service}.{VERSION_TABLE} TO {role}")
+
+
+def _foundation(service: str) -> tuple[str, ...]:
+    """Role, schema and the role's default rights on what the migrations will make.
+
+    Roles belong to the whole cluster while an advisory lock belongs to one database, so a twin in another database may
+    create the role between our look and our CREATE.
+    """
+    role = _role(service)
+    defaults = f"ALTER DEFAULT PRIVILEGES IN SCHEMA {service} GRANT"
+    return (
+        f"""DO $$ BEGIN
+                CREATE ROLE {role} NOLOGIN;
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+            END $$""",
+        f"""DO $$ BEGIN
+                IF NOT pg_has_role(current_user, '{role}', 'SET') THEN GRANT {role} TO CURRENT_USER; END IF;
+            END $$""",
+        f"CREATE SCHEMA IF NOT EXISTS {service}",
+        f"GRANT USAGE ON SCHEMA {service} TO {role}",
+        f"{defaults} SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role}",
+        f"{defaults} USAGE, SELECT ON SEQUENCES TO {role}",
+        f"{defaults} EXECUTE ON FUNCTIONS TO {role}",
+    )
+
+
+async def _schema_version(conninfo: str, *, service: str) -> str | None:
+    """The schema's revision as the service's role sees it; None when there is none, or no way to ask."""
+    try:
+        async with await psycopg.AsyncConnection.connect(conninfo) as connection:
+            cursor = await connection.execute(f"SELECT version_num FROM {service}.{VERSION_TABLE}".encode())
+            row = await cursor.fetchone()
+    except (psycopg.OperationalError, *_NOT_MIGRATED):
+        return None
+    return str(row[0]) if row else None
+
+
+def _conninfo(url: str, *, role: str) -> str:
+    settings = {
+        "role": _role(role),
+        "statement_timeout": STATEMENT_TIMEOUT_MS,
+        "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_TIMEOUT_MS,
+    }
+    return make_conninfo(
+        url,
+        options=" ".join(f"-c {name}={value}" for name, value in settings.items()),
+        application_name=f"tollbridge-{role}",
+        connect_timeout=CONNECT_TIMEOUT_S,
+        keepalives_idle=KEEPALIVE_S,
+        tcp_user_timeout=TCP_USER_TIMEOUT_MS,
+    )
+
+
+def _versions_folder(service: str) -> Path:
+    """`services/<service>/migrations/versions`, found without importing the service."""
+    _role(service)
+    spec = importlib.util.find_spec(f"services.{service}")
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(f"there is no service {service}")
+    return Path(next(iter(spec.submodule_search_locations))) / "migrations" / "versions"
+
+
+def _revisions(folder: Path) -> dict[str, str | None]:
+    """Each revision and the one before it, read from the files' text."""
+    found: dict[str, str | None] = {}
+    for path in sorted(folder.glob("*.py")):
+        names = _constants(path)
+        revision = names.get("revision")
+        if revision is not None:
+            found[revision] = names.get("down_revision")
+    return found
+
+
+def _constants(path: Path) -> dict[str, str | None]:
+    values: dict[str, str | None] = {}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign):
+            target: ast.expr = node.targets[0]
+            value: ast.expr | None = node.value
+        elif isinstance(node, ast.AnnAssign):
+            target, value = node.target, node.value
+        else:
+            continue
+        if isinstance(target, ast.Name) and isinstance(value, ast.Constant):
+            values[target.id] = value.value if isinstance(value.value, str) else None
+    return values
+
+
+def _head(revisions: Mapping[str, str | None]) -> str:
+    heads = sorted(set(revisions) - set(revisions.values()))
+    if len(heads) != 1:
+        raise ValueError(f"migrations must end in one head, found {heads}")
+    return heads[0]
+
+
+def _role(service: str) -> str:
+    """The role's name; the pattern keeps every name here safe to stand in SQL."""
+    if not _NAME.fullmatch(service):
+        raise ValueError(f"{service!r} is no name of a service")
+    return f"tollbridge_{service}"
+
+
+def _unavailable() -> TollbridgeError:
+    return TollbridgeError(Code.UNAVAILABLE, "the database can't be reached", retry_after_s=1)

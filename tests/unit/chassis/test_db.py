@@ -1,0 +1,232 @@
+"""The pool, transactions and migrations, on a real PostgreSQL."""
+
+import asyncio
+import secrets
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from chassis import db
+from chassis.errors import Code, TollbridgeError
+from tests.conftest import RunningServer
+
+FIRST = """
+from alembic import op
+revision = "0001"
+down_revision = None
+def upgrade() -> None:
+    op.execute("CREATE TABLE {s}.things (id bigint PRIMARY KEY, note text NOT NULL CHECK (note::text <> 'none %'))")
+    op.execute("CREATE TABLE {s}.facts (id bigserial PRIMARY KEY)")
+    op.execute("REVOKE UPDATE, DELETE ON {s}.facts FROM tollbridge_{s}")
+"""
+SECOND = """
+from alembic import op
+revision: str = "0002"
+down_revision: str | None = "0001"
+def upgrade() -> None:
+    op.execute("ALTER TABLE {s}.things ADD COLUMN extra bigint NOT NULL DEFAULT 0")
+"""
+
+
+@pytest.fixture
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A made-up service with one migration, found as `services.<name>` like a real one."""
+    import services
+
+    name = "probe_" + "".join(secrets.choice("abcdefgh") for _ in range(8))
+    versions = tmp_path / name / "migrations" / "versions"
+    versions.mkdir(parents=True)
+    (tmp_path / name / "__init__.py").write_text("raise AssertionError('imported')\n")
+    (versions / "0001_things.py").write_text(FIRST.format(s=name))
+    monkeypatch.setattr(services, "__path__", [*services.__path__, str(tmp_path)])
+    yield name
+    sys.modules.pop(f"services.{name}", None)
+
+
+def versions_of(service: str) -> Path:
+    return db._versions_folder(service)
+
+
+async def test_the_service_acts_as_its_own_role_with_only_the_rights_its_migrations_left(
+    postgres_url: str, service: str
+) -> None:
+    """It reads and writes its tables, and can't do what a migration revoked."""
+    db.migrate(postgres_url, service=service)
+    pool = await db.open_pool(postgres_url, role=service)
+    try:
+        await db.wait_for_schema(pool, service=service, timeout_s=5)
+        async with db.transaction(pool) as connection:
+            row = await (await connection.execute("SELECT current_user::text")).fetchone()
+            assert row == (f"tollbridge_{service}",)
+            await connection.execute(f"INSERT INTO {service}.things (id, note) VALUES (1, 'a')")
+            await connection.execute(f"INSERT INTO {service}.facts DEFAULT VALUES")
+        for forbidden in (
+            f"DELETE FROM {service}.facts",
+            f"DELETE FROM {service}.alembic_version",
+            f"DROP TABLE {service}.things",
+            f"CREATE TABLE {service}.more (id int)",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                async with db.transaction(pool) as connection:
+                    await connection.execute(forbidden)
+    finally:
+        await pool.close()
+
+
+def test_migrating_twice_at_once_is_migrating_once(postgres_url: str, service: str) -> None:
+    """Four migrations that start together leave one schema and no error."""
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            db.migrate(postgres_url, service=service)
+        except Exception as error:  # noqa: BLE001  # the thread's failure is what is asserted
+            failures.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+
+
+def test_two_databases_of_one_cluster_may_be_migrated_at_once(
+    postgres_url: str, service: str, postgres_server: RunningServer
+) -> None:
+    """The role belongs to the cluster, and the second to create it takes the first one's."""
+    other = postgres_server.server.url("postgres")
+    failures: list[Exception] = []
+
+    def run(url: str) -> None:
+        try:
+            db.migrate(url, service=service)
+        except Exception as error:  # noqa: BLE001  # the thread's failure is what is asserted
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(url,)) for url in (postgres_url, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    with psycopg.connect(other, autocommit=True) as connection:
+        connection.execute(f"DROP SCHEMA IF EXISTS {service} CASCADE")
+    assert failures == []
+
+
+async def test_a_service_waits_for_its_schema_and_takes_a_newer_one(postgres_url: str, service: str) -> None:
+    """Waiting ends when the migration is there; older code then runs on the newer schema and migrates nothing."""
+    pool = await db.open_pool(postgres_url, role=service)
+    try:
+        with pytest.raises(TollbridgeError) as missing:
+            await db.wait_for_schema(pool, service=service, timeout_s=0.3)
+        assert missing.value.code is Code.UNAVAILABLE
+
+        waiting = asyncio.create_task(db.wait_for_schema(pool, service=service, timeout_s=20))
+        await asyncio.to_thread(db.migrate, postgres_url, service=service)
+        await waiting
+
+        newer = versions_of(service) / "0002_extra.py"
+        newer.write_text(SECOND.format(s=service))
+        with pytest.raises(TollbridgeError):
+            await db.wait_for_schema(pool, service=service, timeout_s=0.2)
+        await asyncio.to_thread(db.migrate, postgres_url, service=service)
+        await db.wait_for_schema(pool, service=service, timeout_s=5)
+        newer.unlink()
+        await asyncio.to_thread(db.migrate, postgres_url, service=service)
+        await db.wait_for_schema(pool, service=service, timeout_s=5)
+        async with db.transaction(pool) as connection:
+            cursor = await connection.execute(f"SELECT version_num FROM {service}.alembic_version")
+            assert await cursor.fetchone() == ("0002",)
+    finally:
+        await pool.close()
+
+
+async def test_a_deadlock_is_tried_again_from_the_beginning(postgres_url: str, service: str) -> None:
+    """Two transactions that lock each other's rows both end well."""
+    db.migrate(postgres_url, service=service)
+    pool = await db.open_pool(postgres_url, role=service)
+    try:
+        async with db.transaction(pool) as connection:
+            await connection.execute(f"INSERT INTO {service}.things VALUES (1, 'a'), (2, 'b')")
+        both_hold = asyncio.Barrier(2)
+        runs = 0
+
+        async def cross(first: int, second: int) -> None:
+            started = False
+
+            async def work(connection: db.Connection) -> None:
+                nonlocal started, runs
+                runs += 1
+                update = f"UPDATE {service}.things SET note = note || 'x' WHERE id = %s"
+                await connection.execute(update, (first,))
+                if not started:
+                    started = True
+                    await both_hold.wait()
+                await connection.execute(update, (second,))
+
+            await db.in_transaction(pool, work)
+
+        await asyncio.gather(cross(1, 2), cross(2, 1))
+        async with db.transaction(pool) as connection:
+            cursor = await connection.execute(f"SELECT note FROM {service}.things ORDER BY id")
+            assert await cursor.fetchall() == [("axx",), ("bxx",)]
+        assert runs == 3
+    finally:
+        await pool.close()
+
+
+async def test_a_lost_database_is_unavailable_at_once_and_found_again(
+    postgres_url: str, service: str, postgres_server: RunningServer
+) -> None:
+    """While PostgreSQL is dead each call fails within 2 s as UNAVAILABLE; back again, calls succeed within 10 s."""
+    db.migrate(postgres_url, service=service)
+    pool = await db.open_pool(postgres_url, role=service)
+    loop = asyncio.get_running_loop()
+
+    async def ask() -> None:
+        async with db.transaction(pool) as connection:
+            await connection.execute("SELECT 1")
+
+    try:
+        await ask()
+        await asyncio.to_thread(postgres_server.kill)
+        for _ in range(6):
+            began = loop.time()
+            with pytest.raises(TollbridgeError) as lost:
+                await ask()
+            assert lost.value.code is Code.UNAVAILABLE
+            assert lost.value.retry_after_s == 1
+            assert db.is_unavailable(lost.value)
+            assert loop.time() - began < 2
+        await asyncio.to_thread(postgres_server.start)
+        deadline = loop.time() + 10
+        while True:
+            try:
+                await ask()
+                break
+            except TollbridgeError:
+                assert loop.time() < deadline
+    finally:
+        if not await asyncio.to_thread(postgres_server.server.is_ready):
+            await asyncio.to_thread(postgres_server.start)
+        await pool.close()
+
+
+def test_what_is_wrong_with_the_statement_is_not_unavailable() -> None:
+    """A broken constraint comes back as it is, however often it is tried."""
+    assert not db.is_unavailable(psycopg.errors.CheckViolation())
+    assert not db.is_unavailable(ValueError())
+    assert not db.is_unavailable(TollbridgeError(Code.CONFLICT, "no"))
+    assert db.is_unavailable(psycopg.errors.QueryCanceled())
+
+
+@pytest.mark.parametrize("name", ["", "Billing", "a;b", "x" * 40])
+def test_no_name_reaches_sql_unchecked(name: str) -> None:
+    """Names of services stand in SQL, so all but plain words are refused."""
+    with pytest.raises(ValueError, match="no name of a service"):
+        db._role(name)
