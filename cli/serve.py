@@ -9,6 +9,7 @@ from typing import NoReturn, Protocol, cast
 from chassis.config import ConfigError, read
 from chassis.settings import ServiceSettings, SettingsError, load
 from cli.config_check import SERVICES, ConfigModule
+from cli.up.process import SAFE_PATH
 
 ROLES = ("api", "worker")
 
@@ -44,7 +45,7 @@ def run_service(service: str, *, workers: int, role: str) -> NoReturn:
             raise WrongRequest("--role: api or worker, for tasks only")
         environ["TOLLBRIDGE_ROLE"] = role
     if workers == 1:
-        os.execve(sys.executable, [sys.executable, "-m", f"services.{service}"], environ)
+        os.execve(sys.executable, [sys.executable, *SAFE_PATH, "-m", f"services.{service}"], environ)
     if service != "edge":
         raise WrongRequest("--workers: for edge only; the others are scaled by replicas")
     from cli.workers import run_workers

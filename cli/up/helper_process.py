@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Mapping
 
-from cli.up.process import tethered
+from cli.up.process import SAFE_PATH, tethered
 
 
 class HelperFailed(Exception):
@@ -19,7 +19,7 @@ class HelperFailed(Exception):
 
 async def run_helper(module: str, *arguments: str, environ: Mapping[str, str], timeout_s: float) -> str:
     """Runs `python -m module …` and returns its output. Raises HelperFailed; kills it when cancelled or too late."""
-    argv = tethered([sys.executable, "-m", module, *arguments], death_signal=signal.SIGKILL)
+    argv = tethered([sys.executable, *SAFE_PATH, "-m", module, *arguments], death_signal=signal.SIGKILL)
     process = await asyncio.create_subprocess_exec(
         *argv,
         stdin=asyncio.subprocess.DEVNULL,

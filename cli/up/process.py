@@ -18,6 +18,8 @@ from pathlib import Path
 
 TETHER = Path(__file__).with_name("tether.py")
 POLL_S = 0.02
+SAFE_PATH = ("-P",)
+"""Keeps the folder that we are started in out of imports: it may well have a `services` of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from cli.up.instance_secrets import SERVICES, InstanceSecrets
 from cli.up.options import UpOptions
 from cli.up.ports import pick_ports
 from cli.up.probe import http_is_ready
-from cli.up.process import tethered
+from cli.up.process import SAFE_PATH, tethered
 from cli.up.supervised import Program
 
 OWNERS = ("auth", "router", "billing", "tasks")
@@ -97,7 +97,7 @@ def service_program(seat: Seat, *, shared: Mapping[str, str], secrets: InstanceS
 
     def prepare() -> list[str]:
         # SIGKILL when the supervisor dies: a successor must find spools and ports free, and nothing needs a farewell
-        command = [sys.executable, "-m", f"services.{seat.service}"]
+        command = [sys.executable, *SAFE_PATH, "-m", f"services.{seat.service}"]
         return tethered(command, death_signal=signal.SIGKILL)
 
     return Program(

@@ -1,0 +1,171 @@
+"""The supervisor of `tollbridge up`, with the real servers and stand-in services."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cli.up.ports import pick_ports
+from cli.up.process import identify, is_alive
+from tests.unit.cli.stand_ins import give_demo_key, read_ready, write_stand_ins
+
+WITHIN_S = 30.0
+
+
+class Up:
+    """A `tollbridge up` in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data_dir = folder / "data"
+        self.port = pick_ports(1)[0]
+        self.notes = write_stand_ins(folder)
+        self.process: subprocess.Popen | None = None
+        give_demo_key(self.data_dir)
+
+    def start(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "cli", "up", "--port", str(self.port), "--data-dir", str(self.data_dir)]
+        path = os.pathsep.join([str(self.folder), str(Path(__file__).parents[3])])
+        environ = {**os.environ, "PYTHONPATH": path, "STAND_IN_NOTES": str(self.notes)}
+        with (self.folder / "output").open("a") as output:
+            self.process = subprocess.Popen(
+                [*command, *arguments], env=environ, stdout=output, stderr=output, cwd=self.folder
+            )
+
+    def until(self, condition):
+        deadline = time.monotonic() + WITHIN_S
+        while time.monotonic() < deadline:
+            found = condition()
+            if found:
+                return found
+            time.sleep(0.01)
+        raise AssertionError(f"not within {WITHIN_S} s: {self.output()}")
+
+    def ready(self) -> dict:
+        return self.until(lambda: read_ready(self.data_dir))
+
+    def pid_of(self, name: str) -> int:
+        return next(each["pid"] for each in read_ready(self.data_dir)["services"] if each["name"] == name)
+
+    def identities(self) -> list:
+        return [identify(each["pid"]) for each in self.ready()["services"]]
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(timeout=WITHIN_S)
+
+    def output(self) -> str:
+        return (self.folder / "output").read_text()
+
+
+@pytest.fixture
+def up(tmp_path):
+    """An instance that is not started yet; whatever a test does, it ends."""
+    instance = Up(tmp_path)
+    yield instance
+    if instance.process is not None and instance.process.poll() is None:
+        instance.end(signal.SIGTERM)
+
+
+def test_ready_json_has_the_promised_shape_and_is_private(up):
+    """Scripts find an instance by this file, and only its owner reads it."""
+    up.start("--replicas", "router=2")
+    ready = up.ready()
+    assert ready["base_url"] == f"http://127.0.0.1:{up.port}"
+    assert ready["console_url"] == f"http://127.0.0.1:{up.port}/console"
+    assert ready["demo_key"] == "tb_live_demo"
+    assert ready["admin_token"]
+    assert ready["demo_customer_id"]
+    assert ready["nats_url"].startswith("nats://")
+    assert ready["database_url"].startswith("postgresql://")
+    rows = {(each["name"], each.get("replica")): each for each in ready["services"]}
+    assert set(rows) == {
+        ("edge", 0), ("auth", 0), ("router", 0), ("router", 1), ("billing", 0), ("tasks", 0),
+        ("nats", None), ("postgres", None),
+    }  # fmt: skip
+    assert set(rows["edge", 0]) == {"name", "replica", "pid", "http", "metrics"}
+    assert set(rows["auth", 0]) == {"name", "replica", "pid", "grpc", "metrics"}
+    assert set(rows["nats", None]) == {"name", "pid"}
+    assert (up.data_dir / "ready.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_sigterm_stops_edge_first_and_leaves_no_process_and_no_ready_json(up):
+    """An orderly stop ends everything it started, those who are needed longest at last."""
+    up.start()
+    processes = up.identities()
+    assert up.end() == 0
+    assert (up.notes / "stops").read_text().split()[:2] == ["edge", "tasks"]
+    assert not any(is_alive(each) for each in processes)
+    assert not (up.data_dir / "ready.json").exists()
+
+
+@pytest.mark.parametrize("name", ["edge", "billing", "nats", "postgres"])
+def test_a_killed_process_is_back_at_its_old_address(up, name):
+    """One death is repaired at once, and ready.json says by whom."""
+    up.start()
+    before = up.ready()
+    old = up.pid_of(name)
+    os.kill(old, signal.SIGKILL)
+    new = up.until(lambda: up.pid_of(name) != old and up.pid_of(name))
+    assert up.until(lambda: identify(new))
+    after = read_ready(up.data_dir)
+    hide = [{key: value for key, value in each.items() if key != "pid"} for each in before["services"]]
+    assert hide == [{key: value for key, value in each.items() if key != "pid"} for each in after["services"]]
+    assert (before["nats_url"], before["database_url"]) == (after["nats_url"], after["database_url"])
+
+
+def test_children_die_with_a_killed_supervisor_and_the_next_start_recovers(up):
+    """SIGKILL of the supervisor takes everybody along; a new start on the same data is ready again."""
+    up.start()
+    processes = up.identities()
+    up.end(signal.SIGKILL)
+    up.until(lambda: not any(is_alive(each) for each in processes))
+    (up.data_dir / "ready.json").rename(up.folder / "stale.json")
+    up.start()
+    assert up.ready()["demo_key"] == "tb_live_demo"
+
+
+def test_a_data_directory_in_use_is_refused(up, tmp_path):
+    """Two instances never share data: the second says who has it, and the first is not disturbed."""
+    up.start()
+    up.ready()
+    first = up.process
+    up.start("--port", str(pick_ports(1)[0]))
+    assert up.process.wait(timeout=WITHIN_S) == 2
+    up.process = first
+    assert "in use by another running instance" in up.output()
+    assert first.poll() is None
+
+
+def test_a_taken_port_is_an_error(up):
+    """The port is part of the contract: it is never replaced by another."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", up.port)):
+        up.start()
+        assert up.process.wait(timeout=WITHIN_S) == 2
+    assert "--port" in up.output()
+
+
+def test_a_service_that_cannot_start_fails_the_start_with_its_log(up):
+    """A start that can't succeed ends by itself, says why, and leaves nothing."""
+    (up.notes / "router.refuse").touch()
+    up.start()
+    assert up.process.wait(timeout=WITHIN_S) == 1
+    assert "stand-in refuses to start" in up.output()
+    assert not (up.data_dir / "processes.json").exists()
+
+
+def test_a_second_signal_cuts_the_drain_short(up):
+    """Who asks twice doesn't wait for a service that drains for ever."""
+    (up.notes / "edge.deaf").touch()
+    up.start()
+    processes = up.identities()
+    up.process.send_signal(signal.SIGINT)
+    up.until((up.notes / "stops").exists)
+    assert up.end(signal.SIGINT) == 0
+    assert not any(is_alive(each) for each in processes)
