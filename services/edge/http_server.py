@@ -40,7 +40,7 @@ class HttpServer:
         self._socket = socket.create_server((host.strip("[]"), int(port)), backlog=4096, reuse_port=False)
         self._server = _Server(
             uvicorn.Config(
-                app,  # type: ignore[arg-type]  # our looser ASGI types are what uvicorn calls
+                app,
                 http=PromptProtocol,
                 ws="none",
                 lifespan="off",

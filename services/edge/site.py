@@ -1,0 +1,69 @@
+"""Which routes stand where: the public API below every surface, and edge's own pages outside the surfaces."""
+
+from collections.abc import Callable
+
+from fastapi import Depends, FastAPI, Request
+from prometheus_client import CollectorRegistry
+
+from chassis.pipe import PipeClient
+from services.edge.admin import customers, operations
+from services.edge.admin import keys as admin_keys
+from services.edge.admin.access import AdminAccess
+from services.edge.admission import Admission, api_key_of
+from services.edge.app import new_fastapi
+from services.edge.catalogue import Catalogue
+from services.edge.json_http import Caller, Identify, context
+from services.edge.routes import credits as credit
+from services.edge.routes import health, keys, models, requests, tasks
+from services.edge.routes.health import DrainSwitch
+
+
+def identify_with(admission: Admission) -> Identify:
+    """Finds out who sends a request, as the hot path does."""
+
+    async def identify(request: Request) -> Caller:
+        authority = await admission.authorize(
+            api_key=api_key_of(request.headers.raw),
+            client_ip=context(request).client_ip,
+            traceparent=request.headers.get("traceparent", ""),
+        )
+        return Caller(customer_id=authority.customer_id, key_id=authority.key_id, models=authority.models)
+
+    return identify
+
+
+def public_site(
+    *, auth: PipeClient, router: PipeClient, billing: PipeClient, tasks_client: PipeClient, admission: Admission
+) -> FastAPI:
+    """What FastAPI serves below every surface."""
+    identify = identify_with(admission)
+    app = new_fastapi()
+    app.include_router(models.routes(catalogue=Catalogue(router=router), identify=identify))
+    app.include_router(credit.routes(billing=billing, identify=identify))
+    app.include_router(requests.routes(billing=billing, identify=identify))
+    app.include_router(keys.routes(auth=auth, identify=identify))
+    app.include_router(tasks.routes(tasks=tasks_client, identify=identify))
+    return app
+
+
+def own_site(
+    *,
+    auth: PipeClient,
+    router: PipeClient,
+    billing: PipeClient,
+    admin_token: str,
+    registry: CollectorRegistry,
+    drain: DrainSwitch,
+    unready: Callable[[], str | None],
+) -> FastAPI:
+    """What FastAPI serves outside the surfaces: health, metrics and, behind the admin token, the admin API."""
+    app = new_fastapi()
+    app.include_router(health.routes(router_client=router, registry=registry, drain=drain, unready=unready))
+    behind_token = [Depends(AdminAccess(token=admin_token))]
+    for admin in (
+        customers.routes(auth=auth, billing=billing),
+        admin_keys.routes(auth=auth),
+        operations.routes(auth=auth, router_client=router, billing=billing, drain=drain),
+    ):
+        app.include_router(admin, prefix="/admin", dependencies=behind_token)
+    return app
