@@ -1,0 +1,352 @@
+"""The spool: a local journal that lets no request's end be forgotten before billing has it.
+
+One folder per incarnation holds segments `N.spool` of 16 MiB, only ever appended to, beside each the keys that may be
+forgotten, `N.gone`. A record is its length, its CRC-32, its kind, its key and its payload. Whatever instant the process
+dies at, every record that was written is read back; a torn tail fails its CRC and is cut. A lock on the folder is held
+while its process lives, so that nobody replays a living incarnation.
+
+Written is not synced: a record survives the process once it is written, and the machine once it is synced, which
+happens within 20 ms (`group`) or before `written` returns (`always`). A tombstone is never synced; losing one only
+means that billing is told again of what it knows.
+"""
+
+import asyncio
+import fcntl
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from uuid import UUID
+
+from chassis.spool_files import (
+    LOCK,
+    POSITION,
+    Kind,
+    Record,
+    encode,
+    read,
+    sync_files,
+    sync_folder,
+    take_lock,
+    unlink_segment,
+    write_all,
+)
+
+__all__ = ["FormerSpool", "Kind", "Record", "Spool", "SpoolFull", "former"]
+
+SEGMENT_BYTES = 16 << 20
+SYNC_WITHIN_S = 0.02
+ROOM_FRACTION = 0.9
+RETRY_S = 1.0
+
+
+class SpoolFull(OSError):
+    """The spool has reached its `max_bytes`, so nothing more may start."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Segment:
+    number: int
+    size: int = 0
+    gone_size: int = 0
+    live: int = 0  # keys with records here that are not forgotten
+
+
+class Spool:
+    """This incarnation's journal, of one event loop, whose thread writes; syncing has a thread of its own.
+
+    A disk that fails makes `append`, `append_now` and `written` raise OSError and `has_room` false. A failed write is
+    tried again each second and with each call; a failed sync is final, as nobody knows what the disk then holds.
+    """
+
+    def __init__(
+        self, *, folder: Path, lock: int, always: bool, max_bytes: int, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._folder = folder
+        self._lock = lock
+        self._always = always
+        self._max_bytes = max_bytes
+        self._loop = loop
+        self._waiting: list[bytes] = []  # encoded, not written yet
+        self._waiting_keys: list[bytes] = []
+        self._flush_due: asyncio.Handle | None = None
+        self._closed = False
+        self._failure: OSError | None = None
+        self._sync_failure: OSError | None = None
+        self._sync_due: asyncio.TimerHandle | None = None
+        self._syncing = False
+        self._unsynced = False
+        self._flush_waiters: list[asyncio.Future[None]] = []
+        self._sync_waiters: list[asyncio.Future[None]] = []
+        self._retired: list[int] = []  # descriptors of full segments, closed after their last sync
+        self._syncer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool-sync")
+        self._segments: dict[int, _Segment] = {}
+        self._where: dict[bytes, list[int]] = {}  # which segments hold a key that is not forgotten
+        self._bytes = 0
+        self._active, self._fd = self._new_segment(1)
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        *,
+        incarnation: UUID,
+        sync: Literal["group", "always"],
+        max_bytes: int,
+        loop: asyncio.AbstractEventLoop,
+    ) -> "Spool":
+        """Makes the incarnation's folder below `directory`, locked before anybody can see it. Raises OSError."""
+        folder = directory / str(incarnation)
+        newborn = directory / f".new-{incarnation}"
+        newborn.mkdir(parents=True)
+        lock = os.open(newborn / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        newborn.rename(folder)
+        sync_folder(directory)
+        spool = cls(folder=folder, lock=lock, always=sync == "always", max_bytes=max_bytes, loop=loop)
+        sync_folder(folder)
+        return spool
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes on disk and about to be; whole segments count until all that is in them is forgotten."""
+        return self._bytes + sum(map(len, self._waiting))
+
+    @property
+    def has_room(self) -> bool:
+        """False from 90 % of `max_bytes` on, and while the disk fails: take no new requests."""
+        healthy = self._failure is None and self._sync_failure is None
+        return healthy and self.pending_bytes < self._max_bytes * ROOM_FRACTION
+
+    def append(self, record: Record) -> None:
+        """Queues the record; all records of one loop turn leave in one write at its end.
+
+        Raises SpoolFull for what starts beyond `max_bytes` (what has started may always end), OSError when an earlier
+        write failed and fails again.
+        """
+        self._refuse_when_failed()
+        if record.kind is Kind.STARTED and self.pending_bytes >= self._max_bytes:
+            raise SpoolFull("the spool is full")
+        if self._failure is not None:
+            self._flush()
+        self._queue(record)
+        if self._flush_due is None:
+            self._flush_due = self._loop.call_soon(self._flush_turn)
+
+    def append_now(self, record: Record) -> None:
+        """Writes the record, and all before it, before it returns. When it raises OSError, the record is not there."""
+        self._refuse_when_failed()
+        self._queue(record)
+        try:
+            self._flush()
+        except OSError:
+            self._waiting.pop()
+            self._waiting_keys.pop()
+            raise
+
+    async def written(self) -> None:
+        """Returns when all that was appended so far is written, or synced with `always`. Raises OSError."""
+        self._refuse_when_failed()
+        behind = self._waiting or (self._always and (self._unsynced or self._syncing))
+        if not behind:
+            return
+        done: asyncio.Future[None] = self._loop.create_future()
+        (self._sync_waiters if self._always else self._flush_waiters).append(done)
+        await done
+
+    def forget(self, keys: Iterable[bytes]) -> None:
+        """Settles all that was appended so far for these keys; unknown keys are ignored. Raises OSError."""
+        self._flush()
+        tombstones: defaultdict[int, list[bytes]] = defaultdict(list)
+        for key in keys:
+            for number in self._where.pop(key, ()):
+                segment = self._segments[number]
+                segment.live -= 1
+                position = POSITION.pack(segment.size)
+                tombstones[number].append(encode(Record(kind=Kind.FORGOTTEN, key=key, payload=position)))
+        # Oldest first: of a request that is forgotten by half, the end is left, never a beginning without an end.
+        for number in sorted(tombstones):
+            segment = self._segments[number]
+            if segment.live == 0 and segment is not self._active:
+                self._delete(segment)
+            else:
+                self._bury(segment, b"".join(tombstones[number]))
+
+    def close(self) -> None:
+        """Writes and syncs the rest and gives the lock back; a spool with nothing to tell removes itself."""
+        self._closed = True
+        try:
+            self._syncer.shutdown(wait=True)
+            self._flush()
+            sync_files([self._fd, *self._retired], self._folder)
+        finally:
+            for descriptor in (self._fd, *self._retired):
+                os.close(descriptor)
+            _settle(self._sync_waiters, None)
+            if not self._where and not self._waiting:
+                shutil.rmtree(self._folder, ignore_errors=True)
+            os.close(self._lock)
+
+    def _queue(self, record: Record) -> None:
+        self._waiting.append(encode(record))
+        self._waiting_keys.append(record.key)
+
+    def _refuse_when_failed(self) -> None:
+        if self._sync_failure is not None:
+            raise OSError(self._sync_failure.errno, "an earlier sync of the spool failed") from self._sync_failure
+
+    def _flush_turn(self) -> None:
+        """The flush at a turn's end; its failure reaches whoever waits, and whoever appends next."""
+        self._flush_due = None
+        if not self._waiting:
+            self._failure = None  # nothing is owed; the next write tells whether the disk is well
+        try:
+            self._flush()
+        except OSError as error:
+            _settle(self._flush_waiters, error)
+            _settle(self._sync_waiters, error)
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        data = b"".join(self._waiting)
+        try:
+            if self._active.size >= SEGMENT_BYTES:
+                self._roll()
+            write_all(self._fd, data, at=self._active.size)
+        except OSError as error:
+            self._failure = error
+            if self._flush_due is None and not self._closed:
+                self._flush_due = self._loop.call_later(RETRY_S, self._flush_turn)
+            raise
+        self._failure = None
+        self._active.size += len(data)
+        self._bytes += len(data)
+        for key in self._waiting_keys:
+            segments = self._where.setdefault(key, [])
+            if self._active.number not in segments:
+                segments.append(self._active.number)
+                self._active.live += 1
+        self._waiting.clear()
+        self._waiting_keys.clear()
+        self._unsynced = True
+        _settle(self._flush_waiters, None)
+        self._plan_sync()
+
+    def _plan_sync(self) -> None:
+        if self._syncing or self._sync_due is not None or self._closed:
+            return
+        delay_s = 0.0 if self._always else SYNC_WITHIN_S
+        self._sync_due = self._loop.call_later(delay_s, self._start_sync)
+
+    def _start_sync(self) -> None:
+        self._sync_due = None
+        if self._closed:
+            return
+        self._syncing, self._unsynced = True, False
+        # Who waits for bytes that are still queued waits for the sync after this one.
+        covered, self._sync_waiters = ([], self._sync_waiters) if self._waiting else (self._sync_waiters, [])
+        retired, self._retired = self._retired, []
+        job = self._loop.run_in_executor(self._syncer, sync_files, [self._fd, *retired], self._folder)
+        job.add_done_callback(lambda done: self._synced(done, covered, retired))
+
+    def _synced(self, job: "asyncio.Future[None]", covered: list["asyncio.Future[None]"], retired: list[int]) -> None:
+        self._syncing = False
+        for descriptor in retired:
+            os.close(descriptor)
+        error = None if job.cancelled() else job.exception()
+        _settle(covered, error)
+        if isinstance(error, OSError):
+            self._sync_failure = error
+            _settle(self._sync_waiters, error)
+        elif self._unsynced:
+            self._plan_sync()
+        elif not self._waiting:
+            _settle(self._sync_waiters, None)
+
+    def _new_segment(self, number: int) -> tuple[_Segment, int]:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        descriptor = os.open(self._folder / f"{number}.spool", flags, 0o600)
+        segment = _Segment(number=number)
+        self._segments[number] = segment
+        return segment, descriptor
+
+    def _roll(self) -> None:
+        full, full_fd = self._active, self._fd
+        self._active, self._fd = self._new_segment(full.number + 1)
+        self._retired.append(full_fd)
+        if full.live == 0:
+            self._delete(full)
+
+    def _bury(self, segment: _Segment, tombstones: bytes) -> None:
+        path = self._folder / f"{segment.number}.gone"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            write_all(descriptor, tombstones, at=segment.gone_size)
+        finally:
+            os.close(descriptor)
+        segment.gone_size += len(tombstones)
+        self._bytes += len(tombstones)
+
+    def _delete(self, segment: _Segment) -> None:
+        del self._segments[segment.number]
+        self._bytes -= segment.size + segment.gone_size
+        unlink_segment(self._folder, segment.number)
+
+
+class FormerSpool:
+    """What an incarnation that is no more left behind; locked against every other reader until deleted or closed."""
+
+    def __init__(self, *, folder: Path, incarnation: UUID, lock: int) -> None:
+        self.incarnation = incarnation
+        self._folder = folder
+        self._lock: int | None = lock
+
+    def records(self) -> Iterator[Record]:
+        """All records that were written and not forgotten, oldest first. Each segment ends at its torn tail."""
+        numbers = sorted(int(path.stem) for path in self._folder.glob("*.spool") if path.stem.isdecimal())
+        for number in numbers:
+            gone = {
+                record.key: POSITION.unpack(record.payload)[0] for _, record in read(self._folder / f"{number}.gone")
+            }
+            for position, record in read(self._folder / f"{number}.spool"):
+                if position >= gone.get(record.key, 0):
+                    yield record
+
+    def delete(self) -> None:
+        """Removes it for good; do so when everything in it is where it belongs."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self.close()
+
+    def close(self) -> None:
+        """Gives it back for another to find."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def former(directory: Path, *, own: UUID) -> Iterator[FormerSpool]:
+    """Each incarnation in `directory` but `own` whose process is gone, locked for the caller."""
+    for folder in sorted(directory.iterdir()) if directory.is_dir() else ():
+        try:
+            incarnation = UUID(folder.name)
+        except ValueError:
+            continue
+        lock = None if incarnation == own else take_lock(folder / LOCK)
+        if lock is not None:
+            yield FormerSpool(folder=folder, incarnation=incarnation, lock=lock)
+
+
+def _settle(waiters: list["asyncio.Future[None]"], error: BaseException | None) -> None:
+    for waiter in waiters:
+        if waiter.done():
+            continue
+        if error is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(error)
+    waiters.clear()

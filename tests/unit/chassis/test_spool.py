@@ -1,0 +1,335 @@
+"""The spool on a real disk, with the crashes it is made for."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from chassis import spool as spool_module
+from chassis import spool_files
+from chassis.spool import Kind, Record, Spool, SpoolFull, former
+from chassis.spool_files import encode
+
+KEYS = [uuid.UUID(int=number).bytes for number in range(1, 6)]
+
+
+def record(number: int = 1, kind: Kind = Kind.STARTED, payload: bytes = b"draft") -> Record:
+    return Record(kind=kind, key=uuid.UUID(int=number).bytes, payload=payload)
+
+
+def opened(directory: Path, *, sync: str = "group", max_bytes: int = 1 << 30) -> tuple[Spool, uuid.UUID]:
+    incarnation = uuid.uuid4()
+    loop = asyncio.get_running_loop()
+    return Spool.open(directory, incarnation=incarnation, sync=sync, max_bytes=max_bytes, loop=loop), incarnation
+
+
+def found(directory: Path, pattern: str) -> list[Path]:
+    return sorted(directory.glob(pattern))
+
+
+def left_behind(directory: Path) -> list[Record]:
+    records = []
+    for left in former(directory, own=uuid.uuid4()):
+        records.extend(left.records())
+        left.close()
+    return records
+
+
+@contextmanager
+def crashed(spool: Spool) -> Iterator[None]:
+    """Lets go of everything as a dead process does, without a last write."""
+    spool._closed = True
+    spool._syncer.shutdown(wait=True)
+    for descriptor in (spool._fd, *spool._retired, spool._lock):
+        os.close(descriptor)
+    yield
+
+
+async def test_what_was_written_is_read_back_in_order(tmp_path: Path) -> None:
+    """Everything appended before a death comes back, oldest first."""
+    spool, _ = opened(tmp_path)
+    records = [record(n, Kind.STARTED, b"x" * n) for n in range(1, 50)]
+    for each in records:
+        spool.append(each)
+    await spool.written()
+    last = record(3, Kind.FINISHED, b"end")
+    spool.append_now(last)
+    with crashed(spool):
+        assert left_behind(tmp_path) == [*records, last]
+
+
+async def test_a_living_incarnation_is_nobodys_to_replay(tmp_path: Path) -> None:
+    """The lock hides a spool while its process lives, and shows it afterwards to one reader at a time."""
+    spool, incarnation = opened(tmp_path)
+    spool.append_now(record())
+    assert list(former(tmp_path, own=uuid.uuid4())) == []
+    with crashed(spool):
+        (left,) = former(tmp_path, own=uuid.uuid4())
+        assert left.incarnation == incarnation
+        assert list(former(tmp_path, own=uuid.uuid4())) == []
+        assert list(left.records()) == [record()]
+        left.delete()
+        assert found(tmp_path, "*") == []
+
+
+async def test_one_turn_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred records of one loop turn leave in a single write, which no append waits for."""
+    spool, _ = opened(tmp_path)
+    writes: list[int] = []
+    plain = spool_module.write_all
+    monkeypatch.setattr(
+        spool_module, "write_all", lambda fd, data, *, at: (writes.append(len(data)), plain(fd, data, at=at))[1]
+    )
+    for number in range(1, 101):
+        spool.append(record(number))
+    assert writes == []
+    await spool.written()
+    assert writes == [100 * len(encode(record()))]
+    spool.close()
+
+
+@pytest.mark.parametrize("sync", ["group", "always"])
+async def test_always_waits_for_the_disk_and_group_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: str
+) -> None:
+    """With `always`, written means synced; with `group` the sync follows within its time."""
+    synced: list[int] = []
+    plain = spool_module.sync_files
+    monkeypatch.setattr(
+        spool_module,
+        "sync_files",
+        lambda fds, folder: (plain(fds, folder), synced.append(os.fstat(fds[0]).st_size))[0],
+    )
+    spool, _ = opened(tmp_path, sync=sync)
+    for number in range(1, 6):
+        spool.append(record(number))
+        await spool.written()
+        size = number * len(encode(record()))
+        if sync == "always":
+            assert synced[-1] == size
+    deadline = asyncio.get_running_loop().time() + 5
+    while not synced or synced[-1] < size:
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.001)
+    spool.close()
+
+
+async def test_many_waiters_share_their_syncs(tmp_path: Path) -> None:
+    """A hundred concurrent requests with `always` all return, in far fewer syncs than requests."""
+    spool, _ = opened(tmp_path, sync="always")
+
+    async def one(number: int) -> None:
+        await asyncio.sleep(0.0001 * number)
+        spool.append(record(number))
+        await spool.written()
+
+    await asyncio.wait_for(asyncio.gather(*(one(number) for number in range(1, 101))), 20)
+    spool.close()
+    assert len(left_behind(tmp_path)) == 100
+
+
+async def test_forgotten_segments_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Disk use follows what is unconfirmed: one long request keeps its own segment and no other."""
+    monkeypatch.setattr(spool_module, "SEGMENT_BYTES", 1000)
+    spool, _ = opened(tmp_path)
+    spool.append_now(record(1, Kind.STARTED))
+    for number in range(2, 200):
+        spool.append_now(record(number, Kind.STARTED, b"x" * 50))
+        spool.append_now(record(number, Kind.FINISHED, b"y" * 50))
+        spool.forget([record(number).key])
+    segments = found(tmp_path, "*/*.spool")
+    assert len(segments) == 2
+    assert spool.pending_bytes < 4000
+    with crashed(spool):
+        assert left_behind(tmp_path) == [record(1, Kind.STARTED)]
+
+
+async def test_a_spool_with_nothing_to_tell_removes_itself(tmp_path: Path) -> None:
+    """An orderly end leaves no folder behind, unless something is unconfirmed."""
+    spool, _ = opened(tmp_path)
+    spool.append_now(record())
+    spool.forget([record().key])
+    spool.close()
+    assert found(tmp_path, "*") == []
+    kept, _ = opened(tmp_path)
+    kept.append(record())
+    kept.close()
+    assert left_behind(tmp_path) == [record()]
+
+
+async def test_a_full_spool_lets_requests_end_but_none_begin(tmp_path: Path) -> None:
+    """At 90 % there is no room; at 100 % a start is refused and an end still written."""
+    spool, _ = opened(tmp_path, max_bytes=1000)
+    spool.append_now(record(1, Kind.STARTED, b"x" * 850))
+    assert spool.has_room
+    spool.append_now(record(2, Kind.STARTED, b"x" * 100))
+    assert not spool.has_room
+    with pytest.raises(SpoolFull):
+        spool.append(record(3, Kind.STARTED))
+    spool.append_now(record(1, Kind.FINISHED, b"end"))
+    spool.close()
+    assert [each.kind for each in left_behind(tmp_path)] == [Kind.STARTED, Kind.STARTED, Kind.FINISHED]
+
+
+async def test_a_failing_disk_raises_and_heals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed write raises, takes the room away, leaves no half record, and is made good when the disk is well."""
+    spool, _ = opened(tmp_path)
+    plain = os.pwrite
+    broken = True
+
+    def pwrite(descriptor: int, data: bytes, position: int) -> int:
+        if not broken:
+            return plain(descriptor, data, position)
+        plain(descriptor, bytes(data)[:5], position)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    spool.append(record(1))
+    with pytest.raises(OSError, match="No space"):
+        await spool.written()
+    assert not spool.has_room
+    with pytest.raises(OSError, match="No space"):
+        spool.append(record(2))
+    with pytest.raises(OSError, match="No space"):
+        spool.append_now(record(3))
+    assert all(path.stat().st_size == 0 for path in found(tmp_path, "*/*.spool"))
+    broken = False
+    spool.append(record(4))
+    await spool.written()
+    assert spool.has_room
+    spool.close()
+    assert left_behind(tmp_path) == [record(1), record(4)]
+
+
+async def test_a_healed_disk_is_noticed_without_a_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unready edge sends nothing, so the spool itself finds out that it may go on."""
+    monkeypatch.setattr(spool_module, "RETRY_S", 0.01)
+    spool, _ = opened(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        with pytest.raises(OSError, match="Input/output"):
+            spool.append_now(record(1))
+        assert not spool.has_room
+    deadline = asyncio.get_running_loop().time() + 5
+    while not spool.has_room:
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.005)
+    spool.close()
+
+
+async def test_a_failed_sync_is_final(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a sync failed nobody knows what the disk holds, so nothing more is promised."""
+    spool, _ = opened(tmp_path, sync="always")
+    with monkeypatch.context() as patch:
+        patch.setattr(spool_files, "_fdatasync", lambda _: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        spool.append(record(1))
+        with pytest.raises(OSError, match="Input/output"):
+            await spool.written()
+    with pytest.raises(OSError, match="earlier sync"):
+        spool.append(record(2))
+    assert not spool.has_room
+    spool.close()
+
+
+async def test_sigkill_at_any_instant_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    """A process killed in the middle of its appends has told us of no record that does not come back."""
+    script = (
+        "import asyncio,sys,uuid\nfrom pathlib import Path\nfrom chassis.spool import *\n"
+        "async def main():\n"
+        f"  s=Spool.open(Path({str(tmp_path)!r}),incarnation=uuid.uuid4(),sync='group',max_bytes=1<<30,"
+        "loop=asyncio.get_running_loop())\n"
+        "  n=0\n"
+        "  while True:\n"
+        "    n+=1\n"
+        "    s.append(Record(kind=Kind.STARTED,key=uuid.UUID(int=n).bytes,payload=b'p'*(n%300)))\n"
+        "    await s.written()\n"
+        "    sys.stdout.write(f'{n}\\n'); sys.stdout.flush()\n"
+        "asyncio.run(main())\n"
+    )
+    process = await asyncio.to_thread(subprocess.Popen, [sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    lines = [await asyncio.to_thread(process.stdout.readline) for _ in range(300)]
+    process.send_signal(signal.SIGKILL)
+    lines += await asyncio.to_thread(process.stdout.readlines)
+    process.wait(10)
+    process.stdout.close()
+    acknowledged = int([line for line in lines if line.endswith(b"\n")][-1])
+    keys = [uuid.UUID(bytes=each.key).int for each in left_behind(tmp_path)]
+    assert keys[:acknowledged] == list(range(1, acknowledged + 1))
+
+
+@dataclass
+class Model:
+    """What a spool should bring back: each record with its segment and where it ends there."""
+
+    kept: list[tuple[int, int, Record]] = field(default_factory=list)
+
+
+appends = st.tuples(
+    st.sampled_from(["append", "append_now"]),
+    st.sampled_from([Kind.STARTED, Kind.FINISHED, Kind.NOTE]),
+    st.sampled_from(KEYS),
+    st.binary(max_size=60),
+)
+forgets = st.tuples(st.just("forget"), st.lists(st.sampled_from(KEYS), max_size=3))
+turns = st.tuples(st.just("turn"))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(st.one_of(appends, appends, forgets, turns), max_size=40), cut=st.integers(0, 200))
+def test_any_history_and_any_torn_tail_replay_exactly_the_unforgotten(
+    steps: list[tuple[object, ...]], cut: int
+) -> None:
+    """Any interleaving of appends, forgets and a crash that tears the tail brings back what was written, no more."""
+    before = spool_module.SEGMENT_BYTES
+    spool_module.SEGMENT_BYTES = 150
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            asyncio.run(_play(Path(folder), steps, cut))
+    finally:
+        spool_module.SEGMENT_BYTES = before
+
+
+async def _play(directory: Path, steps: list[tuple[object, ...]], cut: int) -> None:
+    spool, incarnation = opened(directory)
+    waiting: list[Record] = []
+    model = Model()
+
+    def wrote() -> None:
+        end = spool._active.size - sum(len(encode(each)) for each in waiting)
+        for each in waiting:
+            end += len(encode(each))
+            model.kept.append((spool._active.number, end, each))
+        waiting.clear()
+
+    for name, *arguments in steps:
+        if name == "turn":
+            await spool.written()
+            wrote()
+        elif name == "forget":
+            spool.forget(arguments[0])
+            wrote()
+            model.kept = [kept for kept in model.kept if kept[2].key not in arguments[0]]
+        else:
+            kind, key, payload = arguments
+            waiting.append(Record(kind=kind, key=key, payload=payload))
+            getattr(spool, name)(waiting[-1])
+            if name == "append_now":
+                wrote()
+    last, size = spool._active.number, max(0, spool._active.size - cut)
+    with crashed(spool):
+        path = directory / str(incarnation) / f"{last}.spool"
+        os.truncate(path, size)
+        expected = [each for number, end, each in model.kept if number != last or end <= size]
+        assert left_behind(directory) == expected
