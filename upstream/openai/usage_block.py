@@ -51,8 +51,13 @@ class UsageBlock:
     def render(self, *, tokens: Tokens, cost: str | None) -> msgspec.Raw:
         """The object for the client: the provider's own, if that is what is charged, else one made of `tokens`."""
         shown: Mapping[str, object] = self._shown if tokens == self.tokens else usage_object(tokens)
-        extra = {} if cost is None else {"cost": msgspec.Raw(cost.encode())}
-        return msgspec.Raw(_ENCODER.encode({**shown, **extra}))
+        return render_usage(shown, cost)
+
+
+def render_usage(shown: Mapping[str, object], cost: str | None) -> msgspec.Raw:
+    """A usage object as JSON, with `cost` (a JSON number in USD) in it."""
+    extra = {} if cost is None else {"cost": msgspec.Raw(cost.encode())}
+    return msgspec.Raw(_ENCODER.encode({**shown, **extra}))
 
 
 def usage_object(tokens: Tokens) -> dict[str, object]:

@@ -1,0 +1,229 @@
+"""An OpenAI chat request as an Anthropic Messages request.
+
+What has no counterpart and changes no meaning that a client relies on (penalties, seed, logit_bias, user metadata) is
+left out; what would change the answer's shape (n, logprobs, audio) is refused by name. Links to images are handed on,
+never fetched.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from chassis.errors import Code, TollbridgeError
+
+_ONE_JSON_OBJECT = "Answer with one JSON object and nothing else."
+_ANTHROPIC_FIELDS = ("thinking", "top_k")
+"""Fields that clients of Anthropic's models send in a chat request, and that mean the same there."""
+
+
+def messages_request(body: Mapping[str, object], *, max_tokens: int) -> dict[str, object]:
+    """The Messages request, without model and stream. Raises TollbridgeError(INVALID_REQUEST, details `param`)."""
+    fields = {name: _plain(value) for name, value in body.items()}
+    _refuse_untranslatable(fields)
+    system, messages = _conversation(fields.get("messages"))
+    request: dict[str, object] = {"max_tokens": max_tokens, "messages": messages}
+    request.update({name: fields[name] for name in _ANTHROPIC_FIELDS if fields.get(name) is not None})
+    _add_format(fields.get("response_format"), request, system)
+    if system:
+        request["system"] = system
+    _add_sampling(fields, request)
+    _add_tools(fields, request)
+    user = fields.get("user")
+    if isinstance(user, str) and user:
+        request["metadata"] = {"user_id": user[:256]}
+    return request
+
+
+def _refuse_untranslatable(fields: Mapping[str, object]) -> None:
+    if fields.get("n") not in (None, 1):
+        raise _invalid("n", "this model gives one answer at a time")
+    for name in ("logprobs", "top_logprobs", "audio", "functions", "function_call"):
+        if fields.get(name) not in (None, False, 0):
+            raise _invalid(name, f"this model does not offer `{name}`")
+
+
+def _conversation(messages: object) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    """System blocks, and the turns: neighbours of one role become one turn, tool results a turn of the user's."""
+    if not isinstance(messages, list):
+        raise _invalid("messages", "messages must be a list")
+    system: list[dict[str, object]] = []
+    turns: list[tuple[str, list[dict[str, object]]]] = []
+    for number, message in enumerate(messages):
+        where = f"messages[{number}]"
+        if not isinstance(message, dict):
+            raise _invalid(where, "a message must be an object")
+        role = message.get("role")
+        if role in ("system", "developer"):
+            system += _blocks(message.get("content"), where)
+            continue
+        speaker, blocks = _turn(role, message, where)
+        if turns and turns[-1][0] == speaker:
+            turns[-1][1].extend(blocks)
+        elif blocks:
+            turns.append((speaker, blocks))
+    if not turns:
+        raise _invalid("messages", "there is no message with content")
+    return system, [{"role": role, "content": blocks} for role, blocks in turns]
+
+
+def _turn(role: object, message: dict[str, object], where: str) -> tuple[str, list[dict[str, object]]]:
+    if role == "user":
+        return "user", _blocks(message.get("content"), where)
+    if role == "assistant":
+        return "assistant", _blocks(message.get("content"), where) + _tool_uses(message.get("tool_calls"), where)
+    if role == "tool":
+        result: dict[str, object] = {
+            "type": "tool_result",
+            "tool_use_id": _text(message.get("tool_call_id"), f"{where}.tool_call_id"),
+            "content": _blocks(message.get("content"), where),
+        }
+        return "user", [result if result["content"] else {**result, "content": ""}]
+    raise _invalid(f"{where}.role", "role must be system, developer, user, assistant or tool")
+
+
+def _blocks(content: object, where: str) -> list[dict[str, object]]:
+    """Content as blocks. Empty texts are left out: Anthropic refuses them."""
+    if content is None:
+        return []
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}] if content else []
+    if not isinstance(content, list):
+        raise _invalid(f"{where}.content", "content must be text or a list of parts")
+    blocks = [_block(part, f"{where}.content[{number}]") for number, part in enumerate(content)]
+    return [block for block in blocks if block.get("type") != "text" or block.get("text")]
+
+
+def _block(part: object, where: str) -> dict[str, object]:
+    if not isinstance(part, dict):
+        raise _invalid(where, "a part must be an object")
+    kind = part.get("type")
+    kept = {"cache_control": part["cache_control"]} if isinstance(part.get("cache_control"), dict) else {}
+    if kind in ("text", "refusal"):
+        return {"type": "text", "text": _text(part.get(kind), f"{where}.{kind}"), **kept}
+    if kind == "image_url":
+        image = part.get("image_url")
+        url = image.get("url") if isinstance(image, dict) else image
+        return {"type": "image", "source": _source(_text(url, f"{where}.image_url.url"), where), **kept}
+    if kind == "file":
+        file = part.get("file")
+        data = file.get("file_data") if isinstance(file, dict) else None
+        return {"type": "document", "source": _source(_text(data, f"{where}.file.file_data"), where), **kept}
+    raise _invalid(f"{where}.type", "this model reads text, images and files")
+
+
+def _source(url: str, where: str) -> dict[str, object]:
+    if url.startswith(("https://", "http://")):
+        return {"type": "url", "url": url}
+    head, comma, data = url.partition(",")
+    if not (head.startswith("data:") and head.endswith(";base64") and comma):
+        raise _invalid(where, "an image or file is an http(s) link or a base64 data URL")
+    return {"type": "base64", "media_type": head[5:-7].partition(";")[0], "data": data}
+
+
+def _tool_uses(calls: object, where: str) -> list[dict[str, object]]:
+    if calls is None:
+        return []
+    if not isinstance(calls, list):
+        raise _invalid(f"{where}.tool_calls", "tool_calls must be a list")
+    uses: list[dict[str, object]] = []
+    for number, call in enumerate(calls):
+        at = f"{where}.tool_calls[{number}]"
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(call, dict) or not isinstance(function, dict):
+            raise _invalid(at, "a tool call must name a function")
+        use = {"type": "tool_use", "id": _text(call.get("id"), f"{at}.id"), "name": _text(function.get("name"), at)}
+        uses.append({**use, "input": _arguments(function.get("arguments"), f"{at}.function.arguments")})
+    return uses
+
+
+def _arguments(text: object, where: str) -> object:
+    if text in (None, ""):
+        return {}
+    try:
+        arguments: object = msgspec.json.decode(_text(text, where))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _invalid(where, "arguments must be a JSON object") from error
+    if not isinstance(arguments, dict):
+        raise _invalid(where, "arguments must be a JSON object")
+    return arguments
+
+
+def _add_format(wanted: object, request: dict[str, object], system: list[dict[str, object]]) -> None:
+    if not isinstance(wanted, dict):
+        return
+    if wanted.get("type") == "json_object":
+        system.append({"type": "text", "text": _ONE_JSON_OBJECT})
+    if wanted.get("type") == "json_schema":
+        named = wanted.get("json_schema")
+        schema = named.get("schema") if isinstance(named, dict) else None
+        if not isinstance(schema, dict):
+            raise _invalid("response_format.json_schema.schema", "a schema must be an object")
+        request["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
+
+
+def _add_sampling(fields: Mapping[str, object], request: dict[str, object]) -> None:
+    """Temperature ends at 1 there; and as its newer models take one of the two, temperature goes before top_p."""
+    temperature, top_p, stop = (fields.get(name) for name in ("temperature", "top_p", "stop"))
+    if isinstance(temperature, (int, float)):
+        request["temperature"] = min(temperature, 1)
+    elif top_p is not None:
+        request["top_p"] = top_p
+    if stop:
+        request["stop_sequences"] = [stop] if isinstance(stop, str) else stop
+
+
+def _add_tools(fields: Mapping[str, object], request: dict[str, object]) -> None:
+    tools = fields.get("tools")
+    if not tools:
+        return
+    if not isinstance(tools, list):
+        raise _invalid("tools", "tools must be a list")
+    request["tools"] = [_tool(tool, f"tools[{number}]") for number, tool in enumerate(tools)]
+    choice = _choice(fields.get("tool_choice"))
+    if fields.get("parallel_tool_calls") is False and (choice is None or choice["type"] != "none"):
+        choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": True}
+    if choice is not None:
+        request["tool_choice"] = choice
+
+
+def _tool(tool: object, where: str) -> dict[str, object]:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    if not isinstance(tool, dict) or not isinstance(function, dict):
+        raise _invalid(where, "a tool must be a function")
+    made: dict[str, object] = {
+        "name": _text(function.get("name"), f"{where}.function.name"),
+        "input_schema": function.get("parameters") or {"type": "object", "properties": {}},
+    }
+    if function.get("description"):
+        made["description"] = function["description"]
+    if isinstance(tool.get("cache_control"), dict):
+        made["cache_control"] = tool["cache_control"]
+    return made
+
+
+def _choice(choice: object) -> dict[str, object] | None:
+    if choice is None:
+        return None
+    if isinstance(choice, str) and choice in _CHOICES:
+        return {"type": _CHOICES[choice]}
+    function = choice.get("function") if isinstance(choice, dict) else None
+    if isinstance(function, dict):
+        return {"type": "tool", "name": _text(function.get("name"), "tool_choice.function.name")}
+    raise _invalid("tool_choice", "tool_choice must be auto, none, required or a function")
+
+
+_CHOICES = {"auto": "auto", "none": "none", "required": "any"}
+
+
+def _text(value: object, where: str) -> str:
+    if not isinstance(value, str):
+        raise _invalid(where, "a text is missing here")
+    return value
+
+
+def _invalid(param: str, message: str) -> TollbridgeError:
+    return TollbridgeError(Code.INVALID_REQUEST, message, details={"param": param})
+
+
+def _plain(value: object) -> object:
+    return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value

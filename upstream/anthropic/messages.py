@@ -1,0 +1,237 @@
+"""Anthropic's Messages API: the call, the stream as typed events, the whole answer, and their usage.
+
+Usage comes in two places: the input classes when the stream starts, the output, cumulative, when it ends. Counts in
+`message_start` are no charge yet: its output count is a beginning.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from pricing.tokens import ImplausibleUsage, Tokens, from_anthropic
+from upstream.attempt import provider_message
+from upstream.client import HttpCall
+from upstream.outcome import ProviderMisbehaved
+from upstream.route import Route
+from upstream.sse import EventSplitter, data_of
+from upstream.usage import Captured, UsageLimits, bound_usage
+
+API_VERSION = "2023-06-01"
+ERROR_STATUS = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+"""The status that each error type stands for, when it comes inside a stream."""
+
+
+class Block(msgspec.Struct, frozen=True):
+    """A content block, or its beginning."""
+
+    type: str = ""
+    id: str | None = None
+    name: str | None = None
+    text: str | None = None
+    thinking: str | None = None
+    input: object = None
+
+
+class Delta(msgspec.Struct, frozen=True):
+    """A piece of a content block, or the end of the message."""
+
+    type: str = ""
+    text: str | None = None
+    partial_json: str | None = None
+    thinking: str | None = None
+    stop_reason: str | None = None
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A message, whole or at its start."""
+
+    id: str = ""
+    content: list[Block] = []
+    stop_reason: str | None = None
+    usage: dict[str, object] | None = None
+    type: str = ""
+    error: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One event of a stream. Which fields are there depends on `type`; types that we don't know carry none."""
+
+    type: str = ""
+    index: int = 0
+    message: Message | None = None
+    content_block: Block | None = None
+    delta: Delta | None = None
+    usage: dict[str, object] | None = None
+    error: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _ErrorType(msgspec.Struct, frozen=True):
+    type: str = ""
+
+
+_EVENT = msgspec.json.Decoder(Event)
+_MESSAGE = msgspec.json.Decoder(Message)
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def prepare(body: Mapping[str, object], route: Route, *, stream: bool, request_id: str) -> HttpCall:
+    """The provider's call for a Messages request; its `max_tokens` is already ours."""
+    fields = {**body, "model": route.provider_model, "stream": stream}
+    headers = {
+        "content-type": "application/json",
+        "accept": "text/event-stream" if stream else "application/json",
+        "anthropic-version": API_VERSION,
+        "x-api-key": route.credential,
+        "x-request-id": request_id,
+    }
+    return HttpCall(method="POST", url=messages_url(route.base_url), headers=headers, body=msgspec.json.encode(fields))
+
+
+def messages_url(base_url: str) -> str:
+    """Where messages are posted, whether the base URL already names the version or not."""
+    base = base_url.rstrip("/")
+    return f"{base}/messages" if base.endswith("/v1") else f"{base}/v1/messages"
+
+
+class MessagesReader:
+    """Reads a stream into events, and captures what money needs on the way."""
+
+    def __init__(self, *, limits: UsageLimits | None = None) -> None:
+        self._splitter = EventSplitter()
+        self._usage = UsageSoFar(limits)
+        self._id = ""
+        self._stop_reason = ""
+        self._stopped = False
+        self._error: str | None = None
+        self._error_status: int | None = None
+
+    @property
+    def ended(self) -> bool:
+        """True once the message's stop or an error was seen."""
+        return self._stopped or self._error is not None
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that these bytes complete, pings included, an error not. Raises ProviderMisbehaved."""
+        events = []
+        for raw in self._splitter.feed(data):
+            if self.ended:
+                break
+            payload = data_of(raw)
+            if payload is None or not payload.strip():
+                continue
+            try:
+                event = _EVENT.decode(payload)
+            except _UNREADABLE as error:
+                raise ProviderMisbehaved("the provider sent an event that is no Messages event") from error
+            self._take(event)
+            if event.type != "error":
+                events.append(event)
+        return events
+
+    def captured(self) -> Captured:
+        """What was captured so far."""
+        complete = self._error is None and (self._stopped or bool(self._stop_reason))
+        return self._usage.captured(
+            generation_id=self._id,
+            finish_reason=self._stop_reason,
+            complete=complete,
+            error=self._error,
+            error_status=self._error_status,
+        )
+
+    def _take(self, event: Event) -> None:
+        if event.type == "content_block_delta":
+            return
+        if event.type == "message_start" and event.message is not None:
+            self._id = event.message.id[:200]
+            self._usage.add(event.message.usage, final=False)
+        elif event.type == "message_delta":
+            if event.delta is not None and event.delta.stop_reason:
+                self._stop_reason = event.delta.stop_reason
+            self._usage.add(event.usage, final=True)
+        elif event.type == "message_stop":
+            self._stopped = True
+        elif event.type == "error":
+            self._error, self._error_status = read_error(event.error)
+
+
+class UsageSoFar:
+    """Anthropic's usage as it accumulates: later counts replace earlier ones, absent ones stay."""
+
+    def __init__(self, limits: UsageLimits | None) -> None:
+        self._limits = limits
+        self._usage: dict[str, object] = {}
+        self._final = False
+
+    def add(self, usage: dict[str, object] | None, *, final: bool) -> None:
+        """Takes a usage object in; `final` when its output count is the whole output."""
+        if not usage:
+            return
+        self._usage.update({name: value for name, value in usage.items() if value is not None})
+        self._final = self._final or (final and "output_tokens" in usage)
+
+    def captured(
+        self, *, generation_id: str, finish_reason: str, complete: bool, error: str | None, error_status: int | None
+    ) -> Captured:
+        """The capture with these counts in it, so far as they can be believed."""
+        tokens, implausible = self._tokens()
+        return Captured(
+            tokens=tokens if complete and self._final else None,
+            so_far=tokens,
+            generation_id=generation_id,
+            finish_reason=finish_reason,
+            complete=complete,
+            error=error,
+            error_status=error_status,
+            implausible=implausible,
+        )
+
+    def _tokens(self) -> tuple[Tokens | None, bool]:
+        if not self._usage:
+            return None, False
+        try:
+            tokens = from_anthropic(self._usage)
+            return (tokens if self._limits is None else bound_usage(tokens, self._limits)), False
+        except ImplausibleUsage:
+            return None, True
+
+
+def read_message(body: bytes, *, limits: UsageLimits | None = None) -> tuple[Message, Captured]:
+    """Reads a whole answer with status 2xx. Raises ProviderMisbehaved when it is none."""
+    try:
+        message = _MESSAGE.decode(body)
+    except _UNREADABLE as error:
+        raise ProviderMisbehaved("the provider's answer is no message") from error
+    if message.type != "message":
+        raise ProviderMisbehaved("the provider's answer is no message", excerpt=provider_message(body))
+    usage = UsageSoFar(limits)
+    usage.add(message.usage, final=True)
+    captured = usage.captured(
+        generation_id=message.id[:200],
+        finish_reason=message.stop_reason or "",
+        complete=True,
+        error=None,
+        error_status=None,
+    )
+    return message, captured
+
+
+def read_error(raw: msgspec.Raw) -> tuple[str, int | None]:
+    """Message and status of an `error` object inside a stream."""
+    try:
+        kind = msgspec.json.decode(raw, type=_ErrorType).type
+    except _UNREADABLE:
+        kind = ""
+    message = provider_message(bytes(raw)) or "the provider failed inside its answer"
+    return message, ERROR_STATUS.get(kind)
