@@ -113,11 +113,11 @@ def config_check(file: Path, as_json: JsonOption = False) -> None:
 
 
 @spool_app.command("replay")
-def spool_replay(directory: Path) -> None:
-    """Publishes what lost replicas left in DIRECTORY: finished requests are charged, unfinished ones released."""
+def spool_replay(directory: Path, data_dir: DataDirOption = None) -> None:
+    """Hands billing what lost replicas left in DIRECTORY: the finished is charged, the unfinished released."""
     from cli.spool import replay
 
-    raise typer.Exit(replay(directory))
+    raise typer.Exit(replay(directory, data_dir=data_dir))
 
 
 @app.command()

@@ -32,6 +32,7 @@ KNOWN_KEYS = frozenset(
     ]
 )
 DEMO_PLAN = "enterprise"
+DEFAULT_PREFIX = "/v1"
 
 
 class ConfigModule(Protocol):
@@ -59,6 +60,10 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     plans: int
     admin_token: str
     """Empty when the file leaves it to the instance."""
+    prefix: str
+    """Where the first surface of the public API is mounted."""
+    demo_model: str
+    """The first chat model, for a first request; empty when there is none."""
     demo_plan: str
     """The plan that the demo customer gets: unlimited where the file has such a plan, else the default one."""
 
@@ -79,6 +84,8 @@ def check(path: Path, *, environ: Mapping[str, str]) -> Findings:
         models=len(_rows(text, "models")),
         plans=len(plans),
         admin_token=section(text, _Admin, environ=environ).admin.auth_token,
+        prefix=next((str(row.get("prefix")) for row in _rows(text, "surfaces")), DEFAULT_PREFIX),
+        demo_model=next((str(row.get("id")) for row in _rows(text, "models") if row.get("category") == "chat"), ""),
         demo_plan=DEMO_PLAN if DEMO_PLAN in plans else "",
     )
 

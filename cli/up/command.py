@@ -53,17 +53,18 @@ def _announce(line: str) -> None:
     print(f"tollbridge: {line}", flush=True)
 
 
-def _welcome(ready: dict[str, Any]) -> None:
+def _welcome(ready: dict[str, Any], findings: dict[str, str]) -> None:
+    base_url = ready["base_url"] + findings["prefix"].rstrip("/")
     body = {
-        "model": "sandbox-chat",
+        "model": findings["demo_model"] or "sandbox-chat",
         "messages": [{"role": "user", "content": "Say hello."}],
         "stream": True,
     }
     print(
-        f"\n  base URL  {ready['base_url']}/v1\n"
+        f"\n  base URL  {base_url}\n"
         f"  console   {ready['console_url']}\n"
         f"  demo key  {ready['demo_key']}\n\n"
-        f"  curl -N {ready['base_url']}/v1/chat/completions \\\n"
+        f"  curl -N {base_url}/chat/completions \\\n"
         f"    -H 'Authorization: Bearer {ready['demo_key']}' \\\n"
         f"    -H 'Content-Type: application/json' \\\n"
         f"    -d '{json.dumps(body)}'\n\n"

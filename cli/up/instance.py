@@ -41,13 +41,14 @@ class Instance:
         self._supervised: list[Supervised] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._ready: Callable[[], dict[str, object]] | None = None
+        self._findings: dict[str, str] = {}
 
     async def run(
         self,
         *,
         stop: asyncio.Event,
         hurry: asyncio.Event,
-        when_ready: Callable[[dict[str, object]], None],
+        when_ready: Callable[[dict[str, object], dict[str, str]], None],
     ) -> None:
         """Runs until `stop` is set, then stops all; `hurry` cuts the patience of that short.
 
@@ -59,7 +60,7 @@ class Instance:
             await self._clean_up()
             await _unless(stop, self._start())
             if not stop.is_set() and self._ready is not None:
-                when_ready(self._ready())
+                when_ready(self._ready(), self._findings)
                 await stop.wait()
         finally:
             await self._stop(hurry)
@@ -78,7 +79,7 @@ class Instance:
         examining = asyncio.create_task(self._examine_config(secrets))
         try:
             nats_url, database_url = await self._start_servers()
-            findings = await examining
+            findings = self._findings = await examining
         finally:
             examining.cancel()
         secrets = dataclasses.replace(secrets, admin_token=findings["admin_token"] or secrets.admin_token)

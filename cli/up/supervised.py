@@ -42,7 +42,8 @@ class Program:
     prepare: Callable[[], list[str]]
     """Blocks; returns the tethered command. Called before each start."""
     environ: Mapping[str, str]
-    log_path: Path
+    log_path: Path | None
+    """None: it writes where its supervisor does."""
     is_ready: Callable[[], Awaitable[bool]]
     stop_signal: signal.Signals = signal.SIGTERM
     addresses: Mapping[str, str] = field(default_factory=dict)
@@ -128,7 +129,8 @@ class Supervised:
             return 1
         if self._stopping.is_set():
             return 0
-        with open_log(self.program.log_path) as log:
+        with contextlib.ExitStack() as opened:
+            log = opened.enter_context(open_log(self.program.log_path)) if self.program.log_path else None
             # from the main thread: the kernel's tie is to the thread that starts a process, not to the whole process
             self._process = await asyncio.create_subprocess_exec(
                 *argv,
@@ -156,7 +158,9 @@ class Supervised:
             await asyncio.wait_for(process.wait(), KILL_WAIT_S)
 
     def _complaint(self, what: str) -> str:
-        return f"{self.program.label} {what}. The end of {self.program.log_path}:\n{log_end(self.program.log_path)}"
+        log = self.program.log_path
+        shown = f" The end of {log}:\n{log_end(log)}" if log else ""
+        return f"{self.program.label} {what}.{shown}"
 
 
 def log_end(path: Path, *, limit_bytes: int = 3000) -> str:

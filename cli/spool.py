@@ -1,0 +1,99 @@
+"""`spool replay`: hands what lost replicas left on a disk to billing, when no edge of that disk will start again.
+
+Finished requests are charged, unfinished ones are released, each exactly once, whatever was sent before: billing knows
+every event by its request. A spool is deleted only when billing has all of it. A replica that still lives keeps its
+lock and is left alone.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import UUID
+
+from chassis.errors import TollbridgeError
+from chassis.pipe import PipeClient
+from chassis.spool import FormerSpool, former
+from chassis.telemetry import Tracer
+from cli.running import NotRunning, find_instance
+from cli.up.instance_secrets import load_or_make
+from services.edge.replay import unconfirmed
+from tollbridge.billing.v1 import billing_pb2
+from tollbridge.usage.v1 import usage_pb2
+
+BATCH = 500
+TIMEOUT_S = 30.0
+NOBODY = UUID(int=0)
+TAKEN = (billing_pb2.EVENT_STATE_COMMITTED, billing_pb2.EVENT_STATE_DEAD_LETTERED)
+
+
+def replay(directory: Path, *, data_dir: Path | None) -> int:
+    """Replays every former spool in `directory`; returns the exit status."""
+    try:
+        addresses, token = _billing(data_dir)
+    except NotRunning as error:
+        print(error, file=sys.stderr)
+        return 2
+    left = list(former(directory, own=NOBODY))
+    if not left:
+        print(f"{directory}: nothing left to replay")
+        return 0
+    return asyncio.run(_replay(left, addresses=addresses, token=token))
+
+
+def _billing(data_dir: Path | None) -> tuple[str, str]:
+    addresses, token = os.environ.get("TOLLBRIDGE_BILLING_ADDRESSES"), os.environ.get("TOLLBRIDGE_SERVICE_TOKEN")
+    if data_dir is None and addresses and token:
+        return addresses, token
+    instance = find_instance(data_dir)
+    rows = [each for each in instance.content["services"] if each["name"] == "billing"]
+    secrets = load_or_make(instance.data_dir, environ={})
+    return ",".join(str(each["grpc"]) for each in rows), secrets.own_token("edge")  # it acts for the lost replica
+
+
+async def _replay(left: Sequence[FormerSpool], *, addresses: str, token: str) -> int:
+    billing = PipeClient(
+        descriptor=billing_pb2.DESCRIPTOR.services_by_name["BillingService"],
+        addresses=addresses,
+        token=token,
+        tracer=Tracer(service="cli", replica="0", otlp_endpoint=""),
+    )
+    await billing.start()
+    status = 0
+    try:
+        for spool in left:
+            status |= await _replay_one(spool, billing)
+    finally:
+        await billing.close()
+    return status
+
+
+async def _replay_one(spool: FormerSpool, billing: PipeClient) -> int:
+    events = unconfirmed(spool.records())
+    try:
+        states = [
+            state for start in range(0, len(events), BATCH) for state in await _send(billing, events[start:][:BATCH])
+        ]
+    except TollbridgeError as error:
+        print(f"{spool.incarnation}: billing did not take it: {error}", file=sys.stderr)
+        spool.close()
+        return 1
+    aside = states.count(billing_pb2.EVENT_STATE_DEAD_LETTERED)
+    if any(state not in TAKEN for state in states):
+        print(f"{spool.incarnation}: billing took only part of {len(events)} events; kept", file=sys.stderr)
+        spool.close()
+        return 1
+    spool.delete()
+    print(f"{spool.incarnation}: {len(events)} events with billing, {aside} of them set aside for an operator")
+    return 0
+
+
+async def _send(billing: PipeClient, events: list[usage_pb2.UsageRecorded]) -> list[billing_pb2.EventState.ValueType]:
+    reply = await billing.call(
+        "RecordUsage",
+        billing_pb2.RecordUsageRequest(events=events),
+        billing_pb2.RecordUsageResponse,
+        timeout_s=TIMEOUT_S,
+    )
+    return list(reply.states)
