@@ -226,6 +226,7 @@ class _Method:
         self._run: Callable[[Any, CallContext], Any] = handler.run  # which of the two kinds was checked above
         self._decode = GetMessageClass(descriptor.input_type).FromString
         self._tracer, self._calls, self._seconds = tracer, calls, seconds.labels(self.name)
+        self._well = calls.labels(self.name, "ok")
         self._log = structlog.get_logger()
 
     async def answer(self, payload: bytes, caller: str, timeout_s: float, traceparent: str) -> bytes:
@@ -236,7 +237,7 @@ class _Method:
                 with self._tracer.span(self.name, parent=traceparent, kind="server") as span:
                     context = CallContext(caller, timeout_s, span.traceparent or traceparent)
                     encoded = self._encoded(await self._run(self._admitted(payload, caller), context))
-            code = "ok"
+            code = ""
         except Exception as error:  # the seam where any failure becomes one of the closed codes
             failure = self._failure(error, limit.expired())
             code = failure.code.value
@@ -244,8 +245,7 @@ class _Method:
         else:
             return encoded
         finally:
-            self._calls.labels(self.name, code).inc()
-            self._seconds.observe(time.perf_counter() - started)
+            self._count(code, started)
 
     async def stream(self, payload: bytes, caller: str, timeout_s: float, traceparent: str) -> AsyncIterator[bytes]:
         """Runs a StreamHandler; the deadline is for the whole stream. Raises as `answer` does."""
@@ -256,14 +256,13 @@ class _Method:
                     context = CallContext(caller, timeout_s, span.traceparent or traceparent)
                     async for message in self._run(self._admitted(payload, caller), context):
                         yield self._encoded(message)
-            code = "ok"
+            code = ""
         except Exception as error:
             failure = self._failure(error, limit.expired())
             code = failure.code.value
             raise failure from error
         finally:
-            self._calls.labels(self.name, code).inc()
-            self._seconds.observe(time.perf_counter() - started)
+            self._count(code, started)
 
     def _admitted(self, payload: bytes, caller: str) -> Message:
         if caller not in self._callers:
@@ -278,6 +277,10 @@ class _Method:
         if len(encoded) > MAX_MESSAGE_BYTES:
             raise ValueError(f"an answer of {self.name} is larger than {MAX_MESSAGE_BYTES} bytes")
         return encoded
+
+    def _count(self, code: str, started: float) -> None:
+        (self._calls.labels(self.name, code) if code else self._well).inc()
+        self._seconds.observe(time.perf_counter() - started)
 
     def _failure(self, error: Exception, expired: bool) -> TollbridgeError:
         if isinstance(error, TollbridgeError):

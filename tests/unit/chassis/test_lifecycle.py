@@ -1,0 +1,189 @@
+"""Real processes: how they start, are told to stop, fail and end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HEAD = """
+import asyncio, os, resource, sys
+from chassis import lifecycle
+
+def say(text):
+    print(text, flush=True)
+"""
+
+
+def start(tmp_path: Path, body: str, **environ: str) -> subprocess.Popen[str]:
+    script = tmp_path / "process.py"
+    script.write_text(HEAD + body)
+    return subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environ},
+    )
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def rest(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=30)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_main_drain_and_ends_tasks_in_reverse(tmp_path: Path, number: int) -> None:
+    """Asked to stop, a process drains, ends its tasks the latest first, and exits with 0."""
+    process = start(
+        tmp_path,
+        """
+async def work(name):
+    try:
+        await asyncio.Event().wait()
+    finally:
+        say("ended " + name)
+
+async def main(life):
+    life.spawn("one", work("one"))
+    life.spawn("two", work("two"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert soft == hard
+    say("ready")
+    await life.stopping.wait()
+    say("drained")
+
+lifecycle.run(main)
+""",
+    )
+    assert line(process) == "ready"
+    process.send_signal(number)
+    status, out, err = rest(process)
+    assert (status, out.split("\n")[:3]) == (0, ["drained", "ended two", "ended one"]), err
+
+
+def test_a_failed_task_stops_the_process(tmp_path: Path) -> None:
+    """No process lives on without a part of itself: it logs which one failed and exits with 1."""
+    process = start(
+        tmp_path,
+        """
+async def work():
+    raise RuntimeError("broken")
+
+async def main(life):
+    life.spawn("consumer", work())
+    await life.stopping.wait()
+
+lifecycle.run(main)
+""",
+    )
+    status, out, err = rest(process)
+    assert status == 1
+    assert "task_failed" in out + err
+    assert "consumer" in out + err
+
+
+def test_a_signal_during_the_start_ends_it_at_once(tmp_path: Path) -> None:
+    """A process that still waits for its schema doesn't make anybody wait for it."""
+    process = start(
+        tmp_path,
+        """
+async def main(life):
+    say("starting")
+    await asyncio.sleep(600)
+
+lifecycle.run(main)
+""",
+    )
+    assert line(process) == "starting"
+    process.send_signal(signal.SIGTERM)
+    assert rest(process)[0] == 0
+
+
+def test_a_second_signal_cuts_the_drain_short(tmp_path: Path) -> None:
+    """Whoever insists is obeyed."""
+    process = start(
+        tmp_path,
+        """
+async def main(life):
+    say("ready")
+    await life.stopping.wait()
+    say("draining")
+    await asyncio.sleep(600)
+
+lifecycle.run(main)
+""",
+    )
+    assert line(process) == "ready"
+    process.send_signal(signal.SIGTERM)
+    assert line(process) == "draining"
+    process.send_signal(signal.SIGTERM)
+    assert rest(process)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("raising", "status", "text"),
+    [
+        ("from chassis.settings import SettingsError\n    raise SettingsError(['X is not set'])", 2, "X is not set"),
+        (
+            "from pathlib import Path\n    from chassis.config import ConfigError\n"
+            "    raise ConfigError('bad', path=Path('c.yaml'), line=3)",
+            2,
+            "c.yaml:3: bad",
+        ),
+        ("raise RuntimeError('bug')", 1, "bug"),
+    ],
+)
+def test_exit_statuses_tell_mistakes_of_operators_from_failures(
+    tmp_path: Path, raising: str, status: int, text: str
+) -> None:
+    """2 with one line for wrong settings or config, 1 with a traceback for the rest."""
+    process = start(tmp_path, f"async def main(life):\n    {raising}\n\nlifecycle.run(main)\n")
+    got, out, err = rest(process)
+    assert got == status
+    assert text in out + err
+    assert ("Traceback" in out + err) is (status == 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has parent-death signals")
+def test_a_process_dies_with_its_parent(tmp_path: Path) -> None:
+    """After SIGKILL of a supervisor nothing of it is left behind."""
+    child = tmp_path / "child.py"
+    child.write_text(
+        HEAD
+        + """
+async def main(life):
+    say(os.getpid())
+    await life.stopping.wait()
+
+lifecycle.run(main)
+"""
+    )
+    parent = start(
+        tmp_path,
+        f"import subprocess\nsubprocess.Popen([sys.executable, {str(child)!r}])\nimport time\ntime.sleep(600)\n",
+        TOLLBRIDGE_DIE_WITH_PARENT="1",
+    )
+    pid = int(line(parent))
+    parent.kill()
+    parent.wait(timeout=10)
+    deadline = time.monotonic() + 10
+    while running(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not running(pid)
+
+
+def running(pid: int) -> bool:
+    """A zombie is no running process: its new parent may take its time."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

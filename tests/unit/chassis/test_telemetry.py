@@ -1,0 +1,155 @@
+"""Logs without secrets, traces without cost until there is an endpoint."""
+
+import http.server
+import json
+import subprocess
+import sys
+import threading
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from chassis.errors import Code, TollbridgeError
+from chassis.telemetry import Tracer, redact
+
+CANARIES = {
+    "key": "canary-1",
+    "secret": "canary-2",
+    "token": "canary-3",
+    "authorization": "Bearer canary-4",
+    "credential": "canary-5",
+    "api_key": "canary-6",
+    "Stripe_Secret": "canary-7",
+}
+
+
+def run(script: str) -> list[dict[str, object]]:
+    """Log lines of a process that does nothing but `script`."""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    return [json.loads(line) for line in done.stderr.splitlines()]
+
+
+def test_values_of_secret_keys_are_hidden_at_any_depth() -> None:
+    """A secret passed by its name never reaches a log line."""
+    event = {**CANARIES, "deep": {"list": [CANARIES, (CANARIES,)]}, "input_tokens": 5, "key_id": "k1"}
+    clean = redact(None, "info", event)
+    assert "canary" not in json.dumps(clean)
+    assert (clean["input_tokens"], clean["key_id"]) == (5, "k1")
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "tb_live_AbCdEfGhIjKlMnOpQrStUvWxYz0123456789abcdefg",
+        "dsk_live_AbCdEfGhIjKlMnOpQrStUvWxYz0123456789abcdefg",
+        "sk-proj-AbCdEfGhIjKlMnOpQrStUvWxYz",
+        "sk-df-AbCdEfGhIjKlMnOpQrStUvWxYz",
+        "db-AbCdEfGhIjKlMnOpQrStUvWxYz",
+        "sk_live_AbCdEfGhIjKlMnOpQrStUvWxYz",
+        "whsec_AbCdEfGhIjKlMnOpQrStUvWxYz",
+        "Bearer AbCdEfGhIjKlMnOpQrStUvWxYz",
+        "postgresql://user:AbCdEfGhIjKlMnOpQrStUvWxYz@host/db",
+    ],
+)
+def test_what_looks_like_a_secret_is_masked_wherever_it_stands(secret: str) -> None:
+    """A key inside a message, an exception or an object's text is masked, and the rest of the text stays."""
+    clean = redact(None, "info", {"event": f"before {secret} after", "error": ValueError(secret)})
+    assert "KlMnOpQr" not in json.dumps(clean)
+    assert str(clean["event"]).startswith("before ")
+    assert str(clean["event"]).endswith(" after") or "://" in secret
+
+
+def test_ordinary_text_stays() -> None:
+    """UUIDs, model names and addresses are what logs are for."""
+    texts = [
+        "01a1fc6b-af7d-793a-95bf-8ec25efbe122",
+        "deepseek-v4-flash",
+        "http://127.0.0.1:8080/v1/chat",
+        "ask-me-anything-about-it",
+    ]
+    assert redact(None, "info", {"texts": texts}) == {"texts": texts}
+
+
+def test_logs_of_libraries_are_json_with_the_request_id_too() -> None:
+    """One format on stderr whoever speaks, exceptions included, and every line tells whose it is."""
+    lines = run(
+        """
+import logging, structlog
+from chassis.telemetry import configure_logging
+configure_logging(service="auth", replica="2", level="info")
+structlog.contextvars.bind_contextvars(request_id="r1")
+structlog.get_logger().info("hello", token="canary", n=1)
+structlog.get_logger().debug("never")
+try:
+    raise RuntimeError("sk-AbCdEfGhIjKlMnOpQrStUvWxYz")
+except RuntimeError:
+    logging.getLogger("lib").exception("trouble with %s", "tb_live_AbCdEfGhIjKlMnOpQrStUvWxYz")
+"""
+    )
+    assert [line["event"] for line in lines] == ["hello", "trouble with tb_live_Ab…"]
+    assert all((line["service"], line["replica"], line["request_id"]) == ("auth", "2", "r1") for line in lines)
+    assert "canary" not in json.dumps(lines)
+    assert "KlMnOpQr" not in json.dumps(lines)
+    assert "RuntimeError" in str(lines[1]["exception"])
+
+
+def test_without_an_endpoint_nothing_is_traced_or_imported() -> None:
+    """Tracing that is off costs one attribute check, and its SDK is never loaded."""
+    tracer = Tracer(service="auth", replica="0", otlp_endpoint="")
+    with tracer.span("x", parent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", kind="server", a=1) as span:
+        span.set(b="c")
+        assert (tracer.enabled, span.traceparent) == (False, "")
+    tracer.close()
+    script = "import sys, chassis.rpc, chassis.pipe; assert 'opentelemetry.sdk' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode == 0
+
+
+class Collector:
+    """An OTLP/HTTP endpoint that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.requests: list[ExportTraceServiceRequest] = []
+        collector = self
+
+        class Receive(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                raw = self.rfile.read(int(self.headers["content-length"]))
+                collector.paths.append(self.path)
+                collector.requests.append(ExportTraceServiceRequest.FromString(raw))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receive)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def test_spans_are_exported_as_one_tree() -> None:
+    """Parent and child share the trace, failures show their code, and `close` sends what is queued."""
+    collector = Collector()
+    endpoint = f"http://127.0.0.1:{collector.server.server_port}"
+    tracer = Tracer(service="edge", replica="1", otlp_endpoint=endpoint)
+    outside = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with (
+        tracer.span("request", parent=outside, kind="server", model="m") as outer,
+        pytest.raises(TollbridgeError),
+        tracer.span("call", parent=outer.traceparent, kind="client"),
+    ):
+        raise TollbridgeError(Code.UNAVAILABLE, "no")
+    tracer.close()
+    collector.server.shutdown()
+    collector.server.server_close()
+    assert set(collector.paths) == {"/v1/traces"}
+    resource = collector.requests[0].resource_spans[0]
+    names = {item.key: item.value.string_value for item in resource.resource.attributes}
+    assert (names["service.name"], names["service.instance.id"]) == ("tollbridge-edge", "1")
+    spans = {
+        span.name: span for request in collector.requests for span in request.resource_spans[0].scope_spans[0].spans
+    }
+    assert {span.trace_id.hex() for span in spans.values()} == {outside.split("-")[1]}
+    assert spans["request"].parent_span_id.hex() == outside.split("-")[2]
+    assert spans["call"].parent_span_id == spans["request"].span_id
+    assert spans["call"].attributes[0].value.string_value == "unavailable"
