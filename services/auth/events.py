@@ -11,8 +11,6 @@ from services.auth.store import Change
 from tollbridge.auth.v1 import auth_pb2
 
 KEYS_CHANGED = "tollbridge.keys.v1.changed"
-TYPE = "tollbridge.keys.v1.changed"
-SOURCE = "auth"
 
 
 def encode(changes: Iterable[Change]) -> bytes:

@@ -1,15 +1,20 @@
 """The objects of one auth replica, put together once: what `__main__` serves, and what tests build two of."""
 
 import asyncio
+import functools
+from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
 from chassis import db
+from chassis.bus import Bus
 from chassis.config import ConfigText, ConfigWatch
 from chassis.errors import TollbridgeError
-from services.auth import store
+from chassis.lifecycle import Lifecycle
+from services.auth import config, events, store
 from services.auth.api_keys import Peppers
 from services.auth.authorize import Authorizer
+from services.auth.changes import ChangeOutbox, ChangePoll, on_message
 from services.auth.config import AuthConfig
 from services.auth.directory import Directory
 from services.auth.kept_keys import Holder, KeptKeys
@@ -20,21 +25,23 @@ UPKEEP_S = 60.0
 
 
 class Parts:
-    """One replica's objects; the loops that move them are the lifecycle's."""
+    """One replica's objects; the lifecycle owns the loops that move them."""
 
-    def __init__(self, *, settings: Settings, pool: db.Pool) -> None:
+    def __init__(self, *, settings: Settings, pool: db.Pool, log: FilteringBoundLogger) -> None:
         peppers = Peppers.parse(settings.key_peppers)
         self._pool = pool
+        self._log = log
+        self._config_path = settings.config_path
         self._config = AuthConfig()
         self._watch: ConfigWatch[AuthConfig] | None = None
         self.is_serving = False
         self.changed = asyncio.Event()
         self.kept = KeptKeys()
-        self.authorizer = Authorizer(find=self._find, peppers=peppers, config=self.config, kept=self.kept)
+        self.authorizer = Authorizer(find=self._find, peppers=peppers, config=self.running_config, kept=self.kept)
         self.directory = Directory(
             pool=pool,
             peppers=peppers,
-            config=self.config,
+            config=self.running_config,
             default_customer_id=settings.default_customer_id,
             changed=self.changed,
         )
@@ -45,7 +52,7 @@ class Parts:
             config_state=self.config_state,
         )
 
-    def config(self) -> AuthConfig:
+    def running_config(self) -> AuthConfig:
         """The running configuration."""
         return self._config
 
@@ -57,9 +64,22 @@ class Parts:
         """Makes a configuration the running one: the next answer is made with it."""
         self._config = new
 
-    def follow(self, watch: ConfigWatch[AuthConfig]) -> None:
-        """From now on the state of the configuration is what `watch` says."""
-        self._watch = watch
+    async def load_config(self, life: Lifecycle) -> None:
+        """Loads the config file and follows it; without one the defaults hold. Raises ConfigError."""
+        if not self._config_path:
+            return
+        self._watch = ConfigWatch(path=Path(self._config_path), parse=config.parse, apply=self.apply, log=self._log)
+        await self._watch.load_first()
+        life.spawn("config", self._watch.run())
+
+    def start(self, life: Lifecycle, bus: Bus) -> None:
+        """Starts the loops."""
+        announce = functools.partial(bus.announce, events.KEYS_CHANGED)
+        outbox = ChangeOutbox(pool=self._pool, announce=announce, changed=self.changed, log=self._log)
+        life.spawn("poll", ChangePoll(pool=self._pool, kept=self.kept, log=self._log).run())
+        life.spawn("outbox", outbox.run())
+        life.spawn("listen", bus.listen(events.KEYS_CHANGED, on_message(self.kept, self._log)))
+        life.spawn("upkeep", self.upkeep())
 
     def config_state(self) -> ConfigState:
         """Which configuration is in use."""
@@ -71,18 +91,14 @@ class Parts:
         """Why no calls should come here; None when they may."""
         return None if self.is_serving else "starting or draining"
 
-    async def upkeep(self, log: FilteringBoundLogger) -> None:
+    async def upkeep(self) -> None:
         """Wipes what is kept for a while only, each minute until cancelled; every replica may."""
         while True:
             try:
                 await self.directory.forget_old()
             except TollbridgeError as error:
-                log.warning("upkeep_failed", error=error.message)
+                self._log.warning("upkeep_failed", error=error.message)
             await asyncio.sleep(UPKEEP_S)
-
-    async def close(self) -> None:
-        """Ends what is under way."""
-        await self.authorizer.close()
 
     async def _find(self, digests: list[bytes]) -> Holder | None:
         async with db.transaction(self._pool) as conn:

@@ -15,7 +15,8 @@ from prometheus_client import CollectorRegistry
 
 from chassis import db
 from chassis.errors import Code, TollbridgeError
-from chassis.rpc import RpcServer, error_of
+from chassis.rpc import RpcServer
+from chassis.status import error_of
 from chassis.telemetry import Tracer
 from services.auth import directory as auth_directory
 from services.auth.changes import ChangeOutbox, ChangePoll
@@ -70,7 +71,11 @@ async def running(url: str) -> AsyncIterator[Replica]:
     """A replica for the time of the block."""
     pool = await db.open_pool(url, role="auth")
     await db.wait_for_schema(pool, service="auth", timeout_s=10)
-    parts = Parts(settings=Settings(key_peppers=PEPPERS, default_customer_id=DEFAULT_CUSTOMER), pool=pool)
+    parts = Parts(
+        settings=Settings(key_peppers=PEPPERS, default_customer_id=DEFAULT_CUSTOMER),
+        pool=pool,
+        log=structlog.get_logger(),
+    )
     server = RpcServer(
         services=[parts.server.service()],
         bind="127.0.0.1:0",
@@ -86,7 +91,7 @@ async def running(url: str) -> AsyncIterator[Replica]:
         poll.cancel()
         await replica.close()
         await server.stop(0)
-        await parts.close()
+        await parts.authorizer.close()
         await pool.close()
 
 
