@@ -1,0 +1,193 @@
+"""Admission: whose key it is, whether it may use the model, and the credit that its request could cost at most.
+
+Auth's answers are believed for at most a second and dropped when a key changes. The worst case is drawn before the
+provider is called, and bounds what the provider is allowed to generate, so a request can't cost more than was held.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Iterable
+from uuid import UUID
+
+from chassis.errors import Code, TollbridgeError
+from chassis.telemetry import Tracer
+from pricing.charge import ChargeOutOfRange, affordable_output_tokens, worst_case_nano_usd
+from services.edge.chat_request import ChatRequest
+from services.edge.owners import Authority, AuthOwner
+from services.edge.purse import Draw, Purse
+from tollbridge.auth.v1 import auth_pb2
+from upstream.route import Route
+from upstream.usage import UsageLimits
+
+MAX_KEPT = 50_000
+SOMETHING_TOKENS = 16
+"""Output that makes a request worth running when credit is short."""
+UNKNOWN_MAX_OUTPUT = 16_384
+"""What is asked of a model whose `max_output` and context are unknown, when the client sets no limit."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """What a request may do: its draw, the output tokens per choice that the provider is asked for, its bounds."""
+
+    draw: Draw
+    max_tokens: int
+    clamped: bool
+    limits: UsageLimits
+
+
+def api_key_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The key from `Authorization: Bearer` or `x-api-key`. Raises INVALID_API_KEY, INVALID_REQUEST when they differ."""
+    bearer = other = ""
+    for name, value in headers:
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            bearer = value[7:].strip().decode("latin-1")
+        elif name == b"x-api-key":
+            other = value.strip().decode("latin-1")
+    if bearer and other and bearer != other:
+        raise TollbridgeError(Code.INVALID_REQUEST, "Authorization and x-api-key hold different keys.")
+    if not bearer and not other:
+        raise TollbridgeError(Code.INVALID_API_KEY, "You must provide an API key in Authorization: Bearer.")
+    return bearer or other
+
+
+class Admission:
+    """Lets requests in. Keeps nothing but auth's answers of the last second."""
+
+    def __init__(
+        self,
+        *,
+        auth: AuthOwner,
+        purse: Purse,
+        tracer: Tracer,
+        clamps_short_credit: Callable[[], bool],
+    ) -> None:
+        self._auth = auth
+        self._purse = purse
+        self._tracer = tracer
+        self._clamps = clamps_short_credit
+        self._kept: dict[tuple[str, str], tuple[float, Authority]] = {}
+        self._changes = 0
+
+    async def authorize(self, *, api_key: str, client_ip: str, traceparent: str = "") -> Authority:
+        """Who asks. Raises INVALID_API_KEY, CUSTOMER_SUSPENDED, ADDRESS_NOT_ALLOWED, UNAVAILABLE."""
+        now_s = asyncio.get_running_loop().time()
+        kept = self._kept.get((api_key, client_ip))
+        if kept is not None and now_s < kept[0]:
+            return kept[1]
+        changes = self._changes
+        with self._tracer.span("edge.authorize", parent=traceparent) as span:
+            authority = await self._auth.authorize(
+                api_key=api_key, client_ip=client_ip, traceparent=span.traceparent or traceparent
+            )
+        if changes == self._changes and authority.keep_s > 0:
+            if len(self._kept) >= MAX_KEPT:
+                self._kept.clear()
+            self._kept[api_key, client_ip] = (now_s + authority.keep_s, authority)
+        return authority
+
+    def forget(self, *, key_id: str, customer_id: str) -> None:
+        """A key (or, without one, everything of a customer) changed: kept answers about it are void."""
+        self._changes += 1
+        self._kept = {
+            asked: kept
+            for asked, kept in self._kept.items()
+            if (kept[1].key_id != key_id if key_id else kept[1].customer_id != customer_id)
+        }
+
+    async def on_keys_changed(self, data: bytes) -> None:
+        """Hears auth's `KeyChangedBatch`."""
+        for event in auth_pb2.KeyChangedBatch.FromString(data).events:
+            self.forget(key_id=event.key_id, customer_id=event.customer_id)
+
+    def check_model(self, authority: Authority, model: str) -> None:
+        """Raises MODEL_NOT_ALLOWED when the key may not use this public model id."""
+        if authority.models and model not in authority.models:
+            message = f"This key may not use the model {model[:200]!r}."
+            raise TollbridgeError(Code.MODEL_NOT_ALLOWED, message, details={"param": "model"})
+
+    async def fund(
+        self,
+        *,
+        request: ChatRequest,
+        request_id: UUID,
+        authority: Authority,
+        route: Route,
+        before: Allowance | None = None,
+        traceparent: str = "",
+    ) -> Allowance:
+        """Draws what the request can cost on this route. `before`, of an earlier attempt, is kept when it suffices.
+
+        Raises INSUFFICIENT_CREDITS, SPEND_CAP_REACHED, BALANCE_RESERVED, UNAVAILABLE.
+        """
+        terms = _Terms(request, route)
+        if before is not None and terms.worst_nano_usd(before.max_tokens) <= before.draw.amount_nano_usd:
+            return terms.allowance(before.draw, wanted=before.max_tokens, clamped=before.clamped)
+        wanted = terms.wanted_tokens
+        clamps = self._clamps() or request.asked_tokens is None
+        least = terms.worst_nano_usd(min(wanted, SOMETHING_TOKENS)) if clamps else 0
+        with self._tracer.span("edge.draw", parent=traceparent) as span:
+            try:
+                draw = await self._purse.draw(
+                    customer_id=authority.customer_id,
+                    request_id=str(request_id),
+                    worst_case_nano_usd=terms.worst_nano_usd(wanted),
+                    least_nano_usd=least,
+                    capped_key_id=authority.key_id if authority.capped else "",
+                    traceparent=span.traceparent or traceparent,
+                )
+            except TollbridgeError as error:
+                raise terms.explained(error) from error
+        return terms.allowance(draw, wanted=wanted, clamped=terms.over_limit)
+
+
+class _Terms:
+    """What one request costs on one route, by the number of output tokens."""
+
+    def __init__(self, request: ChatRequest, route: Route) -> None:
+        self._request = request
+        self._price = route.price
+        self._hidden = route.bounds.hidden_output
+        self._input = request.input_tokens(route.bounds)
+        limit = route.bounds.max_output or route.bounds.context or UNKNOWN_MAX_OUTPUT
+        asked = request.asked_tokens
+        known = bool(route.bounds.max_output or route.bounds.context)
+        self.over_limit = asked is not None and known and asked > limit
+        self.wanted_tokens = limit if asked is None or self.over_limit else asked
+
+    def worst_nano_usd(self, tokens: int) -> int:
+        """The most that this can cost with so many output tokens per choice."""
+        output = self._request.choices * tokens + self._hidden
+        try:
+            return worst_case_nano_usd(self._price, input_tokens=self._input, output_tokens=output)
+        except ChargeOutOfRange as error:
+            message = "This request could cost more than any request may."
+            raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": "max_tokens"}) from error
+
+    def affordable(self, nano_usd: int) -> int:
+        """Output tokens per choice that so much money covers; negative when not even the input is covered."""
+        tokens = affordable_output_tokens(self._price, available_nano_usd=nano_usd, input_tokens=self._input)
+        return (tokens - self._hidden) // self._request.choices
+
+    def allowance(self, draw: Draw, *, wanted: int, clamped: bool) -> Allowance:
+        """What the draw allows, of what is wanted."""
+        tokens = max(1, min(wanted, self.affordable(draw.amount_nano_usd)))
+        short = tokens < wanted and self._request.asked_tokens is not None
+        output = self._request.choices * tokens + self._hidden
+        return Allowance(
+            draw=draw,
+            max_tokens=tokens,
+            clamped=clamped or short,
+            limits=UsageLimits(max_input=self._input, max_output=output),
+        )
+
+    def explained(self, error: TollbridgeError) -> TollbridgeError:
+        """A refusal for want of money says how many tokens would be affordable."""
+        affordable = error.details.get("affordable_nano_usd", "")
+        if error.code is not Code.INSUFFICIENT_CREDITS or not affordable.isdigit():
+            return error
+        tokens = max(0, self.affordable(int(affordable)))
+        message = "You have not enough credits for this request"
+        words = f"{message}: they cover {tokens} output tokens." if tokens else f"{message}."
+        details = {**error.details, "affordable_tokens": str(tokens)}
+        return TollbridgeError(error.code, words, details=details, retry_after_s=error.retry_after_s)

@@ -1,0 +1,184 @@
+"""The body of a chat completion: read within bounds, checked, and understood as far as money needs it.
+
+Everything else in it is the provider's to judge, so the bytes travel on as they came. A wrong field is refused with
+its name in `param`. Decoding looks at each byte once; a body of 100 KB costs well under a millisecond.
+"""
+
+import dataclasses
+import re
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from chassis.errors import Code, TollbridgeError
+from upstream.route import Bounds
+
+MAX_BODY_BYTES = 20 << 20
+MAX_DEPTH = 64
+_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_ALL_BUT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_AT = re.compile(r" - at `\$\.?(.*?)`$")
+_MISSING = re.compile(r"missing required field `(.+?)`")
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+_Penalty = Annotated[float, Meta(ge=-2, le=2)]
+_Count = Annotated[int, Meta(ge=1, le=1 << 40)]
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """A part of a message. What is no text is counted by the piece, not by its bytes."""
+
+    type: str
+    image_url: msgspec.Raw | None = None
+    input_audio: msgspec.Raw | None = None
+    file: msgspec.Raw | None = None
+
+    @property
+    def heavy_bytes(self) -> int:
+        """Bytes of the body that carry an image, a sound or a file."""
+        return sum(len(bytes(raw)) for raw in (self.image_url, self.input_audio, self.file) if raw)
+
+
+class _Message(msgspec.Struct, frozen=True):
+    role: Annotated[str, Meta(min_length=1)]
+    content: str | list[_Part] | None = None
+
+
+class _StreamOptions(msgspec.Struct, frozen=True):
+    include_usage: bool | None = None
+
+
+class _Body(msgspec.Struct, frozen=True):
+    model: Annotated[str, Meta(min_length=1, max_length=256)]
+    messages: Annotated[list[_Message], Meta(min_length=1)]
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: _Count | None = None
+    max_completion_tokens: _Count | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    presence_penalty: _Penalty | None = None
+    frequency_penalty: _Penalty | None = None
+
+
+_DECODER = msgspec.json.Decoder(_Body)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRequest:
+    """A checked request. `asked_tokens` is the client's own limit on output per choice, None without one."""
+
+    body: bytes = dataclasses.field(repr=False)
+    model: str
+    stream: bool
+    include_usage: bool
+    choices: int
+    asked_tokens: int | None
+    parts: int
+    heavy_bytes: int
+
+    def input_tokens(self, bounds: Bounds) -> int:
+        """The most input tokens this can be: no token is shorter than a byte.
+
+        Images, sounds and files count by the piece where the model has a limit for a piece, else by their bytes.
+        """
+        text = len(self.body) - self.heavy_bytes if bounds.max_part_tokens else len(self.body)
+        return text + self.parts * bounds.max_part_tokens + bounds.template_tokens
+
+
+def parse_chat(body: bytes) -> ChatRequest:
+    """Checks the body. Raises INVALID_REQUEST with `param` where a field is to blame."""
+    _check_text(body)
+    try:
+        found = _DECODER.decode(body)
+    except msgspec.ValidationError as error:
+        raise _wrong_field(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise TollbridgeError(Code.INVALID_REQUEST, "The body is not valid JSON.") from error
+    _check_depth(body)
+    parts = [part for message in found.messages if isinstance(message.content, list) for part in message.content]
+    heavy = [part for part in parts if part.type not in ("text", "refusal")]
+    limit = found.max_completion_tokens if found.max_completion_tokens is not None else found.max_tokens
+    return ChatRequest(
+        body=body,
+        model=found.model,
+        stream=bool(found.stream),
+        include_usage=bool(found.stream_options and found.stream_options.include_usage),
+        choices=found.n or 1,
+        asked_tokens=limit,
+        parts=len(heavy),
+        heavy_bytes=sum(part.heavy_bytes for part in heavy),
+    )
+
+
+async def read_body(receive: Receive, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The whole body, refused as soon as it is too large. Raises REQUEST_TOO_LARGE; ClientLeft when it never ends."""
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit() and int(value[:12]) > MAX_BODY_BYTES:
+            raise _too_large()
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        whole: bytes = message.get("body", b"")
+        if len(whole) > MAX_BODY_BYTES:
+            raise _too_large()
+        return whole
+    parts = bytearray()
+    while message["type"] == "http.request":
+        parts += message.get("body", b"")
+        if len(parts) > MAX_BODY_BYTES:
+            raise _too_large()
+        if not message.get("more_body", False):
+            return bytes(parts)
+        message = await receive()
+    raise ClientLeft
+
+
+class ClientLeft(Exception):
+    """The client went away before its request was whole: there is nobody to answer."""
+
+
+def _check_text(body: bytes) -> None:
+    """Fields that are not decoded here must be UTF-8 too."""
+    if body.isascii():
+        return
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise TollbridgeError(Code.INVALID_REQUEST, "The body is not valid UTF-8.") from error
+
+
+def _check_depth(body: bytes) -> None:
+    """Refuses valid JSON that is nested deeper than MAX_DEPTH, at the speed of C whatever its shape."""
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return
+    brackets = _STRINGS.sub(b"", body).translate(None, _ALL_BUT_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        brackets = brackets.translate(_AS_ROUND).replace(b"()", b"")
+        if not brackets:
+            return
+    raise TollbridgeError(Code.INVALID_REQUEST, f"The body is nested deeper than {MAX_DEPTH} levels.")
+
+
+_AS_ROUND = bytes.maketrans(b"[]{}", b"()()")
+"""In valid JSON brackets match anyway, so one kind is enough to see the depth."""
+
+
+def _wrong_field(message: str) -> TollbridgeError:
+    at = _AT.search(message)
+    missing = _MISSING.search(message)
+    parts = [found.group(1) for found in (at, missing) if found and found.group(1)]
+    details = {"param": ".".join(parts)} if parts else {}
+    words = _AT.sub("", message)
+    if missing:
+        words = f"You must provide {details['param']}"
+    elif details:
+        words = f"{details['param']} is not valid: {words[0].lower()}{words[1:]}"
+    return TollbridgeError(Code.INVALID_REQUEST, f"{words}.", details=details)
+
+
+def _too_large() -> TollbridgeError:
+    return TollbridgeError(Code.REQUEST_TOO_LARGE, f"The body is larger than {MAX_BODY_BYTES >> 20} MiB.")

@@ -1,0 +1,58 @@
+"""Counts that stand in where a provider reports none: exact tokenizer, in a thread, never on the loop."""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from pricing.tokens import Tokens, Units
+from services.edge.settlement import EVIDENCE_COUNTED, Use
+from upstream.usage import Captured, UsageLimits, count_tokens
+
+TOKENS_PER_MESSAGE = 4
+"""What chat templates put around a message."""
+
+
+async def counted(
+    *, body: bytes, text: Callable[[], str], provider_model: str, captured: Captured, limits: UsageLimits
+) -> Use:
+    """What a request used, counted: its prompt (or what the provider said of it so far) and the delivered `text`.
+
+    Never more than what was reserved: a tokenizer that disagrees with the provider's is our loss.
+    """
+    prompt, output = await asyncio.to_thread(_count, body, text, provider_model, captured.so_far)
+    tokens = Tokens(input=min(prompt, limits.max_input), output=min(output, limits.max_output))
+    return Use(
+        tokens=tokens,
+        units=Units(requests=1),
+        evidence=EVIDENCE_COUNTED,
+        generation_id=captured.generation_id,
+        implausible=captured.implausible,
+    )
+
+
+def _count(body: bytes, text: Callable[[], str], model: str, so_far: Tokens | None) -> tuple[int, int]:
+    output = count_tokens(text(), model)
+    if so_far is not None and so_far.prompt:
+        return so_far.prompt, output
+    return count_prompt(body, model), output
+
+
+def count_prompt(body: bytes, model: str) -> int:
+    """Tokens of the texts in a chat request; images and files are not counted. Blocks."""
+    decoded: object = msgspec.json.decode(body)
+    fields = decoded if isinstance(decoded, dict) else {}
+    messages = fields.get("messages")
+    known = [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
+    texts = [text for message in known for text in _texts(message)]
+    if fields.get("tools"):
+        texts.append(msgspec.json.encode(fields["tools"]).decode())
+    return count_tokens("\n".join(texts), model) + TOKENS_PER_MESSAGE * len(known)
+
+
+def _texts(message: dict[str, object]) -> list[str]:
+    content = message.get("content")
+    if isinstance(content, str):
+        return [content]
+    parts = content if isinstance(content, list) else []
+    return [str(part["text"]) for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]

@@ -1,0 +1,130 @@
+"""How a request can end, and what each end charges: the rules of money.md in one place.
+
+A customer pays for finished answers and for what they themselves cut short; never for what the provider or the gateway
+failed to finish.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from chassis.errors import TollbridgeError
+from pricing.prices import usd_number
+from services.edge import settlement
+from services.edge.chat_request import ChatRequest
+from services.edge.counting import counted
+from services.edge.reply import Reply
+from services.edge.settlement import Ending, Tab, Use
+from upstream.outcome import AttemptFailed, TotalTimeReached
+from upstream.route import OnDisconnect
+from upstream.usage import Captured, UsageLimits
+
+CLIENT_CLOSED_REQUEST = 499
+"""The status in logs of a request whose client left before it got one."""
+
+
+class Endings:
+    """The ends of one request. Each closes its tab; the first one counts."""
+
+    __slots__ = ("_gone", "_loop", "_reply", "_request", "_tab", "limits")
+
+    def __init__(self, *, tab: Tab, reply: Reply, request: ChatRequest) -> None:
+        self._tab = tab
+        self._reply = reply
+        self._request = request
+        self._loop = asyncio.get_running_loop()
+        self._gone = False
+        self.limits = UsageLimits(max_input=0, max_output=0)
+
+    def is_gone(self) -> bool:
+        """Whether the client has left before its last bytes."""
+        return self._gone
+
+    def mark_gone(self) -> None:
+        """The client has left."""
+        self._gone = True
+
+    @staticmethod
+    def is_total(failure: AttemptFailed) -> bool:
+        """Whether the route's total time is over: the answer then ends as `length`, charged as delivered."""
+        return isinstance(failure, TotalTimeReached)
+
+    async def use(self, captured: Captured, text: Callable[[], str]) -> Use:
+        """What is charged for a finished answer: the provider's counts, or ours where it gave none."""
+        if captured.tokens is None:
+            return await self._counted(captured, text)
+        return Use(
+            tokens=captured.tokens,
+            units=captured.units,
+            evidence=settlement.EVIDENCE_PROVIDER,
+            reported_cost_nano_usd=captured.reported_cost_nano_usd,
+            generation_id=captured.generation_id,
+        )
+
+    def cost(self, use: Use) -> str:
+        """`usage.cost`: what the customer pays, as a JSON number in USD."""
+        return usd_number(self._tab.price(use))
+
+    def complete(self, use: Use) -> None:
+        """The last bytes are handed to the client in this turn of the loop."""
+        self._reply.mark_first_byte()
+        self._close(settlement.ENDED_COMPLETE, http_status=200, use=use, charged=True)
+
+    async def client_gone(self, captured: Captured, text: Callable[[], str]) -> None:
+        """The client left before the last bytes: charged by the route's policy.
+
+        drain: what the provider reports, or what was delivered when it did not come to that. cancel: what was
+        delivered. absorb: nothing. Who got nothing pays only for a drained, finished answer.
+        """
+        policy = self._tab.route.on_disconnect if self._tab.route is not None else OnDisconnect.ABSORB
+        drained = captured.complete and policy is OnDisconnect.DRAIN
+        if policy is OnDisconnect.ABSORB or not (drained or self._reply.started):
+            self._close(settlement.ENDED_CLIENT_GONE, use=None, policy=policy)
+            return
+        whole = captured.complete and captured.tokens is not None
+        use = await self.use(captured, text) if whole else await self._counted(captured, text)
+        self._close(settlement.ENDED_CLIENT_GONE, use=use, charged=True, policy=policy)
+
+    def unanswered(self) -> None:
+        """The client left before anything was answered, and waiting for the answer was given up."""
+        policy = self._tab.route.on_disconnect if self._tab.route is not None else None
+        self._close(settlement.ENDED_CLIENT_GONE, use=None, policy=policy)
+
+    async def upstream_failed(self, captured: Captured, text: Callable[[], str]) -> None:
+        """The provider broke off its answer: nothing is charged; what it cost the house is written down."""
+        use = await self._counted(captured, text)
+        self._close(settlement.ENDED_UPSTREAM_FAILED, use=use)
+
+    def refused(self, error: TollbridgeError) -> None:
+        """Every attempt failed, or the request was refused after one."""
+        status = self._reply.status if self._reply.started else self._reply.rendered(error).status
+        ended = settlement.ENDED_CLIENT_GONE if self._gone else settlement.ENDED_UPSTREAM_FAILED
+        self._close(ended, use=None, http_status=status)
+
+    def gateway_failed(self) -> None:
+        """We did not bring it to an end."""
+        self._close(settlement.ENDED_GATEWAY_FAILED, use=None)
+
+    async def _counted(self, captured: Captured, text: Callable[[], str]) -> Use:
+        model = self._tab.route.provider_model if self._tab.route is not None else ""
+        return await counted(
+            body=self._request.body, text=text, provider_model=model, captured=captured, limits=self.limits
+        )
+
+    def _close(
+        self,
+        ended: settlement.Ended,
+        *,
+        use: Use | None,
+        charged: bool = False,
+        http_status: int | None = None,
+        policy: OnDisconnect | None = None,
+    ) -> None:
+        ending = Ending(
+            ended=ended,
+            http_status=http_status or self._reply.status or CLIENT_CLOSED_REQUEST,
+            use=use,
+            charged=charged,
+            policy=policy.value if policy is not None else "",
+            first_byte_s=self._reply.first_byte_s,
+        )
+        self._tab.close(ending, now_s=self._loop.time())

@@ -1,0 +1,18 @@
+"""Edge on the bus: the names of what it publishes and hears."""
+
+from chassis.bus import StreamSpec
+
+USAGE_RECORDED = "tollbridge.usage.v1.recorded"
+USAGE_RECORDED_TYPE = "tollbridge.usage.v1.UsageBatch"
+KEYS_CHANGED = "tollbridge.keys.v1.changed"
+
+_30_DAYS_S = 30 * 24 * 3600
+_8_GIB = 8 << 30
+
+USAGE = StreamSpec(
+    name="USAGE",
+    subjects=("tollbridge.usage.v1.>",),
+    retention="limits",
+    max_age_s=_30_DAYS_S,
+    max_bytes=_8_GIB,
+)

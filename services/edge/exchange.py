@@ -1,0 +1,346 @@
+"""One chat request from admitted to settled: attempts until a first byte, the bytes, and the one end.
+
+An exchange runs in a task that `Relay` owns, apart from the server's task for the connection: a client that leaves
+ends neither it nor its accounts. What its leaving means is the route's policy. Everything that waits for provider or
+client waits within one `asyncio.timeout`, and `client_gone` moves its deadline: at once for cancel and absorb, by
+`drain_s` for drain. However `run` is left, the tab is closed.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from chassis.errors import Code, TollbridgeError
+from chassis.ids import uuid7
+from services.edge.admission import Allowance
+from services.edge.chat_request import ChatRequest
+from services.edge.endings import Endings
+from services.edge.metrics import UNKNOWN_MODEL
+from services.edge.opening import OpenStream, WholeAnswer, begin_stream, read_whole
+from services.edge.owners import Authority
+from services.edge.relay import Relay
+from services.edge.reply import Header, Reply
+from services.edge.settlement import Facts
+from services.edge.wires import top_level, wire_of
+from upstream.attempt import Tried, run_attempts
+from upstream.outcome import AttemptFailed, Outcome, to_error
+from upstream.route import OnDisconnect, Route
+
+MAX_ATTEMPTS = 4
+RELEASE_S = 1.0
+"""How long the end of a finished answer is waited for, so that its connection can be used again."""
+
+
+class ChatExchange:
+    """One request. Its owner awaits `run` in a task; `client_gone` and `cut` may be called at any time."""
+
+    def __init__(
+        self,
+        *,
+        relay: Relay,
+        reply: Reply,
+        request: ChatRequest,
+        facts: Facts,
+        authority: Authority,
+        include_usage: bool,
+    ) -> None:
+        self._relay = relay
+        self._tools = relay.tools
+        self._reply = reply
+        self._request = request
+        self._facts = facts
+        self._authority = authority
+        self._include_usage = include_usage
+        self._fields = top_level(request.body)
+        self._request_id = str(facts.request_id)
+        self._loop = asyncio.get_running_loop()
+        self._log = structlog.get_logger().bind(request_id=self._request_id)
+        self._tab = self._tools.settlement.tab(facts)
+        self._endings = Endings(tab=self._tab, reply=reply, request=request)
+        self._allowance: Allowance | None = None
+        self._opened: OpenStream | WholeAnswer | None = None
+        self._attempt_ended = False
+        self._drains: Route | None = None
+        self._timeout: asyncio.Timeout | None = None
+        self._deadline_s: float | None = None
+        self._total_s: float | None = None
+        self._cut = False
+        self.model = UNKNOWN_MODEL
+
+    def client_gone(self) -> None:
+        """The client has left, or reads no more. After the last bytes were handed over it says nothing."""
+        if self._tab.closed or self._endings.is_gone():
+            return
+        self._endings.mark_gone()
+        now_s, route = self._loop.time(), self._tab.route
+        if isinstance(self._opened, OpenStream):
+            self._opened.reader.stop_delivery()
+        drains = route is not None and route.on_disconnect is OnDisconnect.DRAIN and self._relay.begin_drain(route)
+        self._drains = route if drains else None
+        self._stop_at(now_s + route.drain_s if route is not None and drains else now_s)
+
+    def cut(self) -> None:
+        """The process stops: this exchange must end now, and is the gateway's failure."""
+        if not self._tab.closed:
+            self._cut = True
+            self._stop_at(self._loop.time())
+
+    async def run(self) -> None:
+        """Serves the request to its end. Raises nothing but cancellation."""
+        try:
+            await self._serve()
+        except TollbridgeError as error:
+            await self._refuse(error)
+        except AttemptFailed as failure:
+            self._log.warning("provider_failed", model=self.model, outcome=failure.outcome.value, reason=str(failure))
+            await self._refuse(to_error(failure))
+        except OSError as error:
+            self._log.error("spool_failed", reason=str(error))
+            await self._refuse(TollbridgeError(Code.OVERLOADED, "Please try again shortly.", retry_after_s=1))
+        except Exception:  # noqa: BLE001  logged whole; the client gets an answer, the tab its end
+            self._log.exception("exchange_failed")
+            await self._refuse(TollbridgeError(Code.INTERNAL, "Something went wrong on our side."))
+        finally:
+            self._endings.gateway_failed()
+            self._end_attempt(Outcome.CANCELLED)
+            self._reply.done()
+            if self._drains is not None:
+                self._relay.end_drain(self._drains)
+
+    async def _serve(self) -> None:
+        try:
+            async with self._patience():
+                opened = await run_attempts(
+                    decide=self._decide, call=self._call, finish=self._finish, max_attempts=MAX_ATTEMPTS
+                )
+        except TimeoutError:
+            await self._stopped_unanswered()
+            return
+        self._opened = opened
+        if isinstance(opened, OpenStream):
+            await self._stream(opened)
+        else:
+            await self._whole(opened)
+
+    # Until the first byte.
+
+    async def _decide(self, tried: Sequence[Tried]) -> Route:
+        if tried:
+            self._count(tried[-1].outcome)
+            if self._total_s is not None and self._loop.time() >= self._total_s:
+                raise TollbridgeError(Code.DEADLINE_EXCEEDED, "The total time is over.")
+        attempt_id = str(uuid7())
+        attempts = self._tools.attempts
+        attempts.begin(attempt_id)
+        trace = self._facts.traceparent
+        try:
+            with self._tools.tracer.span("edge.decide", parent=trace) as span:
+                route = await self._tools.router.decide(
+                    request_id=self._request_id,
+                    attempt_id=attempt_id,
+                    model=self._request.model,
+                    tried=tried,
+                    traceparent=span.traceparent or trace,
+                )
+        except BaseException:
+            attempts.forget(attempt_id)
+            raise
+        for each in tried:
+            attempts.forget(each.attempt_id)
+        self.model = route.model
+        if self._total_s is None:
+            self._total_s = self._loop.time() + route.timeouts.total_s
+        return route
+
+    async def _call(self, route: Route) -> OpenStream | WholeAnswer:
+        tools, trace = self._tools, self._facts.traceparent
+        tools.admission.check_model(self._authority, route.model)
+        wire = wire_of(route)
+        wire.check(self._fields, route)
+        allowance = self._allowance = await tools.admission.fund(
+            request=self._request,
+            request_id=self._facts.request_id,
+            authority=self._authority,
+            route=route,
+            before=self._allowance,
+            traceparent=trace,
+        )
+        self._endings.limits = allowance.limits
+        await self._tab.open(route=route, draw=allowance.draw)
+        span = tools.tracer.span("edge.attempt", parent=trace, kind="client", provider=route.provider_id)
+        span.__enter__()
+        try:
+            call = wire.call(
+                self._fields,
+                route,
+                max_tokens=allowance.max_tokens,
+                stream=self._request.stream,
+                request_id=self._request_id,
+            )
+            response = await tools.providers.send(route, call)
+            if not self._request.stream:
+                answer = wire.answer(await read_whole(response), route, limits=allowance.limits)
+                return WholeAnswer(route=route, span=span, answer=answer)
+            reader = wire.stream(route, include_usage=self._include_usage, limits=allowance.limits)
+            chunks, head = await begin_stream(response, reader)
+        except BaseException as error:
+            span.__exit__(type(error), error, error.__traceback__)
+            raise
+        return OpenStream(route=route, span=span, response=response, chunks=chunks, reader=reader, head=head)
+
+    def _finish(self, attempt: Tried) -> None:
+        self._count(attempt.outcome)
+        self._tools.attempts.finish(request_id=self._request_id, attempt=attempt)
+
+    async def _stopped_unanswered(self) -> None:
+        """Nothing was answered, and nobody waits any more, or we must stop."""
+        if self._cut:
+            await self._refuse_cut()
+            return
+        self._endings.unanswered()
+
+    # After it.
+
+    async def _whole(self, opened: WholeAnswer) -> None:
+        self._end_attempt(Outcome.SUCCESS)
+        if self._endings.is_gone():
+            await self._endings.client_gone(opened.answer.captured, opened.answer.text)
+            return
+        use = await self._endings.use(opened.answer.captured, opened.answer.text)
+        if self._endings.is_gone():
+            await self._endings.client_gone(opened.answer.captured, opened.answer.text)
+            return
+        body = opened.answer.render(tokens=use.tokens, cost=self._endings.cost(use))
+        # From here to the write of the body nothing else runs.
+        self._endings.complete(use)
+        await self._reply.whole(body, self._extra_headers())
+
+    async def _stream(self, opened: OpenStream) -> None:
+        failure = await self._pump(opened)
+        captured = opened.reader.finish()
+        if captured.complete:
+            failure = None
+        elif failure is None:
+            failure = AttemptFailed(Outcome.SERVER_ERROR, captured.error or "the stream ended without its end")
+        total = failure is not None and self._endings.is_total(failure)
+        if self._cut and failure is not None:
+            await self._refuse_cut()
+        elif self._endings.is_gone() or (failure is not None and not total and self._reply.was_blocked()):
+            self._endings.mark_gone()
+            self._end_attempt(Outcome.CANCELLED if failure is not None else Outcome.SUCCESS)
+            await self._endings.client_gone(captured, opened.reader.delivered_text)
+        elif failure is not None and not total:
+            self._end_attempt(failure.outcome)
+            await self._endings.upstream_failed(captured, opened.reader.delivered_text)
+            await self._refuse(to_error(failure))
+        else:
+            self._end_attempt(Outcome.TIMED_OUT if total else Outcome.SUCCESS)
+            await self._end_stream(opened, total=total)
+        await self._release(opened, complete=failure is None)
+
+    async def _pump(self, opened: OpenStream) -> AttemptFailed | None:
+        """Relays until the provider's end, or the end of our patience; what failed, if anything did."""
+        waiting = opened.head
+        while True:
+            try:
+                async with self._patience():
+                    if not self._reply.started:
+                        await self._reply.start_stream(self._extra_headers())
+                    head, waiting = waiting, b""
+                    if head and not self._endings.is_gone():
+                        await self._reply.write(head)
+                    if not opened.reader.ended:
+                        await self._copy(opened)
+            except TimeoutError:
+                # A client that blocked a write and is then given up may leave time for reading on.
+                if self._deadline_s is None or self._loop.time() >= self._deadline_s:
+                    return AttemptFailed(Outcome.CANCELLED, "nobody waits any more")
+                continue
+            except AttemptFailed as failure:
+                return failure
+            return None
+
+    async def _copy(self, opened: OpenStream) -> None:
+        reader, reply, endings = opened.reader, self._reply, self._endings
+        async for data in opened.chunks:
+            out = reader.feed(data)
+            if out and not endings.is_gone():
+                await reply.write(out)
+            if reader.ended:
+                return
+
+    async def _end_stream(self, opened: OpenStream, *, total: bool) -> None:
+        captured, reader = opened.reader.finish(), opened.reader
+        use = await self._endings.use(captured, reader.delivered_text)
+        try:
+            async with self._patience():
+                await self._reply.flush()
+        except TimeoutError:
+            if not self._cut:
+                self._endings.mark_gone()
+        if self._endings.is_gone():
+            await self._endings.client_gone(captured, reader.delivered_text)
+            return
+        last = reader.closing(tokens=use.tokens, cost=self._endings.cost(use), cut=total)
+        # From here to the write of the last bytes nothing else runs.
+        self._endings.complete(use)
+        await self._reply.end(last)
+
+    async def _release(self, opened: OpenStream, *, complete: bool) -> None:
+        """Lets the connection be used again when its answer has come to its end, else closes it."""
+        try:
+            if complete:
+                async with asyncio.timeout(RELEASE_S):
+                    async for _ in opened.chunks:
+                        continue
+        except (TimeoutError, AttemptFailed) as error:
+            self._log.debug("connection_not_reused", reason=str(error))
+        finally:
+            opened.response.close()
+
+    # Ends.
+
+    async def _refuse(self, error: TollbridgeError) -> None:
+        """The end of a request that gets no (more) answer: its tab first, then the error."""
+        self._endings.refused(error)
+        if not self._endings.is_gone():
+            await self._reply.refuse(error)
+
+    async def _refuse_cut(self) -> None:
+        self._endings.gateway_failed()
+        await self._refuse(TollbridgeError(Code.UNAVAILABLE, "This server is stopping.", retry_after_s=1))
+
+    def _end_attempt(self, outcome: Outcome) -> None:
+        """Tells router how the attempt that answered has ended; once."""
+        opened = self._opened
+        if opened is None or self._attempt_ended:
+            return
+        self._attempt_ended = True
+        opened.span.set(outcome=outcome.value)
+        opened.span.__exit__(None, None, None)
+        self._finish(Tried(attempt_id=opened.route.attempt_id, outcome=outcome))
+
+    def _patience(self) -> asyncio.Timeout:
+        self._timeout = asyncio.timeout_at(self._deadline_s)
+        return self._timeout
+
+    def _stop_at(self, deadline_s: float) -> None:
+        """Moves the end of patience. A write that waits is interrupted at once: nobody reads it."""
+        self._deadline_s = deadline_s
+        if self._timeout is None or self._timeout.expired():
+            return
+        with_write = self._loop.time() if self._reply.sending else deadline_s
+        try:
+            self._timeout.reschedule(with_write)
+        except RuntimeError:  # between two waits: the next one begins with the new deadline
+            self._timeout = None
+
+    def _count(self, outcome: Outcome) -> None:
+        provider = self._tab.route.provider_id if self._tab.route is not None else ""
+        self._tools.metrics.attempt(provider=provider, outcome=outcome.value)
+
+    def _extra_headers(self) -> list[Header]:
+        if self._allowance is None or not self._allowance.clamped:
+            return []
+        return [(b"x-tollbridge-max-tokens", str(self._allowance.max_tokens).encode())]

@@ -1,0 +1,66 @@
+"""What edge counts. Labels are bounded: a model is named only when router resolved it, else it is `other`."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+UNKNOWN_MODEL = "other"
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+class EdgeMetrics:
+    """Edge's Prometheus metrics under `prefix`, in the registry that is given."""
+
+    def __init__(self, *, registry: CollectorRegistry, prefix: str) -> None:
+        self._requests = Counter(
+            f"{prefix}_requests", "Requests by model and status", ["model", "status"], registry=registry
+        )
+        self._duration = Histogram(
+            f"{prefix}_request_duration_seconds",
+            "From arrival to end",
+            ["model"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._first_byte = Histogram(
+            f"{prefix}_first_byte_seconds",
+            "From arrival to the first byte of the answer",
+            ["model"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._tokens = Counter(
+            f"{prefix}_tokens", "Tokens charged by model and direction", ["model", "direction"], registry=registry
+        )
+        self._attempts = Counter(
+            f"{prefix}_attempts", "Attempts by provider and outcome", ["provider", "outcome"], registry=registry
+        )
+        self._in_flight = Gauge(f"{prefix}_requests_in_flight", "Requests running now", registry=registry)
+        self._pending = Gauge(
+            f"{prefix}_events_pending", "Usage events that billing has not confirmed", registry=registry
+        )
+        self._spool = Gauge(f"{prefix}_spool_pending_bytes", "Bytes in the spool", registry=registry)
+
+    def watch(self, *, in_flight: Callable[[], int], events: Callable[[], int], spool: Callable[[], int]) -> None:
+        """Where the gauges look when they are scraped."""
+        self._in_flight.set_function(in_flight)
+        self._pending.set_function(events)
+        self._spool.set_function(spool)
+
+    def attempt(self, *, provider: str, outcome: str) -> None:
+        """Counts one attempt at a provider."""
+        self._attempts.labels(provider, outcome).inc()
+
+    def first_byte(self, *, model: str, seconds: float) -> None:
+        """Notes how long a client waited for its answer to begin."""
+        self._first_byte.labels(model).observe(seconds)
+
+    def request(self, *, model: str, status: int, seconds: float) -> None:
+        """Counts one request; `status` is 499 when the client left before there was one."""
+        self._requests.labels(model, str(status)).inc()
+        self._duration.labels(model).observe(seconds)
+
+    def tokens(self, *, model: str, prompt: int, completion: int) -> None:
+        """Counts what was charged."""
+        self._tokens.labels(model, "prompt").inc(prompt)
+        self._tokens.labels(model, "completion").inc(completion)

@@ -1,0 +1,307 @@
+"""Edge's questions to the other services: one method per intent, domain values back, over their pipes.
+
+Nothing is decided here and nothing is kept. Errors are `TollbridgeError` with the owner's code; an owner that can't be
+reached is UNAVAILABLE within the timeouts below, so that a client waits about a second for a 503, never longer.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from uuid import UUID
+
+from chassis.pipe import PipeClient
+from pricing.prices import PriceVersion, Rates
+from tollbridge.auth.v1 import auth_pb2
+from tollbridge.billing.v1 import billing_pb2
+from tollbridge.router.v1 import router_pb2
+from tollbridge.usage.v1 import usage_pb2
+from upstream.attempt import Tried
+from upstream.client import Timeouts
+from upstream.outcome import Outcome
+from upstream.route import Bounds, OnDisconnect, Route, WireProtocol
+
+AUTHORIZE_TIMEOUT_S = 0.9
+DECIDE_TIMEOUT_S = 12.0
+"""Router may wait `slots.wait_s` for a slot."""
+UNREACHABLE_TIMEOUT_S = 0.9
+"""For those calls that may take long: how long to wait for an owner none of whose replicas is there."""
+GRANT_TIMEOUT_S = 3.0
+"""Billing may wait 2 s for the customer's own running requests to release credit."""
+STATE_TIMEOUT_S = 5.0
+RECORD_TIMEOUT_S = 10.0
+MAX_KEEP_S = 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Authority:
+    """Who asks and what they may use. `models` empty is all; `keep_s` is how long this may be believed."""
+
+    customer_id: str
+    key_id: str
+    plan: str
+    models: frozenset[str]
+    capped: bool
+    keep_s: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Granted:
+    """A credit lease as billing granted it; `ttl_s` is how long it lives without a statement."""
+
+    hold_id: str
+    amount_nano_usd: int
+    ttl_s: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseState:
+    """One lease in a statement, in nano-USD: drawn by a running request, spent by a finished one."""
+
+    hold_id: str
+    open_nano_usd: int
+    spent_nano_usd: int
+
+
+class AuthOwner:
+    """Auth."""
+
+    def __init__(self, *, pipe: PipeClient) -> None:
+        self._pipe = pipe
+
+    async def authorize(self, *, api_key: str, client_ip: str, traceparent: str = "") -> Authority:
+        """Raises INVALID_API_KEY, CUSTOMER_SUSPENDED, ADDRESS_NOT_ALLOWED."""
+        reply = await self._pipe.call(
+            "Authorize",
+            auth_pb2.AuthorizeRequest(api_key=api_key, client_ip=client_ip),
+            auth_pb2.AuthorizeResponse,
+            key=api_key,
+            timeout_s=AUTHORIZE_TIMEOUT_S,
+            traceparent=traceparent,
+        )
+        return Authority(
+            customer_id=reply.customer_id,
+            key_id=reply.key_id,
+            plan=reply.plan,
+            models=frozenset(reply.models),
+            capped=reply.HasField("spend_cap"),
+            keep_s=min(reply.keep_ms / 1000, MAX_KEEP_S),
+        )
+
+
+class RouterOwner:
+    """Router."""
+
+    def __init__(self, *, pipe: PipeClient, spender: UUID) -> None:
+        self._pipe = pipe
+        self._spender = str(spender)
+
+    async def decide(
+        self, *, request_id: str, attempt_id: str, model: str, tried: Sequence[Tried], traceparent: str = ""
+    ) -> Route:
+        """The route of the next attempt; ends those in `tried`.
+
+        Raises MODEL_NOT_FOUND, PROVIDER_NOT_CONFIGURED, OVERLOADED.
+        """
+        reply = await self._pipe.call(
+            "Decide",
+            router_pb2.DecideRequest(
+                request_id=request_id,
+                attempt_id=attempt_id,
+                spender=self._spender,
+                model=model,
+                operation="chat",
+                tried=[_outcome(each) for each in tried],
+            ),
+            router_pb2.DecideResponse,
+            key=request_id,
+            timeout_s=_within(self._pipe, DECIDE_TIMEOUT_S),
+            traceparent=traceparent,
+        )
+        return route_of(reply)
+
+    async def finish_attempt(self, *, request_id: str, attempt: Tried) -> None:
+        """Gives the attempt's slot back; nothing follows it."""
+        await self._pipe.call(
+            "FinishAttempt",
+            router_pb2.FinishAttemptRequest(request_id=request_id, outcome=_outcome(attempt)),
+            router_pb2.FinishAttemptResponse,
+            key=request_id,
+            timeout_s=STATE_TIMEOUT_S,
+        )
+
+    async def state_attempts(self, attempt_ids: Sequence[str]) -> float:
+        """The full statement of running attempts; returns the seconds until the next is due."""
+        reply = await self._pipe.call(
+            "StateAttempts",
+            router_pb2.StateAttemptsRequest(spender=self._spender, attempt_ids=attempt_ids),
+            router_pb2.StateAttemptsResponse,
+            key=self._spender,
+            timeout_s=STATE_TIMEOUT_S,
+        )
+        return reply.renew_in_s
+
+
+class BillingOwner:
+    """Billing."""
+
+    def __init__(self, *, pipe: PipeClient, spender: UUID) -> None:
+        self._pipe = pipe
+        self._spender = str(spender)
+
+    async def grant_lease(
+        self,
+        *,
+        hold_id: str,
+        customer_id: str,
+        request_id: str,
+        amount_nano_usd: int,
+        least_nano_usd: int,
+        capped_key_id: str,
+        traceparent: str = "",
+    ) -> Granted:
+        """Holds `amount`, or (with `least` > 0) what is affordable from `least` on. Raises INSUFFICIENT_CREDITS ..."""
+        reply = await self._pipe.call(
+            "GrantLease",
+            billing_pb2.GrantLeaseRequest(
+                hold_id=hold_id,
+                customer_id=customer_id,
+                spender=self._spender,
+                amount_nano_usd=amount_nano_usd,
+                least_nano_usd=least_nano_usd,
+                request_id=request_id,
+                key_id=capped_key_id,
+            ),
+            billing_pb2.GrantLeaseResponse,
+            key=customer_id,
+            timeout_s=_within(self._pipe, GRANT_TIMEOUT_S),
+            traceparent=traceparent,
+        )
+        return Granted(hold_id=hold_id, amount_nano_usd=reply.amount_nano_usd, ttl_s=reply.ttl_s)
+
+    async def return_lease(self, *, hold_id: str, free_nano_usd: int) -> None:
+        """Ends a lease of which nothing is open or spent."""
+        await self._pipe.call(
+            "ReturnLease",
+            billing_pb2.ReturnLeaseRequest(
+                hold_id=hold_id, spender=self._spender, free_nano_usd=free_nano_usd, closes=True
+            ),
+            billing_pb2.ReturnLeaseResponse,
+            key=hold_id,
+            timeout_s=STATE_TIMEOUT_S,
+        )
+
+    async def state_leases(self, leases: Sequence[LeaseState]) -> tuple[float, list[str]]:
+        """The full statement; returns the seconds until the next is due, and the holds that billing has settled."""
+        reply = await self._pipe.call(
+            "StateLeases",
+            billing_pb2.StateLeasesRequest(
+                spender=self._spender,
+                leases=[
+                    billing_pb2.LeaseStatement(
+                        hold_id=lease.hold_id,
+                        open_nano_usd=lease.open_nano_usd,
+                        spent_nano_usd=lease.spent_nano_usd,
+                    )
+                    for lease in leases
+                ],
+            ),
+            billing_pb2.StateLeasesResponse,
+            key=self._spender,
+            timeout_s=STATE_TIMEOUT_S,
+        )
+        return reply.renew_in_s, list(reply.gone)
+
+    async def confirm(
+        self, keys: Sequence[tuple[str, usage_pb2.UsageKind.ValueType]]
+    ) -> list[billing_pb2.EventState.ValueType]:
+        """What billing knows of each event (request id, kind), in order; at most 1000."""
+        reply = await self._pipe.call(
+            "Confirm",
+            billing_pb2.ConfirmRequest(
+                keys=[billing_pb2.EventKey(request_id=request_id, kind=kind) for request_id, kind in keys]
+            ),
+            billing_pb2.ConfirmResponse,
+            timeout_s=RECORD_TIMEOUT_S,
+        )
+        return list(reply.states)
+
+    async def record_usage(self, events: Sequence[usage_pb2.UsageRecorded]) -> list[billing_pb2.EventState.ValueType]:
+        """Applies events without the bus; at most 500."""
+        reply = await self._pipe.call(
+            "RecordUsage",
+            billing_pb2.RecordUsageRequest(events=events),
+            billing_pb2.RecordUsageResponse,
+            timeout_s=RECORD_TIMEOUT_S,
+        )
+        return list(reply.states)
+
+
+def _within(pipe: PipeClient, timeout_s: float) -> float:
+    return timeout_s if pipe.reachable else UNREACHABLE_TIMEOUT_S
+
+
+_OUTCOMES = {
+    Outcome.SUCCESS: router_pb2.OUTCOME_SUCCESS,
+    Outcome.REJECTED: router_pb2.OUTCOME_REJECTED,
+    Outcome.RATE_LIMITED: router_pb2.OUTCOME_RATE_LIMITED,
+    Outcome.CREDENTIAL_REFUSED: router_pb2.OUTCOME_CREDENTIAL_REFUSED,
+    Outcome.SERVER_ERROR: router_pb2.OUTCOME_SERVER_ERROR,
+    Outcome.TIMED_OUT: router_pb2.OUTCOME_TIMED_OUT,
+    Outcome.UNREACHABLE: router_pb2.OUTCOME_UNREACHABLE,
+    Outcome.CANCELLED: router_pb2.OUTCOME_CANCELLED,
+}
+
+
+def _outcome(attempt: Tried) -> router_pb2.AttemptOutcome:
+    return router_pb2.AttemptOutcome(
+        attempt_id=attempt.attempt_id,
+        outcome=_OUTCOMES[attempt.outcome],
+        retry_after_s=attempt.retry_after_s,
+    )
+
+
+def route_of(decision: router_pb2.DecideResponse) -> Route:
+    """Router's decision as the wires read it."""
+    timeouts, bounds = decision.timeouts, decision.bounds
+    return Route(
+        attempt_id=decision.attempt_id,
+        model=decision.model,
+        provider_id=decision.provider_id,
+        provider_account_id=decision.provider_account_id,
+        protocol=WireProtocol(decision.protocol),
+        base_url=decision.base_url,
+        credential=decision.credential,
+        provider_model=decision.provider_model,
+        max_tokens_field=decision.max_tokens_field or "max_tokens",
+        timeouts=Timeouts(
+            connect_s=timeouts.connect_s,
+            first_byte_s=timeouts.first_byte_s,
+            idle_s=timeouts.idle_s,
+            total_s=timeouts.total_s,
+        ),
+        price=price_of(decision.price),
+        bounds=Bounds(
+            context=bounds.context,
+            max_output=bounds.max_output,
+            template_tokens=bounds.template_tokens,
+            max_part_tokens=bounds.max_part_tokens,
+            hidden_output=bounds.hidden_output,
+        ),
+        on_disconnect=OnDisconnect(decision.on_disconnect or "drain"),
+        drain_s=decision.drain_s,
+        drain_at_once=decision.drain_at_once,
+        may_retry=decision.may_retry,
+    )
+
+
+def price_of(price: router_pb2.PriceVersion) -> PriceVersion:
+    """A price version as pricing computes with it."""
+    return PriceVersion(
+        rates=_rates(price.rates),
+        cost=_rates(price.cost),
+        markup_ppm=price.markup_ppm,
+        cost_reported=price.cost_reported,
+    )
+
+
+def _rates(rates: router_pb2.Rates) -> Rates:
+    return Rates(**{field.name: getattr(rates, field.name) for field in router_pb2.Rates.DESCRIPTOR.fields})

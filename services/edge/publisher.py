@@ -1,0 +1,259 @@
+"""The publisher: carries finished records from the spool to billing, and forgets each once billing has it.
+
+Way one is the bus, in batches. Way two, for what three tries could not bring there, is billing's own RPC. Only
+billing's word (`Confirm`) ends an event; until then it stays in the spool, which outlives this process, and in memory
+here, bounded by LIMIT: beyond that edge takes no new requests. Everything may be sent twice, since billing applies an
+event's identity (request, kind) once.
+"""
+
+import asyncio
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeAlias
+from uuid import UUID
+
+import structlog
+
+from chassis.errors import TollbridgeError
+from chassis.ids import uuid7
+from services.edge.events import USAGE_RECORDED, USAGE_RECORDED_TYPE
+from tollbridge.billing.v1 import billing_pb2
+from tollbridge.usage.v1 import usage_pb2
+
+BATCH = 50
+BATCH_WAIT_S = 0.1
+WORKERS = 4
+CONFIRM_EVERY_S = 2.0
+CONFIRM_BATCH = 1000
+RECORD_BATCH = 500
+ASK_AGAIN_AFTER_S = 4.0
+"""An event that billing does not know yet is sent again when it was sent this long ago."""
+MAX_TRIES = 3
+LIMIT = 200_000
+PUBLISH_TIMEOUT_S = 5.0
+MAX_PAUSE_S = 5.0
+
+EventState: TypeAlias = billing_pb2.EventState.ValueType
+
+
+class Bus(Protocol):
+    """What is asked of the bus (`chassis.bus.Bus`)."""
+
+    async def publish(
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        event_id: str,
+        event_type: str,
+        source: str,
+        traceparent: str = "",
+        timeout_s: float = 5.0,
+    ) -> None: ...
+
+
+class Recorder(Protocol):
+    """What is asked of billing (`owners.BillingOwner`)."""
+
+    async def confirm(self, keys: Sequence[tuple[str, usage_pb2.UsageKind.ValueType]]) -> list[EventState]: ...
+
+    async def record_usage(self, events: Sequence[usage_pb2.UsageRecorded]) -> list[EventState]: ...
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class _Pending:
+    """An event on its way. `sent_at_s` is None while it waits for (another) try."""
+
+    event: usage_pb2.UsageRecorded
+    former: Callable[[], None] | None
+    tries: int = 0
+    sent_at_s: float | None = None
+
+
+class Publisher:
+    """One incarnation's outgoing events. Its owner runs `run()` as a task and calls `drain()` before cancelling it."""
+
+    def __init__(
+        self,
+        *,
+        bus: Bus,
+        billing: Recorder,
+        forget: Callable[[Iterable[bytes]], None],
+        confirmed: Callable[[str], None],
+        source: str,
+    ) -> None:
+        self._bus = bus
+        self._billing = billing
+        self._forget = forget
+        self._confirmed = confirmed
+        self._source = source
+        self._pending: dict[tuple[str, int], _Pending] = {}
+        self._fresh: collections.deque[_Pending] = collections.deque()
+        self._wake = asyncio.Event()
+        self._full = asyncio.Event()
+        self._pause_s = 0.0
+        self._settled: list[bytes] = []
+        self._log = structlog.get_logger()
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    @property
+    def has_room(self) -> bool:
+        """False when so much waits for billing that no new request may be taken."""
+        return len(self._pending) < LIMIT
+
+    def add(self, event: usage_pb2.UsageRecorded) -> None:
+        """Takes over an event that is in this incarnation's spool."""
+        self._add(event, None)
+
+    def add_former(self, event: usage_pb2.UsageRecorded, *, forget: Callable[[], None]) -> None:
+        """Takes over an event of a former incarnation; `forget` is called when billing has it."""
+        self._add(event, forget)
+
+    def _add(self, event: usage_pb2.UsageRecorded, former: Callable[[], None] | None) -> None:
+        pending = _Pending(event, former)
+        self._pending[event.request_id, event.kind] = pending
+        self._fresh.append(pending)
+        self._wake.set()
+        if len(self._fresh) >= BATCH:
+            self._full.set()
+
+    async def run(self) -> None:
+        """Publishes and confirms until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(WORKERS):
+                group.create_task(self._publish_forever())
+            group.create_task(self._confirm_forever())
+
+    async def drain(self, *, grace_s: float) -> bool:
+        """Waits until billing has everything, at most `grace_s`; what is left then is in the spool. True when all."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + grace_s
+        while self._pending and loop.time() < until_s:
+            await self._confirm_once()
+            if self._pending:
+                await asyncio.sleep(0.05)
+        return not self._pending
+
+    async def _publish_forever(self) -> None:
+        while True:
+            await self._wake.wait()
+            if len(self._fresh) < BATCH:
+                await self._fill()
+            batch = [self._fresh.popleft() for _ in range(min(BATCH, len(self._fresh)))]
+            if not self._fresh:
+                self._wake.clear()
+            if len(self._fresh) < BATCH:
+                self._full.clear()
+            if batch:
+                await self._publish(batch)
+
+    async def _fill(self) -> None:
+        """Waits for a batch to fill up, but not for long."""
+        try:
+            async with asyncio.timeout(BATCH_WAIT_S):
+                await self._full.wait()
+        except TimeoutError:
+            return
+
+    async def _publish(self, batch: list[_Pending]) -> None:
+        data = usage_pb2.UsageBatch(events=[each.event for each in batch]).SerializeToString()
+        try:
+            await self._bus.publish(
+                USAGE_RECORDED,
+                data,
+                event_id=batch[0].event.event_id if len(batch) == 1 and not batch[0].tries else str(uuid7()),
+                event_type=USAGE_RECORDED_TYPE,
+                source=self._source,
+                traceparent=batch[0].event.traceparent,
+                timeout_s=PUBLISH_TIMEOUT_S,
+            )
+        except TollbridgeError as error:
+            self._sent(batch)
+            self._pause_s = min(max(self._pause_s * 2, 0.2), MAX_PAUSE_S)
+            self._log.warning("publish_failed", events=len(batch), waiting=len(self._pending), code=error.code.value)
+            await asyncio.sleep(self._pause_s)
+            return
+        except asyncio.CancelledError:
+            self._sent(batch)
+            raise
+        self._sent(batch)
+        self._pause_s = 0.0
+
+    def _sent(self, batch: Iterable[_Pending]) -> None:
+        now_s = asyncio.get_running_loop().time()
+        for each in batch:
+            each.tries += 1
+            each.sent_at_s = now_s
+
+    async def _confirm_forever(self) -> None:
+        while True:
+            await asyncio.sleep(CONFIRM_EVERY_S)
+            await self._confirm_once()
+
+    async def _confirm_once(self) -> None:
+        """Asks about everything that was sent; what only billing itself can take any more goes there."""
+        if self._pause_s >= 1.0:  # the bus is down: what has not been tried yet need not wait for three failures
+            self._sent(self._fresh)
+            for each in self._fresh:
+                each.tries = MAX_TRIES
+            self._fresh.clear()
+            self._wake.clear()
+        sent = [each for each in self._pending.values() if each.sent_at_s is not None]
+        try:
+            for start in range(0, len(sent), CONFIRM_BATCH):
+                await self._confirm(sent[start : start + CONFIRM_BATCH])
+            await self._record([each for each in sent if each.tries >= MAX_TRIES and self._waits(each)])
+        except TollbridgeError as error:
+            self._log.warning("confirm_failed", waiting=len(self._pending), code=error.code.value)
+        finally:
+            self._forget_settled()
+
+    def _forget_settled(self) -> None:
+        """Frees the spool of what billing has. A disk that refuses costs only a second replay."""
+        keys, self._settled = self._settled, []
+        try:
+            self._forget(keys)
+        except OSError as error:
+            self._log.error("spool_forget_failed", events=len(keys), reason=str(error))
+
+    def _waits(self, each: _Pending) -> bool:
+        return self._pending.get((each.event.request_id, each.event.kind)) is each
+
+    async def _confirm(self, batch: list[_Pending]) -> None:
+        states = await self._billing.confirm([(each.event.request_id, each.event.kind) for each in batch])
+        overdue_s = asyncio.get_running_loop().time() - ASK_AGAIN_AFTER_S
+        for each, state in zip(batch, states, strict=True):
+            if self._done(each, state) or each.sent_at_s is None or each.sent_at_s > overdue_s:
+                continue
+            if each.tries < MAX_TRIES:
+                each.sent_at_s = None
+                self._fresh.append(each)
+                self._wake.set()
+
+    async def _record(self, overdue: list[_Pending]) -> None:
+        """The second way: billing's RPC, for what the bus could not bring in three tries."""
+        for start in range(0, len(overdue), RECORD_BATCH):
+            batch = overdue[start : start + RECORD_BATCH]
+            states = await self._billing.record_usage([each.event for each in batch])
+            for each, state in zip(batch, states, strict=True):
+                self._done(each, state)
+
+    def _done(self, each: _Pending, state: EventState) -> bool:
+        """Forgets an event that billing has; True when it has. One that was set aside there is an operator's now."""
+        if state not in {billing_pb2.EVENT_STATE_COMMITTED, billing_pb2.EVENT_STATE_DEAD_LETTERED}:
+            return False
+        if not self._waits(each):
+            return True
+        event = each.event
+        del self._pending[event.request_id, event.kind]
+        if state == billing_pb2.EVENT_STATE_DEAD_LETTERED:
+            self._log.error("event_dead_lettered", request_id=event.request_id, event_id=event.event_id)
+        if each.former is None:
+            self._settled.append(UUID(event.request_id).bytes)
+        else:
+            each.former()
+        self._confirmed(event.hold_id)
+        return True

@@ -1,0 +1,143 @@
+"""The client's side of one request: what was sent to it, how long it kept us waiting, and how errors look to it.
+
+uvicorn runs with a write buffer limit of zero, so a `send` waits until all earlier bytes have left this process:
+`flush` is that wait without bytes of its own.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+
+from chassis.errors import TollbridgeError
+from services.edge.dialects import Dialect, RenderedError
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+BLOCKED_S = 1.0
+"""A write that took so long means that the client does not read."""
+WRITE_TIMEOUT_S = 60.0
+_STREAM_HEADERS: tuple[Header, ...] = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+class Reply:
+    """What one client gets. Used by one task; `on_stuck` is called when a write has not moved for WRITE_TIMEOUT_S."""
+
+    __slots__ = (
+        "_dialect",
+        "_loop",
+        "_on_stuck",
+        "_request_id",
+        "_send",
+        "_sending_since_s",
+        "_watch",
+        "_write_ended_s",
+        "_write_took_s",
+        "first_byte_s",
+        "status",
+    )
+
+    def __init__(self, *, send: Send, dialect: Dialect, request_id: str, on_stuck: Callable[[], None]) -> None:
+        self._send = send
+        self._dialect = dialect
+        self._request_id = request_id
+        self._on_stuck = on_stuck
+        self._loop = asyncio.get_running_loop()
+        self._watch: asyncio.TimerHandle | None = None
+        self._sending_since_s: float | None = None
+        self._write_ended_s = self._write_took_s = 0.0
+        self.first_byte_s: float | None = None
+        self.status: int | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether a head was sent: from then on a failure can't be an HTTP status any more."""
+        return self.status is not None
+
+    @property
+    def sending(self) -> bool:
+        """Whether a write waits for the client now."""
+        return self._sending_since_s is not None
+
+    def was_blocked(self) -> bool:
+        """Whether the client kept the last write waiting until just now: what failed meanwhile was not the provider."""
+        return self._write_took_s >= BLOCKED_S and self._loop.time() - self._write_ended_s < BLOCKED_S / 10
+
+    def mark_first_byte(self) -> None:
+        """Now the client's answer begins, if it has not yet."""
+        if self.first_byte_s is None:
+            self.first_byte_s = self._loop.time()
+
+    async def start_stream(self, extra: Sequence[Header]) -> None:
+        """Sends the head of a stream of events."""
+        self.status = 200
+        self.mark_first_byte()
+        self._watch = self._loop.call_later(WRITE_TIMEOUT_S, self._look)
+        headers = [*_STREAM_HEADERS, (b"x-request-id", self._request_id.encode()), *extra]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def write(self, data: bytes) -> None:
+        """Sends bytes of a stream; returns when the next may be written."""
+        started_s = self._sending_since_s = self._loop.time()
+        try:
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        finally:
+            self._sending_since_s = None
+            self._write_ended_s = self._loop.time()
+            self._write_took_s = self._write_ended_s - started_s
+
+    async def flush(self) -> None:
+        """Waits until every byte written so far has left this process, or the client is gone."""
+        await self.write(b"")
+
+    async def end(self, data: bytes) -> None:
+        """Sends the last bytes of a stream. Their write begins before anything else can run."""
+        self.done()
+        await self._send({"type": "http.response.body", "body": data})
+
+    async def whole(self, body: bytes, extra: Sequence[Header]) -> None:
+        """Sends a whole JSON answer. Its write begins before anything else can run."""
+        self.status = 200
+        self.mark_first_byte()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"x-request-id", self._request_id.encode()),
+            *extra,
+        ]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+    def rendered(self, error: TollbridgeError) -> RenderedError:
+        """The error as this client's dialect has it."""
+        return self._dialect.render_error(error, request_id=self._request_id)
+
+    async def refuse(self, error: TollbridgeError) -> None:
+        """Sends an error: as an answer, or as the event that ends a stream which has begun."""
+        if self.started:
+            await self.end(self._dialect.stream_error(error))
+            return
+        rendered = self.rendered(error)
+        self.status = rendered.status
+        await self._send({"type": "http.response.start", "status": rendered.status, "headers": rendered.headers})
+        await self._send({"type": "http.response.body", "body": rendered.body})
+
+    def done(self) -> None:
+        """Nothing more is watched."""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    def _look(self) -> None:
+        """One lazy timer a stream, not one a write."""
+        since_s = self._sending_since_s
+        waited_s = 0.0 if since_s is None else self._loop.time() - since_s
+        if waited_s >= WRITE_TIMEOUT_S:
+            self._watch = None
+            self._on_stuck()
+            return
+        self._watch = self._loop.call_later(WRITE_TIMEOUT_S - waited_s, self._look)

@@ -1,0 +1,139 @@
+"""`POST /chat/completions`: the hot path, a bare ASGI callable.
+
+The connection's own task reads the request, hands it to an exchange, and then only listens for the client's leaving.
+uvicorn's `receive` returns when the client has gone and also when the answer is complete, so that listening ends by
+itself either way.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from chassis.errors import Code, TollbridgeError
+from chassis.telemetry import Span
+from services.edge.admission import api_key_of
+from services.edge.chat_request import ClientLeft, parse_chat, read_body
+from services.edge.exchange import ChatExchange
+from services.edge.metrics import UNKNOWN_MODEL
+from services.edge.owners import Authority
+from services.edge.relay import Relay
+from services.edge.reply import Reply
+from services.edge.settlement import Facts
+from services.edge.surfaces import Surface
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+CLIENT_CLOSED_REQUEST = 499
+
+
+class ChatRoute:
+    """Answers chat completions on every surface; renders its own errors in the surface's dialect."""
+
+    def __init__(self, *, relay: Relay) -> None:
+        self._relay = relay
+        self._tools = relay.tools
+        self._log = structlog.get_logger()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, *, surface: Surface, request_id: str) -> None:
+        """Serves one request; returns when it has ended, also for a client that has left."""
+        loop = asyncio.get_running_loop()
+        arrived_s = loop.time()
+        exchange: ChatExchange | None = None
+
+        def on_stuck() -> None:
+            if exchange is not None:
+                exchange.client_gone()
+
+        reply = Reply(send=send, dialect=surface.dialect, request_id=request_id, on_stuck=on_stuck)
+        parent = header(scope["headers"], b"traceparent")
+        with self._tools.tracer.span("edge.request", parent=parent, kind="server", request_id=request_id) as span:
+            try:
+                exchange = await self._admit(
+                    scope, receive, surface=surface, reply=reply, request_id=request_id, arrived_s=arrived_s, span=span
+                )
+                await self._serve(exchange, receive)
+            except TollbridgeError as error:
+                span.fail(error)
+                await reply.refuse(error)
+            except ClientLeft:
+                span.set(client_left=True)
+            except Exception as error:  # noqa: BLE001  logged whole; the client gets an answer
+                self._log.exception("request_failed", request_id=request_id)
+                span.fail(error)
+                if not reply.started:
+                    await reply.refuse(TollbridgeError(Code.INTERNAL, "Something went wrong on our side."))
+            finally:
+                self._note(exchange, reply, span, seconds=loop.time() - arrived_s, arrived_s=arrived_s)
+
+    async def _admit(
+        self,
+        scope: Scope,
+        receive: Receive,
+        *,
+        surface: Surface,
+        reply: Reply,
+        request_id: str,
+        arrived_s: float,
+        span: Span,
+    ) -> ChatExchange:
+        """Who asks, then what: a body is read only for those who may send one."""
+        started_at_us = time.time_ns() // 1000
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        trace = span.traceparent or header(headers, b"traceparent")
+        if not self._tools.settlement.has_room:
+            raise TollbridgeError(Code.OVERLOADED, "Please try again shortly.", retry_after_s=1)
+        authority: Authority = await self._tools.admission.authorize(
+            api_key=api_key_of(headers), client_ip=scope["client"][0] if scope.get("client") else "", traceparent=trace
+        )
+        request = parse_chat(await read_body(receive, headers))
+        facts = Facts(
+            request_id=UUID(request_id),
+            customer_id=authority.customer_id,
+            key_id=authority.key_id,
+            operation="chat",
+            stream=request.stream,
+            started_at_us=started_at_us,
+            arrived_s=arrived_s,
+            traceparent=trace,
+        )
+        return ChatExchange(
+            relay=self._relay,
+            reply=reply,
+            request=request,
+            facts=facts,
+            authority=authority,
+            include_usage=request.include_usage or surface.dialect.always_usage_chunk,
+        )
+
+    async def _serve(self, exchange: ChatExchange, receive: Receive) -> None:
+        task = self._relay.start(exchange.run(), cut=exchange.cut)
+        try:
+            while (await receive())["type"] != "http.disconnect":
+                continue
+            exchange.client_gone()
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            # The server's grace is over. The exchange's own task is not ours to cancel: it is told to end.
+            exchange.cut()
+            raise
+
+    def _note(
+        self, exchange: ChatExchange | None, reply: Reply, span: Span, *, seconds: float, arrived_s: float
+    ) -> None:
+        model = exchange.model if exchange is not None else UNKNOWN_MODEL
+        status = reply.status or CLIENT_CLOSED_REQUEST
+        span.set(model=model, status=status)
+        metrics = self._tools.metrics
+        metrics.request(model=model, status=status, seconds=seconds)
+        if reply.first_byte_s is not None:
+            metrics.first_byte(model=model, seconds=reply.first_byte_s - arrived_s)
+
+
+def header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
+    """The value of a header, empty without one. `name` in lower case."""
+    return next((value.decode("latin-1") for found, value in headers if found == name), "")

@@ -1,0 +1,232 @@
+"""Settlement: a started request ends with exactly one record in the spool, whatever is cancelled or fails.
+
+A `Tab` is one request's account with us. It is opened, with *started* in the spool, before the provider is called, and
+closed once, with *finished* (a whole `UsageRecorded`) in the spool, in the loop turn that hands over the last bytes.
+Everything in `close` is synchronous: no cancellation can come between its parts.
+"""
+
+import dataclasses
+import time
+from typing import Protocol, TypeAlias
+from uuid import UUID
+
+import structlog
+
+from chassis.ids import uuid7
+from chassis.spool import Kind, Record
+from pricing.charge import ChargeOutOfRange, charge_nano_usd, provider_cost_nano_usd
+from pricing.tokens import Tokens, Units
+from services.edge.purse import Draw, Purse
+from tollbridge.usage.v1 import usage_pb2
+from upstream.route import Route
+
+Ended: TypeAlias = usage_pb2.Ended.ValueType
+ENDED_COMPLETE = usage_pb2.ENDED_COMPLETE
+ENDED_CLIENT_GONE = usage_pb2.ENDED_CLIENT_GONE
+ENDED_UPSTREAM_FAILED = usage_pb2.ENDED_UPSTREAM_FAILED
+ENDED_GATEWAY_FAILED = usage_pb2.ENDED_GATEWAY_FAILED
+EVIDENCE_PROVIDER = usage_pb2.EVIDENCE_PROVIDER
+EVIDENCE_COUNTED = usage_pb2.EVIDENCE_COUNTED
+NO_UNITS = Units()
+
+
+class Journal(Protocol):
+    """Where records go (`chassis.spool.Spool`)."""
+
+    @property
+    def has_room(self) -> bool: ...
+
+    def append(self, record: Record) -> None: ...
+
+    def append_now(self, record: Record) -> None: ...
+
+    async def written(self) -> None: ...
+
+
+class Outbox(Protocol):
+    """Who carries finished records to billing (`events.Publisher`)."""
+
+    @property
+    def has_room(self) -> bool: ...
+
+    def add(self, event: usage_pb2.UsageRecorded) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known of a request when it arrives. `arrived_s` is the loop's clock, `started_at_us` the wall's."""
+
+    request_id: UUID
+    customer_id: str
+    key_id: str
+    operation: str
+    stream: bool
+    started_at_us: int
+    arrived_s: float
+    traceparent: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """What a request is charged for, and where the counts come from."""
+
+    tokens: Tokens
+    units: Units
+    evidence: usage_pb2.Evidence.ValueType
+    reported_cost_nano_usd: int | None = None
+    generation_id: str = ""
+    implausible: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a request ended. Without `use` nothing is known of what the provider did."""
+
+    ended: Ended
+    http_status: int
+    use: Use | None = None
+    charged: bool = False
+    policy: str = ""
+    first_byte_s: float | None = None
+
+
+class Settlement:
+    """Opens and closes tabs over one spool, one purse and one outbox."""
+
+    def __init__(self, *, spool: Journal, purse: Purse, outbox: Outbox) -> None:
+        self._spool = spool
+        self._purse = purse
+        self._outbox = outbox
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another request can be taken without risk of losing its record."""
+        return self._spool.has_room and self._outbox.has_room
+
+    def tab(self, facts: Facts) -> "Tab":
+        """A tab for one request, not open yet."""
+        return Tab(facts=facts, spool=self._spool, purse=self._purse, outbox=self._outbox)
+
+
+class Tab:
+    """One request from its first draw to its one record."""
+
+    __slots__ = ("_facts", "_log", "_outbox", "_purse", "_spool", "charge", "closed", "draw", "event", "route")
+
+    def __init__(self, *, facts: Facts, spool: Journal, purse: Purse, outbox: Outbox) -> None:
+        self._facts = facts
+        self._spool = spool
+        self._purse = purse
+        self._outbox = outbox
+        self._log = structlog.get_logger()
+        self.draw: Draw | None = None
+        self.route: Route | None = None
+        self.event: usage_pb2.UsageRecorded | None = None
+        self.charge = 0
+        self.closed = False
+
+    async def open(self, *, route: Route, draw: Draw) -> None:
+        """Takes over the draw and writes *started*; again for a later attempt. The provider is called after this."""
+        if self.closed:
+            raise RuntimeError("the tab is closed")
+        if self.draw is not None and self.draw is not draw:
+            self._purse.give_back(self.draw)
+        self.draw, self.route = draw, route
+        self.event = self._started(route, draw)
+        payload = self.event.SerializeToString()
+        self._spool.append(Record(kind=Kind.STARTED, key=self._facts.request_id.bytes, payload=payload))
+        await self._spool.written()
+
+    def price(self, use: Use) -> int:
+        """What the customer pays for this use, in nano-USD. Raises ChargeOutOfRange."""
+        if self.route is None:
+            raise RuntimeError("the tab is not open")
+        return charge_nano_usd(
+            use.tokens, use.units, self.route.price, reported_cost_nano_usd=use.reported_cost_nano_usd
+        )
+
+    def close(self, ending: Ending, *, now_s: float) -> None:
+        """Writes *finished*, settles the purse and hands the event on. A tab that never opened leaves no record.
+
+        The first call counts; later ones do nothing.
+        """
+        if self.closed:
+            return
+        self.closed = True
+        if self.draw is None or self.event is None or self.route is None:
+            return
+        event = self.event
+        self.charge = self.price(ending.use) if ending.charged and ending.use is not None else 0
+        self._fill(event, ending, now_s=now_s)
+        record = Record(kind=Kind.FINISHED, key=self._facts.request_id.bytes, payload=event.SerializeToString())
+        try:
+            self._spool.append_now(record)
+        except OSError as error:  # the disk fails: the event is still on its way, it only can't survive us
+            self._log.error("spool_failed", request_id=event.request_id, reason=str(error))
+        self._purse.settled(self.draw, spent_nano_usd=self.charge)
+        self._outbox.add(event)
+
+    def _started(self, route: Route, draw: Draw) -> usage_pb2.UsageRecorded:
+        facts = self._facts
+        return usage_pb2.UsageRecorded(
+            event_id=str(uuid7()),
+            request_id=str(facts.request_id),
+            customer_id=facts.customer_id,
+            key_id=facts.key_id,
+            hold_id=draw.hold_id,
+            closes_hold=True,
+            spender=str(self._purse.spender),
+            price_version=route.price.id,
+            model=route.model,
+            operation=facts.operation,
+            stream=facts.stream,
+            provider_id=route.provider_id,
+            provider_account_id=route.provider_account_id,
+            provider_model=route.provider_model,
+            provider_reported_cost_nano_usd=-1,
+            first_byte_ms=-1,
+            started_at_us=facts.started_at_us,
+            traceparent=facts.traceparent,
+        )
+
+    def _fill(self, event: usage_pb2.UsageRecorded, ending: Ending, *, now_s: float) -> None:
+        event.kind = usage_pb2.USAGE_KIND_CHARGE if ending.charged else usage_pb2.USAGE_KIND_VOID
+        event.ended = ending.ended
+        event.http_status = ending.http_status
+        event.policy = ending.policy
+        event.charge_nano_usd = self.charge
+        event.latency_ms = round((now_s - self._facts.arrived_s) * 1000)
+        if ending.first_byte_s is not None:
+            event.first_byte_ms = round((ending.first_byte_s - self._facts.arrived_s) * 1000)
+        event.ended_at_us = time.time_ns() // 1000
+        if ending.use is not None:
+            self._fill_use(event, ending.use)
+
+    def _fill_use(self, event: usage_pb2.UsageRecorded, use: Use) -> None:
+        if self.route is None:
+            return
+        for name in Tokens.__dataclass_fields__:
+            setattr(event.tokens, name, getattr(use.tokens, name))
+        for name in Units.__dataclass_fields__:
+            setattr(event.units, name, getattr(use.units, name))
+        event.evidence = use.evidence
+        event.generation_id = use.generation_id
+        event.implausible = use.implausible
+        if use.reported_cost_nano_usd is not None:
+            event.provider_reported_cost_nano_usd = use.reported_cost_nano_usd
+        try:
+            event.provider_cost_nano_usd = provider_cost_nano_usd(use.tokens, use.units, self.route.price)
+        except ChargeOutOfRange:
+            event.implausible = True  # for the house's books only; the charge has its own bound
+
+
+def voided(started: usage_pb2.UsageRecorded) -> usage_pb2.UsageRecorded:
+    """The end of a request whose process died before it could end it: nothing is charged, the hold is released."""
+    void = usage_pb2.UsageRecorded()
+    void.CopyFrom(started)
+    void.kind = usage_pb2.USAGE_KIND_VOID
+    void.ended = usage_pb2.ENDED_GATEWAY_FAILED
+    void.charge_nano_usd = 0
+    void.closes_hold = True
+    void.ended_at_us = time.time_ns() // 1000
+    return void
