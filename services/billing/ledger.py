@@ -130,6 +130,37 @@ class Settled:
     overage_nano_usd: int = 0
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class UsageRow:
+    """One line of the request log. Amounts in nano-USD; `recorded` is the event as it came, serialised."""
+
+    request_id: UUID
+    kind: UsageKind
+    customer_id: str
+    key_id: str = ""
+    model: str = ""
+    operation: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    charge_nano_usd: int = 0
+    taken_nano_usd: int = 0
+    overage_nano_usd: int = 0
+    provider_cost_nano_usd: int = 0
+    recorded: bytes = b""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """An event that was set aside, and why. Fields that could not be read are empty."""
+
+    request_id: UUID | None = None
+    kind: str = ""
+    customer_id: str = ""
+    hold_id: UUID | None = None
+    reason: str
+    recorded: bytes
+
+
 def insufficient(account: Account) -> TollbridgeError:
     """The refusal of a hold or correction that the customer can't afford."""
     return TollbridgeError(

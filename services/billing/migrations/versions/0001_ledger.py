@@ -166,13 +166,15 @@ _FUNCTIONS = (
             CONTINUE WHEN to_regclass('billing.' || name) IS NOT NULL;
             EXECUTE format('CREATE TABLE billing.%I PARTITION OF billing.usage_events FOR VALUES FROM (%L) TO (%L)',
                 name, billing.lowest_uuid7(day), billing.lowest_uuid7(day + 1));
+            EXECUTE format('REVOKE ALL ON billing.%I FROM tollbridge_billing', name);
             made := made + 1;
         END LOOP;
         RETURN made;
     END $$
     """,
     """
-    CREATE FUNCTION billing.lowest_uuid7(day date) RETURNS uuid LANGUAGE sql IMMUTABLE SET search_path = pg_catalog AS $$
+    CREATE FUNCTION billing.lowest_uuid7(day date) RETURNS uuid
+        LANGUAGE sql IMMUTABLE SET search_path = pg_catalog AS $$
         SELECT (lpad(to_hex((day - DATE '1970-01-01')::bigint * 86400000), 12, '0') || repeat('0', 20))::uuid
     $$
     """,
@@ -180,7 +182,8 @@ _FUNCTIONS = (
 )
 
 _GRANTS = (
-    f"GRANT USAGE ON SCHEMA billing TO {_ROLE}",
+    # A schema's tables are the role's to change by default; here it gets only what the ledger needs.
+    f"REVOKE ALL ON ALL TABLES IN SCHEMA billing FROM {_ROLE}",
     f"GRANT SELECT ON ALL TABLES IN SCHEMA billing TO {_ROLE}",
     f"""GRANT INSERT ON billing.ledger_accounts, billing.transfers, billing.holds, billing.usage_events,
         billing.dead_letters, billing.outbox, billing.price_versions TO {_ROLE}""",

@@ -1,0 +1,65 @@
+"""One billing process: settings, objects by keyword, and the order in which they start and stop."""
+
+import asyncio
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from chassis import db, lifecycle, settings, telemetry
+from chassis.bus import Bus
+from chassis.health import HealthServer
+from chassis.pipe import PipeClient
+from chassis.rpc import RpcServer, parse_tokens
+from services.billing import events, partitions
+from services.billing.parts import Parts, asking
+from services.billing.settings import Settings
+from tollbridge.router.v1 import router_pb2
+
+
+async def serve(life: lifecycle.Lifecycle) -> None:
+    """Runs until the process is asked to stop."""
+    own = settings.load(Settings)
+    telemetry.configure_logging(service=own.service_name, replica=own.replica, level=own.log_level)
+    log, registry = structlog.get_logger(), CollectorRegistry()
+    tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
+    pool = await db.open_pool(own.database_url, role="billing")
+    descriptor = router_pb2.DESCRIPTOR.services_by_name["RouterService"]
+    router = PipeClient(descriptor=descriptor, addresses=own.router_addresses, token=own.service_token, tracer=tracer)
+    parts = Parts(settings=own, pool=pool, ask_router=asking(router), tracer=tracer, registry=registry, log=log)
+    await parts.config.load_first()
+    health = HealthServer(bind=own.metrics_bind, registry=registry, ready=parts.not_ready)
+    tokens = parse_tokens(own.service_tokens)
+    server = RpcServer(
+        services=[parts.server.service()], bind=own.grpc_bind, tokens=tokens, tracer=tracer, registry=registry
+    )
+    await health.start()
+    await router.start()
+    await db.wait_for_schema(pool, service="billing", timeout_s=own.schema_wait_s)
+    bus = await Bus.connect(own.nats_url, name=own.service_name, log=log)
+    await events.ensure_streams(bus)
+    life.spawn("config", parts.config.run())
+    life.spawn("partitions", partitions.keep_made(pool=pool, log=log))
+    life.spawn("expiry", parts.expiry().run())
+    life.spawn("outbox", parts.outbox(bus).run())
+    life.spawn("consumer", bus.consume(events.APPLY_USAGE, parts.consumer.handle))
+    log.info("serving", grpc=await server.start())
+    parts.is_serving = True
+    await life.stopping.wait()
+    parts.is_serving = False
+    await server.drain()
+    await asyncio.sleep(min(1.0, own.drain_grace_s))
+    await server.stop(own.drain_grace_s)
+    await life.end()
+    for part in (parts.grants, router, bus, pool):
+        await part.close()
+    await health.stop()
+    tracer.close()
+
+
+def main() -> None:
+    """The process."""
+    lifecycle.run(serve)
+
+
+if __name__ == "__main__":
+    main()

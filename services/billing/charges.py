@@ -1,0 +1,159 @@
+"""Is a usage event possible, and is its charge what its price says? Pure.
+
+Nothing here is repaired: an event that can't be right is Poison, because a repaired event is a guessed charge. What the
+customer pays was computed by the spender; it is computed again from the tokens and the price version, and a difference
+of one nano-dollar is Poison too.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from uuid import UUID
+
+from pricing.charge import ChargeOutOfRange, charge_nano_usd
+from pricing.prices import PriceVersion, Rates
+from pricing.tokens import ImplausibleUsage, Tokens, Units
+from services.billing.ledger import MAX_AMOUNT, DeadLetter, Poison, Usage, UsageKind, UsageRow
+from tollbridge.router.v1 import router_pb2
+from tollbridge.usage.v1 import usage_pb2
+
+MAX_TEXT = 512
+_CUSTOMER = re.compile(r"[!-~]{1,64}")
+_PRICE_VERSION = re.compile(r"[0-9a-f]{64}")
+KINDS: Mapping[int, UsageKind] = {
+    usage_pb2.USAGE_KIND_CHARGE: UsageKind.CHARGE,
+    usage_pb2.USAGE_KIND_VOID: UsageKind.VOID,
+}
+_TOKEN_CLASSES = tuple(field.name for field in dataclasses.fields(Tokens))
+_UNIT_KINDS = tuple(field.name for field in dataclasses.fields(Units))
+_RATE_CLASSES = tuple(field.name for field in dataclasses.fields(Rates))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """An event that may be applied: what moves money, and its log line (without what the customer paid, yet)."""
+
+    usage: Usage
+    row: UsageRow
+    traceparent: str
+
+
+def is_customer_id(text: str) -> bool:
+    """Whether this can name a customer: printable, without blanks, at most 64 long."""
+    return _CUSTOMER.fullmatch(text) is not None
+
+
+def price_version(message: router_pb2.PriceVersion) -> PriceVersion:
+    """A price as router sends and billing stores it. Raises ValueError when it is out of range."""
+    return PriceVersion(
+        rates=_rates(message.rates),
+        cost=_rates(message.cost),
+        markup_ppm=message.markup_ppm,
+        cost_reported=message.cost_reported,
+    )
+
+
+def wanted_price(event: usage_pb2.UsageRecorded) -> str:
+    """The price version that this event must be checked against; empty when it moves no money. Raises Poison."""
+    if event.kind != usage_pb2.USAGE_KIND_CHARGE:
+        return ""
+    if not _PRICE_VERSION.fullmatch(event.price_version):
+        raise Poison("a charge names its price version by 64 hexadecimal digits")
+    return event.price_version
+
+
+def check(event: usage_pb2.UsageRecorded, price: PriceVersion | None) -> Checked:
+    """Checks everything about an event. `price` is that of `wanted_price`, None when none is wanted. Raises Poison."""
+    kind = KINDS.get(event.kind)
+    if kind is None:
+        raise Poison("it is neither a charge nor a void")
+    _check_texts(event)
+    tokens, units = _counts(event)
+    _check_charge(event, tokens, units, price)
+    if not 0 <= event.provider_cost_nano_usd <= MAX_AMOUNT:
+        raise Poison("the provider's cost is out of range")
+    request_id = _uuid(event.request_id, "request_id")
+    usage = Usage(
+        request_id=request_id,
+        kind=kind,
+        customer_id=event.customer_id,
+        hold_id=_uuid(event.hold_id, "hold_id") if event.hold_id else None,
+        closes_hold=event.closes_hold,
+        charge_nano_usd=event.charge_nano_usd,
+    )
+    row = UsageRow(
+        request_id=request_id,
+        kind=kind,
+        customer_id=event.customer_id,
+        key_id=event.key_id,
+        model=event.model,
+        operation=event.operation,
+        prompt_tokens=tokens.prompt,
+        completion_tokens=tokens.completion,
+        provider_cost_nano_usd=event.provider_cost_nano_usd,
+        recorded=event.SerializeToString(),
+    )
+    return Checked(usage=usage, row=row, traceparent=event.traceparent)
+
+
+def dead_letter(event: usage_pb2.UsageRecorded, reason: str) -> DeadLetter:
+    """The event, set aside, with as much as can be read of it."""
+    return DeadLetter(
+        request_id=_uuid_or_none(event.request_id),
+        kind=KINDS.get(event.kind, ""),
+        customer_id=event.customer_id if is_customer_id(event.customer_id) else "",
+        hold_id=_uuid_or_none(event.hold_id),
+        reason=reason,
+        recorded=event.SerializeToString(),
+    )
+
+
+def _check_texts(event: usage_pb2.UsageRecorded) -> None:
+    if not is_customer_id(event.customer_id):
+        raise Poison("customer_id is missing or malformed")
+    for text in (event.key_id, event.model, event.operation):
+        if len(text) > MAX_TEXT or "\x00" in text:
+            raise Poison("a text is too long or has a NUL in it")
+
+
+def _counts(event: usage_pb2.UsageRecorded) -> tuple[Tokens, Units]:
+    try:
+        tokens = Tokens(**{name: getattr(event.tokens, name) for name in _TOKEN_CLASSES})
+        units = Units(**{name: getattr(event.units, name) for name in _UNIT_KINDS})
+    except ImplausibleUsage as error:
+        raise Poison(f"impossible counts: {error}") from error
+    return tokens, units
+
+
+def _check_charge(event: usage_pb2.UsageRecorded, tokens: Tokens, units: Units, price: PriceVersion | None) -> None:
+    if event.kind == usage_pb2.USAGE_KIND_VOID:
+        if event.charge_nano_usd:
+            raise Poison("a void charges nothing")
+        return
+    if price is None:
+        raise Poison("a charge has no price")
+    reported = event.provider_reported_cost_nano_usd
+    try:
+        computed = charge_nano_usd(tokens, units, price, reported_cost_nano_usd=None if reported == -1 else reported)
+    except ChargeOutOfRange as error:
+        raise Poison(str(error)) from error
+    if computed != event.charge_nano_usd:
+        raise Poison(f"the charge is {event.charge_nano_usd}, its price makes {computed}")
+
+
+def _rates(message: router_pb2.Rates) -> Rates:
+    return Rates(**{name: getattr(message, name) for name in _RATE_CLASSES})
+
+
+def _uuid(text: str, name: str) -> UUID:
+    found = _uuid_or_none(text)
+    if found is None:
+        raise Poison(f"{name} is no UUID")
+    return found
+
+
+def _uuid_or_none(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

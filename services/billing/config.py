@@ -1,0 +1,148 @@
+"""The `billing` section of the config file: everything that it may hold is checked here, whoever uses it.
+
+Amounts are exact decimals in USD there and integer nano-USD here. Stripe and crypto are checked although top-ups come
+later, so that a file that is accepted today stays good.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Literal, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from chassis.config import ConfigText, section
+from pricing.prices import nano_usd
+from services.billing.ledger import MAX_AMOUNT
+
+T = TypeVar("T")
+MAX_SETTLE_GRACE_S = 7 * 86_400
+
+
+class StripeSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`billing.stripe`."""
+
+    secret_key: str
+    webhook_secret: str
+    api_base: str = "https://api.stripe.com"
+
+
+class CryptoSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`billing.crypto`."""
+
+    address: str
+    network: Literal["TRC-20"] = "TRC-20"
+    watcher: Literal["tron", "local"] = "tron"
+    confirmations: int = 19
+    expires_minutes: int = 60
+
+
+class BillingSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`billing`, as the file has it."""
+
+    credit_value: Decimal = Decimal("0.01")
+    welcome_credit: Decimal = Decimal(0)
+    default_plan: str = ""
+    on_short_credit: Literal["clamp", "refuse"] = "clamp"
+    lease_chunk: Literal["exact", "adaptive"] = "adaptive"
+    settle_grace_s: int = 1800
+    top_up_url: str = ""
+    stripe: StripeSection | None = None
+    crypto: CryptoSection | None = None
+
+
+class _Sections(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    billing: BillingSection = BillingSection()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BillingConfig:
+    """What billing runs by. Amounts in nano-USD; `stripe` and `crypto` are None where not configured."""
+
+    credit_value_nano_usd: int
+    welcome_credit_nano_usd: int
+    default_plan: str
+    on_short_credit: Literal["clamp", "refuse"]
+    lease_chunk: Literal["exact", "adaptive"]
+    settle_grace_s: int
+    top_up_url: str
+    stripe: StripeSection | None = dataclasses.field(repr=False)
+    crypto: CryptoSection | None
+
+
+def defaults() -> BillingConfig:
+    """What holds without a config file."""
+    return _config(BillingSection(), 10_000_000, 0)
+
+
+def parse(text: ConfigText, environ: Mapping[str, str] | None = None) -> BillingConfig:
+    """Reads and checks the section. Raises ConfigError, which names file, line and key."""
+    found = section(text, _Sections, environ=environ).billing
+    credit_value = _checked(text, "credit_value", lambda: _amount(found.credit_value, least=1))
+    welcome = _checked(text, "welcome_credit", lambda: _amount(found.welcome_credit, least=0))
+    _checked(text, "settle_grace_s", lambda: _within(found.settle_grace_s, 0, MAX_SETTLE_GRACE_S))
+    if found.top_up_url:
+        _checked(text, "top_up_url", lambda: _http_url(found.top_up_url))
+    if found.stripe is not None:
+        _check_stripe(text, found.stripe)
+    if found.crypto is not None:
+        _check_crypto(text, found.crypto)
+    return _config(found, credit_value, welcome)
+
+
+def _config(found: BillingSection, credit_value_nano_usd: int, welcome_credit_nano_usd: int) -> BillingConfig:
+    return BillingConfig(
+        credit_value_nano_usd=credit_value_nano_usd,
+        welcome_credit_nano_usd=welcome_credit_nano_usd,
+        default_plan=found.default_plan,
+        on_short_credit=found.on_short_credit,
+        lease_chunk=found.lease_chunk,
+        settle_grace_s=found.settle_grace_s,
+        top_up_url=found.top_up_url,
+        stripe=found.stripe,
+        crypto=found.crypto,
+    )
+
+
+def _check_stripe(text: ConfigText, stripe: StripeSection) -> None:
+    """An empty webhook secret would accept anybody's webhook, so it is refused and not read as "none"."""
+    _checked(text, "stripe.secret_key", lambda: _not_empty(stripe.secret_key))
+    _checked(text, "stripe.webhook_secret", lambda: _not_empty(stripe.webhook_secret))
+    _checked(text, "stripe.api_base", lambda: _http_url(stripe.api_base))
+
+
+def _check_crypto(text: ConfigText, crypto: CryptoSection) -> None:
+    _checked(text, "crypto.address", lambda: _not_empty(crypto.address))
+    _checked(text, "crypto.confirmations", lambda: _within(crypto.confirmations, 1, 1000))
+    _checked(text, "crypto.expires_minutes", lambda: _within(crypto.expires_minutes, 1, 24 * 60))
+
+
+def _checked(text: ConfigText, key: str, check: Callable[[], T]) -> T:
+    try:
+        return check()
+    except ValueError as error:
+        raise text.error(str(error), ("billing", *key.split("."))) from None
+
+
+def _amount(usd: Decimal, *, least: int) -> int:
+    return _within(nano_usd(usd), least, MAX_AMOUNT)
+
+
+def _within(value: int, least: int, most: int) -> int:
+    if not least <= value <= most:
+        raise ValueError(f"must be from {least} to {most}")
+    return value
+
+
+def _not_empty(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
+
+
+def _http_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be an http or https URL")
+    return text

@@ -1,0 +1,36 @@
+"""Names on the bus that billing owns: streams, subjects, durables; a test compares them with the table of events."""
+
+from chassis.bus import Bus, ConsumerSpec, StreamSpec
+
+_THIRTY_DAYS_S = 30 * 86_400
+
+USAGE_RECORDED = "tollbridge.usage.v1.recorded"
+LEDGER_TRANSFERRED = "tollbridge.ledger.v1.transferred"
+
+USAGE = StreamSpec(
+    name="USAGE",
+    subjects=("tollbridge.usage.v1.>",),
+    retention="limits",
+    max_age_s=_THIRTY_DAYS_S,
+    max_bytes=8 << 30,
+)
+LEDGER = StreamSpec(
+    name="LEDGER",
+    subjects=("tollbridge.ledger.v1.>",),
+    retention="limits",
+    max_age_s=_THIRTY_DAYS_S,
+    max_bytes=8 << 30,
+)
+APPLY_USAGE = ConsumerSpec(
+    stream=USAGE.name,
+    durable="billing-apply-usage",
+    subject=USAGE_RECORDED,
+    max_ack_pending=1000,
+    ack_wait_s=30,
+)
+
+
+async def ensure_streams(bus: Bus) -> None:
+    """Makes both streams where they are missing."""
+    for spec in (USAGE, LEDGER):
+        await bus.ensure_stream(spec)

@@ -1,0 +1,39 @@
+"""What billing counts for Prometheus. Registered in the registry that it is given, so tests may make many."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+
+class Figures:
+    """The service's metrics."""
+
+    def __init__(self, *, registry: CollectorRegistry) -> None:
+        self.events_applied = Counter(
+            "tollbridge_billing_events_applied", "Usage events committed, duplicates included", registry=registry
+        )
+        self.events_waiting = Counter(
+            "tollbridge_billing_events_waiting", "Times an event had to wait for its price", registry=registry
+        )
+        self.dead_letters = Counter(
+            "tollbridge_billing_dead_letters", "Events set aside for an operator", registry=registry
+        )
+        self.grants = Counter(
+            "tollbridge_billing_grants", "Holds asked for, by outcome", ("outcome",), registry=registry
+        )
+        self.grant_batches = Counter(
+            "tollbridge_billing_grant_batches", "Transactions that granted holds", registry=registry
+        )
+        self.holds_expired = Counter(
+            "tollbridge_billing_holds_expired",
+            "Holds whose time ran out: lapsed, or released with something still held",
+            ("how",),
+            registry=registry,
+        )
+        self.transfers_published = Counter(
+            "tollbridge_billing_transfers_published", "Transfers that left on LEDGER", registry=registry
+        )
+        self.config_loaded = Gauge(
+            "tollbridge_billing_config_loaded_seconds", "When the running config was loaded", registry=registry
+        )
+        self.config_refused = Gauge(
+            "tollbridge_billing_config_refused", "1 while the config file is refused", registry=registry
+        )

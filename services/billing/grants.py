@@ -1,0 +1,160 @@
+"""Granting holds: calls that wait at the same time go to the database as one statement and one commit.
+
+A customer who can't pay is refused at once, but not while their own running requests hold what is missing: those may
+cost less than was reserved, so the call waits for releases, at most two seconds, and is then refused. A refusal is
+always about money, never about load: many calls on a small balance end as exactly as many grants as it pays for.
+A caller that gives up may still have been granted; its spender doesn't list that hold, and so it is freed.
+"""
+
+import asyncio
+import dataclasses
+import time
+from collections import deque
+
+from chassis import db
+from chassis.errors import Code, TollbridgeError
+from services.billing import hold_store
+from services.billing.figures import Figures
+from services.billing.hold_store import Answer, Ask, Known
+from services.billing.holds import HoldState
+
+MAX_BATCH = 128
+MAX_BATCHES_AT_ONCE = 2
+"""While one commits, the next one fills: more would only wait for each other's account locks."""
+WAIT_FOR_RELEASES_S = 2.0
+FIRST_PAUSE_S = 0.02
+LONGEST_PAUSE_S = 0.25
+MAX_RACES = 20
+"""Grants of the same id or the last money that are lost to somebody else before we say that we are overloaded."""
+
+_Waiting = tuple[Ask, asyncio.Future[Answer]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Granted:
+    """A grant, new or repeated. Amounts in nano-USD."""
+
+    amount_nano_usd: int
+    available_nano_usd: int
+
+
+class Grants:
+    """Grants holds. It owns the tasks that run batches; each ends by itself when nobody waits."""
+
+    def __init__(self, *, pool: db.Pool, figures: Figures, lease_lives_s: float) -> None:
+        self._pool = pool
+        self._figures = figures
+        self._lease_lives_s = lease_lives_s
+        self._waiting: deque[_Waiting] = deque()
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def grant(self, ask: Ask, *, least_nano_usd: int = 0, wait_s: float = WAIT_FOR_RELEASES_S) -> Granted:
+        """Grants the asked amount, or the most affordable from `least_nano_usd` on when that is not 0.
+
+        Raises INSUFFICIENT_CREDITS (with affordable_nano_usd and balance_nano_usd), NOT_FOUND, IDEMPOTENCY_MISMATCH,
+        CONFLICT when the hold of that id is over, UNAVAILABLE.
+        """
+        least = least_nano_usd or ask.amount_nano_usd
+        deadline = time.monotonic() + min(wait_s, WAIT_FOR_RELEASES_S)
+        pause_s, races = FIRST_PAUSE_S, 0
+        while races < MAX_RACES:
+            answer = await self._ask(ask)
+            granted = self._granted(ask, answer)
+            if granted is not None:
+                return granted
+            room = answer.available_nano_usd
+            if room >= least:
+                ask = dataclasses.replace(ask, amount_nano_usd=min(room, ask.amount_nano_usd))
+                races += 1
+                continue
+            left_s = deadline - time.monotonic()
+            if (answer.posted_nano_usd or 0) < least or left_s <= 0:
+                self._figures.grants.labels("insufficient").inc()
+                raise _insufficient(answer)
+            await asyncio.sleep(min(pause_s, left_s))
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+        raise TollbridgeError(Code.UNAVAILABLE, "too many calls for the same credit", retry_after_s=1)
+
+    async def close(self) -> None:
+        """Waits for the batches that are under way."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=5)
+
+    def _granted(self, ask: Ask, answer: Answer) -> Granted | None:
+        if answer.granted_nano_usd is not None:
+            self._figures.grants.labels("granted").inc()
+            return Granted(amount_nano_usd=answer.granted_nano_usd, available_nano_usd=answer.available_nano_usd)
+        if answer.known is not None:
+            self._figures.grants.labels("repeated").inc()
+            amount = _same(ask, answer.known)
+            return Granted(amount_nano_usd=amount, available_nano_usd=answer.available_nano_usd)
+        if answer.posted_nano_usd is None:
+            raise TollbridgeError(Code.NOT_FOUND, "no such customer account")
+        return None
+
+    async def _ask(self, ask: Ask) -> Answer:
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((ask, future))
+        if len(self._running) < MAX_BATCHES_AT_ONCE:
+            task = asyncio.create_task(self._drain(), name="grant-batches")
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        return await future
+
+    async def _drain(self) -> None:
+        """Runs batches until nobody waits. A failure belongs to the callers of its batch, so it never ends the task."""
+        while batch := self._take():
+            try:
+                answers = await self._run([ask for ask, _ in batch])
+            except Exception as error:  # noqa: BLE001  handed on to each caller, who raises it
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+
+    def _take(self) -> list[_Waiting]:
+        """The next batch: callers that still wait, no hold id twice."""
+        batch: dict[object, _Waiting] = {}
+        later: list[_Waiting] = []
+        while self._waiting and len(batch) < MAX_BATCH:
+            waiting = self._waiting.popleft()
+            if waiting[1].done():
+                continue
+            if waiting[0].hold_id in batch:
+                later.append(waiting)
+                continue
+            batch[waiting[0].hold_id] = waiting
+        self._waiting.extendleft(reversed(later))
+        return list(batch.values())
+
+    async def _run(self, asks: list[Ask]) -> list[Answer]:
+        async def once(connection: db.Connection) -> list[Answer]:
+            async with connection.pipeline():  # begin, statement and commit leave together: one round trip
+                cursor = await hold_store.send_grant(connection, asks, lease_lives_s=self._lease_lives_s)
+                await connection.commit()
+            return await hold_store.read_answers(cursor, asks)
+
+        self._figures.grant_batches.inc()
+        return await db.in_transaction(self._pool, once)
+
+
+def _same(ask: Ask, known: Known) -> int:
+    if known.customer_id != ask.customer_id or known.spender != ask.spender:
+        raise TollbridgeError(Code.IDEMPOTENCY_MISMATCH, "the hold id belongs to another hold")
+    if known.state is not HoldState.OPEN:
+        raise TollbridgeError(Code.CONFLICT, "the hold is over")
+    return known.amount_nano_usd
+
+
+def _insufficient(answer: Answer) -> TollbridgeError:
+    return TollbridgeError(
+        Code.INSUFFICIENT_CREDITS,
+        "not enough credit",
+        details={
+            "affordable_nano_usd": str(answer.available_nano_usd),
+            "balance_nano_usd": str(answer.posted_nano_usd or 0),
+        },
+    )

@@ -1,0 +1,189 @@
+"""SQL of holds: granting many in one statement, statements of spenders, and what is due to expire.
+
+The grant is one statement, so one round trip and one commit for all calls that wait together. It locks the accounts in
+sorted order, grants in the order of asking while a customer's money lasts, and never more: what doesn't fit is told
+apart by the caller, and `no_overspend` stands behind it all.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from uuid import UUID
+
+from psycopg import AsyncCursor
+from psycopg.rows import TupleRow
+
+from chassis.db import Connection
+from services.billing.holds import HoldKind, HoldState
+
+_GRANT = """
+    WITH asked AS MATERIALIZED (
+        SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::uuid[], %s::text[],
+            %s::bigint[]) WITH ORDINALITY
+            AS a(id, customer_id, kind, spender, amount, request_id, key_id, deadline_us, n)
+    ), accounts AS MATERIALIZED (
+        SELECT customer_id, posted, held FROM billing.ledger_accounts
+        WHERE customer_id IN (SELECT customer_id FROM asked) ORDER BY customer_id FOR NO KEY UPDATE
+    ), known AS MATERIALIZED (
+        SELECT h.id, h.customer_id, h.spender, h.amount, h.state
+        FROM billing.holds h WHERE h.id IN (SELECT id FROM asked)
+    ), fits AS MATERIALIZED (
+        SELECT asked.*, posted - held - sum(amount) OVER (PARTITION BY asked.customer_id ORDER BY n) AS rest
+        FROM asked JOIN accounts ON accounts.customer_id = asked.customer_id
+        WHERE asked.id NOT IN (SELECT id FROM known)
+    ), granted AS (
+        INSERT INTO billing.holds (id, customer_id, kind, spender, amount, stated, request_id, key_id, expires_at)
+        SELECT id, customer_id, kind, spender, amount, amount, request_id, key_id,
+            CASE WHEN deadline_us > 0 THEN 'epoch'::timestamptz + deadline_us * interval '1 microsecond'
+                ELSE now() + %s * interval '1 second' END
+        FROM fits WHERE rest >= 0
+        ON CONFLICT (id) DO NOTHING
+        RETURNING id, customer_id, amount
+    ), moved AS (
+        UPDATE billing.ledger_accounts a SET held = a.held + g.total
+        FROM (SELECT customer_id, sum(amount)::bigint AS total FROM granted GROUP BY customer_id) g
+        WHERE a.customer_id = g.customer_id
+        RETURNING a.customer_id, a.held
+    )
+    SELECT asked.id, granted.amount, accounts.posted, coalesce(moved.held, accounts.held),
+        known.customer_id, known.spender, known.amount, known.state
+    FROM asked
+    LEFT JOIN granted ON granted.id = asked.id
+    LEFT JOIN accounts ON accounts.customer_id = asked.customer_id
+    LEFT JOIN moved ON moved.customer_id = asked.customer_id
+    LEFT JOIN known ON known.id = asked.id
+"""
+_RENEW = """
+    WITH stated AS MATERIALIZED (
+        SELECT * FROM unnest(%s::uuid[], %s::bigint[]) AS s(id, unfinished)
+    ), mine AS MATERIALIZED (
+        SELECT id FROM billing.holds
+        WHERE id IN (SELECT id FROM stated) AND spender = %s AND kind = 'lease' AND state = 'open' AND NOT lapsed
+        ORDER BY id FOR NO KEY UPDATE
+    )
+    UPDATE billing.holds h SET stated = s.unfinished, expires_at = now() + %s * interval '1 second'
+    FROM stated s JOIN mine ON mine.id = s.id
+    WHERE h.id = s.id AND h.state = 'open'
+    RETURNING h.id
+"""
+_UNLISTED = """
+    SELECT id, customer_id FROM billing.holds
+    WHERE spender = %s AND kind = 'lease' AND state = 'open' AND NOT lapsed AND NOT pinned
+        AND granted_at < now() - %s * interval '1 second' AND id <> ALL(%s)
+    ORDER BY id LIMIT %s
+"""
+_DUE = """
+    SELECT id, customer_id, (extract(epoch FROM now()) * 1000000)::bigint FROM billing.holds
+    WHERE state = 'open' AND NOT pinned AND expires_at < now() ORDER BY expires_at LIMIT %s
+"""
+_EXTEND = """
+    UPDATE billing.holds
+    SET expires_at = greatest(expires_at, 'epoch'::timestamptz + %s * interval '1 microsecond')
+    WHERE id = %s AND state = 'open' AND kind <> 'lease'
+"""
+_OWNER = "SELECT customer_id, spender FROM billing.holds WHERE id = %s"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A hold that somebody wants, exactly of this amount. `deadline_us` 0: it lives as long as a lease."""
+
+    hold_id: UUID
+    customer_id: str
+    kind: HoldKind
+    spender: str
+    amount_nano_usd: int
+    request_id: UUID | None = None
+    key_id: str = ""
+    deadline_us: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """The hold that already has the asked id."""
+
+    customer_id: str
+    spender: str
+    amount_nano_usd: int
+    state: HoldState
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What became of an Ask. `posted_nano_usd` is None when the customer has no account.
+
+    Neither granted nor known: there was no room, or another transaction was granting the same id just then.
+    """
+
+    granted_nano_usd: int | None
+    posted_nano_usd: int | None
+    held_nano_usd: int
+    known: Known | None
+
+    @property
+    def available_nano_usd(self) -> int:
+        """What is left after everything that was granted together."""
+        return (self.posted_nano_usd or 0) - self.held_nano_usd
+
+
+async def send_grant(connection: Connection, asks: Sequence[Ask], *, lease_lives_s: float) -> AsyncCursor[TupleRow]:
+    """Grants what fits, in this order. Atomic, and safe to repeat with the same ids; no id may be there twice."""
+    columns: list[object] = [
+        [ask.hold_id for ask in asks],
+        [ask.customer_id for ask in asks],
+        [str(ask.kind) for ask in asks],
+        [ask.spender for ask in asks],
+        [ask.amount_nano_usd for ask in asks],
+        [ask.request_id for ask in asks],
+        [ask.key_id for ask in asks],
+        [ask.deadline_us for ask in asks],
+    ]
+    return await connection.execute(_GRANT, [*columns, lease_lives_s])
+
+
+async def read_answers(cursor: AsyncCursor[TupleRow], asks: Sequence[Ask]) -> list[Answer]:
+    """What `send_grant` answers, in the order of asking."""
+    answers: dict[UUID, Answer] = {}
+    for hold_id, granted, posted, held, customer, spender, amount, state in await cursor.fetchall():
+        known = None
+        if customer is not None:
+            known = Known(customer_id=customer, spender=spender, amount_nano_usd=amount, state=HoldState(state))
+        answers[hold_id] = Answer(
+            granted_nano_usd=granted, posted_nano_usd=posted, held_nano_usd=held or 0, known=known
+        )
+    return [answers[ask.hold_id] for ask in asks]
+
+
+async def renew(
+    connection: Connection, *, spender: str, unfinished: Sequence[tuple[UUID, int]], lease_lives_s: float
+) -> set[UUID]:
+    """Prolongs a spender's leases and notes open + spent of each; returns those that are still its own."""
+    ids, amounts = [item[0] for item in unfinished], [item[1] for item in unfinished]
+    cursor = await connection.execute(_RENEW, (ids, amounts, spender, lease_lives_s))
+    return {row[0] for row in await cursor.fetchall()}
+
+
+async def unlisted(
+    connection: Connection, *, spender: str, listed: Sequence[UUID], older_than_s: float, limit: int
+) -> list[tuple[UUID, str]]:
+    """A spender's leases that its statement does not name, with their customers."""
+    cursor = await connection.execute(_UNLISTED, (spender, older_than_s, list(listed), limit))
+    return [(row[0], row[1]) for row in await cursor.fetchall()]
+
+
+async def due(connection: Connection, *, limit: int) -> list[tuple[UUID, str, int]]:
+    """Holds whose time is over, with their customers and the database's time in microseconds."""
+    cursor = await connection.execute(_DUE, (limit,))
+    return [(row[0], row[1], row[2]) for row in await cursor.fetchall()]
+
+
+async def extend(connection: Connection, *, hold_id: UUID, deadline_us: int) -> bool:
+    """Moves a task's or exact hold's deadline to a later time; False when there is no such open hold."""
+    cursor = await connection.execute(_EXTEND, (deadline_us, hold_id))
+    return cursor.rowcount == 1
+
+
+async def owner(connection: Connection, hold_id: UUID) -> tuple[str, str] | None:
+    """Customer and spender of a hold."""
+    cursor = await connection.execute(_OWNER, (hold_id,))
+    row = await cursor.fetchone()
+    return (row[0], row[1]) if row else None

@@ -1,0 +1,176 @@
+"""What keeps leases alive and ends them: spenders' statements, returns, and the loop that expires what fell silent.
+
+Nothing expires in the first TTL after this process started or got its database back: while we could not hear them,
+spenders could not state their leases, and their requests may well be running.
+"""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+from structlog.typing import FilteringBoundLogger
+
+from chassis import db
+from chassis.db import Connection
+from chassis.errors import Code, TollbridgeError
+from services.billing import hold_store, store
+from services.billing.books import Books
+from services.billing.figures import Figures
+from services.billing.holds import Hold, HoldState
+
+TTL_S = 30.0
+GRACE_S = 10.0
+LEASE_LIVES_S = TTL_S + GRACE_S
+RENEW_IN_S = TTL_S / 3
+UNLISTED_AFTER_S = 2.0
+MAX_RELEASED = 1000
+"""Holds that one statement or one look at the clock releases; the next one goes on."""
+EXPIRY_PAUSE_S = 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Stated:
+    """One lease in a spender's statement, in nano-USD: drawn by running requests, and spent but not yet confirmed."""
+
+    hold_id: UUID
+    open_nano_usd: int
+    spent_nano_usd: int
+
+
+class Leases:
+    """Statements and returns. Stateless: any replica serves any spender."""
+
+    def __init__(self, *, pool: db.Pool) -> None:
+        self._pool = pool
+
+    async def state(self, *, spender: str, leases: Sequence[Stated]) -> list[UUID]:
+        """Renews what is listed, frees what is not once it is two seconds old; returns what is listed but gone."""
+        listed = sorted({lease.hold_id for lease in leases})
+        unfinished = {lease.hold_id: lease.open_nano_usd + lease.spent_nano_usd for lease in leases}
+
+        async def renew(connection: Connection) -> tuple[set[UUID], list[tuple[UUID, str]]]:
+            renewed = await hold_store.renew(
+                connection, spender=spender, unfinished=sorted(unfinished.items()), lease_lives_s=LEASE_LIVES_S
+            )
+            return renewed, await hold_store.unlisted(
+                connection, spender=spender, listed=listed, older_than_s=UNLISTED_AFTER_S, limit=MAX_RELEASED
+            )
+
+        renewed, unlisted = await db.in_transaction(self._pool, renew)
+        if unlisted:
+            await _change(self._pool, unlisted, lambda books, hold_id: books.release([hold_id]))
+        return [hold_id for hold_id in listed if hold_id not in renewed]
+
+    async def give_back(self, *, hold_id: UUID, spender: str, free_nano_usd: int, closes: bool) -> None:
+        """Frees a part of a lease, or ends it. A lease that is unknown or over is none to give back: nothing happens.
+
+        Raises PERMISSION_DENIED for another spender's lease.
+        """
+        async with db.transaction(self._pool) as connection:
+            owner = await hold_store.owner(connection, hold_id)
+        if owner is None:
+            return
+        if owner[1] != spender:
+            raise TollbridgeError(Code.PERMISSION_DENIED, "the hold is another spender's")
+
+        def give(books: Books, hold_id: UUID) -> None:
+            if closes:
+                books.release([hold_id])
+            else:
+                books.give_back(hold_id, free_nano_usd)
+
+        await _change(self._pool, [(hold_id, owner[0])], give)
+
+    async def extend(self, *, hold_id: UUID, deadline_us: int) -> None:
+        """Moves a task's or exact hold's deadline to a later time. Raises NOT_FOUND when it is not open."""
+        async with db.transaction(self._pool) as connection:
+            if not await hold_store.extend(connection, hold_id=hold_id, deadline_us=deadline_us):
+                raise TollbridgeError(Code.NOT_FOUND, "no such open hold")
+
+
+class Expiry:
+    """The loop that ends holds whose time is over. Every replica runs it; locks keep them from doing it twice."""
+
+    def __init__(
+        self,
+        *,
+        pool: db.Pool,
+        settle_grace_s: Callable[[], int],
+        figures: Figures,
+        log: FilteringBoundLogger,
+        quiet_s: float = TTL_S,
+    ) -> None:
+        self._pool = pool
+        self._settle_grace_s = settle_grace_s
+        self._figures = figures
+        self._log = log
+        self._quiet_s = quiet_s
+        self._quiet_until = time.monotonic() + quiet_s
+
+    async def run(self) -> None:
+        """Looks once a second until cancelled."""
+        while True:
+            await asyncio.sleep(EXPIRY_PAUSE_S)
+            await self.look()
+
+    async def look(self) -> int:
+        """Ends what is due, unless it is too early to say; returns how many holds changed."""
+        try:
+            async with db.transaction(self._pool) as connection:
+                due = await hold_store.due(connection, limit=MAX_RELEASED)
+            if not due or time.monotonic() < self._quiet_until:
+                return 0
+            return await self._expire(due)
+        except TollbridgeError as error:
+            if not db.is_unavailable(error):
+                raise
+            self._quiet_until = time.monotonic() + self._quiet_s
+            return 0
+
+    async def _expire(self, due: Sequence[tuple[UUID, str, int]]) -> int:
+        now_us = due[0][2]
+        grace_s = self._settle_grace_s()
+
+        def expire(books: Books, hold_id: UUID) -> None:
+            books.expire(hold_id, now_us=now_us, settle_grace_s=grace_s)
+
+        for hold in await _change(self._pool, [(hold_id, customer) for hold_id, customer, _ in due], expire):
+            self._tell(hold)
+        return len(due)
+
+    def _tell(self, hold: Hold) -> None:
+        """A lapse is a spender's death; an end without its usage is money that somebody should look for."""
+        how = "released" if hold.state is HoldState.EXPIRED else "lapsed"
+        self._figures.holds_expired.labels(how).inc()
+        tell = self._log.error if hold.state is HoldState.EXPIRED else self._log.warning
+        tell(
+            "hold_expired",
+            how=how,
+            hold_id=str(hold.id),
+            hold_kind=str(hold.kind),
+            customer_id=hold.customer_id,
+            request_id=str(hold.request_id or ""),
+            freed_nano_usd=hold.freed_nano_usd,
+            remaining_nano_usd=hold.remaining_nano_usd,
+        )
+
+
+async def _change(
+    pool: db.Pool, holds: Sequence[tuple[UUID, str]], change: Callable[[Books, UUID], None]
+) -> list[Hold]:
+    """Locks these holds and their customers' accounts and applies a change to each; returns those that changed."""
+
+    async def work(connection: Connection) -> list[Hold]:
+        books = await store.lock_books(
+            connection,
+            customer_ids={customer_id for _, customer_id in holds},
+            hold_ids=[hold_id for hold_id, _ in holds],
+        )
+        for hold_id, _ in holds:
+            change(books, hold_id)
+        await store.save_books(connection, books)
+        return [books.holds[hold_id] for hold_id in books.changed_holds]
+
+    return await db.in_transaction(pool, work)

@@ -1,0 +1,90 @@
+"""Billing's objects, built once by keyword and handed to whoever needs them; `__main__` only starts and stops them."""
+
+from prometheus_client import CollectorRegistry
+from structlog.typing import FilteringBoundLogger
+
+from chassis import db
+from chassis.bus import Bus
+from chassis.pipe import PipeClient
+from chassis.telemetry import Tracer
+from services.billing.accounts import Accounts
+from services.billing.confirm import Confirmations
+from services.billing.consumer import UsageConsumer
+from services.billing.figures import Figures
+from services.billing.grants import Grants
+from services.billing.leases import LEASE_LIVES_S, Expiry, Leases
+from services.billing.live_config import LiveConfig
+from services.billing.outbox import Outbox
+from services.billing.prices import AskRouter, PriceBook
+from services.billing.receipts import Receipts
+from services.billing.server import BillingServer
+from services.billing.settings import Settings
+from services.billing.settlement import Settlement
+from tollbridge.router.v1 import router_pb2
+
+ROUTER_TIMEOUT_S = 2.0
+
+
+class Parts:
+    """Everything that a billing process is made of, but for its ports."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        pool: db.Pool,
+        ask_router: AskRouter,
+        tracer: Tracer,
+        registry: CollectorRegistry,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._pool = pool
+        self._log = log
+        self.is_serving = False
+        self.figures = Figures(registry=registry)
+        self.config = LiveConfig(path=settings.config_path, figures=self.figures, log=log)
+        self.grants = Grants(pool=pool, figures=self.figures, lease_lives_s=LEASE_LIVES_S)
+        prices = PriceBook(pool=pool, ask_router=ask_router, log=log)
+        self.settlement = Settlement(pool=pool, prices=prices, tracer=tracer, figures=self.figures, log=log)
+        self.consumer = UsageConsumer(settlement=self.settlement, figures=self.figures, log=log)
+        self.server = BillingServer(
+            accounts=Accounts(pool=pool),
+            grants=self.grants,
+            leases=Leases(pool=pool),
+            settlement=self.settlement,
+            confirmations=Confirmations(pool=pool),
+            receipts=Receipts(pool=pool),
+            config=self.config,
+        )
+
+    def expiry(self) -> Expiry:
+        """Made when the service begins to hear its spenders: its quiet time counts from then."""
+        return Expiry(
+            pool=self._pool,
+            settle_grace_s=lambda: self.config.current.settle_grace_s,
+            figures=self.figures,
+            log=self._log,
+        )
+
+    def outbox(self, bus: Bus) -> Outbox:
+        """The publisher of transfers."""
+        return Outbox(pool=self._pool, bus=bus, figures=self.figures, log=self._log)
+
+    def not_ready(self) -> str | None:
+        """Why calls should go elsewhere; None when they may come."""
+        return None if self.is_serving else "starting or stopping"
+
+
+def asking(router: PipeClient) -> AskRouter:
+    """How a price version is had from router."""
+
+    async def ask(version_id: str) -> router_pb2.PriceVersion:
+        response = await router.call(
+            "GetPriceVersion",
+            router_pb2.GetPriceVersionRequest(id=version_id),
+            router_pb2.GetPriceVersionResponse,
+            timeout_s=ROUTER_TIMEOUT_S,
+        )
+        return response.price
+
+    return ask

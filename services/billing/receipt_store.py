@@ -1,0 +1,129 @@
+"""SQL of the request log: reading lines, what was paid for them, and their transfers."""
+
+import dataclasses
+from collections.abc import Sequence
+from uuid import UUID
+
+from chassis.db import Connection
+
+# A charge supersedes the void that a crash had made of the same request; refunds change what was paid.
+_LINE = """
+    SELECT u.request_id, u.customer_id, u.recorded,
+        u.taken + coalesce((SELECT r.taken FROM billing.usage_events r
+            WHERE r.request_id = u.request_id AND r.kind = 'refund'), 0)
+    FROM billing.usage_events u
+    WHERE (u.kind = 'charge' OR (u.kind = 'void' AND NOT EXISTS (SELECT FROM billing.usage_events c
+            WHERE c.request_id = u.request_id AND c.kind = 'charge')))
+"""
+_ONE = f"{_LINE} AND u.request_id = %s"
+_PAGE = f"{_LINE} AND u.request_id < %s ORDER BY u.request_id DESC LIMIT %s"
+_PAGE_OF_CUSTOMER = f"{_LINE} AND u.customer_id = %s AND u.request_id < %s ORDER BY u.request_id DESC LIMIT %s"
+_MOVEMENTS = """
+    SELECT request_id, id, debit, credit, amount, kind, (extract(epoch FROM created_at) * 1000000)::bigint
+    FROM billing.transfers WHERE request_id = ANY(%s) ORDER BY created_at, leg
+"""
+_OUTBOX = """
+    SELECT o.id, t.id, t.debit, t.credit, t.amount, t.kind, t.event_id, t.leg,
+        (extract(epoch FROM t.created_at) * 1000000)::bigint
+    FROM (SELECT id, transfer_id FROM billing.outbox ORDER BY id LIMIT %s) o
+    JOIN billing.transfers t ON t.id = o.transfer_id ORDER BY o.id
+"""
+LAST = UUID(int=(1 << 128) - 1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A request's log line. `paid_nano_usd` is after refunds."""
+
+    request_id: UUID
+    customer_id: str
+    recorded: bytes
+    paid_nano_usd: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Movement:
+    """A transfer as it is shown."""
+
+    request_id: UUID | None
+    id: UUID
+    debit: str
+    credit: str
+    amount_nano_usd: int
+    kind: str
+    created_at_us: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Leaving:
+    """A transfer in the outbox, with its place there."""
+
+    place: int
+    movement: Movement
+    event_id: str
+    leg: int
+
+
+async def line(connection: Connection, request_id: UUID) -> Line | None:
+    """The line of one request, None while it has none."""
+    cursor = await connection.execute(_ONE, (request_id,))
+    row = await cursor.fetchone()
+    return Line(request_id=row[0], customer_id=row[1], recorded=row[2], paid_nano_usd=row[3]) if row else None
+
+
+async def page(connection: Connection, *, customer_id: str, before: UUID, limit: int) -> list[Line]:
+    """Lines below a request id, newest first; of everybody when `customer_id` is empty."""
+    if customer_id:
+        cursor = await connection.execute(_PAGE_OF_CUSTOMER, (customer_id, before, limit))
+    else:
+        cursor = await connection.execute(_PAGE, (before, limit))
+    rows = await cursor.fetchall()
+    return [Line(request_id=row[0], customer_id=row[1], recorded=row[2], paid_nano_usd=row[3]) for row in rows]
+
+
+async def movements(connection: Connection, request_ids: Sequence[UUID]) -> list[Movement]:
+    """All transfers of these requests, in the order they were made."""
+    cursor = await connection.execute(_MOVEMENTS, (list(request_ids),))
+    return [
+        Movement(
+            request_id=row[0],
+            id=row[1],
+            debit=row[2],
+            credit=row[3],
+            amount_nano_usd=row[4],
+            kind=row[5],
+            created_at_us=row[6],
+        )
+        for row in await cursor.fetchall()
+    ]
+
+
+async def take_outbox(connection: Connection, *, limit: int) -> list[Leaving]:
+    """The oldest transfers that have not left; nothing when another replica is sending them (until it commits)."""
+    cursor = await connection.execute("SELECT pg_try_advisory_xact_lock(hashtext('billing.outbox'))")
+    row = await cursor.fetchone()
+    if not row or not row[0]:
+        return []
+    cursor = await connection.execute(_OUTBOX, (limit,))
+    return [
+        Leaving(
+            place=place,
+            movement=Movement(
+                request_id=None,
+                id=id_,
+                debit=debit,
+                credit=credit,
+                amount_nano_usd=amount,
+                kind=kind,
+                created_at_us=created_at_us,
+            ),
+            event_id=event_id,
+            leg=leg,
+        )
+        for place, id_, debit, credit, amount, kind, event_id, leg, created_at_us in await cursor.fetchall()
+    ]
+
+
+async def forget_outbox(connection: Connection, places: Sequence[int]) -> None:
+    """Drops what has left."""
+    await connection.execute("DELETE FROM billing.outbox WHERE id = ANY(%s)", (list(places),))

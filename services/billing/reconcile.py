@@ -1,0 +1,182 @@
+"""Proof of the ledger: reads everything in one snapshot and counts what does not add up. Changes nothing.
+
+`verify` is what `tollbridge ledger verify --json` prints; scripts rely on its shape, not on the tables. It trusts no
+column that another could contradict: balances are summed from transfers, holds from their parts, charges from both.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+MAX_EXAMPLES = 10
+
+# Each check selects one row per difference, its first column naming the culprit, and has a query of what it examined.
+_CHECKS: tuple[tuple[str, str, str], ...] = (
+    (
+        "sum_is_zero",
+        "SELECT count(*) FROM billing.transfers",
+        """
+        SELECT 'all accounts sum to ' || sum(amount) FROM (
+            SELECT debit AS account, -amount::numeric AS amount FROM billing.transfers
+            UNION ALL SELECT credit, amount::numeric FROM billing.transfers) movements
+        HAVING sum(amount) <> 0
+        """,
+    ),
+    (
+        "chains_without_gaps",
+        "SELECT count(*) FROM billing.transfers WHERE customer_id IS NOT NULL",
+        """
+        SELECT customer_id || ' at ' || version FROM (
+            SELECT customer_id, version, balance_after,
+                row_number() OVER chain AS position,
+                sum(CASE WHEN credit = 'credits:' || customer_id THEN amount ELSE -amount END) OVER chain AS balance
+            FROM billing.transfers WHERE customer_id IS NOT NULL
+            WINDOW chain AS (PARTITION BY customer_id ORDER BY version)) links
+        WHERE version <> position OR balance_after <> balance
+        """,
+    ),
+    (
+        "balances_are_sums",
+        "SELECT count(*) FROM billing.ledger_accounts",
+        """
+        SELECT a.customer_id FROM billing.ledger_accounts a LEFT JOIN (
+            SELECT customer_id, count(*) AS version,
+                sum(CASE WHEN credit = 'credits:' || customer_id THEN amount ELSE -amount END) AS posted,
+                sum(CASE WHEN kind = 'charge' THEN amount WHEN kind = 'refund' THEN -amount ELSE 0 END) AS used
+            FROM billing.transfers WHERE customer_id IS NOT NULL GROUP BY customer_id) t USING (customer_id)
+        WHERE a.posted <> coalesce(t.posted, 0) OR a.version <> coalesce(t.version, 0)
+            OR a.used <> coalesce(t.used, 0) OR a.credited - a.used <> a.posted
+        """,
+    ),
+    (
+        "held_is_open_holds",
+        "SELECT count(*) FROM billing.holds",
+        """
+        SELECT a.customer_id FROM billing.ledger_accounts a LEFT JOIN (
+            SELECT customer_id, sum(amount - captured - freed) AS held
+            FROM billing.holds WHERE state = 'open' GROUP BY customer_id) h USING (customer_id)
+        WHERE a.held <> coalesce(h.held, 0)
+        """,
+    ),
+    (
+        "nobody_below_zero",
+        "SELECT count(*) FROM billing.ledger_accounts",
+        "SELECT customer_id FROM billing.ledger_accounts WHERE posted - held < 0 OR posted < 0 OR held < 0",
+    ),
+    (
+        "charges_are_transfers",
+        "SELECT count(*) FROM billing.usage_events",
+        """
+        SELECT coalesce(u.event_id, t.event_id) FROM (
+            SELECT kind || ':' || request_id AS event_id, customer_id, abs(taken) AS taken, overage, charge
+            FROM billing.usage_events WHERE kind <> 'void' AND charge <> 0) u
+        FULL JOIN (
+            SELECT event_id, max(customer_id) AS customer_id,
+                coalesce(sum(amount) FILTER (WHERE customer_id IS NOT NULL), 0) AS taken,
+                coalesce(sum(amount) FILTER (WHERE customer_id IS NULL), 0) AS overage
+            FROM billing.transfers WHERE kind IN ('charge', 'refund') GROUP BY event_id) t USING (event_id)
+        WHERE u.event_id IS NULL OR t.event_id IS NULL OR u.taken <> t.taken OR u.overage <> t.overage
+            OR u.customer_id <> coalesce(t.customer_id, u.customer_id)
+        """,
+    ),
+    (
+        "refunds_within_charges",
+        "SELECT count(*) FROM billing.transfers WHERE kind = 'refund'",
+        """
+        SELECT r.event_id FROM billing.transfers r LEFT JOIN billing.transfers c ON c.id = r.reverses
+        WHERE r.kind = 'refund' AND (c.id IS NULL OR c.kind <> 'charge' OR c.leg <> 0 OR r.amount > c.amount
+            OR c.customer_id <> r.customer_id)
+        """,
+    ),
+)
+_ACCOUNTS = """
+    SELECT account, sum(amount)::text FROM (
+        SELECT debit AS account, -amount::numeric AS amount FROM billing.transfers
+        UNION ALL SELECT credit, amount::numeric FROM billing.transfers) movements
+    WHERE account NOT LIKE 'credits:%%' GROUP BY account ORDER BY account
+"""
+_FIGURES = """
+    SELECT (SELECT count(*) FROM billing.ledger_accounts),
+        (SELECT coalesce(sum(posted), 0) FROM billing.ledger_accounts)::text,
+        (SELECT coalesce(sum(held), 0) FROM billing.ledger_accounts)::text,
+        (SELECT count(*) FROM billing.holds WHERE state = 'open'),
+        (SELECT count(*) FROM billing.transfers),
+        (SELECT count(*) FROM billing.usage_events WHERE kind = 'charge'),
+        (SELECT count(*) FROM billing.usage_events WHERE kind = 'void'),
+        (SELECT coalesce(sum(charge), 0) FROM billing.usage_events WHERE kind = 'charge')::text,
+        (SELECT count(*) FROM billing.dead_letters WHERE resolved_at IS NULL),
+        (SELECT count(*) FROM billing.outbox)
+"""
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One check: how many rows it looked at, how many differ, and the first of those."""
+
+    name: str
+    examined: int
+    differences: int
+    examples: list[str]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of the ledger in one snapshot. Amounts in nano-USD.
+
+    `clean` is about arithmetic only: open holds, dead letters and an outbox under way are states, not differences.
+    House accounts are credits − debits, so revenue is positive and losses are negative.
+    """
+
+    clean: bool
+    checks: list[Check]
+    customers: int
+    balance_nano_usd: int
+    held_nano_usd: int
+    open_holds: int
+    transfers: int
+    charges: int
+    voids: int
+    charged_nano_usd: int
+    dead_letters: int
+    outbox: int
+    house_nano_usd: dict[str, int]
+
+
+def verify(url: str) -> Report:
+    """Checks the whole ledger in one read-only snapshot. Raises psycopg.Error when the database can't be read."""
+    with psycopg.connect(url) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.read_only = True
+        with connection.transaction():
+            checks = [_check(connection, name, examined, differences) for name, examined, differences in _CHECKS]
+            house = {name: int(amount) for name, amount in _rows(connection, _ACCOUNTS.replace("%%", "%"))}
+            figures = _rows(connection, _FIGURES)[0]
+    return Report(
+        clean=all(check.differences == 0 for check in checks),
+        checks=checks,
+        customers=figures[0],
+        balance_nano_usd=int(figures[1]),
+        held_nano_usd=int(figures[2]),
+        open_holds=figures[3],
+        transfers=figures[4],
+        charges=figures[5],
+        voids=figures[6],
+        charged_nano_usd=int(figures[7]),
+        dead_letters=figures[8],
+        outbox=figures[9],
+        house_nano_usd=house,
+    )
+
+
+def _check(connection: psycopg.Connection, name: str, examined: str, differences: str) -> Check:
+    found = _rows(connection, differences)
+    return Check(
+        name=name,
+        examined=_rows(connection, examined)[0][0],
+        differences=len(found),
+        examples=[str(row[0]) for row in found[:MAX_EXAMPLES]],
+    )
+
+
+def _rows(connection: psycopg.Connection, query: str) -> Sequence[psycopg.rows.TupleRow]:
+    return connection.execute(sql.SQL(query)).fetchall()

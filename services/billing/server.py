@@ -1,0 +1,252 @@
+"""gRPC in: each method converts, makes one call, and converts back. Who may call what stands in `billing_service`."""
+
+from uuid import UUID
+
+from chassis.errors import Code, TollbridgeError
+from chassis.rpc import CallContext, Handler, RpcService
+from services.billing import charges
+from services.billing.accounts import Accounts
+from services.billing.config import BillingConfig
+from services.billing.confirm import Confirmations
+from services.billing.grants import Grants
+from services.billing.hold_store import Ask
+from services.billing.holds import HoldKind
+from services.billing.leases import RENEW_IN_S, TTL_S, Leases, Stated
+from services.billing.ledger import MAX_AMOUNT, Account
+from services.billing.live_config import LiveConfig
+from services.billing.receipts import Receipts
+from services.billing.settlement import Fate, Settlement
+from tollbridge.billing.v1 import billing_pb2 as pb
+
+EDGE, TASKS, CLI, TEAMS = "edge", "tasks", "cli", "teams"
+EVERY_SERVICE = frozenset({EDGE, TASKS, CLI, TEAMS, "auth", "router", "billing"})
+OPERATORS = frozenset({EDGE, CLI})
+SPENDERS = frozenset({EDGE, TASKS})
+MAX_LEASES = 10_000
+MAX_KEYS = 1000
+MAX_EVENTS = 500
+MAX_TEXT = 200
+MAX_REASON = 1000
+LATEST_DEADLINE_US = 4_102_444_800_000_000
+"""The year 2100: what is later was meant in another unit."""
+REPLY_MARGIN_S = 0.3
+"""A refusal must still reach the caller, so no wait uses up the whole deadline."""
+
+_FATES = {
+    Fate.WAITING: pb.EVENT_STATE_MISSING,
+    Fate.COMMITTED: pb.EVENT_STATE_COMMITTED,
+    Fate.DEAD_LETTERED: pb.EVENT_STATE_DEAD_LETTERED,
+}
+
+
+class BillingServer:
+    """The methods of BillingService."""
+
+    def __init__(
+        self,
+        *,
+        accounts: Accounts,
+        grants: Grants,
+        leases: Leases,
+        settlement: Settlement,
+        confirmations: Confirmations,
+        receipts: Receipts,
+        config: LiveConfig,
+    ) -> None:
+        self._accounts = accounts
+        self._grants = grants
+        self._leases = leases
+        self._settlement = settlement
+        self._confirmations = confirmations
+        self._receipts = receipts
+        self._config = config
+
+    def service(self) -> RpcService:
+        """Every method with those who may call it; a call is safe to repeat by its own ids."""
+        handlers = {
+            "OpenAccount": Handler(self.open_account, OPERATORS),
+            "GetBalance": Handler(self.get_balance, EVERY_SERVICE),
+            "AdjustCredit": Handler(self.adjust_credit, OPERATORS),
+            "GrantLease": Handler(self.grant_lease, SPENDERS),
+            "StateLeases": Handler(self.state_leases, SPENDERS),
+            "ReturnLease": Handler(self.return_lease, SPENDERS),
+            "Hold": Handler(self.hold, frozenset({TASKS, TEAMS})),
+            "ExtendHold": Handler(self.extend_hold, frozenset({TASKS, TEAMS})),
+            "RecordUsage": Handler(self.record_usage, SPENDERS | {TEAMS}),
+            "Confirm": Handler(self.confirm, SPENDERS),
+            "GetReceipt": Handler(self.get_receipt, OPERATORS | {TEAMS}),
+            "ListReceipts": Handler(self.list_receipts, OPERATORS),
+            "Refund": Handler(self.refund, OPERATORS),
+            "GetConfigState": Handler(self.get_config_state, OPERATORS),
+        }
+        return RpcService(descriptor=pb.DESCRIPTOR.services_by_name["BillingService"], handlers=handlers)
+
+    async def open_account(self, request: pb.OpenAccountRequest, _: CallContext) -> pb.OpenAccountResponse:
+        config: BillingConfig = self._config.current
+        account = await self._accounts.open(
+            _customer(request.customer_id), welcome_nano_usd=config.welcome_credit_nano_usd
+        )
+        return pb.OpenAccountResponse(balance=_balance(account))
+
+    async def get_balance(self, request: pb.GetBalanceRequest, _: CallContext) -> pb.GetBalanceResponse:
+        account = await self._accounts.read(_customer(request.customer_id))
+        return pb.GetBalanceResponse(balance=_balance(account))
+
+    async def adjust_credit(self, request: pb.AdjustCreditRequest, _: CallContext) -> pb.AdjustCreditResponse:
+        transfer, account = await self._accounts.adjust(
+            _customer(request.customer_id),
+            request.amount_nano_usd,
+            request_id=_text(request.request_id, "request_id", MAX_TEXT - len("adjustment:"), least=1),
+            reason=_text(request.reason, "reason", MAX_REASON),
+        )
+        return pb.AdjustCreditResponse(transfer_id=str(transfer.id), balance=_balance(account))
+
+    async def grant_lease(self, request: pb.GrantLeaseRequest, context: CallContext) -> pb.GrantLeaseResponse:
+        ask = Ask(
+            hold_id=_uuid(request.hold_id, "hold_id"),
+            customer_id=_customer(request.customer_id),
+            kind=HoldKind.LEASE,
+            spender=_text(request.spender, "spender", MAX_TEXT, least=1),
+            amount_nano_usd=_amount(request.amount_nano_usd, "amount_nano_usd"),
+            request_id=_uuid(request.request_id, "request_id") if request.request_id else None,
+            key_id=_text(request.key_id, "key_id", MAX_TEXT),
+        )
+        if not 0 <= request.least_nano_usd <= ask.amount_nano_usd:
+            raise _invalid("least_nano_usd", "must be from 0 to amount_nano_usd")
+        granted = await self._grants.grant(
+            ask, least_nano_usd=request.least_nano_usd, wait_s=context.timeout_s - REPLY_MARGIN_S
+        )
+        return pb.GrantLeaseResponse(
+            hold_id=request.hold_id,
+            amount_nano_usd=granted.amount_nano_usd,
+            ttl_s=TTL_S,
+            available_nano_usd=granted.available_nano_usd,
+        )
+
+    async def state_leases(self, request: pb.StateLeasesRequest, _: CallContext) -> pb.StateLeasesResponse:
+        if len(request.leases) > MAX_LEASES:
+            raise _invalid("leases", f"at most {MAX_LEASES} in a statement")
+        gone = await self._leases.state(
+            spender=_text(request.spender, "spender", MAX_TEXT, least=1),
+            leases=[
+                Stated(
+                    hold_id=_uuid(lease.hold_id, "hold_id"),
+                    open_nano_usd=_amount(lease.open_nano_usd, "open_nano_usd", least=0),
+                    spent_nano_usd=_amount(lease.spent_nano_usd, "spent_nano_usd", least=0),
+                )
+                for lease in request.leases
+            ],
+        )
+        return pb.StateLeasesResponse(renew_in_s=RENEW_IN_S, gone=[str(hold_id) for hold_id in gone])
+
+    async def return_lease(self, request: pb.ReturnLeaseRequest, _: CallContext) -> pb.ReturnLeaseResponse:
+        await self._leases.give_back(
+            hold_id=_uuid(request.hold_id, "hold_id"),
+            spender=request.spender,
+            free_nano_usd=_amount(request.free_nano_usd, "free_nano_usd", least=0),
+            closes=request.closes,
+        )
+        return pb.ReturnLeaseResponse()
+
+    async def hold(self, request: pb.HoldRequest, context: CallContext) -> pb.HoldResponse:
+        if request.kind not in {HoldKind.TASK, HoldKind.EXACT}:
+            raise _invalid("kind", "must be task or exact")
+        ask = Ask(
+            hold_id=_uuid(request.hold_id, "hold_id"),
+            customer_id=_customer(request.customer_id),
+            kind=HoldKind(request.kind),
+            spender=context.caller,
+            amount_nano_usd=_amount(request.amount_nano_usd, "amount_nano_usd"),
+            request_id=_uuid(request.request_id, "request_id") if request.request_id else None,
+            key_id=_text(request.key_id, "key_id", MAX_TEXT),
+            deadline_us=_deadline(request.deadline_us),
+        )
+        granted = await self._grants.grant(ask, wait_s=context.timeout_s - REPLY_MARGIN_S)
+        return pb.HoldResponse(hold_id=request.hold_id, amount_nano_usd=granted.amount_nano_usd)
+
+    async def extend_hold(self, request: pb.ExtendHoldRequest, _: CallContext) -> pb.ExtendHoldResponse:
+        await self._leases.extend(hold_id=_uuid(request.hold_id, "hold_id"), deadline_us=_deadline(request.deadline_us))
+        return pb.ExtendHoldResponse()
+
+    async def record_usage(self, request: pb.RecordUsageRequest, _: CallContext) -> pb.RecordUsageResponse:
+        if len(request.events) > MAX_EVENTS:
+            raise _invalid("events", f"at most {MAX_EVENTS}")
+        fates = await self._settlement.apply(list(request.events))
+        return pb.RecordUsageResponse(states=[_FATES[fate] for fate in fates])
+
+    async def confirm(self, request: pb.ConfirmRequest, _: CallContext) -> pb.ConfirmResponse:
+        if len(request.keys) > MAX_KEYS:
+            raise _invalid("keys", f"at most {MAX_KEYS}")
+        keys = [(_uuid(key.request_id, "request_id"), charges.KINDS.get(key.kind, "")) for key in request.keys]
+        return pb.ConfirmResponse(states=await self._confirmations.states(keys))
+
+    async def get_receipt(self, request: pb.GetReceiptRequest, _: CallContext) -> pb.GetReceiptResponse:
+        receipt = await self._receipts.get(_uuid(request.request_id, "request_id"), customer_id=request.customer_id)
+        return pb.GetReceiptResponse(receipt=receipt)
+
+    async def list_receipts(self, request: pb.ListReceiptsRequest, _: CallContext) -> pb.ListReceiptsResponse:
+        receipts, has_more = await self._receipts.page(
+            customer_id=request.customer_id,
+            after=_uuid(request.after, "after") if request.after else None,
+            limit=request.limit,
+        )
+        return pb.ListReceiptsResponse(receipts=receipts, has_more=has_more)
+
+    async def refund(self, request: pb.RefundRequest, _: CallContext) -> pb.RefundResponse:
+        transfer, account = await self._accounts.refund(
+            _uuid(request.request_id, "request_id"),
+            amount_nano_usd=_amount(request.amount_nano_usd, "amount_nano_usd", least=0),
+            reason=_text(request.reason, "reason", MAX_REASON),
+        )
+        return pb.RefundResponse(
+            transfer_id=str(transfer.id), amount_nano_usd=transfer.amount_nano_usd, balance=_balance(account)
+        )
+
+    async def get_config_state(self, _request: pb.GetConfigStateRequest, _: CallContext) -> pb.GetConfigStateResponse:
+        state = self._config.state()
+        return pb.GetConfigStateResponse(hash=state.hash, loaded_at_us=state.loaded_at_us, error=state.error)
+
+
+def _balance(account: Account) -> pb.Balance:
+    return pb.Balance(
+        balance_nano_usd=account.posted_nano_usd,
+        held_nano_usd=account.held_nano_usd,
+        available_nano_usd=account.available_nano_usd,
+        total_credits_nano_usd=account.credited_nano_usd,
+        total_usage_nano_usd=account.used_nano_usd,
+    )
+
+
+def _customer(text: str) -> str:
+    if not charges.is_customer_id(text):
+        raise _invalid("customer_id", "is missing or malformed")
+    return text
+
+
+def _uuid(text: str, name: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise _invalid(name, "must be a UUID") from None
+
+
+def _amount(amount_nano_usd: int, name: str, *, least: int = 1) -> int:
+    if not least <= amount_nano_usd <= MAX_AMOUNT:
+        raise _invalid(name, f"must be from {least} to {MAX_AMOUNT}")
+    return amount_nano_usd
+
+
+def _deadline(deadline_us: int) -> int:
+    if not 0 < deadline_us <= LATEST_DEADLINE_US:
+        raise _invalid("deadline_us", "must be a time in microseconds since the epoch")
+    return deadline_us
+
+
+def _text(text: str, name: str, most: int, *, least: int = 0) -> str:
+    if not least <= len(text) <= most or "\x00" in text:
+        raise _invalid(name, f"must have {least} to {most} characters")
+    return text
+
+
+def _invalid(name: str, why: str) -> TollbridgeError:
+    return TollbridgeError(Code.INVALID_REQUEST, f"{name} {why}", details={"param": name})

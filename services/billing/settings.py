@@ -1,0 +1,11 @@
+"""What the environment tells billing; the only file here that is filled from it."""
+
+from chassis.settings import ServiceSettings
+
+
+class Settings(ServiceSettings, frozen=True, kw_only=True):
+    """Each field is `TOLLBRIDGE_<NAME>` in the environment."""
+
+    service_name: str = "billing"
+    schema_wait_s: float = 120.0
+    """How long a start waits for the schema that this code needs."""

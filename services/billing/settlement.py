@@ -1,0 +1,193 @@
+"""Applying usage events: many in one transaction, each at most once, a poison one aside and alone.
+
+One transaction locks the accounts and holds of all its events, lets `Books` decide them in order, and writes the result
+set-wise. Should the database refuse that (a constraint that only one event violates), the same events are applied one
+by one, each under its savepoint, so that only the culprit goes to the dead letters. Trouble with the database itself
+is nobody's fault and is raised as UNAVAILABLE: nothing was applied, and the events come again.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Sequence
+from uuid import UUID
+
+import psycopg
+from structlog.typing import FilteringBoundLogger
+
+from chassis import db
+from chassis.db import Connection
+from chassis.telemetry import Tracer
+from services.billing import charges, store
+from services.billing.books import Books
+from services.billing.charges import Checked
+from services.billing.figures import Figures
+from services.billing.ledger import DeadLetter, Poison, UsageRow
+from services.billing.prices import PriceBook
+from tollbridge.usage.v1 import usage_pb2
+
+MAX_EVENTS = 500
+"""Events in one transaction."""
+
+
+class Fate(enum.Enum):
+    """What became of an event."""
+
+    WAITING = "waiting"  # not applied: its price can't be had now
+    COMMITTED = "committed"
+    DEAD_LETTERED = "dead_lettered"
+
+
+@dataclasses.dataclass(slots=True)
+class _Work:
+    """One event on its way: exactly one of `checked` and `letter` is set once it has been looked at."""
+
+    event: usage_pb2.UsageRecorded
+    checked: Checked | None = None
+    letter: DeadLetter | None = None
+    fate: Fate = Fate.WAITING
+
+    def condemn(self, reason: str) -> None:
+        self.checked = None
+        self.letter = charges.dead_letter(self.event, reason)
+
+
+class Settlement:
+    """Applies usage events to the ledger. Safe to use from many tasks and replicas at once."""
+
+    def __init__(
+        self,
+        *,
+        pool: db.Pool,
+        prices: PriceBook,
+        tracer: Tracer,
+        figures: Figures,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._pool = pool
+        self._prices = prices
+        self._tracer = tracer
+        self._figures = figures
+        self._log = log
+
+    async def apply(self, events: Sequence[usage_pb2.UsageRecorded]) -> list[Fate]:
+        """Applies at most MAX_EVENTS events in one transaction. Raises UNAVAILABLE, and then none is applied."""
+        if len(events) > MAX_EVENTS:
+            raise ValueError(f"at most {MAX_EVENTS} events in a transaction")
+        works = [_Work(event) for event in events]
+        await self._check(works)
+        ready = [work for work in works if work.checked or work.letter]
+        if ready:
+            await self._commit(ready)
+        for work in ready:
+            work.fate = Fate.DEAD_LETTERED if work.letter else Fate.COMMITTED
+            self._tell(work)
+        return [work.fate for work in works]
+
+    async def set_aside(self, payload: bytes, reason: str) -> None:
+        """A message that is no batch of events at all goes to the dead letters whole."""
+        self._log.error("dead_letter", reason=reason)
+        self._figures.dead_letters.inc()
+        async with db.transaction(self._pool) as connection:
+            await store.add_dead_letter(connection, DeadLetter(reason=reason, recorded=payload))
+
+    async def _check(self, works: Sequence[_Work]) -> None:
+        wanted: dict[int, str] = {}
+        for index, work in enumerate(works):
+            try:
+                wanted[index] = charges.wanted_price(work.event)
+            except Poison as error:
+                work.condemn(str(error))
+        prices = await self._prices.find(version for version in wanted.values() if version)
+        for index, version in wanted.items():
+            if version and version not in prices:
+                continue  # stays WAITING
+            try:
+                works[index].checked = charges.check(works[index].event, prices.get(version))
+            except Poison as error:
+                works[index].condemn(str(error))
+
+    async def _commit(self, works: Sequence[_Work]) -> None:
+        async def together(connection: Connection) -> None:
+            await _write(connection, works)
+
+        async def one_by_one(connection: Connection) -> None:
+            for work in works:
+                await _write_alone(connection, work)
+
+        try:
+            await db.in_transaction(self._pool, together)
+        except (psycopg.IntegrityError, psycopg.DataError) as error:
+            self._log.warning("batch_refused", reason=str(error), events=len(works))
+            await db.in_transaction(self._pool, one_by_one)
+
+    def _tell(self, work: _Work) -> None:
+        if work.letter:
+            self._figures.dead_letters.inc()
+            self._log.error("dead_letter", request_id=work.event.request_id, reason=work.letter.reason)
+            return
+        self._figures.events_applied.inc()
+        if self._tracer.enabled and work.event.traceparent:
+            with self._tracer.span(
+                "billing apply usage",
+                parent=work.event.traceparent,
+                kind="consumer",
+                request_id=work.event.request_id,
+            ):
+                pass  # the work was shared by a batch: the span marks when this event's part was committed
+
+
+async def _write(connection: Connection, works: Sequence[_Work]) -> None:
+    checked = [work.checked for work in works if work.checked]
+    letters = [work.letter for work in works if work.letter]
+    hold_ids = {it.usage.hold_id for it in checked if it.usage.hold_id}
+    books = await store.lock_books(
+        connection,
+        customer_ids={it.usage.customer_id for it in checked},
+        hold_ids=hold_ids | {letter.hold_id for letter in letters if letter.hold_id},
+        request_ids={it.usage.request_id for it in checked},
+    )
+    rows: list[UsageRow] = []
+    for work in works:
+        if work.checked:
+            _decide(books, work, rows)
+    for work in works:
+        if work.letter:
+            await _set_aside(connection, books, work.letter)
+    await store.save_books(connection, books, usage=rows)
+
+
+def _decide(books: Books, work: _Work, rows: list[UsageRow]) -> None:
+    checked = work.checked
+    if checked is None:
+        return
+    try:
+        settled = books.settle(checked.usage)
+    except Poison as error:
+        work.condemn(str(error))
+        return
+    if not settled.duplicate:
+        rows.append(
+            dataclasses.replace(
+                checked.row,
+                charge_nano_usd=checked.usage.charge_nano_usd,
+                taken_nano_usd=settled.taken_nano_usd,
+                overage_nano_usd=settled.overage_nano_usd,
+            )
+        )
+
+
+async def _set_aside(connection: Connection, books: Books, letter: DeadLetter) -> None:
+    await store.add_dead_letter(connection, letter)
+    hold_id: UUID | None = letter.hold_id
+    if hold_id in books.holds and books.holds[hold_id].customer_id == letter.customer_id:
+        books.pin(hold_id)
+
+
+async def _write_alone(connection: Connection, work: _Work) -> None:
+    try:
+        async with connection.transaction():
+            await _write(connection, [work])
+    except (psycopg.IntegrityError, psycopg.DataError) as error:
+        work.condemn(f"the database refuses it: {type(error).__name__}")
+        async with connection.transaction():
+            await _write(connection, [work])

@@ -1,0 +1,296 @@
+"""SQL of the ledger: what a transaction locks and loads into `Books`, and how what changed goes back.
+
+Every function takes the connection of the caller's transaction. Locks are taken in one order everywhere, accounts by
+id and then holds by id, so that two transactions can't wait for each other. Balances are read only under their lock.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+from psycopg.rows import TupleRow
+
+from chassis.db import Connection
+from chassis.ids import uuid7
+from services.billing.books import Books
+from services.billing.holds import Hold, HoldKind, HoldState
+from services.billing.ledger import Account, DeadLetter, Transfer, TransferKind, UsageKind, UsageRow
+
+_LOCK_ACCOUNTS = """
+    SELECT customer_id, credited, used, held, version FROM billing.ledger_accounts
+    WHERE customer_id = ANY(%s) ORDER BY customer_id FOR NO KEY UPDATE
+"""
+_HOLD_COLUMNS = """id, customer_id, kind, spender, amount, captured, freed, stated, state, lapsed, pinned, request_id,
+    key_id, (extract(epoch FROM granted_at) * 1000000)::bigint, (extract(epoch FROM expires_at) * 1000000)::bigint"""
+_LOCK_HOLDS = f"SELECT {_HOLD_COLUMNS} FROM billing.holds WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
+_HOLDS_OF_REQUEST = f"SELECT {_HOLD_COLUMNS} FROM billing.holds WHERE request_id = %s ORDER BY granted_at DESC LIMIT 1"
+_APPLIED = "SELECT request_id, kind FROM billing.usage_events WHERE request_id = ANY(%s)"
+_TRANSFER_COLUMNS = """id, debit, credit, amount, kind, event_id, leg, reverses, request_id, reason, customer_id,
+    version, balance_after"""
+
+_SAVE_ACCOUNTS = """
+    UPDATE billing.ledger_accounts AS a
+    SET posted = n.credited - n.used, credited = n.credited, used = n.used, held = n.held, version = n.version
+    FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
+        AS n(customer_id, credited, used, held, version)
+    WHERE a.customer_id = n.customer_id
+"""
+_SAVE_HOLDS = """
+    UPDATE billing.holds AS h
+    SET captured = n.captured, freed = n.freed, state = n.state, lapsed = n.lapsed, pinned = n.pinned,
+        expires_at = 'epoch'::timestamptz + n.expires_at_us * interval '1 microsecond'
+    FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[], %s::text[], %s::boolean[], %s::boolean[], %s::bigint[])
+        AS n(id, captured, freed, state, lapsed, pinned, expires_at_us)
+    WHERE h.id = n.id
+"""
+_ADD_TRANSFERS = f"""
+    INSERT INTO billing.transfers ({_TRANSFER_COLUMNS})
+    SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::smallint[],
+        %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::bigint[], %s::bigint[])
+"""
+_ADD_TO_OUTBOX = "INSERT INTO billing.outbox (transfer_id) SELECT * FROM unnest(%s::uuid[])"
+_ADD_USAGE = """
+    INSERT INTO billing.usage_events (request_id, kind, customer_id, key_id, model, operation, prompt_tokens,
+        completion_tokens, charge, taken, overage, provider_cost, recorded)
+    SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[],
+        %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bytea[])
+"""
+_ADD_DEAD_LETTER = """
+    INSERT INTO billing.dead_letters (id, digest, request_id, kind, customer_id, hold_id, reason, recorded)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (digest) DO NOTHING
+"""
+_EVENT_STATES = """
+    SELECT asked.n,
+        EXISTS (SELECT FROM billing.usage_events u WHERE u.request_id = asked.request_id AND u.kind = asked.kind),
+        EXISTS (SELECT FROM billing.dead_letters d WHERE d.request_id = asked.request_id AND d.kind = asked.kind
+            AND d.resolved_at IS NULL)
+    FROM unnest(%s::uuid[], %s::text[]) WITH ORDINALITY AS asked(request_id, kind, n) ORDER BY asked.n
+"""
+
+
+async def open_account(connection: Connection, customer_id: str) -> bool:
+    """Makes the account's row; False when it was there."""
+    cursor = await connection.execute(
+        "INSERT INTO billing.ledger_accounts (customer_id) VALUES (%s) ON CONFLICT DO NOTHING", (customer_id,)
+    )
+    return cursor.rowcount == 1
+
+
+async def read_account(connection: Connection, customer_id: str) -> Account | None:
+    """An account as committed now, without a lock: to be shown, never to decide by."""
+    cursor = await connection.execute(
+        "SELECT customer_id, credited, used, held, version FROM billing.ledger_accounts WHERE customer_id = %s",
+        (customer_id,),
+    )
+    row = await cursor.fetchone()
+    return _account(row) if row else None
+
+
+async def lock_books(
+    connection: Connection,
+    *,
+    customer_ids: Iterable[str],
+    hold_ids: Iterable[UUID] = (),
+    request_ids: Iterable[UUID] = (),
+) -> Books:
+    """Locks accounts and holds, and tells which usage events of these requests are applied. One round trip."""
+    async with connection.pipeline():
+        accounts = await connection.execute(_LOCK_ACCOUNTS, (sorted(set(customer_ids)),))
+        applied = await connection.execute(_APPLIED, (list(set(request_ids)),))
+        holds = await connection.execute(_LOCK_HOLDS, (sorted(set(hold_ids)),))
+    return Books(
+        new_id=uuid7,
+        accounts=[_account(row) for row in await accounts.fetchall()],
+        holds=[_hold(row) for row in await holds.fetchall()],
+        applied=[(request_id, UsageKind(kind)) for request_id, kind in await applied.fetchall()],
+    )
+
+
+async def save_books(connection: Connection, books: Books, *, usage: Sequence[UsageRow] = ()) -> None:
+    """Writes back what changed in books whose rows are locked, with the log lines that go with it. One round trip."""
+    accounts = [books.accounts[customer_id] for customer_id in sorted(books.changed_accounts)]
+    holds = [books.holds[hold_id] for hold_id in sorted(books.changed_holds)]
+    async with connection.pipeline():
+        if usage:
+            await connection.execute(_ADD_USAGE, _columns(_usage_values(row) for row in usage))
+        if accounts:
+            await connection.execute(_SAVE_ACCOUNTS, _columns(_account_values(account) for account in accounts))
+        if holds:
+            await connection.execute(_SAVE_HOLDS, _columns(_hold_values(hold) for hold in holds))
+        if books.transfers:
+            await connection.execute(_ADD_TRANSFERS, _columns(_transfer_values(it) for it in books.transfers))
+            await connection.execute(_ADD_TO_OUTBOX, ([transfer.id for transfer in books.transfers],))
+
+
+async def add_dead_letter(connection: Connection, letter: DeadLetter) -> None:
+    """Sets an event aside; the same bytes are set aside once."""
+    digest = hashlib.sha256(letter.recorded).digest()
+    await connection.execute(
+        _ADD_DEAD_LETTER,
+        (
+            uuid7(),
+            digest,
+            letter.request_id,
+            letter.kind,
+            letter.customer_id,
+            letter.hold_id,
+            letter.reason,
+            letter.recorded,
+        ),
+    )
+
+
+async def event_states(connection: Connection, keys: Sequence[tuple[UUID, str]]) -> list[tuple[bool, bool]]:
+    """For each (request, kind), whether it is committed and whether it lies in the dead letters."""
+    cursor = await connection.execute(_EVENT_STATES, ([key[0] for key in keys], [key[1] for key in keys]))
+    return [(committed, dead) for _, committed, dead in await cursor.fetchall()]
+
+
+async def transfer_of_event(connection: Connection, event_id: str) -> Transfer | None:
+    """Leg 0 of an event's transfers."""
+    cursor = await connection.execute(
+        f"SELECT {_TRANSFER_COLUMNS} FROM billing.transfers WHERE event_id = %s AND leg = 0", (event_id,)
+    )
+    row = await cursor.fetchone()
+    return _transfer(row) if row else None
+
+
+async def hold_of_request(connection: Connection, request_id: UUID) -> Hold | None:
+    """The newest hold that was made for a request."""
+    cursor = await connection.execute(_HOLDS_OF_REQUEST, (request_id,))
+    row = await cursor.fetchone()
+    return _hold(row) if row else None
+
+
+async def read_price(connection: Connection, version_id: str) -> bytes | None:
+    """A price version's content, as it was stored."""
+    cursor = await connection.execute("SELECT content FROM billing.price_versions WHERE id = %s", (version_id,))
+    row = await cursor.fetchone()
+    return bytes(row[0]) if row else None
+
+
+async def keep_price(connection: Connection, version_id: str, content: bytes) -> None:
+    """Stores a price version for ever."""
+    await connection.execute(
+        "INSERT INTO billing.price_versions (id, content) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+        (version_id, content),
+    )
+
+
+async def make_partitions(connection: Connection, *, days: int) -> int:
+    """Makes the usage log's partitions from today on; tells how many were missing."""
+    cursor = await connection.execute("SELECT billing.make_partitions(%s)", (days,))
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+def _columns(rows: Iterable[tuple[object, ...]]) -> list[list[object]]:
+    """Rows turned into the arrays that unnest() takes."""
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _account(row: TupleRow) -> Account:
+    customer_id, credited, used, held, version = row
+    return Account(
+        customer_id=customer_id, credited_nano_usd=credited, used_nano_usd=used, held_nano_usd=held, version=version
+    )
+
+
+def _account_values(account: Account) -> tuple[object, ...]:
+    return (
+        account.customer_id,
+        account.credited_nano_usd,
+        account.used_nano_usd,
+        account.held_nano_usd,
+        account.version,
+    )
+
+
+def _hold(row: TupleRow) -> Hold:
+    (id_, customer_id, kind, spender, amount, captured, freed, stated, state, lapsed, pinned, request_id, key_id) = row[
+        :13
+    ]
+    return Hold(
+        id=id_,
+        customer_id=customer_id,
+        kind=HoldKind(kind),
+        spender=spender,
+        amount_nano_usd=amount,
+        captured_nano_usd=captured,
+        freed_nano_usd=freed,
+        stated_nano_usd=stated,
+        state=HoldState(state),
+        lapsed=lapsed,
+        pinned=pinned,
+        request_id=request_id,
+        key_id=key_id,
+        granted_at_us=row[13],
+        expires_at_us=row[14],
+    )
+
+
+def _hold_values(hold: Hold) -> tuple[object, ...]:
+    return (
+        hold.id,
+        hold.captured_nano_usd,
+        hold.freed_nano_usd,
+        str(hold.state),
+        hold.lapsed,
+        hold.pinned,
+        hold.expires_at_us,
+    )
+
+
+def _transfer(row: TupleRow) -> Transfer:
+    (id_, debit, credit, amount, kind, event_id, leg, reverses, request_id, reason, customer_id, version, after) = row
+    return Transfer(
+        id=id_,
+        debit=debit,
+        credit=credit,
+        amount_nano_usd=amount,
+        kind=TransferKind(kind),
+        event_id=event_id,
+        leg=leg,
+        reverses=reverses,
+        request_id=request_id,
+        reason=reason,
+        customer_id=customer_id,
+        version=version,
+        balance_after_nano_usd=after,
+    )
+
+
+def _transfer_values(transfer: Transfer) -> tuple[object, ...]:
+    return (
+        transfer.id,
+        str(transfer.debit),
+        str(transfer.credit),
+        transfer.amount_nano_usd,
+        str(transfer.kind),
+        transfer.event_id,
+        transfer.leg,
+        transfer.reverses,
+        transfer.request_id,
+        transfer.reason,
+        transfer.customer_id,
+        transfer.version,
+        transfer.balance_after_nano_usd,
+    )
+
+
+def _usage_values(row: UsageRow) -> tuple[object, ...]:
+    return (
+        row.request_id,
+        str(row.kind),
+        row.customer_id,
+        row.key_id,
+        row.model,
+        row.operation,
+        row.prompt_tokens,
+        row.completion_tokens,
+        row.charge_nano_usd,
+        row.taken_nano_usd,
+        row.overage_nano_usd,
+        row.provider_cost_nano_usd,
+        row.recorded,
+    )
