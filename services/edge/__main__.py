@@ -1,0 +1,54 @@
+"""One edge process: settings, objects by keyword, and the order in which they start and stop."""
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from chassis import lifecycle, settings, telemetry
+from chassis.bus import Bus
+from chassis.health import HealthServer
+from chassis.ids import uuid7
+from services.edge.http_server import HttpServer
+from services.edge.parts import Parts, load_config
+from services.edge.settings import Settings
+
+
+async def serve(life: lifecycle.Lifecycle) -> None:
+    """Runs until the process is asked to stop."""
+    own = settings.load(Settings)
+    telemetry.configure_logging(service=own.service_name, replica=own.replica, level=own.log_level)
+    log, registry = structlog.get_logger(), CollectorRegistry()
+    tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
+    configuration = await load_config(own, log)
+    bus = await Bus.connect(own.nats_url, name=own.service_name, log=log)
+    parts = Parts(
+        settings=own,
+        configuration=configuration,
+        incarnation=uuid7(),
+        bus=bus,
+        tracer=tracer,
+        registry=registry,
+    )
+    http = HttpServer(app=parts.app, bind=own.http_bind, grace_s=own.drain_grace_s)
+    health = HealthServer(bind=own.metrics_bind, registry=registry, ready=parts.unready)
+    await parts.start(life)
+    await health.start()
+    serving = life.spawn("http", http.serve())
+    log.info("serving", http=http.address)
+    await life.stopping.wait()
+    parts.drain.draining = True
+    http.stop()
+    await serving
+    await parts.end(grace_s=own.drain_grace_s)
+    await life.end()
+    await parts.close()
+    await health.stop()
+    tracer.close()
+
+
+def main() -> None:
+    """The process."""
+    lifecycle.run(serve)
+
+
+if __name__ == "__main__":
+    main()
