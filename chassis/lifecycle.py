@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Literal
 
@@ -117,6 +118,10 @@ async def _supervise(main: Callable[[Lifecycle], Awaitable[None]]) -> int:
         lifecycle.failed = True
     finally:
         await lifecycle.end()
+        # Somebody else's task may survive its cancellation (a pool that connects does) and keep the loop from ending.
+        exit_for_certain = threading.Timer(TASK_END_LIMIT_S, os._exit, (1,))
+        exit_for_certain.daemon = True
+        exit_for_certain.start()
     return int(lifecycle.failed)
 
 

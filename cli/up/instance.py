@@ -93,8 +93,11 @@ class Instance:
             environ=environ,
         )
         helper_environ = cli_environ(shared, secrets)
-        await _all((self._migrate(helper_environ), self._start_services(placed, shared, secrets)))
-        if not secrets.demo_key:
+        if secrets.demo_key:  # the migrations have little to do: the services start beside them and wait if need be
+            await _all((self._migrate(helper_environ), self._start_services(placed, shared, secrets)))
+        else:
+            await self._migrate(helper_environ)
+            await self._start_services(placed, shared, secrets)
             key = await self._make_demo(helper_environ, plan=findings["demo_plan"])
             secrets = dataclasses.replace(secrets, demo_key=key)
         self._publish(secrets, nats_url, database_url)
@@ -109,7 +112,6 @@ class Instance:
         return findings
 
     async def _migrate(self, environ: dict[str, str]) -> None:
-        """Runs beside the starting services, which wait for their schemas."""
         await run_helper("cli", "migrate", environ=environ, timeout_s=FIRST_START_WITHIN_S)
 
     async def _start_servers(self) -> tuple[str, str]:
