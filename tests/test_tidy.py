@@ -69,10 +69,20 @@ def test_no_function_outgrows_70_lines() -> None:
     assert long == []
 
 
+def code_lines(path: Path) -> int:
+    """Lines that hold code: not blank, not only a comment, not a docstring."""
+    source = path.read_text()
+    prose: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            prose |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    lines = enumerate(source.splitlines(), 1)
+    return sum(1 for number, line in lines if line.strip() and number not in prose and not line.strip().startswith("#"))
+
+
 def test_chassis_stays_small() -> None:
-    """Chassis is how a service runs and nothing more, which fits 1,800 lines."""
-    lines = sum(len(path.read_text().splitlines()) for path in (ROOT / "chassis").rglob("*.py"))
-    assert lines <= 1800
+    """Chassis is how a service runs and nothing more, which fits 2,500 lines of code (decision 6)."""
+    assert sum(code_lines(path) for path in (ROOT / "chassis").rglob("*.py")) <= 2500
 
 
 def test_every_module_opens_with_its_idea() -> None:

@@ -6,7 +6,7 @@ set of routes serves every surface, and a changed surface table takes effect at 
 """
 
 import ipaddress
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -35,7 +35,7 @@ class EdgeApp:
     """The ASGI application. `config` is replaced whole when the file changes; running requests keep their own."""
 
     def __init__(
-        self, *, config: EdgeConfig, public: FastAPI, own: FastAPI, hot: dict[tuple[str, str], HotRoute]
+        self, *, config: EdgeConfig, public: FastAPI, own: FastAPI, hot: Mapping[tuple[str, str], HotRoute]
     ) -> None:
         self.config = config
         self._public = public

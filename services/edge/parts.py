@@ -8,20 +8,19 @@ import asyncio
 from pathlib import Path
 from uuid import UUID
 
-from google.protobuf.descriptor import ServiceDescriptor
 from prometheus_client import CollectorRegistry
 from structlog.typing import FilteringBoundLogger
 
 from chassis.bus import Bus
 from chassis.config import ConfigText, ConfigWatch
 from chassis.lifecycle import Lifecycle
-from chassis.pipe import PipeClient
 from chassis.spool import Spool
 from chassis.telemetry import Tracer
 from services.edge import events
 from services.edge.admission import Admission
 from services.edge.app import EdgeApp
 from services.edge.attempts import Attempts
+from services.edge.clients import Clients
 from services.edge.config import EdgeConfig, parse, without_file
 from services.edge.metrics import EdgeMetrics
 from services.edge.opening import Providers
@@ -35,10 +34,6 @@ from services.edge.routes.health import DrainSwitch
 from services.edge.settings import Settings
 from services.edge.settlement import Settlement
 from services.edge.site import own_site, public_site
-from tollbridge.auth.v1 import auth_pb2
-from tollbridge.billing.v1 import billing_pb2
-from tollbridge.router.v1 import router_pb2
-from tollbridge.tasks.v1 import tasks_pb2
 from upstream.client import UpstreamClient
 from upstream.sandbox.provider import Sandbox
 
@@ -95,26 +90,12 @@ class Parts:
         self._incarnation = incarnation
         self._bus = bus
         self._spool_dir = Path(settings.spool_dir)
+        self._clients = Clients(settings=settings, tracer=tracer)
+        self._spool = self._open_spool(configuration.current)
+        self._upstream = UpstreamClient()
         self.drain = DrainSwitch()
-        config = configuration.current
-
-        def pipe(descriptor: ServiceDescriptor, addresses: str) -> PipeClient:
-            return PipeClient(descriptor=descriptor, addresses=addresses, token=settings.service_token, tracer=tracer)
-
-        self._auth = pipe(auth_pb2.DESCRIPTOR.services_by_name["AuthService"], settings.auth_addresses)
-        self._router = pipe(router_pb2.DESCRIPTOR.services_by_name["RouterService"], settings.router_addresses)
-        self._billing = pipe(billing_pb2.DESCRIPTOR.services_by_name["BillingService"], settings.billing_addresses)
-        self._tasks = pipe(tasks_pb2.DESCRIPTOR.services_by_name["TasksService"], settings.tasks_addresses)
-        self._spool = Spool.open(
-            self._spool_dir,
-            incarnation=incarnation,
-            sync=config.spool.sync,
-            max_bytes=config.spool.max_mib << 20,
-            loop=asyncio.get_running_loop(),
-        )
-        self._client = UpstreamClient()
-        billing = BillingOwner(pipe=self._billing, spender=incarnation)
-        router = RouterOwner(pipe=self._router, spender=incarnation)
+        billing = BillingOwner(pipe=self._clients.billing, spender=incarnation)
+        router = RouterOwner(pipe=self._clients.router, spender=incarnation)
         self._purse = Purse(billing=billing, spender=incarnation)
         self._attempts = Attempts(router=router)
         self._publisher = Publisher(
@@ -126,49 +107,52 @@ class Parts:
         )
         self._settlement = Settlement(spool=self._spool, purse=self._purse, outbox=self._publisher)
         self._admission = Admission(
-            auth=AuthOwner(pipe=self._auth),
+            auth=AuthOwner(pipe=self._clients.auth),
             purse=self._purse,
             tracer=tracer,
             clamps_short_credit=lambda: configuration.current.on_short_credit == "clamp",
         )
-        metrics = EdgeMetrics(registry=registry, prefix=config.metrics_prefix)
-        self._relay = Relay(
-            tools=Tools(
-                admission=self._admission,
-                router=router,
-                attempts=self._attempts,
-                settlement=self._settlement,
-                providers=Providers(client=self._client, sandbox=Sandbox()),
-                metrics=metrics,
-                tracer=tracer,
-            )
+        tools = Tools(
+            admission=self._admission,
+            router=router,
+            attempts=self._attempts,
+            settlement=self._settlement,
+            providers=Providers(client=self._upstream, sandbox=Sandbox()),
+            metrics=self._metrics(registry),
+            tracer=tracer,
         )
+        self._relay = Relay(tools=tools)
+        self.app = configuration.app = self._site(registry, configuration.current.admin_token or settings.admin_token)
+
+    def _open_spool(self, config: EdgeConfig) -> Spool:
+        return Spool.open(
+            self._spool_dir,
+            incarnation=self._incarnation,
+            sync=config.spool.sync,
+            max_bytes=config.spool.max_mib << 20,
+            loop=asyncio.get_running_loop(),
+        )
+
+    def _metrics(self, registry: CollectorRegistry) -> EdgeMetrics:
+        metrics = EdgeMetrics(registry=registry, prefix=self._configuration.current.metrics_prefix)
         metrics.watch(
             in_flight=lambda: self._relay.in_flight,
             events=lambda: len(self._publisher),
             spool=lambda: self._spool.pending_bytes,
         )
-        self.app = EdgeApp(
-            config=config,
-            public=public_site(
-                auth=self._auth,
-                router=self._router,
-                billing=self._billing,
-                tasks_client=self._tasks,
-                admission=self._admission,
-            ),
-            own=own_site(
-                auth=self._auth,
-                router=self._router,
-                billing=self._billing,
-                admin_token=config.admin_token or settings.admin_token,
-                registry=registry,
-                drain=self.drain,
-                unready=self.unready,
-            ),
-            hot={("POST", "/chat/completions"): ChatRoute(relay=self._relay)},
+        return metrics
+
+    def _site(self, registry: CollectorRegistry, admin_token: str) -> EdgeApp:
+        public = public_site(clients=self._clients, admission=self._admission)
+        own = own_site(
+            clients=self._clients,
+            admin_token=admin_token,
+            registry=registry,
+            drain=self.drain,
+            unready=self.unready,
         )
-        configuration.app = self.app
+        hot = {("POST", "/chat/completions"): ChatRoute(relay=self._relay)}
+        return EdgeApp(config=self._configuration.current, public=public, own=own, hot=hot)
 
     def unready(self) -> str | None:
         """Why this replica must get no new requests; None when it may."""
@@ -176,9 +160,8 @@ class Parts:
 
     async def start(self, life: Lifecycle) -> None:
         """Connects and starts the loops, which the lifecycle owns."""
-        for pipe in (self._auth, self._router, self._billing, self._tasks):
-            await pipe.start()
-        await self._client.start()
+        await self._clients.start()
+        await self._upstream.start()
         await self._bus.ensure_stream(events.USAGE)
         life.spawn("publisher", self._publisher.run())
         life.spawn("lease-statements", self._purse.run())
@@ -196,8 +179,7 @@ class Parts:
 
     async def close(self) -> None:
         """Closes what everything else stood on; the loops must have been ended before."""
-        await self._client.close()
-        for pipe in (self._auth, self._router, self._billing, self._tasks):
-            await pipe.close()
+        await self._upstream.close()
+        await self._clients.close()
         await self._bus.close()
         self._spool.close()

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from fastapi import Depends, FastAPI, Request
 from prometheus_client import CollectorRegistry
 
-from chassis.pipe import PipeClient
 from services.edge.admin import customers, operations
 from services.edge.admin import keys as admin_keys
 from services.edge.admin.access import AdminAccess
 from services.edge.admission import Admission, api_key_of
 from services.edge.app import new_fastapi
 from services.edge.catalogue import Catalogue
+from services.edge.clients import Clients
 from services.edge.json_http import Caller, Identify, context
 from services.edge.routes import credits as credit
 from services.edge.routes import health, keys, models, requests, tasks
@@ -32,25 +32,21 @@ def identify_with(admission: Admission) -> Identify:
     return identify
 
 
-def public_site(
-    *, auth: PipeClient, router: PipeClient, billing: PipeClient, tasks_client: PipeClient, admission: Admission
-) -> FastAPI:
+def public_site(*, clients: Clients, admission: Admission) -> FastAPI:
     """What FastAPI serves below every surface."""
     identify = identify_with(admission)
     app = new_fastapi()
-    app.include_router(models.routes(catalogue=Catalogue(router=router), identify=identify))
-    app.include_router(credit.routes(billing=billing, identify=identify))
-    app.include_router(requests.routes(billing=billing, identify=identify))
-    app.include_router(keys.routes(auth=auth, identify=identify))
-    app.include_router(tasks.routes(tasks=tasks_client, identify=identify))
+    app.include_router(models.routes(catalogue=Catalogue(router=clients.router), identify=identify))
+    app.include_router(credit.routes(billing=clients.billing, identify=identify))
+    app.include_router(requests.routes(billing=clients.billing, identify=identify))
+    app.include_router(keys.routes(auth=clients.auth, identify=identify))
+    app.include_router(tasks.routes(tasks=clients.tasks, identify=identify))
     return app
 
 
 def own_site(
     *,
-    auth: PipeClient,
-    router: PipeClient,
-    billing: PipeClient,
+    clients: Clients,
     admin_token: str,
     registry: CollectorRegistry,
     drain: DrainSwitch,
@@ -58,12 +54,12 @@ def own_site(
 ) -> FastAPI:
     """What FastAPI serves outside the surfaces: health, metrics and, behind the admin token, the admin API."""
     app = new_fastapi()
-    app.include_router(health.routes(router_client=router, registry=registry, drain=drain, unready=unready))
+    app.include_router(health.routes(router_client=clients.router, registry=registry, drain=drain, unready=unready))
     behind_token = [Depends(AdminAccess(token=admin_token))]
     for admin in (
-        customers.routes(auth=auth, billing=billing),
-        admin_keys.routes(auth=auth),
-        operations.routes(auth=auth, router_client=router, billing=billing, drain=drain),
+        customers.routes(auth=clients.auth, billing=clients.billing),
+        admin_keys.routes(auth=clients.auth),
+        operations.routes(clients=clients, drain=drain),
     ):
         app.include_router(admin, prefix="/admin", dependencies=behind_token)
     return app

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from chassis.errors import TollbridgeError
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
+from services.edge.clients import Clients
 from services.edge.json_http import answer, context, decode, rfc3339
 from services.edge.routes.health import DrainSwitch
 from services.edge.routes.keys import amount
@@ -27,20 +28,20 @@ class RefundBody(msgspec.Struct, frozen=True, kw_only=True):
     amount_usd: Decimal = Decimal(0)
 
 
-def routes(*, auth: PipeClient, router_client: PipeClient, billing: PipeClient, drain: DrainSwitch) -> APIRouter:
+def routes(*, clients: Clients, drain: DrainSwitch) -> APIRouter:
     """The routes; access is checked by whoever includes them."""
     router = APIRouter()
 
     @router.get("/requests")
     async def list_requests(request: Request) -> Response:
         owner = request.query_params.get("customer_id", "")
-        found = await receipts(billing, customer_id=owner, request=request)
+        found = await receipts(clients.billing, customer_id=owner, request=request)
         return answer(found, request_id=context(request).request_id)
 
     @router.post("/refunds")
     async def refund(request: Request) -> Response:
         body = await decode(request, RefundBody)
-        reply = await billing.call(
+        reply = await clients.billing.call(
             "Refund",
             billing_pb2.RefundRequest(
                 request_id=body.request_id,
@@ -59,7 +60,7 @@ def routes(*, auth: PipeClient, router_client: PipeClient, billing: PipeClient, 
 
     @router.get("/accounts")
     async def list_accounts(request: Request) -> Response:
-        reply = await router_client.call(
+        reply = await clients.router.call(
             "ListAccounts",
             router_pb2.ListAccountsRequest(),
             router_pb2.ListAccountsResponse,
@@ -71,7 +72,7 @@ def routes(*, auth: PipeClient, router_client: PipeClient, billing: PipeClient, 
 
     @router.get("/config")
     async def get_config(request: Request) -> Response:
-        states = await _config_states(auth, router_client, billing)
+        states = await _config_states(clients)
         return answer(states, request_id=context(request).request_id)
 
     @router.post("/drain")
@@ -100,12 +101,14 @@ def account(found: router_pb2.ProviderAccount) -> dict[str, object]:
     }
 
 
-async def _config_states(auth: PipeClient, router_client: PipeClient, billing: PipeClient) -> dict[str, object]:
+async def _config_states(clients: Clients) -> dict[str, object]:
     """Router's configuration, and the hash that each owner runs; an owner that doesn't answer has none."""
     states = {
-        "auth": await _state(auth, auth_pb2.GetConfigStateRequest(), auth_pb2.GetConfigStateResponse),
-        "router": await _state(router_client, router_pb2.GetConfigStateRequest(), router_pb2.GetConfigStateResponse),
-        "billing": await _state(billing, billing_pb2.GetConfigStateRequest(), billing_pb2.GetConfigStateResponse),
+        "auth": await _state(clients.auth, auth_pb2.GetConfigStateRequest(), auth_pb2.GetConfigStateResponse),
+        "router": await _state(clients.router, router_pb2.GetConfigStateRequest(), router_pb2.GetConfigStateResponse),
+        "billing": await _state(
+            clients.billing, billing_pb2.GetConfigStateRequest(), billing_pb2.GetConfigStateResponse
+        ),
     }
     main = states["router"]
     return {
