@@ -1,0 +1,57 @@
+"""One tasks process: settings, objects by keyword, and the order in which they start and stop."""
+
+import asyncio
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from chassis import db, lifecycle, settings, telemetry
+from chassis.bus import Bus
+from chassis.health import HealthServer
+from chassis.rpc import RpcServer, parse_tokens
+from services.tasks.parts import Parts
+from services.tasks.settings import Settings
+
+SCHEMA_TIMEOUT_S = 120.0
+ANNOUNCE_DRAIN_S = 0.5
+
+
+async def serve(life: lifecycle.Lifecycle) -> None:
+    """Runs until the process is asked to stop."""
+    own = settings.load(Settings)
+    telemetry.configure_logging(service=own.service_name, replica=own.replica, level=own.log_level)
+    log, registry = structlog.get_logger(), CollectorRegistry()
+    tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
+    pool = await db.open_pool(own.database_url, role="tasks")
+    bus = await Bus.connect(own.nats_url, name=own.service_name, log=log)
+    parts = Parts(settings=own, pool=pool, bus=bus, tracer=tracer, log=log)
+    services = [parts.server.service()] if own.is_api else []
+    tokens = parse_tokens(own.service_tokens)
+    server = RpcServer(services=services, bind=own.grpc_bind, tokens=tokens, tracer=tracer, registry=registry)
+    health = HealthServer(bind=own.metrics_bind, registry=registry, ready=parts.not_ready)
+    await parts.load_config(life)
+    await health.start()
+    await db.wait_for_schema(pool, service="tasks", timeout_s=SCHEMA_TIMEOUT_S)
+    await parts.start(life)
+    log.info("serving", grpc=await server.start(), role=own.role)
+    parts.is_serving = True
+    await life.stopping.wait()
+    parts.is_serving = False
+    await server.drain()
+    await asyncio.sleep(ANNOUNCE_DRAIN_S)
+    await server.stop(own.drain_grace_s)
+    await life.end()
+    await parts.stop()
+    await bus.close()
+    await pool.close()
+    await health.stop()
+    tracer.close()
+
+
+def main() -> None:
+    """The process."""
+    lifecycle.run(serve)
+
+
+if __name__ == "__main__":
+    main()

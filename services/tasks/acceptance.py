@@ -1,0 +1,150 @@
+"""Taking a job on: its price is asked, the most it can cost is held, and only then it exists.
+
+The hold's id follows from the task's, so that a caller who repeats itself after a lost answer holds once. A crash
+between the hold and the insert leaves a hold without a job: its deadline releases it, or the caller's repetition
+finds it.
+"""
+
+import dataclasses
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterable
+
+from chassis import db
+from chassis.errors import Code, TollbridgeError
+from pricing.charge import ChargeOutOfRange, worst_case_nano_usd
+from pricing.prices import PriceVersion
+from pricing.tokens import Units
+from services.tasks import events, image_order, jobs, outbox, store, wire
+from services.tasks.jobs import Job, Order
+from tollbridge.billing.v1 import billing_pb2
+from tollbridge.router.v1 import router_pb2
+
+HOLD_NAMESPACE = uuid.UUID("6f3c1c1e-6a0e-5c55-9a7c-0f4c9a5b7d11")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a caller asks for."""
+
+    task_id: str
+    customer_id: str
+    key_id: str
+    kind: str
+    model: str
+    body: bytes = dataclasses.field(repr=False)
+    traceparent: str
+    fingerprint: bytes
+
+
+class Acceptance:
+    """Accepts jobs. `models` asks router, `hold` asks billing."""
+
+    def __init__(
+        self,
+        *,
+        pool: db.Pool,
+        models: Callable[[], Awaitable[Iterable[router_pb2.Model]]],
+        hold: Callable[[billing_pb2.HoldRequest], Awaitable[None]],
+        on_outbox: Callable[[], None],
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._pool = pool
+        self._models = models
+        self._hold = hold
+        self._on_outbox = on_outbox
+        self._now_us = now_us
+
+    async def accept(self, wish: Wish) -> Job:
+        """The job, new or as it was accepted before under the same id.
+
+        Raises INVALID_REQUEST, MODEL_NOT_FOUND, PROVIDER_NOT_CONFIGURED, INSUFFICIENT_CREDITS and what else billing
+        refuses with, and IDEMPOTENCY_MISMATCH for an id that stands for something else.
+        """
+        found = await self._found(wish)
+        if found is not None:
+            return found
+        order = await self._order(wish)
+        deadline_s = jobs.TIME_TO_LIVE_S + jobs.HOLD_GRACE_S
+        await self._hold(
+            billing_pb2.HoldRequest(
+                hold_id=order.hold_id,
+                customer_id=order.customer_id,
+                key_id=order.key_id,
+                request_id=order.id,
+                kind="task",
+                amount_nano_usd=order.hold_nano_usd,
+                deadline_us=self._now_us() + int(deadline_s * 1_000_000),
+            )
+        )
+
+        async def work(conn: db.Connection) -> None:
+            if await store.insert(conn, order, fingerprint=wish.fingerprint):
+                await outbox.add(
+                    conn,
+                    kind="run",
+                    task_id=order.id,
+                    payload=events.work_order(order),
+                    traceparent=order.traceparent,
+                )
+
+        await db.in_transaction(self._pool, work)
+        self._on_outbox()
+        job = await self._found(wish)
+        if job is None:
+            raise TollbridgeError(Code.INTERNAL, "The task was accepted and is gone.")
+        return job
+
+    async def _found(self, wish: Wish) -> Job | None:
+        async with db.transaction(self._pool) as conn:
+            found = await store.accepted(conn, wish.task_id)
+        if found is None:
+            return None
+        if found.fingerprint != wish.fingerprint:
+            raise TollbridgeError(Code.IDEMPOTENCY_MISMATCH, "This task_id stands for another task.")
+        return found.job
+
+    async def _order(self, wish: Wish) -> Order:
+        if wish.kind not in events.RUN_SUBJECTS:
+            raise TollbridgeError(Code.INVALID_REQUEST, "Only image tasks can be run yet.", details={"param": "kind"})
+        wanted = image_order.parse(wish.body)
+        model = find_model(await self._models(), wish.model, kind=wish.kind)
+        price = wire.price(model.price)
+        return Order(
+            id=wish.task_id,
+            customer_id=wish.customer_id,
+            key_id=wish.key_id,
+            kind=wish.kind,
+            model=model.id,
+            body=wish.body,
+            price_version=price.id,
+            hold_id=str(uuid.uuid5(HOLD_NAMESPACE, wish.task_id)),
+            hold_nano_usd=worst_case(price, model.bounds, images=wanted.images, body_bytes=len(wish.body)),
+            traceparent=wish.traceparent,
+        )
+
+
+def find_model(models: Iterable[router_pb2.Model], name: str, *, kind: str) -> router_pb2.Model:
+    """The model of that id or alias that makes what is asked for."""
+    for model in models:
+        if name != model.id and name not in model.aliases:
+            continue
+        if model.category != kind:
+            break
+        if not model.configured or not model.HasField("price"):
+            raise TollbridgeError(Code.PROVIDER_NOT_CONFIGURED, f"The model {name!r} has no provider.")
+        return model
+    raise TollbridgeError(Code.MODEL_NOT_FOUND, f"There is no {kind} model {name!r}.", details={"param": "model"})
+
+
+def worst_case(price: PriceVersion, bounds: router_pb2.ModelBounds, *, images: int, body_bytes: int) -> int:
+    """The most that a job can be charged. No token is shorter than a byte; each image is bounded by `max_output`."""
+    try:
+        return worst_case_nano_usd(
+            price,
+            input_tokens=body_bytes + bounds.template_tokens,
+            output_tokens=images * bounds.max_output + bounds.hidden_output,
+            units=Units(requests=1, images=images),
+        )
+    except ChargeOutOfRange as error:
+        raise TollbridgeError(Code.INVALID_REQUEST, "This task would cost more than any may.") from error

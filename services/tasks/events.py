@@ -1,0 +1,78 @@
+"""What tasks says on the bus and hears there: subjects, the stream and its durable, and the messages themselves.
+
+Work orders wake workers; the database is the truth, so an order that is lost, doubled or late does no harm. Usage goes
+where edge's goes too, into billing's stream. What is said of ended tasks is core NATS: whoever needs certainty asks.
+"""
+
+import uuid
+
+from chassis.bus import ConsumerSpec, StreamSpec
+from services.tasks.jobs import Job, Order, Status
+from tollbridge.tasks.v1 import tasks_pb2 as pb
+from tollbridge.usage.v1 import usage_pb2
+
+RUN_IMAGE = "tollbridge.tasks.v1.run.image"
+FINISHED = "tollbridge.tasks.v1.finished"
+USAGE_RECORDED = "tollbridge.usage.v1.recorded"
+SOURCE = "tasks"
+
+RUN_SUBJECTS = {"image": RUN_IMAGE}
+"""The kinds that workers can run today."""
+
+TASKS = StreamSpec(
+    name="TASKS",
+    subjects=("tollbridge.tasks.v1.run.>",),
+    retention="workqueue",
+    max_age_s=3 * 24 * 3600,
+    max_bytes=256 * 1024 * 1024,
+)
+RUN_IMAGE_CONSUMER = ConsumerSpec(
+    stream="TASKS", durable="tasks-run-image", subject=RUN_IMAGE, max_ack_pending=1024, ack_wait_s=30
+)
+
+STATUS_TO_WIRE = {
+    Status.PENDING: pb.TASK_STATUS_PENDING,
+    Status.RUNNING: pb.TASK_STATUS_RUNNING,
+    Status.SUCCEEDED: pb.TASK_STATUS_SUCCEEDED,
+    Status.FAILED: pb.TASK_STATUS_FAILED,
+    Status.CANCELLED: pb.TASK_STATUS_CANCELLED,
+}
+
+
+def work_order(order: Order) -> bytes:
+    """Wakes a worker for a job."""
+    return pb.WorkOrder(task_id=order.id, traceparent=order.traceparent).SerializeToString()
+
+
+def finished(job: Job) -> bytes:
+    """Says that a job has ended."""
+    return pb.TaskFinished(event_id=str(uuid.uuid4()), task=to_wire(job)).SerializeToString()
+
+
+def usage_batch(records: list[bytes]) -> bytes:
+    """One message of some serialised usage records."""
+    events = [usage_pb2.UsageRecorded.FromString(record) for record in records]
+    return usage_pb2.UsageBatch(events=events).SerializeToString()
+
+
+def to_wire(job: Job) -> pb.Task:
+    """A job as others see it."""
+    return pb.Task(
+        id=job.order.id,
+        customer_id=job.order.customer_id,
+        kind=job.order.kind,
+        model=job.order.model,
+        status=STATUS_TO_WIRE[job.status],
+        progress=job.progress,
+        created_at_us=job.created_at_us,
+        started_at_us=job.started_at_us,
+        finished_at_us=job.finished_at_us,
+        results=[
+            pb.Result(file_id=file.file_id, content_type=file.content_type, bytes=file.size_bytes)
+            for file in job.results
+        ],
+        error_code=job.error_code,
+        error_message=job.error_message,
+        charge_nano_usd=job.charge_nano_usd,
+        provider_task_id=job.provider_task_id,
+    )

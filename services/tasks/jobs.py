@@ -1,0 +1,132 @@
+"""What a job is and which way it may go: pending → running → succeeded | failed | cancelled. Pure.
+
+The table below is the only law of it. SQL asks `sources` for the states that a move may start from, so that of two
+moves at once the database lets exactly one through, and a job that has ended stays as it ended.
+
+A running job carries the number of its claim. Whoever runs it says that number with every move, so that a worker that
+was thought dead can't end a job that another has taken up again.
+"""
+
+import dataclasses
+import enum
+
+MAX_CLAIMS = 8
+"""After so many workers took it up and none ended it, a job fails."""
+LEASE_S = 30.0
+"""How long a claim lives without a heartbeat."""
+HEARTBEAT_S = 5.0
+TIME_TO_LIVE_S = 900.0
+"""A job that has not ended by then fails."""
+HOLD_GRACE_S = 24 * 3600.0
+"""Its hold outlives it by a day, so that a late settlement still finds its money."""
+MAX_PAUSE_S = 30.0
+
+
+class Status(enum.StrEnum):
+    """Where a job is. The value is what the database holds."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """True for the three that nothing follows."""
+        return self not in (Status.PENDING, Status.RUNNING)
+
+
+class Move(enum.StrEnum):
+    """What can happen to a job."""
+
+    CLAIM = "claim"
+    RECLAIM = "reclaim"
+    """Taken up again after its worker's lease lapsed."""
+    RELEASE = "release"
+    """Given back unfinished, to be tried again."""
+    SUCCEED = "succeed"
+    FAIL = "fail"
+    CANCEL = "cancel"
+
+
+class IllegalMove(ValueError):
+    """A move that the job's state has no room for."""
+
+
+_LAW: dict[Move, dict[Status, Status]] = {
+    Move.CLAIM: {Status.PENDING: Status.RUNNING},
+    Move.RECLAIM: {Status.RUNNING: Status.RUNNING},
+    Move.RELEASE: {Status.RUNNING: Status.PENDING},
+    Move.SUCCEED: {Status.RUNNING: Status.SUCCEEDED},
+    Move.FAIL: {Status.PENDING: Status.FAILED, Status.RUNNING: Status.FAILED},
+    Move.CANCEL: {Status.PENDING: Status.CANCELLED, Status.RUNNING: Status.CANCELLED},
+}
+
+
+def after(status: Status, move: Move) -> Status:
+    """The state that follows. Raises IllegalMove."""
+    target = _LAW[move].get(status)
+    if target is None:
+        raise IllegalMove(f"a job that is {status.value} can't {move.value}")
+    return target
+
+
+def sources(move: Move) -> list[str]:
+    """The states that a move may start from, as the database writes them."""
+    return [status.value for status in _LAW[move]]
+
+
+def pause_s(claims: int) -> float:
+    """How long to wait before a released job is tried again: 1, 2, 4 … seconds."""
+    return min(MAX_PAUSE_S, 2.0 ** max(0, min(claims, 10) - 1))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ResultFile:
+    """A file that a job made; its bytes are in the object store under `file_id`."""
+
+    file_id: str
+    content_type: str
+    size_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What was ordered, at which price, and the money held for it. Never changes."""
+
+    id: str
+    """UUIDv7; also the request id of its charge."""
+    customer_id: str
+    key_id: str
+    kind: str
+    model: str
+    body: bytes = dataclasses.field(repr=False)
+    price_version: str
+    hold_id: str
+    hold_nano_usd: int
+    traceparent: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job as it is now. Times are microseconds since the epoch, 0 before they are."""
+
+    order: Order
+    status: Status
+    created_at_us: int
+    deadline_us: int
+    started_at_us: int = 0
+    finished_at_us: int = 0
+    claims: int = 0
+    spender: str = ""
+    charge_nano_usd: int = 0
+    error_code: str = ""
+    error_message: str = ""
+    provider_task_id: str = ""
+    results: tuple[ResultFile, ...] = ()
+
+    @property
+    def progress(self) -> float:
+        """0 to 1; images tell nothing in between."""
+        return 1.0 if self.status is Status.SUCCEEDED else 0.0

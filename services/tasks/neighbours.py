@@ -1,0 +1,137 @@
+"""What tasks asks of router and billing, one method a question. Each call is idempotent by the ids in it."""
+
+import asyncio
+from collections.abc import Sequence
+
+from structlog.typing import FilteringBoundLogger
+
+from chassis import ids
+from chassis.errors import TollbridgeError
+from chassis.pipe import PipeClient
+from services.tasks import wire
+from services.tasks.jobs import Job
+from services.tasks.outbox import Letter
+from tollbridge.billing.v1 import billing_pb2
+from tollbridge.router.v1 import router_pb2
+from tollbridge.usage.v1 import usage_pb2
+from upstream.attempt import Tried
+from upstream.outcome import Outcome
+from upstream.route import Route
+
+CALL_TIMEOUT_S = 5.0
+DECIDE_TIMEOUT_S = 15.0
+"""Longer than router may let a decision wait for a slot."""
+STATE_EVERY_S = 10.0
+_DONE = frozenset({billing_pb2.EVENT_STATE_COMMITTED, billing_pb2.EVENT_STATE_DEAD_LETTERED})
+
+
+class Router:
+    """Router's answers to one spender, and the statement of what that spender has running."""
+
+    def __init__(self, *, pipe: PipeClient, spender: str, log: FilteringBoundLogger) -> None:
+        self._pipe = pipe
+        self._spender = spender
+        self._log = log
+        self._open: set[str] = set()
+        self._finishing: set[asyncio.Task[None]] = set()
+
+    async def models(self) -> Sequence[router_pb2.Model]:
+        """The public models with the prices that hold now."""
+        answer = await self._pipe.call(
+            "ListModels", router_pb2.ListModelsRequest(), router_pb2.ListModelsResponse, timeout_s=CALL_TIMEOUT_S
+        )
+        return answer.models
+
+    async def decide(self, job: Job, tried: Sequence[Tried]) -> Route:
+        """The route of the next attempt, at the price that was accepted."""
+        attempt_id = str(ids.uuid7())
+        request = router_pb2.DecideRequest(
+            request_id=job.order.id,
+            attempt_id=attempt_id,
+            spender=self._spender,
+            model=job.order.model,
+            operation=job.order.kind,
+            tried=[wire.outcome(one) for one in tried],
+            price_version=job.order.price_version,
+        )
+        self._open.add(attempt_id)
+        try:
+            answer = await self._pipe.call(
+                "Decide",
+                request,
+                router_pb2.DecideResponse,
+                key=job.order.id,
+                timeout_s=DECIDE_TIMEOUT_S,
+                traceparent=job.order.traceparent,
+            )
+            route = wire.route(answer)
+        except BaseException:  # its slot, if it was taken, is freed by the next statement
+            self._open.discard(attempt_id)
+            raise
+        self._open.difference_update(one.attempt_id for one in tried)
+        return route
+
+    def finish(self, job: Job, tried: Tried) -> None:
+        """Ends an attempt that no decision follows; the call goes on in a task that this object owns."""
+        self._open.discard(tried.attempt_id)
+        task = asyncio.create_task(self._finish(job, tried), name="finish attempt")
+        self._finishing.add(task)
+        task.add_done_callback(self._finishing.discard)
+
+    def succeeded(self, job: Job, route: Route) -> None:
+        """Ends the attempt that brought the answer."""
+        self.finish(job, Tried(attempt_id=route.attempt_id, outcome=Outcome.SUCCESS))
+
+    async def run_stating(self) -> None:
+        """States every ten seconds what runs, until cancelled: what is not stated loses its slot."""
+        while True:
+            try:
+                await self._pipe.call(
+                    "StateAttempts",
+                    router_pb2.StateAttemptsRequest(spender=self._spender, attempt_ids=sorted(self._open)),
+                    router_pb2.StateAttemptsResponse,
+                    key=self._spender,
+                    timeout_s=CALL_TIMEOUT_S,
+                )
+            except TollbridgeError as error:
+                self._log.warning("attempts_not_stated", error=error.message)
+            await asyncio.sleep(STATE_EVERY_S)
+
+    async def close(self) -> None:
+        """Waits for the ends that are on their way, each of which has its own limit."""
+        await asyncio.gather(*self._finishing, return_exceptions=True)
+
+    async def _finish(self, job: Job, tried: Tried) -> None:
+        request = router_pb2.FinishAttemptRequest(request_id=job.order.id, outcome=wire.outcome(tried))
+        try:
+            await self._pipe.call(
+                "FinishAttempt",
+                request,
+                router_pb2.FinishAttemptResponse,
+                key=job.order.id,
+                timeout_s=CALL_TIMEOUT_S,
+            )
+        except TollbridgeError as error:  # the next statement frees the slot all the same
+            self._log.warning("attempt_not_finished", error=error.message)
+
+
+class Billing:
+    """Billing's answers."""
+
+    def __init__(self, *, pipe: PipeClient) -> None:
+        self._pipe = pipe
+
+    async def hold(self, request: billing_pb2.HoldRequest) -> None:
+        """Holds the money. Raises INSUFFICIENT_CREDITS and what else billing refuses with."""
+        await self._pipe.call(
+            "Hold", request, billing_pb2.HoldResponse, key=request.customer_id, timeout_s=CALL_TIMEOUT_S
+        )
+
+    async def committed(self, letters: Sequence[Letter]) -> list[bool]:
+        """Of each usage letter, whether billing has it: applied, or set aside for an operator."""
+        records = [usage_pb2.UsageRecorded.FromString(letter.payload) for letter in letters]
+        keys = [billing_pb2.EventKey(request_id=record.request_id, kind=record.kind) for record in records]
+        answer = await self._pipe.call(
+            "Confirm", billing_pb2.ConfirmRequest(keys=keys), billing_pb2.ConfirmResponse, timeout_s=CALL_TIMEOUT_S
+        )
+        return [state in _DONE for state in answer.states]

@@ -1,0 +1,134 @@
+"""The objects of one tasks process, put together once, and which of its loops run in which role."""
+
+import uuid
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+from chassis import db
+from chassis.bus import Bus
+from chassis.config import ConfigText, ConfigWatch
+from chassis.lifecycle import Lifecycle
+from chassis.pipe import PipeClient
+from chassis.telemetry import Tracer
+from services.tasks import config, events
+from services.tasks.acceptance import Acceptance
+from services.tasks.config import TasksConfig
+from services.tasks.ends import Ends
+from services.tasks.mail import Mail
+from services.tasks.neighbours import Billing, Router
+from services.tasks.outbox import OutboxPublisher
+from services.tasks.painter import Painter
+from services.tasks.results import NatsResults
+from services.tasks.server import ConfigState, TasksServer
+from services.tasks.settings import Settings
+from services.tasks.sweeper import Sweeper
+from services.tasks.worker import Worker
+from tollbridge.billing.v1 import billing_pb2
+from tollbridge.router.v1 import router_pb2
+from upstream.client import UpstreamClient
+from upstream.sandbox.provider import Sandbox
+
+
+class Parts:
+    """One process's objects; the lifecycle owns the loops that move them.
+
+    The spender is this process's incarnation: a new one at every start, so that what a former one held is freed.
+    """
+
+    def __init__(
+        self, *, settings: Settings, pool: db.Pool, bus: Bus, tracer: Tracer, log: FilteringBoundLogger
+    ) -> None:
+        self._settings = settings
+        self._bus = bus
+        self._log = log
+        self._watch: ConfigWatch[TasksConfig] | None = None
+        self.is_serving = False
+        spender = str(uuid.uuid4())
+        self._pipes = _pipes(settings, tracer)
+        self._router = Router(pipe=self._pipes[0], spender=spender, log=log)
+        billing = Billing(pipe=self._pipes[1])
+        self._client = UpstreamClient()
+        self._results = NatsResults(url=settings.nats_url)
+        self._outbox = OutboxPublisher(pool=pool, publish=Mail(bus=bus).send, committed=billing.committed, log=log)
+        wake = self._outbox.wake
+        ends = Ends(pool=pool, on_outbox=wake)
+        self._sweeper = Sweeper(pool=pool, ends=ends, on_outbox=wake, log=log)
+        self._worker = Worker(
+            pool=pool,
+            spender=spender,
+            ends=ends,
+            painter=Painter(router=self._router, client=self._client, sandbox=Sandbox()),
+            results=self._results,
+            jobs_at_once=settings.worker_jobs,
+            log=log,
+        )
+        self.server = TasksServer(
+            pool=pool,
+            acceptance=Acceptance(pool=pool, models=self._router.models, hold=billing.hold, on_outbox=wake),
+            ends=ends,
+            results=self._results,
+            config_state=self.config_state,
+        )
+
+    async def load_config(self, life: Lifecycle) -> None:
+        """Loads the config file and follows it; without one the defaults hold. Raises ConfigError."""
+        if not self._settings.config_path:
+            return
+        path = Path(self._settings.config_path)
+        self._watch = ConfigWatch(path=path, parse=config.parse, apply=self._apply, log=self._log)
+        await self._watch.load_first()
+        life.spawn("config", self._watch.run())
+
+    async def start(self, life: Lifecycle) -> None:
+        """Connects and starts the loops of this process's role."""
+        for pipe in self._pipes:
+            await pipe.start()
+        await self._bus.ensure_stream(events.TASKS)
+        life.spawn("outbox", self._outbox.run_publishing())
+        life.spawn("confirm", self._outbox.run_confirming())
+        if not self._settings.is_worker:
+            return
+        await self._client.start()
+        life.spawn("statement", self._router.run_stating())
+        life.spawn("sweeper", self._sweeper.run())
+        life.spawn("orders", self._bus.consume(events.RUN_IMAGE_CONSUMER, self._worker.handle, batch=1))
+
+    async def stop(self) -> None:
+        """Gives running jobs back and closes what was opened; the loops must have ended."""
+        await self._worker.close()
+        await self._router.close()
+        await self._client.close()
+        await self._results.close()
+        for pipe in self._pipes:
+            await pipe.close()
+
+    def config_state(self) -> ConfigState:
+        """Which configuration is in use."""
+        if self._watch is None:
+            return ConfigState()
+        return ConfigState(hash=self._watch.hash, loaded_at_us=self._watch.loaded_at_us, error=self._watch.error)
+
+    def not_ready(self) -> str | None:
+        """Why no calls should come here; None when they may."""
+        return None if self.is_serving else "starting or draining"
+
+    async def _apply(self, _new: TasksConfig, _text: ConfigText) -> None:
+        """Nothing here depends on the file while it runs: a results store is chosen by a restart."""
+
+
+def _pipes(settings: Settings, tracer: Tracer) -> tuple[PipeClient, PipeClient]:
+    """The ways to router and to billing."""
+    router = PipeClient(
+        descriptor=router_pb2.DESCRIPTOR.services_by_name["RouterService"],
+        addresses=settings.router_addresses,
+        token=settings.service_token,
+        tracer=tracer,
+    )
+    billing = PipeClient(
+        descriptor=billing_pb2.DESCRIPTOR.services_by_name["BillingService"],
+        addresses=settings.billing_addresses,
+        token=settings.service_token,
+        tracer=tracer,
+    )
+    return router, billing

@@ -1,0 +1,160 @@
+"""Tasks' gRPC face: convert, one call, convert back. Each method names its callers."""
+
+import asyncio
+import dataclasses
+import hashlib
+import uuid
+from collections.abc import AsyncIterator, Callable
+
+from chassis import db
+from chassis.errors import Code, TollbridgeError
+from chassis.rpc import CallContext, Handler, RpcService, StreamHandler
+from services.tasks import store
+from services.tasks.acceptance import Acceptance, Wish
+from services.tasks.ends import Ends
+from services.tasks.events import to_wire
+from services.tasks.jobs import Job
+from services.tasks.results import Results, pieces
+from tollbridge.tasks.v1 import tasks_pb2 as pb
+
+CALLERS = frozenset({"edge", "cli"})
+OPERATORS = frozenset({"edge", "cli"})
+MAX_WAIT_S = 60.0
+POLL_S = 0.1
+ANSWER_MARGIN_S = 0.5
+"""A waiting call answers this long before its caller gives up."""
+PAGE = 50
+MAX_PAGE = 200
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigState:
+    """Which configuration is in use."""
+
+    hash: str = ""
+    loaded_at_us: int = 0
+    error: str = ""
+
+
+class TasksServer:
+    """The handlers."""
+
+    def __init__(
+        self,
+        *,
+        pool: db.Pool,
+        acceptance: Acceptance,
+        ends: Ends,
+        results: Results,
+        config_state: Callable[[], ConfigState],
+    ) -> None:
+        self._pool = pool
+        self._acceptance = acceptance
+        self._ends = ends
+        self._results = results
+        self._config_state = config_state
+
+    def service(self) -> RpcService:
+        """What the RPC server is given."""
+        return RpcService(
+            descriptor=pb.DESCRIPTOR.services_by_name["TasksService"],
+            handlers={
+                "CreateTask": Handler(run=self.create_task, callers=CALLERS),
+                "GetTask": Handler(run=self.get_task, callers=CALLERS),
+                "ListTasks": Handler(run=self.list_tasks, callers=CALLERS),
+                "CancelTask": Handler(run=self.cancel_task, callers=CALLERS),
+                "GetResult": StreamHandler(run=self.get_result, callers=CALLERS),
+                "GetConfigState": Handler(run=self.get_config_state, callers=OPERATORS),
+            },
+        )
+
+    async def create_task(self, request: pb.CreateTaskRequest, context: CallContext) -> pb.CreateTaskResponse:
+        wish = Wish(
+            task_id=_id(request.task_id, "task_id"),
+            customer_id=_id(request.customer_id, "customer_id"),
+            key_id=_id(request.key_id, "key_id") if request.key_id else "",
+            kind=request.kind,
+            model=request.model,
+            body=request.body,
+            traceparent=context.traceparent or request.traceparent,
+            fingerprint=_fingerprint(request),
+        )
+        return pb.CreateTaskResponse(task=to_wire(await self._acceptance.accept(wish)))
+
+    async def get_task(self, request: pb.GetTaskRequest, context: CallContext) -> pb.GetTaskResponse:
+        task_id = _id(request.task_id, "task_id")
+        job = await self._owned(task_id, request.customer_id)
+        wait_s = min(request.wait_s, MAX_WAIT_S, context.timeout_s - ANSWER_MARGIN_S)
+        if wait_s > 0 and not job.status.ended:
+            await self._wait(task_id, wait_s)
+            job = await self._owned(task_id, request.customer_id)
+        return pb.GetTaskResponse(task=to_wire(job))
+
+    async def list_tasks(self, request: pb.ListTasksRequest, _: CallContext) -> pb.ListTasksResponse:
+        customer_id = _id(request.customer_id, "customer_id")
+        after = _id(request.after, "after") if request.after else None
+        if not 0 <= request.limit <= MAX_PAGE:
+            raise _invalid("limit", f"is at most {MAX_PAGE}")
+        size = request.limit or PAGE
+        async with db.transaction(self._pool) as conn:
+            jobs = await store.jobs_of(conn, customer_id, after=after, limit=size + 1)
+        return pb.ListTasksResponse(tasks=map(to_wire, jobs[:size]), has_more=len(jobs) > size)
+
+    async def cancel_task(self, request: pb.CancelTaskRequest, _: CallContext) -> pb.CancelTaskResponse:
+        task_id = _id(request.task_id, "task_id")
+        await self._owned(task_id, request.customer_id)
+        await self._ends.cancel(task_id)
+        return pb.CancelTaskResponse(task=to_wire(await self._owned(task_id, request.customer_id)))
+
+    async def get_result(self, request: pb.GetResultRequest, _: CallContext) -> AsyncIterator[pb.GetResultResponse]:
+        file_id = _id(request.file_id, "file_id")
+        async with db.transaction(self._pool) as conn:
+            found = await store.file_with_owner(conn, file_id)
+        if found is None or request.customer_id not in ("", found[1]):
+            raise TollbridgeError(Code.NOT_FOUND, "There is no such file.")
+        kind = found[0].content_type
+        async for piece in pieces(await self._results.get(file_id)):
+            yield pb.GetResultResponse(content_type=kind, data=piece)
+            kind = ""
+
+    async def get_config_state(self, _request: pb.GetConfigStateRequest, _: CallContext) -> pb.GetConfigStateResponse:
+        state = self._config_state()
+        return pb.GetConfigStateResponse(hash=state.hash, loaded_at_us=state.loaded_at_us, error=state.error)
+
+    async def _owned(self, task_id: str, customer_id: str) -> Job:
+        async with db.transaction(self._pool) as conn:
+            job = await store.job(conn, task_id)
+        if job is None or customer_id not in ("", job.order.customer_id):
+            raise TollbridgeError(Code.NOT_FOUND, "There is no such task.")
+        return job
+
+    async def _wait(self, task_id: str, wait_s: float) -> None:
+        """Returns when the job has ended or the time is over. One indexed read of one column ten times a second."""
+        try:
+            async with asyncio.timeout(wait_s):
+                while True:
+                    async with db.transaction(self._pool) as conn:
+                        if await store.has_ended(conn, task_id):
+                            return
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            return
+
+
+def _fingerprint(request: pb.CreateTaskRequest) -> bytes:
+    """A digest of what was asked; the trace is not part of it, since a repetition has its own."""
+    parts = (request.customer_id, request.key_id, request.kind, request.model)
+    digest = hashlib.sha256("\0".join(parts).encode())
+    digest.update(b"\0" + request.body)
+    return digest.digest()
+
+
+def _id(text: str, param: str) -> str:
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise _invalid(param, "is not a UUID") from None
+
+
+def _invalid(param: str, what: str) -> TollbridgeError:
+    return TollbridgeError(Code.INVALID_REQUEST, f"{param} {what}.", details={"param": param})

@@ -1,0 +1,92 @@
+"""What a job's end means for money: one usage record, a charge or a void, under the task's own id. Pure.
+
+A customer pays for a job that succeeded, by what was made; a job that failed or was cancelled costs nothing, and its
+record releases the hold. Either way the record closes the hold.
+"""
+
+import dataclasses
+
+from chassis import ids
+from pricing.charge import charge_nano_usd, provider_cost_nano_usd
+from pricing.tokens import Tokens, Units
+from services.tasks.jobs import Job
+from tollbridge.usage.v1 import usage_pb2
+from upstream.route import Route
+
+NO_TOKENS = Tokens()
+_HTTP_OK = 200
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What a provider made for a job, and by whom."""
+
+    route: Route
+    tokens: Tokens
+    units: Units
+    reported_cost_nano_usd: int | None
+    generation_id: str
+    is_evidence_counted: bool = False
+    """True when the provider said nothing of its usage and we counted."""
+
+    @property
+    def charge_nano_usd(self) -> int:
+        """What the customer pays. Raises pricing.charge.ChargeOutOfRange."""
+        return charge_nano_usd(
+            self.tokens, self.units, self.route.price, reported_cost_nano_usd=self.reported_cost_nano_usd
+        )
+
+
+def charge(job: Job, made: Made, *, spender: str, ended_at_us: int) -> usage_pb2.UsageRecorded:
+    """The record of a job that succeeded."""
+    record = _record(job, kind=usage_pb2.USAGE_KIND_CHARGE, spender=spender, ended_at_us=ended_at_us)
+    route = made.route
+    record.ended = usage_pb2.ENDED_COMPLETE
+    record.http_status = _HTTP_OK
+    record.price_version = route.price.id
+    record.charge_nano_usd = made.charge_nano_usd
+    record.provider_cost_nano_usd = provider_cost_nano_usd(made.tokens, made.units, route.price)
+    if made.reported_cost_nano_usd is not None:
+        record.provider_reported_cost_nano_usd = made.reported_cost_nano_usd
+    record.evidence = usage_pb2.EVIDENCE_COUNTED if made.is_evidence_counted else usage_pb2.EVIDENCE_PROVIDER
+    record.provider_id = route.provider_id
+    record.provider_account_id = route.provider_account_id
+    record.provider_model = route.provider_model
+    record.generation_id = made.generation_id
+    record.tokens.CopyFrom(usage_pb2.Tokens(**dataclasses.asdict(made.tokens)))
+    record.units.CopyFrom(usage_pb2.Units(**dataclasses.asdict(made.units)))
+    return record
+
+
+def void(job: Job, *, ended: usage_pb2.Ended.ValueType, http_status: int, ended_at_us: int) -> usage_pb2.UsageRecorded:
+    """The record of a job that costs nothing."""
+    record = _record(job, kind=usage_pb2.USAGE_KIND_VOID, spender=job.spender, ended_at_us=ended_at_us)
+    record.ended = ended
+    record.http_status = http_status
+    record.price_version = job.order.price_version
+    record.evidence = usage_pb2.EVIDENCE_COUNTED
+    return record
+
+
+def _record(
+    job: Job, *, kind: usage_pb2.UsageKind.ValueType, spender: str, ended_at_us: int
+) -> usage_pb2.UsageRecorded:
+    order = job.order
+    return usage_pb2.UsageRecorded(
+        event_id=str(ids.uuid7()),
+        request_id=order.id,
+        kind=kind,
+        customer_id=order.customer_id,
+        key_id=order.key_id,
+        hold_id=order.hold_id,
+        closes_hold=True,
+        spender=spender,
+        provider_reported_cost_nano_usd=-1,
+        model=order.model,
+        operation=order.kind,
+        latency_ms=max(0, (ended_at_us - job.created_at_us) // 1000),
+        first_byte_ms=-1,
+        started_at_us=job.created_at_us,
+        ended_at_us=ended_at_us,
+        traceparent=order.traceparent,
+    )

@@ -1,0 +1,84 @@
+"""Router's messages as upstream's and pricing's values, and back. Conversions only."""
+
+import dataclasses
+
+from chassis.errors import Code, TollbridgeError
+from pricing.prices import PriceVersion, Rates
+from tollbridge.router.v1 import router_pb2 as pb
+from upstream.attempt import Tried
+from upstream.client import Timeouts
+from upstream.outcome import Outcome
+from upstream.route import Bounds, OnDisconnect, Route, WireProtocol
+
+_OUTCOMES = {
+    Outcome.SUCCESS: pb.OUTCOME_SUCCESS,
+    Outcome.REJECTED: pb.OUTCOME_REJECTED,
+    Outcome.RATE_LIMITED: pb.OUTCOME_RATE_LIMITED,
+    Outcome.CREDENTIAL_REFUSED: pb.OUTCOME_CREDENTIAL_REFUSED,
+    Outcome.SERVER_ERROR: pb.OUTCOME_SERVER_ERROR,
+    Outcome.TIMED_OUT: pb.OUTCOME_TIMED_OUT,
+    Outcome.UNREACHABLE: pb.OUTCOME_UNREACHABLE,
+    Outcome.CANCELLED: pb.OUTCOME_CANCELLED,
+}
+
+
+def price(wire: pb.PriceVersion) -> PriceVersion:
+    """A price version. Raises INTERNAL when its id is not the hash of what was sent: it would be an unknown price."""
+    version = PriceVersion(
+        rates=_rates(wire.rates), cost=_rates(wire.cost), markup_ppm=wire.markup_ppm, cost_reported=wire.cost_reported
+    )
+    if version.id != wire.id:
+        raise TollbridgeError(Code.INTERNAL, "A price version's content does not match its name.")
+    return version
+
+
+def route(wire: pb.DecideResponse) -> Route:
+    """A decision. Raises INTERNAL for one that this code can't follow."""
+    try:
+        protocol = WireProtocol(wire.protocol)
+        on_disconnect = OnDisconnect(wire.on_disconnect or OnDisconnect.DRAIN)
+    except ValueError as error:
+        raise TollbridgeError(Code.INTERNAL, "Router decided on something that is not known here.") from error
+    return Route(
+        attempt_id=wire.attempt_id,
+        model=wire.model,
+        provider_id=wire.provider_id,
+        provider_account_id=wire.provider_account_id,
+        protocol=protocol,
+        base_url=wire.base_url,
+        credential=wire.credential,
+        provider_model=wire.provider_model,
+        timeouts=Timeouts(
+            connect_s=wire.timeouts.connect_s,
+            first_byte_s=wire.timeouts.first_byte_s,
+            idle_s=wire.timeouts.idle_s,
+            total_s=wire.timeouts.total_s,
+        ),
+        price=price(wire.price),
+        bounds=bounds(wire.bounds),
+        max_tokens_field=wire.max_tokens_field or "max_tokens",
+        on_disconnect=on_disconnect,
+        may_retry=wire.may_retry,
+    )
+
+
+def bounds(wire: pb.ModelBounds) -> Bounds:
+    """What bounds a model's worst case."""
+    return Bounds(
+        context=wire.context,
+        max_output=wire.max_output,
+        template_tokens=wire.template_tokens,
+        max_part_tokens=wire.max_part_tokens,
+        hidden_output=wire.hidden_output,
+    )
+
+
+def outcome(tried: Tried) -> pb.AttemptOutcome:
+    """How an attempt ended."""
+    return pb.AttemptOutcome(
+        attempt_id=tried.attempt_id, outcome=_OUTCOMES[tried.outcome], retry_after_s=tried.retry_after_s
+    )
+
+
+def _rates(wire: pb.Rates) -> Rates:
+    return Rates(**{field.name: getattr(wire, field.name) for field in dataclasses.fields(Rates)})

@@ -1,0 +1,213 @@
+"""Takes work orders from the bus and runs their jobs, each to its end or back into the queue.
+
+An order only wakes: whether there is something to do, and whether somebody else does it, the database says (`claim`).
+A job that runs has a heartbeat, which renews the claim in the database and the delivery on the bus; when the claim is
+lost (cancelled by the customer, or taken over after a silence) the job is stopped, and whatever it would still have
+done can't take effect, because every end names its claim.
+
+Each job runs in a task that the worker owns. `close` cancels what runs and gives it back, so that another worker
+takes it up at once.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError
+from structlog.typing import FilteringBoundLogger
+
+from chassis import db
+from chassis.bus import Delivery
+from chassis.errors import Code, TollbridgeError
+from services.tasks import consumer, jobs, store
+from services.tasks.consumer import Summons
+from services.tasks.ends import Ends
+from services.tasks.jobs import Job, ResultFile
+from services.tasks.painter import Painter, Picture
+from services.tasks.results import Results, file_id
+from services.tasks.settlement import Made
+from upstream.outcome import AttemptFailed, Outcome, to_error
+
+T = TypeVar("T")
+
+TRIES = 5
+"""How often a step is tried that must not be lost, after the provider has done its work."""
+PAUSE_S = 0.5
+BUSY_PAUSE_S = 5.0
+_PASSES = frozenset({Code.UNAVAILABLE, Code.OVERLOADED, Code.DEADLINE_EXCEEDED, Code.PROVIDER_ERROR})
+"""Worth another claim later."""
+
+
+class ClaimLost(Exception):
+    """The job is somebody else's now, or over."""
+
+
+class Worker:
+    """Runs at most `jobs_at_once` jobs."""
+
+    def __init__(
+        self,
+        *,
+        pool: db.Pool,
+        spender: str,
+        ends: Ends,
+        painter: Painter,
+        results: Results,
+        jobs_at_once: int,
+        log: FilteringBoundLogger,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._pool = pool
+        self._spender = spender
+        self._ends = ends
+        self._painter = painter
+        self._results = results
+        self._room = asyncio.Semaphore(jobs_at_once)
+        self._log = log
+        self._now_us = now_us
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def handle(self, deliveries: Sequence[Delivery]) -> None:
+        """Starts a job for each order, as soon as there is room."""
+        for delivery in deliveries:
+            await self._room.acquire()
+            task = asyncio.create_task(self._deliver(delivery), name="task job")
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+
+    async def close(self) -> None:
+        """Cancels what runs and waits until it has been given back."""
+        for task in list(self._running):
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._room.release()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.error("job_broke", exc_info=error)  # its lease lapses and the sweeper brings it back
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        try:
+            summons = consumer.read(delivery, self._log)
+        except DecodeError:
+            self._log.error("work_order_unreadable", size=len(delivery.data))
+            await delivery.ack()
+            return
+        try:
+            async with db.transaction(self._pool) as conn:
+                job = await store.claim(conn, summons.task_id, spender=self._spender)
+        except TollbridgeError:
+            await summons.again(BUSY_PAUSE_S)
+            return
+        if job is None:  # over, or another has it: should that one fall silent, the sweeper orders again
+            await summons.done()
+            return
+        pause_s = await self._run_claimed(job, summons)
+        if pause_s is None:
+            await summons.done()
+        else:
+            await summons.again(pause_s)
+
+    async def _run_claimed(self, job: Job, summons: Summons) -> float | None:
+        """Runs a claimed job; the pause after which to try again, or None when it is over."""
+        work = asyncio.create_task(self._to_its_end(job), name="task work")
+        beat = asyncio.create_task(self._beat(job, summons, work), name="task heartbeat")
+        try:
+            return await work
+        except ClaimLost:
+            return None
+        except TollbridgeError as error:
+            self._log.warning("job_left_to_its_lease", task_id=job.order.id, error=error.message)
+            return BUSY_PAUSE_S
+        except asyncio.CancelledError:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            if (own := asyncio.current_task()) is not None and own.cancelling():
+                await self._give_back(job, summons)
+                raise
+            return None  # the heartbeat found the claim lost and stopped the work
+        finally:
+            beat.cancel()
+            await asyncio.gather(beat, return_exceptions=True)
+
+    async def _to_its_end(self, job: Job) -> float | None:
+        left_s = max(0.0, (job.deadline_us - self._now_us()) / 1_000_000)
+        try:
+            async with asyncio.timeout(left_s):
+                made, pictures = await self._painter.paint(job)
+                files = await self._insist(lambda: self._keep(job, pictures))
+        except TimeoutError:
+            await self._fail(job, Code.DEADLINE_EXCEEDED, "The task took too long.", is_provider=False)
+            return None
+        except AttemptFailed as failure:
+            return await self._refused(job, to_error(failure), final=failure.outcome is Outcome.REJECTED)
+        except TollbridgeError as error:
+            return await self._refused(job, error, final=error.code not in _PASSES)
+        await self._insist(lambda: self._succeed(job, made, files))
+        return None
+
+    async def _refused(self, job: Job, error: TollbridgeError, *, final: bool) -> float | None:
+        """Fails the job, or gives it back while there is hope."""
+        if final or job.claims >= jobs.MAX_CLAIMS:
+            await self._fail(job, error.code, error.message)
+            return None
+        pause_s = max(jobs.pause_s(job.claims), error.retry_after_s or 0.0)
+        self._log.info("job_given_back", task_id=job.order.id, code=error.code.value, pause_s=pause_s)
+        await self._release(job)
+        return pause_s
+
+    async def _fail(self, job: Job, code: Code, message: str, *, is_provider: bool = True) -> None:
+        await self._insist(lambda: self._ends.fail(job, code=code, message=message, is_provider=is_provider))
+
+    async def _succeed(self, job: Job, made: Made, files: tuple[ResultFile, ...]) -> None:
+        if await self._ends.succeed(job, made, files) is None:
+            raise ClaimLost
+
+    async def _keep(self, job: Job, pictures: Sequence[Picture]) -> tuple[ResultFile, ...]:
+        """Stores the files under ids that follow from the job, so that a second run replaces the first's."""
+        files = []
+        for position, picture in enumerate(pictures):
+            name = file_id(job.order.id, position)
+            await self._results.put(name, picture.data)
+            files.append(ResultFile(file_id=name, content_type=picture.content_type, size_bytes=len(picture.data)))
+        return tuple(files)
+
+    async def _beat(self, job: Job, summons: Summons, work: "asyncio.Task[float | None]") -> None:
+        while True:
+            await asyncio.sleep(jobs.HEARTBEAT_S)
+            try:
+                await summons.still_at_it()
+                async with db.transaction(self._pool) as conn:
+                    held = await store.renew(conn, job.order.id, claim_number=job.claims)
+            except TollbridgeError as error:
+                self._log.warning("heartbeat_missed", task_id=job.order.id, error=error.message)
+                continue
+            if not held:
+                work.cancel()
+                return
+
+    async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Tries a step again while what it needs is away. Raises UNAVAILABLE in the end: the lease then lapses."""
+        for number in range(TRIES - 1):
+            try:
+                return await step()
+            except TollbridgeError as error:
+                if error.code is not Code.UNAVAILABLE:
+                    raise
+                self._log.warning("job_step_waits", error=error.message)
+            await asyncio.sleep(PAUSE_S * 2**number)
+        return await step()
+
+    async def _release(self, job: Job) -> None:
+        async with db.transaction(self._pool) as conn:
+            await store.release(conn, job.order.id, claim_number=job.claims)
+
+    async def _give_back(self, job: Job, summons: Summons) -> None:
+        """At the process's end: without this, the job would wait for its lease to lapse."""
+        try:
+            await self._release(job)
+            await summons.again(0)
+        except TollbridgeError as error:
+            self._log.warning("job_not_given_back", task_id=job.order.id, error=error.message)

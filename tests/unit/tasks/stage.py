@@ -1,0 +1,291 @@
+"""A tasks process in parts for tests: router and billing as real gRPC servers, the bus and the file store by hand."""
+
+import asyncio
+import dataclasses
+import uuid
+from collections.abc import Sequence
+
+import grpc
+import msgspec
+import structlog
+from google.protobuf.message import Message
+from prometheus_client import CollectorRegistry
+
+from chassis import db, ids
+from chassis.errors import Code, TollbridgeError
+from chassis.pipe import PipeClient
+from chassis.rpc import CallContext, Handler, RpcServer, RpcService
+from chassis.status import error_of
+from chassis.telemetry import Tracer
+from pricing.prices import PriceVersion, Rates
+from services.tasks.acceptance import Acceptance
+from services.tasks.ends import Ends
+from services.tasks.neighbours import Billing, Router
+from services.tasks.outbox import Letter, OutboxPublisher
+from services.tasks.painter import Painter
+from services.tasks.server import ConfigState, TasksServer
+from services.tasks.sweeper import Sweeper
+from services.tasks.worker import Worker
+from tollbridge.billing.v1 import billing_pb2
+from tollbridge.router.v1 import router_pb2
+from tollbridge.tasks.v1 import tasks_pb2 as pb
+from tollbridge.usage.v1 import usage_pb2
+from upstream.client import UpstreamClient
+from upstream.sandbox.provider import Sandbox
+
+PRICE = PriceVersion(rates=Rates(per_image=20_000_000), cost=Rates(per_image=15_000_000), markup_ppm=1_300_000)
+CHARGE_PER_IMAGE = 26_000_000
+
+
+def price_on_the_wire(price: PriceVersion) -> router_pb2.PriceVersion:
+    """As router sends it."""
+    return router_pb2.PriceVersion(
+        id=price.id,
+        rates=router_pb2.Rates(**dataclasses.asdict(price.rates)),
+        cost=router_pb2.Rates(**dataclasses.asdict(price.cost)),
+        markup_ppm=price.markup_ppm,
+    )
+
+
+class FakeRouter:
+    """One image model on two sandbox accounts; remembers its attempts."""
+
+    def __init__(self) -> None:
+        self.decided: list[router_pb2.DecideRequest] = []
+        self.finished: list[router_pb2.AttemptOutcome] = []
+        self.stated: list[list[str]] = []
+        self.refusal: TollbridgeError | None = None
+
+    async def decide(self, request: router_pb2.DecideRequest, _: CallContext) -> router_pb2.DecideResponse:
+        if self.refusal is not None:
+            raise self.refusal
+        self.decided.append(request)
+        return router_pb2.DecideResponse(
+            attempt_id=request.attempt_id,
+            model=request.model,
+            provider_id="sandbox",
+            provider_account_id=f"sandbox-{len(request.tried)}",
+            protocol="sandbox",
+            base_url="http://sandbox.invalid",
+            provider_model="sandbox-image",
+            max_tokens_field="max_tokens",
+            timeouts=router_pb2.Timeouts(connect_s=5, first_byte_s=60, idle_s=60, total_s=600),
+            on_disconnect="drain",
+            price=price_on_the_wire(PRICE),
+            may_retry=True,
+        )
+
+    async def finish(
+        self, request: router_pb2.FinishAttemptRequest, _: CallContext
+    ) -> router_pb2.FinishAttemptResponse:
+        self.finished.append(request.outcome)
+        return router_pb2.FinishAttemptResponse()
+
+    async def state(self, request: router_pb2.StateAttemptsRequest, _: CallContext) -> router_pb2.StateAttemptsResponse:
+        self.stated.append(list(request.attempt_ids))
+        return router_pb2.StateAttemptsResponse(renew_in_s=10)
+
+    async def models(self, _request: Message, _: CallContext) -> router_pb2.ListModelsResponse:
+        image = router_pb2.Model(
+            id="pictures", category="image", aliases=["dall-e-3"], configured=True, price=price_on_the_wire(PRICE)
+        )
+        chat = router_pb2.Model(id="chatter", category="chat", configured=True, price=price_on_the_wire(PRICE))
+        bare = router_pb2.Model(id="bare", category="image")
+        return router_pb2.ListModelsResponse(models=[image, chat, bare])
+
+    def service(self) -> RpcService:
+        callers = frozenset({"tasks"})
+        runs = {
+            "Decide": self.decide,
+            "FinishAttempt": self.finish,
+            "StateAttempts": self.state,
+            "ListModels": self.models,
+        }
+        return RpcService(
+            descriptor=router_pb2.DESCRIPTOR.services_by_name["RouterService"],
+            handlers={name: Handler(run=run, callers=callers) for name, run in runs.items()},
+        )
+
+
+class FakeBilling:
+    """Holds money out of one purse, and knows the events that reached it."""
+
+    def __init__(self) -> None:
+        self.available = 10_000_000_000
+        self.holds: dict[str, int] = {}
+        self.known: set[tuple[str, int]] = set()
+
+    async def hold(self, request: billing_pb2.HoldRequest, _: CallContext) -> billing_pb2.HoldResponse:
+        if request.hold_id not in self.holds:
+            if request.amount_nano_usd > self.available:
+                raise TollbridgeError(Code.INSUFFICIENT_CREDITS, "No money.")
+            self.available -= request.amount_nano_usd
+            self.holds[request.hold_id] = request.amount_nano_usd
+        return billing_pb2.HoldResponse(hold_id=request.hold_id, amount_nano_usd=self.holds[request.hold_id])
+
+    async def confirm(self, request: billing_pb2.ConfirmRequest, _: CallContext) -> billing_pb2.ConfirmResponse:
+        known, missing = billing_pb2.EVENT_STATE_COMMITTED, billing_pb2.EVENT_STATE_MISSING
+        states = [known if (key.request_id, key.kind) in self.known else missing for key in request.keys]
+        return billing_pb2.ConfirmResponse(states=states)
+
+    def service(self) -> RpcService:
+        callers = frozenset({"tasks"})
+        return RpcService(
+            descriptor=billing_pb2.DESCRIPTOR.services_by_name["BillingService"],
+            handlers={
+                "Hold": Handler(run=self.hold, callers=callers),
+                "Confirm": Handler(run=self.confirm, callers=callers),
+            },
+        )
+
+
+class MemoryResults:
+    """A store of files that can be away."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.fails = 0
+
+    async def put(self, file_id: str, data: bytes) -> None:
+        if self.fails:
+            self.fails -= 1
+            raise TollbridgeError(Code.UNAVAILABLE, "The store is away.")
+        self.files[file_id] = data
+
+    async def get(self, file_id: str) -> bytes:
+        return self.files[file_id]
+
+
+class FakeDelivery:
+    """A work order as the bus hands it over; remembers what became of it."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.headers: dict[str, str] = {}
+        self.subject = "tollbridge.tasks.v1.run.image"
+        self.deliveries = 1
+        self.answer: asyncio.Future[float | None] = asyncio.get_running_loop().create_future()
+
+    async def ack(self) -> None:
+        self.answer.set_result(None)
+
+    async def nak(self, delay_s: float) -> None:
+        self.answer.set_result(delay_s)
+
+    async def in_progress(self) -> None:
+        return None
+
+
+class TasksProcess:
+    """The parts of one tasks process; the bus is the test, which carries letters by hand."""
+
+    def __init__(
+        self, *, pool: db.Pool, pipes: tuple[PipeClient, PipeClient], fakes: tuple[FakeRouter, FakeBilling]
+    ) -> None:
+        log = structlog.get_logger()
+        self.pool = pool
+        self.router, self.billing = fakes
+        self.spender = str(uuid.uuid4())
+        self.routing = Router(pipe=pipes[0], spender=self.spender, log=log)
+        self.money = Billing(pipe=pipes[1])
+        self.sent: list[Letter] = []
+        self.outbox = OutboxPublisher(pool=pool, publish=self._send, committed=self.money.committed, log=log)
+        self.ends = Ends(pool=pool, on_outbox=self.outbox.wake)
+        self.results = MemoryResults()
+        self.acceptance = Acceptance(
+            pool=pool, models=self.routing.models, hold=self.money.hold, on_outbox=self.outbox.wake
+        )
+        self.worker = Worker(
+            pool=pool,
+            spender=self.spender,
+            ends=self.ends,
+            painter=Painter(router=self.routing, client=UpstreamClient(), sandbox=Sandbox()),
+            results=self.results,
+            jobs_at_once=4,
+            log=log,
+        )
+        self.sweeper = Sweeper(pool=pool, ends=self.ends, on_outbox=self.outbox.wake, log=log, silent_s=0)
+        self.server = TasksServer(
+            pool=pool,
+            acceptance=self.acceptance,
+            ends=self.ends,
+            results=self.results,
+            config_state=ConfigState,
+        )
+
+    async def _send(self, letters: Sequence[Letter]) -> None:
+        self.sent += letters
+
+    async def publish(self) -> list[Letter]:
+        """Empties the outbox; what left it."""
+        self.sent.clear()
+        while await self.outbox.publish_once():
+            pass
+        return list(self.sent)
+
+    async def run(self, task_id: str) -> float | None:
+        """Hands a work order to the worker and waits for what it says to the bus: None is an ack."""
+        delivery = FakeDelivery(pb.WorkOrder(task_id=task_id).SerializeToString())
+        await self.worker.handle([delivery])  # type: ignore[list-item]
+        return await asyncio.wait_for(delivery.answer, 20)
+
+
+@dataclasses.dataclass
+class TasksApi:
+    """A process whose server is reached over gRPC."""
+
+    process: TasksProcess
+    channel: grpc.aio.Channel
+    customer_id: str = dataclasses.field(default_factory=lambda: str(uuid.uuid4()))
+
+    async def call(self, method: str, request: Message, kind: type[Message], *, caller: str = "edge"):
+        run = self.channel.unary_unary(
+            f"/tollbridge.tasks.v1.TasksService/{method}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=kind.FromString,
+        )
+        try:
+            return await run(request, timeout=30, metadata=(("authorization", f"{caller}:{caller}"),))
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error) from error
+
+    async def create(self, *, prompt: str = "a bridge", n: int = 1, **fields) -> pb.Task:
+        fields.setdefault("task_id", str(ids.uuid7()))
+        fields.setdefault("customer_id", self.customer_id)
+        fields.setdefault("kind", "image")
+        fields.setdefault("model", "dall-e-3")
+        fields.setdefault("body", msgspec.json.encode({"prompt": prompt, "n": n}))
+        request = pb.CreateTaskRequest(**fields)
+        return (await self.call("CreateTask", request, pb.CreateTaskResponse)).task
+
+    async def get(self, task_id: str, **fields) -> pb.Task:
+        request = pb.GetTaskRequest(task_id=task_id, **fields)
+        return (await self.call("GetTask", request, pb.GetTaskResponse)).task
+
+    async def file(self, file_id: str, *, customer_id: str) -> tuple[str, bytes]:
+        run = self.channel.unary_stream(
+            "/tollbridge.tasks.v1.TasksService/GetResult",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=pb.GetResultResponse.FromString,
+        )
+        request = pb.GetResultRequest(file_id=file_id, customer_id=customer_id)
+        try:
+            pieces = [p async for p in run(request, timeout=10, metadata=(("authorization", "edge:edge"),))]
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error) from error
+        return pieces[0].content_type, b"".join(piece.data for piece in pieces)
+
+
+def usage_of(letters: Sequence[Letter]) -> list[usage_pb2.UsageRecorded]:
+    """The usage records among some letters."""
+    return [usage_pb2.UsageRecorded.FromString(letter.payload) for letter in letters if letter.kind == "usage"]
+
+
+def rpc_server(services: list[RpcService], tokens: dict[str, str]) -> RpcServer:
+    return RpcServer(
+        services=services,
+        bind="127.0.0.1:0",
+        tokens=tokens,
+        tracer=Tracer(service="test", replica="0", otlp_endpoint=""),
+        registry=CollectorRegistry(),
+    )

@@ -1,0 +1,71 @@
+"""The state machine of jobs: whatever happens in whatever order, a job ends once and stays ended."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from services.tasks.jobs import MAX_PAUSE_S, IllegalMove, Move, Status, after, pause_s, sources
+
+moves = st.sampled_from(list(Move))
+
+
+class JobMachine(RuleBasedStateMachine):
+    """A job, and the ends it has had."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.status = Status.PENDING
+        self.ends: list[Status] = []
+
+    @rule(move=moves)
+    def moved(self, move: Move) -> None:
+        before = self.status
+        try:
+            self.status = after(before, move)
+        except IllegalMove:
+            assert before.value not in sources(move)
+            return
+        assert before.value in sources(move)
+        if self.status.ended:
+            self.ends.append(self.status)
+
+    @precondition(lambda self: self.status.ended)
+    @rule(move=moves)
+    def nothing_follows_an_end(self, move: Move) -> None:
+        with pytest.raises(IllegalMove):
+            after(self.status, move)
+
+    @invariant()
+    def it_ends_at_most_once(self) -> None:
+        assert len(self.ends) <= 1
+        assert self.status.ended == bool(self.ends)
+
+
+TestJobMachine = JobMachine.TestCase
+
+
+@given(st.lists(moves, max_size=30))
+def test_only_a_claimed_job_succeeds(path: list[Move]):
+    """No way leads to success but through a claim."""
+    status, claimed = Status.PENDING, False
+    for move in path:
+        try:
+            status = after(status, move)
+        except IllegalMove:
+            continue
+        claimed = claimed or move is Move.CLAIM
+    assert claimed or status is not Status.SUCCEEDED
+
+
+def test_every_move_starts_somewhere_and_no_move_starts_at_an_end():
+    """So that SQL made from the table can't change what has ended."""
+    for move in Move:
+        assert sources(move)
+        assert not any(Status(source).ended for source in sources(move))
+
+
+@given(st.integers(0, 1000))
+def test_pauses_are_bounded_and_never_shrink(claims: int):
+    """A job is not tried in a tight loop and not forgotten either."""
+    assert 1.0 <= pause_s(claims) <= pause_s(claims + 1) <= MAX_PAUSE_S

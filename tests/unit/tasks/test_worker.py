@@ -1,0 +1,192 @@
+"""The worker on a real PostgreSQL: one end, one settlement, whatever dies, lags or is doubled."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from chassis import db
+from chassis.errors import Code, TollbridgeError
+from services.tasks import jobs, store
+from tests.unit.tasks.stage import CHARGE_PER_IMAGE, PRICE, FakeDelivery, TasksApi, TasksProcess, usage_of
+from tollbridge.router.v1 import router_pb2
+from tollbridge.tasks.v1 import tasks_pb2 as pb
+from tollbridge.usage.v1 import usage_pb2
+
+
+async def test_a_job_that_succeeds_is_charged_by_what_was_made(api: TasksApi):
+    """At the price of acceptance, under the task's own id, closing its hold."""
+    task = await api.create(n=2)
+    assert await api.process.run(task.id) is None
+    done = await api.get(task.id)
+    assert (done.status, done.charge_nano_usd) == (pb.TASK_STATUS_SUCCEEDED, 2 * CHARGE_PER_IMAGE)
+    (record,) = usage_of(await api.process.publish())
+    assert record.kind == usage_pb2.USAGE_KIND_CHARGE
+    assert (record.request_id, record.charge_nano_usd) == (task.id, 2 * CHARGE_PER_IMAGE)
+    assert (record.price_version, record.provider_cost_nano_usd) == (PRICE.id, 30_000_000)
+    assert record.units.images == 2
+    assert record.closes_hold
+    assert record.spender == api.process.spender
+    (decided,) = api.process.router.decided
+    assert (decided.price_version, decided.spender, decided.operation) == (PRICE.id, api.process.spender, "image")
+
+
+async def test_a_finished_attempt_is_told_to_router(api: TasksApi):
+    """So that its slot comes back at once."""
+    task = await api.create()
+    await api.process.run(task.id)
+    await api.process.routing.close()
+    (outcome,) = api.process.router.finished
+    assert outcome.outcome == router_pb2.OUTCOME_SUCCESS
+    assert outcome.attempt_id == api.process.router.decided[0].attempt_id
+
+
+async def test_an_order_that_comes_twice_runs_once(api: TasksApi):
+    """Also when both come at the same time."""
+    task = await api.create()
+    await asyncio.gather(api.process.run(task.id), api.process.run(task.id))
+    assert await api.process.run(task.id) is None
+    assert len(api.process.router.decided) == 1
+    assert len(usage_of(await api.process.publish())) == 1
+
+
+async def test_a_provider_that_rejects_ends_the_job_with_its_words(api: TasksApi):
+    """A 400 of the provider is the customer's to know, and costs nothing."""
+    task = await api.create(prompt='x\n#sandbox {"status": 400, "message": "too naughty"}')
+    assert await api.process.run(task.id) is None
+    done = await api.get(task.id)
+    assert (done.status, done.error_code) == (pb.TASK_STATUS_FAILED, Code.PROVIDER_REJECTED.value)
+    assert "too naughty" in done.error_message
+    (record,) = usage_of(await api.process.publish())
+    assert (record.kind, record.ended) == (usage_pb2.USAGE_KIND_VOID, usage_pb2.ENDED_UPSTREAM_FAILED)
+    assert record.closes_hold
+
+
+async def test_failed_attempts_go_on_to_the_next_account(api: TasksApi):
+    """Router hears of each; in the end the job is given back with a pause."""
+    task = await api.create(prompt='x\n#sandbox {"status": 503}')
+    pause_s = await api.process.run(task.id)
+    assert pause_s is not None
+    assert pause_s >= 1
+    assert [len(decided.tried) for decided in api.process.router.decided] == [0, 1, 2, 3]
+    assert (await api.get(task.id)).status == pb.TASK_STATUS_PENDING
+
+
+async def test_a_job_that_keeps_failing_fails_in_the_end(api: TasksApi, monkeypatch: pytest.MonkeyPatch):
+    """After a bounded number of claims, at nobody's cost."""
+    monkeypatch.setattr(jobs, "MAX_CLAIMS", 2)
+    task = await api.create(prompt='x\n#sandbox {"status": 500}')
+    assert await api.process.run(task.id) is not None
+    assert await api.process.run(task.id) is None
+    done = await api.get(task.id)
+    assert (done.status, done.error_code) == (pb.TASK_STATUS_FAILED, Code.PROVIDER_ERROR.value)
+    assert [record.kind for record in usage_of(await api.process.publish())] == [usage_pb2.USAGE_KIND_VOID]
+
+
+async def test_when_every_account_is_busy_the_job_waits_as_long_as_router_says(api: TasksApi):
+    """It is given back, not failed."""
+    api.process.router.refusal = TollbridgeError(Code.OVERLOADED, "All busy.", retry_after_s=7)
+    task = await api.create()
+    assert await api.process.run(task.id) == 7
+    api.process.router.refusal = None
+    assert await api.process.run(task.id) is None
+    assert (await api.get(task.id)).status == pb.TASK_STATUS_SUCCEEDED
+
+
+async def test_a_result_store_that_is_away_for_a_moment_costs_no_second_call(api: TasksApi):
+    """What the provider has made is not thrown away."""
+    api.process.results.fails = 2
+    task = await api.create()
+    assert await api.process.run(task.id) is None
+    assert len(api.process.router.decided) == 1
+    assert (await api.get(task.id)).status == pb.TASK_STATUS_SUCCEEDED
+
+
+@pytest.mark.usefixtures("quick_lease")
+async def test_a_running_job_that_is_cancelled_stops_and_costs_nothing(api: TasksApi):
+    """The heartbeat finds the claim gone; what the provider still does is nobody's charge."""
+    task = await api.create(prompt='x\n#sandbox {"first_byte_ms": 20000}')
+    running = asyncio.create_task(api.process.run(task.id))
+    await status_becomes(api, task.id, pb.TASK_STATUS_RUNNING)
+    request = pb.CancelTaskRequest(task_id=task.id, customer_id=api.customer_id)
+    await api.call("CancelTask", request, pb.CancelTaskResponse)
+    assert await asyncio.wait_for(running, 5) is None
+    assert (await api.get(task.id)).status == pb.TASK_STATUS_CANCELLED
+    assert [record.kind for record in usage_of(await api.process.publish())] == [usage_pb2.USAGE_KIND_VOID]
+
+
+@pytest.mark.usefixtures("quick_lease")
+async def test_the_job_of_a_worker_that_died_is_taken_up_and_charged_once(
+    api: TasksApi, new_process: Callable[[], TasksProcess]
+):
+    """Its lease lapses, the sweeper orders it again, another runs it; the dead one's claim is worth nothing."""
+    task = await api.create()
+    async with db.transaction(api.process.pool) as conn:
+        dead = await store.claim(conn, task.id, spender="dead")
+    assert dead is not None
+    other = new_process()
+    assert await other.run(task.id) is None, "a live claim is respected"
+    assert (await api.get(task.id)).status == pb.TASK_STATUS_RUNNING
+    await api.process.publish()
+    for _ in range(200):
+        if await other.sweeper.sweep():
+            break
+        await asyncio.sleep(0.02)
+    assert [letter.kind for letter in await api.process.publish()] == ["run"]
+    assert await other.run(task.id) is None
+    assert (await api.get(task.id)).status == pb.TASK_STATUS_SUCCEEDED
+    assert await api.process.ends.fail(dead, code=Code.INTERNAL, message="too late") is None
+    (record,) = usage_of(await api.process.publish())
+    assert (record.kind, record.spender) == (usage_pb2.USAGE_KIND_CHARGE, other.spender)
+
+
+async def test_a_worker_that_stops_gives_its_jobs_back(api: TasksApi, new_process: Callable[[], TasksProcess]):
+    """Another one need not wait for the lease."""
+    task = await api.create(prompt='x\n#sandbox {"first_byte_ms": 20000}')
+    delivery = FakeDelivery(pb.WorkOrder(task_id=task.id).SerializeToString())
+    await api.process.worker.handle([delivery])  # type: ignore[list-item]
+    await status_becomes(api, task.id, pb.TASK_STATUS_RUNNING)
+    await api.process.worker.close()
+    assert await delivery.answer == 0
+    assert (await api.get(task.id)).status == pb.TASK_STATUS_PENDING
+
+
+async def test_a_job_whose_time_is_over_fails_without_a_worker(api: TasksApi):
+    """The sweeper ends it and its hold comes back."""
+    task = await api.create()
+    async with db.transaction(api.process.pool) as conn:
+        await conn.execute("UPDATE tasks.tasks SET deadline_us = created_at_us WHERE id = %s", (task.id,))
+    assert await api.process.run(task.id) is None
+    assert await api.process.sweeper.sweep() == 1
+    done = await api.get(task.id)
+    assert (done.status, done.error_code) == (pb.TASK_STATUS_FAILED, Code.DEADLINE_EXCEEDED.value)
+    (record,) = usage_of(await api.process.publish())
+    assert record.ended == usage_pb2.ENDED_GATEWAY_FAILED
+
+
+async def test_a_settlement_stays_in_the_outbox_until_billing_has_it(api: TasksApi, monkeypatch: pytest.MonkeyPatch):
+    """Published again when the bus lost it, gone once it is confirmed."""
+    monkeypatch.setattr("services.tasks.outbox.REPUBLISH_AFTER_S", 0.0)
+    task = await api.create()
+    await api.process.run(task.id)
+    assert len(usage_of(await api.process.publish())) == 1
+    assert await api.process.outbox.confirm_once() == 1
+    assert len(usage_of(await api.process.publish())) == 1
+    api.process.billing.known.add((task.id, usage_pb2.USAGE_KIND_CHARGE))
+    assert await api.process.outbox.confirm_once() == 0
+    assert await api.process.publish() == []
+
+
+async def test_an_unreadable_order_is_dropped(api: TasksApi):
+    """It would come back for ever."""
+    delivery = FakeDelivery(b"\xff\xff\xff")
+    await api.process.worker.handle([delivery])  # type: ignore[list-item]
+    assert await asyncio.wait_for(delivery.answer, 5) is None
+
+
+async def status_becomes(api: TasksApi, task_id: str, status: int) -> None:
+    for _ in range(200):
+        if (await api.get(task_id)).status == status:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("it never got there")
