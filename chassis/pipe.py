@@ -4,16 +4,16 @@ A call belongs to its caller's task: whoever stops waiting (timeout, cancellatio
 Streams belong to the client: each replica has a task that connects, reads, and connects again with a bounded back-off.
 When a stream breaks, its unanswered calls go to another live replica, or wait for one, until their own timeout, so a
 call must be safe to run twice (by the ids in it). After three broken streams a call is given up: it may be the cause.
+An empty frame asks for one in return, each second, which finds a replica that hangs.
 """
 
 import asyncio
 import hashlib
-import ipaddress
 import itertools
 import random
-import socket
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 import grpc
@@ -21,9 +21,9 @@ import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 
+from chassis.addresses import is_ip, parse, resolve
 from chassis.errors import Code, TollbridgeError
 from chassis.rpc import BATCH_BYTES, END_LIMIT_S, LIMITS, MAX_MESSAGE_BYTES
-from chassis.settings import SettingsError
 from chassis.status import error_of, error_of_failure
 from chassis.telemetry import Tracer
 from tollbridge.pipe.v1 import pipe_pb2
@@ -31,56 +31,37 @@ from tollbridge.pipe.v1 import pipe_pb2
 RESOLVE_S = 5.0
 CONNECT_TIMEOUT_S = 3.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
+PING_S, SILENCE_S = 1.0, 4.0
+"""A replica that has sent nothing for so long, though it is asked each second, hangs: its stream is given up."""
 MAX_MOVES = 3
 WAITING_PER_SLOT = 4
 """How many calls may wait for each one that is in flight, before they are refused."""
 _OPTIONS = [
     *LIMITS,
     ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.keepalive_time_ms", 5000),  # finds a replica that hangs with its sockets open
-    ("grpc.keepalive_timeout_ms", 2000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 500),
 ]
 R = TypeVar("R", bound=Message)
 _Stream: TypeAlias = "grpc.aio.StreamStreamCall[Message, pipe_pb2.ReplyBatch]"
 
 
+@dataclass(slots=True, eq=False)
 class _Call:
     """One call, as its caller sees it: the future is done once, by a reply, a timeout or its caller's leaving."""
 
-    __slots__ = (
-        "admitted",
-        "deadline",
-        "future",
-        "id",
-        "key",
-        "method",
-        "moves",
-        "payload",
-        "replica",
-        "sent",
-        "trace",
-    )
-
-    def __init__(
-        self,
-        call_id: int,
-        method: str,
-        payload: bytes,
-        *,
-        key: str,
-        deadline: float,
-        trace: str,
-        future: asyncio.Future[bytes],
-    ) -> None:
-        self.id, self.method, self.payload, self.key, self.trace = call_id, method, payload, key, trace
-        self.deadline, self.future = deadline, future
-        self.replica: _Replica | None = None
-        self.sent = self.admitted = False
-        self.moves = 0
+    id: int
+    method: str
+    payload: bytes
+    key: str
+    trace: str
+    deadline: float
+    future: asyncio.Future[bytes]
+    replica: "_Replica | None" = None
+    sent: bool = False
+    admitted: bool = False
+    moves: int = 0
 
     def fail(self, code: Code, message: str) -> None:
         if not self.future.done():
@@ -91,19 +72,12 @@ class PipeClient:
     """Calls one service on any of its replicas."""
 
     def __init__(
-        self,
-        *,
-        descriptor: ServiceDescriptor,
-        addresses: str,
-        token: str,
-        tracer: Tracer,
-        max_in_flight: int = 4096,
+        self, *, descriptor: ServiceDescriptor, addresses: str, token: str, tracer: Tracer, max_in_flight: int = 4096
     ) -> None:
         self._service, self._name = descriptor.full_name, descriptor.name
-        self._addresses = [_split(part.strip()) for part in addresses.split(",") if part.strip()]
-        if not self._addresses:
-            raise SettingsError([f"there is no address for {self._name}"])
-        self._token, self._tracer = token, tracer
+        self._addresses = parse(addresses)
+        self.metadata = (("authorization", token),)
+        self._tracer = tracer
         self._max_in_flight, self._in_flight = max_in_flight, 0
         self._ids = itertools.count(1)
         self._replicas: dict[str, _Replica] = {}
@@ -116,7 +90,7 @@ class PipeClient:
 
     async def start(self) -> None:
         """Begins to connect and returns: services start in any order, and calls wait for a replica."""
-        if any(not _is_ip(host) for host, _ in self._addresses):
+        if any(not is_ip(host) for host, _ in self._addresses):
             self._resolver = asyncio.create_task(self._follow_names(), name=f"resolve {self._name}")
         else:
             await self._set_targets({f"{host}:{port}" for host, port in self._addresses})
@@ -136,8 +110,8 @@ class PipeClient:
         request: Message,
         response_type: type[R],
         *,
-        key: str = "",
         timeout_s: float,
+        key: str = "",
         traceparent: str = "",
     ) -> R:
         """The answer, within `timeout_s`; waiting for a slot or for a replica counts.
@@ -148,10 +122,9 @@ class PipeClient:
         payload = request.SerializeToString()
         if len(payload) > MAX_MESSAGE_BYTES:
             raise TollbridgeError(Code.REQUEST_TOO_LARGE, f"a request of {self._name}/{method} is too large")
-        if not self._tracer.enabled:
-            return response_type.FromString(await self._ask(method, payload, key, timeout_s, traceparent))
         with self._tracer.span(f"{self._name}/{method}", parent=traceparent, kind="client") as span:
-            return response_type.FromString(await self._ask(method, payload, key, timeout_s, span.traceparent))
+            trace = span.traceparent or traceparent
+            return response_type.FromString(await self._ask(method, payload, key, timeout_s, trace))
 
     async def stream(
         self, method: str, request: Message, response_type: type[R], *, timeout_s: float
@@ -174,21 +147,14 @@ class PipeClient:
             raise TollbridgeError(Code.UNAVAILABLE, f"{self._name} ended the stream", retry_after_s=1) from None
 
     @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What introduces us on each stream."""
-        return (("authorization", self._token),)
+    def reachable(self) -> bool:
+        """Whether any replica could be asked now."""
+        return bool(self._choice)
 
     async def _ask(self, method: str, payload: bytes, key: str, timeout_s: float, trace: str) -> bytes:
         loop = asyncio.get_running_loop()
-        call = _Call(
-            next(self._ids),
-            method,
-            payload,
-            key=key,
-            trace=trace,
-            deadline=loop.time() + timeout_s,
-            future=loop.create_future(),
-        )
+        deadline = loop.time() + timeout_s
+        call = _Call(next(self._ids), method, payload, key, trace, deadline, loop.create_future())
         timer = loop.call_later(timeout_s, self._expire, call)
         try:
             self._admit(call)
@@ -198,10 +164,8 @@ class PipeClient:
             self._leave(call)
 
     def _expire(self, call: _Call) -> None:
-        if call.sent:
-            call.fail(Code.DEADLINE_EXCEEDED, f"{self._name} did not answer in time")
-        else:
-            call.fail(Code.UNAVAILABLE, f"{self._name} is not reachable")
+        code = Code.DEADLINE_EXCEEDED if call.sent else Code.UNAVAILABLE
+        call.fail(code, f"{self._name} {'did not answer in time' if call.sent else 'is not reachable'}")
 
     def _admit(self, call: _Call) -> None:
         if self._closed:
@@ -262,7 +226,7 @@ class PipeClient:
     async def _follow_names(self) -> None:
         while True:
             try:
-                targets = {target for host, port in self._addresses for target in await _resolve(host, port)}
+                targets = {target for host, port in self._addresses for target in await resolve(host, port)}
                 await self._set_targets(targets)
             except (OSError, TimeoutError) as error:
                 self._log.warning("name_not_resolved", service=self._name, reason=str(error))
@@ -286,6 +250,7 @@ class _Replica:
         self._queue: deque[_Call] = deque()
         self._cancelled: list[int] = []
         self._wake = asyncio.Event()
+        self._ping, self._heard_at = False, 0.0
         self._task = asyncio.create_task(self._run(), name=f"pipe {target}")
 
     def take(self, call: _Call) -> None:
@@ -309,7 +274,7 @@ class _Replica:
         pause_s = FIRST_PAUSE_S
         told = ""
         while True:
-            reason = "the server ended the stream"
+            reason = "the stream ended, or was silent"
             try:
                 await self._converse()
             except grpc.aio.AioRpcError as error:
@@ -334,12 +299,15 @@ class _Replica:
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
     async def _converse(self) -> None:
-        stream = self._open(metadata=self._client.metadata)
+        stream = self._open(metadata=self._client.metadata, wait_for_ready=True)
         writer: asyncio.Task[None] | None = None
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 frame = await stream.read()  # an empty frame: we are let in
             writer = asyncio.create_task(self._write(stream))
+            writer.add_done_callback(lambda _: stream.cancel())
+            self._heard_at = asyncio.get_running_loop().time()
+            self._beat(stream)
             while isinstance(frame, pipe_pb2.ReplyBatch):
                 self._receive(frame)
                 frame = await stream.read()
@@ -347,9 +315,21 @@ class _Replica:
             stream.cancel()
             if writer is not None:
                 writer.cancel()
-                await asyncio.wait({writer}, timeout=END_LIMIT_S)
+                await asyncio.gather(writer, return_exceptions=True)  # a broken stream is the reader's to tell
+
+    def _beat(self, stream: _Stream) -> None:
+        loop = asyncio.get_running_loop()
+        if stream.done():
+            return
+        if loop.time() - self._heard_at > SILENCE_S:
+            stream.cancel()  # its reader takes it from here
+            return
+        self._ping = True
+        self._wake.set()
+        loop.call_later(PING_S, self._beat, stream)
 
     def _receive(self, frame: pipe_pb2.ReplyBatch) -> None:
+        self._heard_at = asyncio.get_running_loop().time()
         if not self.live or frame.draining is not self.draining:
             self.live, self.draining = True, frame.draining
             self._client.changed()
@@ -368,27 +348,20 @@ class _Replica:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._queue or self._cancelled:
+            while self._queue or self._cancelled or self._ping:
                 frame, size, now = pipe_pb2.CallBatch(cancelled=self._cancelled), 0, loop.time()
-                self._cancelled = []
+                self._cancelled, self._ping = [], False
                 while self._queue and size < BATCH_BYTES:
                     call = self._queue.popleft()
                     if call.id not in self.pending:
                         continue
-                    timeout_ms = max(1, int((call.deadline - now) * 1000))
-                    frame.calls.add(
-                        id=call.id,
-                        method=call.method,
-                        payload=call.payload,
-                        timeout_ms=timeout_ms,
-                        traceparent=call.trace,
-                    )
+                    left_ms = max(1, int((call.deadline - now) * 1000))
+                    frame.calls.add(id=call.id, method=call.method, payload=call.payload, timeout_ms=left_ms)
+                    if call.trace:
+                        frame.calls[-1].traceparent = call.trace
                     call.sent = True
                     size += len(call.payload)
-                try:
-                    await stream.write(frame)
-                except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                    return  # the stream is broken, which its reader learns too
+                await stream.write(frame)
 
     def _lose(self) -> None:
         """The stream is gone: what it hasn't answered goes elsewhere."""
@@ -414,26 +387,3 @@ def _leaving() -> bool:
 
 def _weight(target: str, key: str) -> bytes:
     return hashlib.blake2b(f"{target} {key}".encode(), digest_size=8).digest()
-
-
-def _split(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise SettingsError([f"{address!r} is not host:port"])
-    return host, int(port)
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return True
-
-
-async def _resolve(host: str, port: int) -> list[str]:
-    if _is_ip(host):
-        return [f"{host}:{port}"]
-    async with asyncio.timeout(RESOLVE_S):
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [f"[{info[4][0]}]:{port}" if info[0] == socket.AF_INET6 else f"{info[4][0]}:{port}" for info in found]

@@ -35,15 +35,14 @@ BATCH_BYTES = 1 << 20
 MAX_CALLS_PER_STREAM = 8192
 END_LIMIT_S = 5.0
 LIMITS = [
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES + BATCH_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES + BATCH_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES + 2 * BATCH_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES + 2 * BATCH_BYTES),
 ]
 """Room for one message of the largest size and for the frame around it."""
 _SERVER_OPTIONS = [
     *LIMITS,
     ("grpc.so_reuseport", 0),  # a taken port is an error
-    ("grpc.http2.max_ping_strikes", 0),  # clients ping to find a hung replica soon
-    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_time_ms", 10_000),  # finds clients whose machine is gone
     ("grpc.keepalive_timeout_ms", 5_000),
 ]
 _Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
@@ -121,7 +120,7 @@ class RpcServer:
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._pipes: set[_Pipe] = set()
-        self._draining = False
+        self._draining = self._stopping = False
 
     async def start(self) -> str:
         """Listens; returns the bound "host:port". Raises RuntimeError when the address is taken."""
@@ -150,6 +149,7 @@ class RpcServer:
     async def stop(self, grace_s: float) -> None:
         """Drains, takes nothing new, lets what runs end within `grace_s`, then cancels it."""
         await self.drain()
+        self._stopping = True
         for pipe in self._pipes:
             pipe.close()
         if self._server is not None:
@@ -193,6 +193,8 @@ class RpcServer:
             except TollbridgeError as error:
                 await _abort(context, error)
             pipe = _Pipe(methods, caller, context, draining=self._draining)
+            if self._stopping:
+                pipe.close()
             self._pipes.add(pipe)
             try:
                 await pipe.run()
@@ -292,14 +294,16 @@ class _Method:
 
 
 class _Pipe:
-    """One client's stream: owns the tasks of its calls. The first frame is empty: it says that the caller is let in."""
+    """One client's stream: owns the tasks of its calls. A frame comes at once, which says that the caller is let in,
+    and for each empty frame, which asks whether we still live."""
 
     def __init__(self, methods: Mapping[str, _Method], caller: str, context: _Context, *, draining: bool) -> None:
         self._methods, self._caller, self._context = methods, caller, context
         self._running: dict[int, asyncio.Task[None]] = {}
         self._replies: deque[tuple[int, bytes, TollbridgeError | None]] = deque()
         self._wake = asyncio.Event()
-        self._draining, self._announced, self._closing = draining, False, False
+        self._draining, self._closing = draining, False
+        self._speak = True  # a frame is due even without replies
 
     async def run(self) -> None:
         """Serves until the client goes or `close` is through; then cancels what still runs."""
@@ -317,7 +321,7 @@ class _Pipe:
 
     def drain(self) -> None:
         """Tells the client to take new calls elsewhere."""
-        self._draining, self._announced = True, False
+        self._draining = self._speak = True
         self._wake.set()
 
     def close(self) -> None:
@@ -327,6 +331,9 @@ class _Pipe:
 
     async def _read(self) -> None:
         while isinstance(frame := await self._context.read(), bytes):
+            if not frame:
+                self._speak = True
+                self._wake.set()
             batch = pipe_pb2.CallBatch.FromString(frame)
             for call_id in batch.cancelled:
                 if task := self._running.get(call_id):
@@ -363,13 +370,14 @@ class _Pipe:
 
     async def _write(self) -> None:
         """All replies of one turn of the loop leave in one frame."""
-        await self._context.write(b"")
-        while self._running or self._replies or not self._closing:
+        while True:
+            while self._replies or self._speak:
+                self._speak = False
+                await self._context.write(self._frame())
+            if self._closing and not self._running:
+                return
             await self._wake.wait()
             self._wake.clear()
-            while self._replies or self._draining is not self._announced:
-                self._announced = self._draining
-                await self._context.write(self._frame())
 
     def _frame(self) -> bytes:
         frame, size = pipe_pb2.ReplyBatch(draining=self._draining), 0

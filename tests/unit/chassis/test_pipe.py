@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf.message import Message
 from prometheus_client import CollectorRegistry
@@ -182,6 +183,19 @@ async def test_rights_are_checked_for_each_method() -> None:
     assert error.code is Code.PERMISSION_DENIED
 
 
+async def test_the_largest_messages_pass_and_larger_ones_are_refused() -> None:
+    """Several large messages at once go out in frames that gRPC takes; one above 8 MiB is the caller's mistake."""
+    running = server(named("a"))
+    pipe = await client(await running.start())
+    small, large = "x" * (1 << 19), "x" * ((8 << 20) - 100)
+    answers = await asyncio.gather(*(ask(pipe, text) for text in (small, large, small, large)))
+    error = await refused(pipe, customer_id="x" * (8 << 20))
+    await pipe.close()
+    await running.stop(1)
+    assert [len(answer.id) for answer in answers] == [len(small), len(large), len(small), len(large)]
+    assert error.code is Code.REQUEST_TOO_LARGE
+
+
 async def test_a_method_that_is_not_there_is_refused() -> None:
     """An unknown method is an answer, not a silence."""
     running = server(named("a"))
@@ -255,6 +269,32 @@ async def test_unanswered_calls_fail_over_when_their_replica_dies() -> None:
     assert {answer.name for answer in answers} == {"b"}
 
 
+async def test_a_replica_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped process keeps its sockets open: only its silence tells, and its calls go elsewhere."""
+    monkeypatch.setattr("chassis.pipe.PING_S", 0.05)
+    monkeypatch.setattr("chassis.pipe.SILENCE_S", 0.4)
+    asked: list[Any] = []
+
+    async def hang(_requests: Any, context: Any) -> None:
+        await context.write(b"")
+        while True:
+            asked.append(await context.read())
+
+    hung, well = grpc.aio.server(), server(named("b"))
+    handlers = {"Pipe": grpc.stream_stream_rpc_method_handler(hang)}
+    hung.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(AUTH.full_name, handlers)])
+    port = hung.add_insecure_port("127.0.0.1:0")
+    await hung.start()
+    pipe = await client(f"127.0.0.1:{port}")
+    call = asyncio.create_task(ask(pipe))
+    await eventually(lambda: any(asked))
+    await pipe._set_targets({*pipe._replicas, await well.start()})
+    assert (await call).name == "b"
+    await pipe.close()
+    await hung.stop(0)
+    await well.stop(1)
+
+
 async def test_a_call_waits_for_a_replica_that_comes_back() -> None:
     """With no replica left, calls wait for one until their own timeout."""
     first = server(named("a"))
@@ -304,7 +344,7 @@ async def test_stopping_within_the_grace_answers_what_runs() -> None:
     assert not stopping.done()
     gate.open.set()
     assert (await call).name == "a"
-    await asyncio.wait_for(stopping, 5)
+    await asyncio.wait_for(stopping, 0.5)
     await pipe.close()
 
 
