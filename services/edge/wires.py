@@ -1,11 +1,14 @@
 """Which code speaks a provider's protocol for a chat: the call, the stream and the whole answer."""
 
+import time
 from collections.abc import Mapping
 from typing import Protocol
 
 import msgspec
 
 from chassis.errors import Code, TollbridgeError
+from services.edge.translate import chat_over_messages
+from services.edge.translate.chat_to_messages import messages_request
 from upstream.client import HttpCall
 from upstream.openai import chat
 from upstream.openai.chat_stream import ChatStream
@@ -52,8 +55,35 @@ class OpenAIWire:
         return chat.read_answer(body, model=route.model, limits=limits)
 
 
+class AnthropicWire:
+    """Anthropic's Messages, translated."""
+
+    def check(self, fields: Fields, route: Route) -> None:
+        """Refuses what is not priced and what Messages can't say, before any credit is drawn."""
+        refuse_costly(fields, rates=route.price.rates)
+        messages_request(fields, max_tokens=1)
+
+    def call(self, fields: Fields, route: Route, *, max_tokens: int, stream: bool, request_id: str) -> HttpCall:
+        """The same request as a message."""
+        return chat_over_messages.prepare(fields, route, max_tokens=max_tokens, stream=stream, request_id=request_id)
+
+    def stream(self, route: Route, *, include_usage: bool, limits: UsageLimits) -> StreamReader:
+        """Messages events in, chat chunks out."""
+        return chat_over_messages.ChatOverMessages(
+            model=route.model, include_usage=include_usage, created=int(time.time()), limits=limits
+        )
+
+    def answer(self, body: bytes, route: Route, *, limits: UsageLimits) -> Answer:
+        """The message as a chat completion."""
+        return chat_over_messages.read_answer(body, model=route.model, created=int(time.time()), limits=limits)
+
+
 _OPENAI = OpenAIWire()
-_WIRES: Mapping[WireProtocol, ChatWire] = {WireProtocol.OPENAI: _OPENAI, WireProtocol.SANDBOX: _OPENAI}
+_WIRES: Mapping[WireProtocol, ChatWire] = {
+    WireProtocol.OPENAI: _OPENAI,
+    WireProtocol.SANDBOX: _OPENAI,
+    WireProtocol.ANTHROPIC: AnthropicWire(),
+}
 
 
 def wire_of(route: Route) -> ChatWire:

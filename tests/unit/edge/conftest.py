@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from services.edge import publisher
 from tests.unit.edge.world import World, edge_world
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Billing is asked often, so that no test waits for it."""
+    monkeypatch.setattr(publisher, "CONFIRM_EVERY_S", 0.05)
 
 
 @pytest.fixture

@@ -1,0 +1,323 @@
+"""What a provider's or a client's failure does: one end for each request, charged by the rules of money.md."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from aiohttp import web
+
+from pricing.charge import charge_nano_usd
+from pricing.tokens import Tokens, Units
+from tests.unit.edge.world import PRICE, World, until
+from tollbridge.router.v1 import router_pb2
+from tollbridge.usage.v1 import usage_pb2
+
+
+def charge(prompt: int, completion: int) -> int:
+    return charge_nano_usd(Tokens(input=prompt, output=completion), Units(requests=1), PRICE)
+
+
+class Provider:
+    """A small provider over HTTP: answers each call with the next of its handlers, the last one for ever."""
+
+    def __init__(self) -> None:
+        self.handlers: list[Callable[[web.Request], Awaitable[web.StreamResponse]]] = []
+        self.calls: list[dict] = []
+        self.disconnects = 0
+        self.base_url = ""
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        self.calls.append(await request.json())
+        handler = self.handlers[min(len(self.calls), len(self.handlers)) - 1]
+        return await handler(request)
+
+
+@pytest.fixture
+async def provider(world: World) -> AsyncIterator[Provider]:
+    """A provider that all of edge's decisions lead to."""
+    made = Provider()
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", made.serve)
+    runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    made.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    world.truth.routes = [{"protocol": "openai", "base_url": made.base_url, "provider": "web"}]
+    yield made
+    await runner.cleanup()
+
+
+def status(code: int, message: str = "no", **headers):
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"error": {"message": message}}, status=code, headers=headers)
+
+    return answer
+
+
+def chunk(text: str | None = None, **fields) -> bytes:
+    choice = {"index": 0, "delta": {"content": text} if text else {}, "finish_reason": fields.pop("finish", None)}
+    body = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "theirs", "choices": [choice]}
+    return b"data: " + json.dumps({**body, **fields}).encode() + b"\n\n"
+
+
+def usage_chunk(prompt: int, completion: int) -> bytes:
+    return chunk(usage={"prompt_tokens": prompt, "completion_tokens": completion}, choices=[])
+
+
+def stream(*pieces: bytes | float | asyncio.Event, breaks: bool = False):
+    """Sends bytes, waits seconds, waits for events; then ends, or breaks the connection."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for piece in pieces:
+            if isinstance(piece, bytes):
+                await response.write(piece)
+            elif isinstance(piece, asyncio.Event):
+                await piece.wait()
+            else:
+                await asyncio.sleep(piece)
+        if breaks:
+            assert request.transport is not None
+            request.transport.abort()
+        return response
+
+    return answer
+
+
+def ending(prompt: int, completion: int) -> tuple[bytes, ...]:
+    return (chunk(finish="stop"), usage_chunk(prompt, completion), b"data: [DONE]\n\n")
+
+
+async def test_a_failed_attempt_is_tried_elsewhere_before_the_first_byte(world: World, provider: Provider):
+    """The client sees one good answer, the router one failed attempt, the ledger one charge."""
+    web_route = world.truth.routes[0]
+    world.truth.routes = [web_route, {}]
+    provider.handlers = [status(500)]
+    async with world.post(world.body({"prompt_tokens": 5, "output_tokens": 3})) as response:
+        assert response.status == 200
+        request_id = response.headers["x-request-id"]
+    event = await world.event_of(request_id)
+    assert event.charge_nano_usd == charge(5, 3)
+    assert event.provider_id == "sandbox"
+    assert [each.outcome for each in world.truth.decisions[1].tried] == [router_pb2.OUTCOME_SERVER_ERROR]
+    await until(lambda: [each.outcome for each in world.truth.finished] == [router_pb2.OUTCOME_SUCCESS])
+    await world.settled()
+
+
+async def test_a_stream_that_dies_before_its_first_word_is_tried_elsewhere(world: World, provider: Provider):
+    """Only what says something of the answer counts as its first byte."""
+    world.truth.routes = [world.truth.routes[0], {}]
+    provider.handlers = [stream(b": hello\n\n", chunk(None, choices=[]), breaks=True)]
+    async with world.post(world.body({"output_tokens": 3}, stream=True)) as response:
+        assert response.status == 200
+        assert (await response.text()).endswith("data: [DONE]\n\n")
+    event = await world.only_event()
+    assert event.provider_id == "sandbox"
+    assert event.ended == usage_pb2.ENDED_COMPLETE
+
+
+async def test_a_dearer_second_route_draws_anew(world: World, provider: Provider):
+    """The worst case of the route that runs is what is held, and nothing of the first draw stays held."""
+    dear = {"input": 3_000_000_000, "output": 9_000_000_000}
+    world.truth.routes = [world.truth.routes[0], {"rates": dear}]
+    provider.handlers = [status(503)]
+    async with world.post(world.body({"prompt_tokens": 5, "output_tokens": 3})) as response:
+        assert response.status == 200
+    event = await world.only_event()
+    assert event.charge_nano_usd == 5 * 3000 + 3 * 9000
+    await world.settled()
+    assert len(world.truth.returned) == 1
+
+
+@pytest.mark.parametrize(
+    ("provider_status", "client_status", "code"),
+    [
+        (400, 400, "provider_rejected"),
+        (413, 400, "provider_rejected"),
+        (422, 400, "provider_rejected"),
+        (401, 502, "provider_error"),
+        (404, 502, "provider_error"),
+        (500, 502, "provider_error"),
+        (429, 503, "overloaded"),
+    ],
+)
+async def test_a_providers_refusal_becomes_ours(world: World, provider: Provider, provider_status, client_status, code):
+    """The client's mistakes are told with the provider's words, ours are 502, busy is 503 with Retry-After."""
+    provider.handlers = [status(provider_status, "your field is bad")]
+    async with world.post(world.body()) as response:
+        error = (await response.json())["error"]
+        assert (response.status, error["code"]) == (client_status, code)
+        assert ("your field is bad" in error["message"]) == (client_status == 400)
+        assert ("retry-after" in response.headers) == (client_status == 503)
+    event = await world.only_event()
+    assert event.kind == usage_pb2.USAGE_KIND_VOID
+    assert event.charge_nano_usd == 0
+    assert event.http_status == client_status
+    await world.settled()
+
+
+async def test_a_provider_that_breaks_off_is_not_paid_for(world: World, provider: Provider):
+    """After the first byte: the error event, no `[DONE]`, a void with what was delivered, and no second attempt."""
+    world.truth.routes = [world.truth.routes[0], {}]
+    provider.handlers = [stream(chunk("one "), chunk("two "), breaks=True)]
+    async with world.post(world.body(stream=True)) as response:
+        text = await response.text()
+    assert "one " in text
+    assert '"error"' in text.rstrip().split("\n")[-1]
+    assert "[DONE]" not in text
+    event = await world.only_event()
+    assert (event.kind, event.ended) == (usage_pb2.USAGE_KIND_VOID, usage_pb2.ENDED_UPSTREAM_FAILED)
+    assert event.charge_nano_usd == 0
+    assert event.provider_cost_nano_usd > 0
+    assert len(provider.calls) == 1
+    await world.settled()
+
+
+async def test_an_answer_without_usage_is_counted(world: World, provider: Provider):
+    """The exact tokenizer stands in, the usage shown is what is charged, and the event says so."""
+    provider.handlers = [stream(chunk("Hello"), chunk(" world"), chunk(finish="stop"), b"data: [DONE]\n\n")]
+    options = {"stream": True, "stream_options": {"include_usage": True}}
+    async with world.post(world.body(**options)) as response:
+        usage = json.loads((await response.text()).split("\n\n")[-3][6:])["usage"]
+    event = await world.only_event()
+    assert event.evidence == usage_pb2.EVIDENCE_COUNTED
+    assert event.tokens.output == usage["completion_tokens"] == 2
+    assert event.charge_nano_usd == charge(event.tokens.input, 2)
+
+
+async def test_impossible_usage_is_replaced_and_flagged(world: World, provider: Provider):
+    """More output than was allowed can't be: our own count is charged."""
+    provider.handlers = [stream(chunk("Hello"), *ending(10, 1 << 30))]
+    async with world.post(world.body(stream=True)) as response:
+        await response.read()
+    event = await world.only_event()
+    assert event.implausible
+    assert event.evidence == usage_pb2.EVIDENCE_COUNTED
+    assert event.tokens.output == 1
+
+
+async def test_the_total_time_ends_a_stream_as_length(world: World, provider: Provider):
+    """What was delivered by then is charged, and the client gets a proper end."""
+    world.truth.total_s = 0.6
+    provider.handlers = [stream(chunk("Hello"), 30.0)]
+    async with world.post(world.body(stream=True)) as response:
+        text = await response.text()
+    assert '"finish_reason":"length"' in text
+    assert text.endswith("data: [DONE]\n\n")
+    event = await world.only_event()
+    assert event.ended == usage_pb2.ENDED_COMPLETE
+    assert event.charge_nano_usd == charge(event.tokens.input, 1)
+    await world.settled()
+
+
+async def leave_after(world: World, first: bytes, body: dict) -> None:
+    """Reads until `first` has come, then cuts the connection."""
+    response = await world.post(body)
+    seen = b""
+    while first not in seen:
+        seen += await response.content.readany()
+    response.close()
+
+
+async def test_a_left_stream_is_drained_and_charged_what_the_provider_reports(world: World, provider: Provider):
+    """drain: read on to the usage, once."""
+    go_on = asyncio.Event()
+    provider.handlers = [stream(chunk("one "), go_on, chunk("two "), *ending(8, 2))]
+    await leave_after(world, b"one ", world.body(stream=True))
+    await until(lambda: world.relay.in_flight == 1)
+    await asyncio.sleep(0.05)
+    go_on.set()
+    event = await world.only_event()
+    assert (event.ended, event.policy) == (usage_pb2.ENDED_CLIENT_GONE, "drain")
+    assert event.charge_nano_usd == charge(8, 2)
+    assert event.evidence == usage_pb2.EVIDENCE_PROVIDER
+    await world.settled()
+    assert world.truth.applied_count == 1
+
+
+async def test_a_drain_has_an_end(world: World, provider: Provider):
+    """After `drain_s` what was delivered is charged, counted."""
+    world.truth.drain_s = 0.2
+    provider.handlers = [stream(chunk("one two"), 30.0)]
+    await leave_after(world, b"one two", world.body(stream=True))
+    event = await world.only_event()
+    assert (event.ended, event.policy) == (usage_pb2.ENDED_CLIENT_GONE, "drain")
+    assert event.evidence == usage_pb2.EVIDENCE_COUNTED
+    assert event.tokens.output == 2
+    assert event.charge_nano_usd == charge(event.tokens.input, 2)
+    await world.settled()
+
+
+async def test_a_left_stream_is_cancelled_and_charged_what_was_delivered(world: World, provider: Provider):
+    """cancel: the provider's stream is closed at once, the delivered tokens are counted."""
+    world.truth.on_disconnect = "cancel"
+    provider.handlers = [stream(chunk("one two"), 30.0)]
+    await leave_after(world, b"one two", world.body(stream=True))
+    event = await world.only_event()
+    assert (event.ended, event.policy) == (usage_pb2.ENDED_CLIENT_GONE, "cancel")
+    assert event.charge_nano_usd == charge(event.tokens.input, 2) > 0
+    await world.settled()
+    await until(lambda: [each.outcome for each in world.truth.finished] == [router_pb2.OUTCOME_CANCELLED])
+
+
+async def test_a_left_stream_is_absorbed(world: World, provider: Provider):
+    """absorb: closed at once, nothing charged, the hold released."""
+    world.truth.on_disconnect = "absorb"
+    provider.handlers = [stream(chunk("one two"), 30.0)]
+    await leave_after(world, b"one two", world.body(stream=True))
+    event = await world.only_event()
+    assert (event.kind, event.policy) == (usage_pb2.USAGE_KIND_VOID, "absorb")
+    assert event.ended == usage_pb2.ENDED_CLIENT_GONE
+    await world.settled()
+    assert world.truth.balance_nano_usd == 1_000_000_000
+
+
+@pytest.mark.parametrize("policy", ["drain", "cancel", "absorb"])
+async def test_a_client_that_leaves_a_whole_answer(world: World, provider: Provider, policy: str):
+    """Nothing was delivered: only a drained answer is paid for."""
+    world.truth.on_disconnect = policy
+
+    async def slow(_: web.Request) -> web.Response:
+        await asyncio.sleep(0.5)
+        message = {"role": "assistant", "content": "late"}
+        usage = {"prompt_tokens": 8, "completion_tokens": 1}
+        choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+        return web.json_response({"id": "c", "model": "theirs", "choices": choices, "usage": usage})
+
+    provider.handlers = [slow]
+    call = asyncio.create_task(world.post(world.body())._coro)
+    await until(lambda: len(provider.calls) == 1)
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    event = await world.only_event()
+    assert (event.ended, event.policy) == (usage_pb2.ENDED_CLIENT_GONE, policy)
+    assert event.charge_nano_usd == (charge(8, 1) if policy == "drain" else 0)
+    await world.settled()
+
+
+async def test_a_running_stream_that_must_stop_is_our_failure(world: World, provider: Provider):
+    """When the grace is over, a stream ends with the error event and a void, before the process does."""
+    provider.handlers = [stream(chunk("one "), 30.0)]
+    response = await world.post(world.body(stream=True))
+    seen = await response.content.readany()
+    await world.relay.drain(grace_s=0.05)
+    seen += await response.content.read()
+    assert b'"error"' in seen
+    assert b"[DONE]" not in seen
+    event = await world.only_event()
+    assert (event.kind, event.ended) == (usage_pb2.USAGE_KIND_VOID, usage_pb2.ENDED_GATEWAY_FAILED)
+    await world.settled()
+
+
+async def test_a_slow_reader_delays_only_itself(world: World):
+    """A client that reads late gets everything, and is charged once."""
+    script = {"output_tokens": 900, "chunks": 900, "prompt_tokens": 5}
+    async with world.post(world.body(script, stream=True)) as response:
+        await asyncio.sleep(0.3)
+        text = await response.text()
+    assert text.endswith("data: [DONE]\n\n")
+    assert (await world.only_event()).charge_nano_usd == charge(5, 900)
+    await world.settled()

@@ -1,0 +1,178 @@
+"""What is refused before a provider is called: with the right status, the field named, and nothing held."""
+
+import asyncio
+import json
+
+import pytest
+
+from tests.unit.edge.world import KEY, World, until
+
+
+def chat(**fields) -> dict:
+    return {"model": "fast", "messages": [{"role": "user", "content": "Hi"}], **fields}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param"),
+    [
+        ({"messages": [{"role": "user", "content": "Hi"}]}, 400, "model"),
+        ({"model": "fast"}, 400, "messages"),
+        ({"model": "fast", "messages": []}, 400, "messages"),
+        ({"model": "fast", "messages": "Hi"}, 400, "messages"),
+        ({"model": 5, "messages": [{"role": "user", "content": "Hi"}]}, 400, "model"),
+        ({"model": "fast", "messages": [{"role": "user", "content": 5}]}, 400, "messages[0].content"),
+        (chat(temperature=2.1), 400, "temperature"),
+        (chat(temperature="hot"), 400, "temperature"),
+        (chat(top_p=-0.1), 400, "top_p"),
+        (chat(presence_penalty=2.5), 400, "presence_penalty"),
+        (chat(frequency_penalty=-2.5), 400, "frequency_penalty"),
+        (chat(n=0), 400, "n"),
+        (chat(n=129), 400, "n"),
+        (chat(max_tokens=0), 400, "max_tokens"),
+        (chat(max_completion_tokens=-1), 400, "max_completion_tokens"),
+        (chat(web_search_options={}), 400, "web_search_options"),
+        (chat(model="unknown"), 404, "model"),
+        ([], 400, None),
+    ],
+)
+async def test_a_wrong_field_is_refused_by_its_name(world: World, body, status, param):
+    """Bad input gets the dialect's error with `param`, never a 500, and holds no money."""
+    async with world.post(body) as response:
+        error = (await response.json())["error"]
+        assert response.status == status, error
+        assert error["param"] == param
+        assert response.headers["x-request-id"]
+    assert not world.truth.held
+    assert not world.truth.applied
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b'{"model": "fast"',
+        b'{"model": "fast", "messages": [{"role": "user", "content": "Hi"}], "user": "\xff"}',
+        json.dumps(chat(metadata=json.loads("[" * 65 + "]" * 65))).encode(),
+        b"[" * 100_000 + b"]" * 100_000,
+    ],
+    ids=["empty", "cut", "cut later", "not utf-8", "too deep", "very deep"],
+)
+async def test_what_is_no_proper_json_is_refused(world: World, body):
+    """Invalid JSON, invalid UTF-8 anywhere and nesting beyond 64 are a 400."""
+    async with world.post(body) as response:
+        assert response.status == 400
+        assert (await response.json())["error"]["code"] == "invalid_request"
+
+
+async def test_json_as_deep_as_allowed_passes(world: World):
+    """Brackets in text do not count as depth, and 64 levels are fine."""
+    deep = json.loads("[" * 63 + "]" * 63)
+    async with world.post(chat(metadata=deep, user='[[{{"' * 100)) as response:
+        assert response.status == 200
+
+
+async def test_a_body_over_twenty_mib_is_refused_while_it_comes(world: World):
+    """413 without a Content-Length too, so nothing large is ever kept."""
+
+    async def endless():
+        for _ in range(21):
+            yield b" " * (1 << 20)
+
+    headers = {"authorization": f"Bearer {KEY}"}
+    async with world.session.post(f"{world.base_url}/v1/chat/completions", data=endless(), headers=headers) as response:
+        assert response.status == 413
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"authorization": "Bearer wrong"}, 401),
+        ({"x-api-key": "wrong"}, 401),
+        ({"authorization": f"Bearer {KEY}", "x-api-key": "other"}, 400),
+        ({"authorization": f"Bearer {KEY}", "x-api-key": KEY}, 200),
+        ({"x-api-key": KEY}, 200),
+    ],
+)
+async def test_the_key_comes_in_one_of_two_headers(world: World, headers, status):
+    """Both headers work; both with different keys is a 400."""
+    async with world.session.post(f"{world.base_url}/v1/chat/completions", json=chat(), headers=headers) as response:
+        assert response.status == status
+
+
+async def test_an_alias_is_served_under_the_public_id(world: World):
+    """The answer names the model as the registry does."""
+    async with world.post(chat(model="alias-of-fast")) as response:
+        assert (await response.json())["model"] == "fast"
+
+
+async def test_a_key_for_other_models_is_refused(world: World):
+    """403 model_not_allowed, and the slot is given back."""
+    world.truth.key_models = ("slow",)
+    async with world.post(chat()) as response:
+        assert response.status == 403
+        assert (await response.json())["error"]["code"] == "model_not_allowed"
+    await until(lambda: len(world.truth.finished) == 1)
+
+
+async def test_without_money_for_sixteen_tokens_it_is_a_402(world: World):
+    """The refusal says so, holds nothing, and tells clients not to try again."""
+    world.truth.balance_nano_usd = 10_000
+    async with world.post(chat()) as response:
+        assert response.status == 402
+        assert response.headers["x-should-retry"] == "false"
+        assert (await response.json())["error"]["code"] == "insufficient_credits"
+    assert not world.truth.held
+
+
+async def test_short_credit_clamps_the_output(world: World):
+    """What is affordable runs, and the header says how much that is."""
+    world.truth.balance_nano_usd = 1_000_000  # at most 250 output tokens, less the input
+    async with world.post(world.body({"output_tokens": 900}, max_tokens=900)) as response:
+        assert response.status == 200
+        answer = await response.json()
+        allowed = int(response.headers["x-tollbridge-max-tokens"])
+        assert 16 <= allowed < 250
+        assert answer["usage"]["completion_tokens"] == allowed
+        assert answer["choices"][0]["finish_reason"] == "length"
+    await world.settled()
+    assert world.truth.balance_nano_usd >= 0
+
+
+async def test_refusing_short_credit_says_what_is_affordable(world: World):
+    """With `on_short_credit: refuse` a limit that is too dear is a 402 that names the affordable tokens."""
+    world.clamps[0] = False
+    world.truth.balance_nano_usd = 1_000_000
+    async with world.post(chat(max_tokens=900)) as response:
+        assert response.status == 402
+        assert "output tokens" in (await response.json())["error"]["message"]
+
+
+async def test_more_than_the_model_can_is_clamped(world: World):
+    """`max_tokens` above `max_output` is cut down, with the header."""
+    async with world.post(chat(max_tokens=5000)) as response:
+        assert response.status == 200
+        assert response.headers["x-tollbridge-max-tokens"] == "1000"
+
+
+async def test_two_hundred_at_once_on_a_balance_for_ten(world: World):
+    """Exactly as many run as the balance pays for in the worst case; nothing goes below zero."""
+    body = chat(max_tokens=100)
+    async with world.post(body) as response:
+        assert response.status == 200
+    await world.settled()
+    text = len(json.dumps(body).encode())
+    world.truth.balance_nano_usd = 10 * (text * 1000 + 100 * 4000)
+    world.clamps[0] = False
+
+    async def one() -> int:
+        async with world.post(body) as response:
+            await response.read()
+            return response.status
+
+    statuses = await asyncio.gather(*(one() for _ in range(200)))
+    assert set(statuses) <= {200, 402}
+    assert statuses.count(200) >= 10
+    await world.settled()
+    assert world.truth.balance_nano_usd >= 0

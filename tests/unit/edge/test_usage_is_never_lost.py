@@ -1,0 +1,91 @@
+"""The way of a usage event from the spool to billing, whatever is down or dies."""
+
+import asyncio
+from pathlib import Path
+
+from chassis.ids import uuid7
+from chassis.spool import Kind, Record, Spool
+from services.edge import publisher as publishing
+from tests.unit.edge.world import Truth, World, edge_world, until
+from tollbridge.usage.v1 import usage_pb2
+
+
+async def test_with_the_bus_down_requests_go_on_and_events_follow(world: World):
+    """The spool keeps what the bus can't take; when it is back, billing gets each event once."""
+    world.bus.up = False
+    for _ in range(5):
+        async with world.post(world.body({"prompt_tokens": 5, "output_tokens": 3})) as response:
+            assert response.status == 200
+    assert len(world.publisher) == 5
+    world.bus.up = True
+    await world.settled()
+    assert world.truth.applied_count == 5
+    assert world.truth.balance_nano_usd == 1_000_000_000 - 5 * (5 * 1000 + 3 * 4000)
+
+
+async def test_what_the_bus_loses_goes_to_billing_itself(world: World, monkeypatch):
+    """After three tries that billing never heard of, its own RPC is used."""
+    monkeypatch.setattr(publishing, "ASK_AGAIN_AFTER_S", 0.0)
+    world.truth.lose_events = True
+    async with world.post(world.body({"prompt_tokens": 5, "output_tokens": 3})) as response:
+        assert response.status == 200
+    await until(lambda: world.truth.applied_count == 1, within_s=20)
+    assert world.bus.messages == 3
+    await world.settled()
+
+
+async def test_a_dead_edges_spool_is_replayed(tmp_path: Path):
+    """Finished records are published, started ones become voids of the gateway, and the spool is deleted."""
+    truth = Truth()
+    dead = uuid7()
+    folder = tmp_path / "spool"
+    spool = Spool.open(folder, incarnation=dead, sync="group", max_bytes=1 << 24, loop=asyncio.get_running_loop())
+    finished, started = uuid7(), uuid7()
+    for request, kind, end in (
+        (finished, Kind.STARTED, 0),
+        (started, Kind.STARTED, 0),
+        (finished, Kind.FINISHED, 7000),
+    ):
+        truth.held[f"hold-{request}"] = 50_000
+        event = usage_pb2.UsageRecorded(
+            event_id=str(uuid7()),
+            request_id=str(request),
+            kind=usage_pb2.USAGE_KIND_CHARGE if end else usage_pb2.USAGE_KIND_UNSPECIFIED,
+            hold_id=f"hold-{request}",
+            charge_nano_usd=end,
+            closes_hold=True,
+            spender=str(dead),
+        )
+        spool.append_now(Record(kind=kind, key=request.bytes, payload=event.SerializeToString()))
+    await spool.written()
+    spool.close()
+    async with edge_world(folder, truth=truth) as world:
+        await world.settled()
+        await until(lambda: not (folder / str(dead)).exists())
+    charged, void = truth.applied[str(finished)], truth.applied[str(started)]
+    assert (charged.kind, charged.charge_nano_usd) == (usage_pb2.USAGE_KIND_CHARGE, 7000)
+    assert (void.kind, void.ended) == (usage_pb2.USAGE_KIND_VOID, usage_pb2.ENDED_GATEWAY_FAILED)
+    assert truth.balance_nano_usd == 1_000_000_000 - 7000
+
+
+async def test_a_clean_stop_leaves_no_spool(tmp_path: Path):
+    """What billing has confirmed is forgotten on disk too."""
+    folder = tmp_path / "spool"
+    async with edge_world(folder) as world:
+        async with world.post(world.body({"output_tokens": 3}, stream=True)) as response:
+            await response.read()
+        await world.settled()
+    assert list(folder.iterdir()) == []
+
+
+async def test_a_grant_is_listed_until_its_event_is_confirmed(world: World):
+    """Statements list running draws, and settled ones until billing has their event."""
+    world.bus.up = False
+    async with world.post(world.body({"output_tokens": 3})) as response:
+        await response.read()
+    await world.purse.state()
+    assert len(world.truth.statements[-1]) == 1
+    world.bus.up = True
+    await world.settled()
+    await world.purse.state()
+    assert world.truth.statements[-1] == []
