@@ -5,25 +5,25 @@ drives. Counting with the tokenizer is exact but slow (0.2 ms per thousand token
 """
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from decimal import ROUND_CEILING, Decimal
 from typing import Protocol
+
+import msgspec
 
 from pricing.prices import NANO_PER_USD
 from pricing.tokens import ImplausibleUsage, Tokens, Units
 from upstream.route import Bounds
 
-MAX_REPORTED_COST_NANO_USD = 1 << 53
+MAX_REPORTED_COST_USD = 9_000_000
+"""As for any charge: beyond it something is broken."""
 _CL100K_MODELS = ("gpt-4-", "gpt-3.5", "text-embedding-")
-_PART_MARKS = (
-    b'"image_url"',
-    b'"input_audio"',
-    b'"file"',
-    b'"input_image"',
-    b'"input_file"',
-    b'"image"',
-    b'"document"',
-)
+_PARTS = (b"image_url", b"input_audio", b"file", b"input_image", b"input_file", b"image", b"document", b"video_url")
+_PART_MARKS = tuple(b'"' + part + b'"' for part in _PARTS)
+_PART_TYPES = re.compile(rb'"type"\s*:\s*"(?:' + b"|".join(_PARTS) + rb')"')
+_PART_KEYS = re.compile(rb'"(?:image_url|input_audio|file|source|video_url)"\s*:')
+_ESCAPED_ASCII = b"\\u00"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,10 +120,23 @@ def estimate_input_tokens(body: bytes, bounds: Bounds, *, parts: int | None = No
     """The most tokens that this request body can be: no token is shorter than a byte.
 
     Bytes of the body (a data URL's included: they are more than its tokens, never fewer), plus `max_part_tokens` for
-    each image or file part, plus the template. `parts` left out: counted by the marks that such parts carry.
+    each image or file part, plus the template. `parts` left out: counted in the body by `count_parts`.
     """
-    count = parts if parts is not None else sum(body.count(mark) for mark in _PART_MARKS)
+    count = count_parts(body) if parts is None else parts
     return len(body) + count * bounds.max_part_tokens + bounds.template_tokens
+
+
+def count_parts(body: bytes) -> int:
+    """How many image or file parts a request body has at most.
+
+    By their types or by their own keys, whichever are more: some providers need only one of them. Escapes that could
+    hide a part (`image\\u005furl`) are resolved first. Raises msgspec.DecodeError for a body with such that is no JSON.
+    """
+    if _ESCAPED_ASCII in body:
+        body = msgspec.json.encode(msgspec.json.decode(body))
+    if not any(mark in body for mark in _PART_MARKS):
+        return 0
+    return max(len(_PART_TYPES.findall(body)), len(_PART_KEYS.findall(body)))
 
 
 def cost_nano_usd(usage: Mapping[str, object]) -> int | None:
@@ -135,7 +148,7 @@ def cost_nano_usd(usage: Mapping[str, object]) -> int | None:
     if cost is None or isinstance(cost, bool) or not isinstance(cost, (int, Decimal)):
         return None
     amount = Decimal(cost)
-    if not amount.is_finite() or not 0 <= amount * NANO_PER_USD <= MAX_REPORTED_COST_NANO_USD:
+    if not amount.is_finite() or not 0 <= amount <= MAX_REPORTED_COST_USD:
         raise ImplausibleUsage("the reported cost is out of range")
     return int((amount * NANO_PER_USD).to_integral_value(ROUND_CEILING))
 
