@@ -1,8 +1,8 @@
-"""SQL of holds: granting many in one statement, statements of spenders, and what is due to expire.
+"""SQL of holds: granting many at once, statements of spenders, and what is due to expire.
 
-The grant is one statement, so one round trip and one commit for all calls that wait together. It locks the accounts in
-sorted order, grants in the order of asking while a customer's money lasts, and never more: what doesn't fit is told
-apart by the caller, and `no_overspend` stands behind it all.
+A grant is one round trip and one commit for all calls that wait together. It locks the accounts in sorted order, then
+grants in the order of asking while a customer's money lasts, and never more: what doesn't fit is told apart by the
+caller, and `no_overspend` stands behind it all.
 """
 
 import dataclasses
@@ -15,6 +15,11 @@ from psycopg.rows import TupleRow
 from chassis.db import Connection
 from services.billing.holds import HoldKind, HoldState
 
+# The locks come in a statement of their own, so that the snapshot of the next one is taken when they are held: a
+# statement that locks and reads at once reads some of its rows as they were before it waited.
+_LOCK = """
+    SELECT customer_id FROM billing.ledger_accounts WHERE customer_id = ANY(%s) ORDER BY customer_id FOR NO KEY UPDATE
+"""
 _GRANT = """
     WITH asked AS MATERIALIZED (
         SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::uuid[], %s::text[],
@@ -22,7 +27,7 @@ _GRANT = """
             AS a(id, customer_id, kind, spender, amount, request_id, key_id, deadline_us, n)
     ), accounts AS MATERIALIZED (
         SELECT customer_id, posted, held FROM billing.ledger_accounts
-        WHERE customer_id IN (SELECT customer_id FROM asked) ORDER BY customer_id FOR NO KEY UPDATE
+        WHERE customer_id IN (SELECT customer_id FROM asked)
     ), known AS MATERIALIZED (
         SELECT h.id, h.customer_id, h.spender, h.amount, h.state
         FROM billing.holds h WHERE h.id IN (SELECT id FROM asked)
@@ -127,6 +132,7 @@ class Answer:
 
 async def send_grant(connection: Connection, asks: Sequence[Ask], *, lease_lives_s: float) -> AsyncCursor[TupleRow]:
     """Grants what fits, in this order. Atomic, and safe to repeat with the same ids; no id may be there twice."""
+    await connection.execute(_LOCK, (sorted({ask.customer_id for ask in asks}),))
     columns: list[object] = [
         [ask.hold_id for ask in asks],
         [ask.customer_id for ask in asks],

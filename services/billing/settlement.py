@@ -128,7 +128,7 @@ class Settlement:
         self._figures.events_applied.inc()
         if self._tracer.enabled and work.event.traceparent:
             with self._tracer.span(
-                "billing apply usage",
+                "billing.apply_usage",
                 parent=work.event.traceparent,
                 kind="consumer",
                 request_id=work.event.request_id,

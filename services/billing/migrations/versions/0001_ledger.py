@@ -46,10 +46,10 @@ _TABLES = (
         CHECK (debit <> credit),
         CHECK (num_nulls(customer_id, version, balance_after) IN (0, 3)),
         CHECK ((customer_id IS NOT NULL) = (debit LIKE 'credits:%' OR credit LIKE 'credits:%')),
-        CHECK (debit = 'credits:' || customer_id OR debit IN ('revenue', 'provider_cost', 'overage_loss',
-            'bad_debt', 'promotions', 'clearing:stripe', 'clearing:crypto', 'adjustments')),
-        CHECK (credit = 'credits:' || customer_id OR credit IN ('revenue', 'provider_cost', 'overage_loss',
-            'bad_debt', 'promotions', 'clearing:stripe', 'clearing:crypto', 'adjustments'))
+        CHECK (coalesce(debit = 'credits:' || customer_id, false) OR debit IN ('revenue', 'provider_cost',
+            'overage_loss', 'bad_debt', 'promotions', 'clearing:stripe', 'clearing:crypto', 'adjustments')),
+        CHECK (coalesce(credit = 'credits:' || customer_id, false) OR credit IN ('revenue', 'provider_cost',
+            'overage_loss', 'bad_debt', 'promotions', 'clearing:stripe', 'clearing:crypto', 'adjustments'))
     )
     """,
     "CREATE INDEX transfers_of_request ON billing.transfers (request_id) WHERE request_id IS NOT NULL",
