@@ -100,6 +100,7 @@ class PipeClient:
         self._closed = True
         if self._resolver is not None:
             self._resolver.cancel()
+            await asyncio.gather(self._resolver, return_exceptions=True)
         await self._set_targets(set())
         for call in [*self._homeless.values(), *self._waiting.values()]:
             call.fail(Code.UNAVAILABLE, f"{self._name} is closed")
@@ -136,8 +137,9 @@ class PipeClient:
         open_stream = replica.channel.unary_stream(
             f"/{self._service}/{method}", type(request).SerializeToString, response_type.FromString
         )
+        stream = open_stream(request, timeout=timeout_s, metadata=self.metadata)
         try:
-            async for message in open_stream(request, timeout=timeout_s, metadata=self.metadata):
+            async for message in stream:
                 yield message
         except grpc.aio.AioRpcError as error:
             raise error_of(error) from None
@@ -145,6 +147,8 @@ class PipeClient:
             if _leaving():
                 raise
             raise TollbridgeError(Code.UNAVAILABLE, f"{self._name} ended the stream", retry_after_s=1) from None
+        finally:
+            stream.cancel()  # a reader that leaves early ends the handler too
 
     @property
     def reachable(self) -> bool:
@@ -228,7 +232,7 @@ class PipeClient:
             try:
                 targets = {target for host, port in self._addresses for target in await resolve(host, port)}
                 await self._set_targets(targets)
-            except (OSError, TimeoutError) as error:
+            except (OSError, ValueError) as error:  # a timeout is an OSError, a malformed name a ValueError
                 self._log.warning("name_not_resolved", service=self._name, reason=str(error))
             await asyncio.sleep(RESOLVE_S)
 

@@ -360,7 +360,7 @@ class _Pipe:
         except TollbridgeError as error:
             self._reply(call.id, b"", error)
         finally:
-            del self._running[call.id]
+            self._running.pop(call.id, None)
             if self._closing:
                 self._wake.set()
 

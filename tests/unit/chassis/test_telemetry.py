@@ -1,5 +1,6 @@
 """Logs without secrets, traces without cost until there is an endpoint."""
 
+import asyncio
 import http.server
 import json
 import subprocess
@@ -7,10 +8,16 @@ import sys
 import threading
 
 import pytest
+from google.protobuf.message import Message
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from prometheus_client import CollectorRegistry
 
 from chassis.errors import Code, TollbridgeError
+from chassis.pipe import PipeClient
+from chassis.rpc import CallContext, Handler, RpcServer, RpcService
 from chassis.telemetry import Tracer, redact
+from tollbridge.auth.v1 import auth_pb2
 
 CANARIES = {
     "key": "canary-1",
@@ -124,14 +131,21 @@ class Collector:
                 """Quiet."""
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receive)
+        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def spans(self) -> dict[str, Span]:
+        """Everything received, by the kind and name of the span."""
+        self.server.shutdown()
+        self.server.server_close()
+        scopes = [scope for request in self.requests for each in request.resource_spans for scope in each.scope_spans]
+        return {f"{span.kind} {span.name}": span for scope in scopes for span in scope.spans}
 
 
 def test_spans_are_exported_as_one_tree() -> None:
     """Parent and child share the trace, failures show their code, and `close` sends what is queued."""
     collector = Collector()
-    endpoint = f"http://127.0.0.1:{collector.server.server_port}"
-    tracer = Tracer(service="edge", replica="1", otlp_endpoint=endpoint)
+    tracer = Tracer(service="edge", replica="1", otlp_endpoint=collector.endpoint)
     outside = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     with (
         tracer.span("request", parent=outside, kind="server", model="m") as outer,
@@ -140,16 +154,50 @@ def test_spans_are_exported_as_one_tree() -> None:
     ):
         raise TollbridgeError(Code.UNAVAILABLE, "no")
     tracer.close()
-    collector.server.shutdown()
-    collector.server.server_close()
+    spans = collector.spans()
     assert set(collector.paths) == {"/v1/traces"}
     resource = collector.requests[0].resource_spans[0]
     names = {item.key: item.value.string_value for item in resource.resource.attributes}
     assert (names["service.name"], names["service.instance.id"]) == ("tollbridge-edge", "1")
-    spans = {
-        span.name: span for request in collector.requests for span in request.resource_spans[0].scope_spans[0].spans
-    }
     assert {span.trace_id.hex() for span in spans.values()} == {outside.split("-")[1]}
-    assert spans["request"].parent_span_id.hex() == outside.split("-")[2]
-    assert spans["call"].parent_span_id == spans["request"].span_id
-    assert spans["call"].attributes[0].value.string_value == "unavailable"
+    assert spans["2 request"].parent_span_id.hex() == outside.split("-")[2]
+    assert spans["3 call"].parent_span_id == spans["2 request"].span_id
+    assert spans["3 call"].attributes[0].value.string_value == "unavailable"
+
+
+async def test_one_trace_goes_through_the_pipe_into_the_handler() -> None:
+    """The client's span is the server's parent, and the handler is given the server's to go on with."""
+    collector = Collector()
+    tracer = Tracer(service="auth", replica="0", otlp_endpoint=collector.endpoint)
+    descriptor = auth_pb2.DESCRIPTOR.services_by_name["AuthService"]
+    seen: list[str] = []
+
+    async def look(_request: auth_pb2.GetCustomerRequest, context: CallContext) -> Message:
+        seen.append(context.traceparent)
+        return auth_pb2.GetCustomerResponse()
+
+    server = RpcServer(
+        services=[RpcService(descriptor, {"GetCustomer": Handler(look, frozenset({"edge"}))})],
+        bind="127.0.0.1:0",
+        tokens={"edge": "s"},
+        tracer=tracer,
+        registry=CollectorRegistry(),
+    )
+    pipe = PipeClient(descriptor=descriptor, addresses=await server.start(), token="edge:s", tracer=tracer)
+    await pipe.start()
+    with tracer.span("request") as root:
+        await pipe.call(
+            "GetCustomer",
+            auth_pb2.GetCustomerRequest(),
+            auth_pb2.GetCustomerResponse,
+            timeout_s=10,
+            traceparent=root.traceparent,
+        )
+    await pipe.close()
+    await server.stop(1)
+    await asyncio.to_thread(tracer.close)
+    spans = await asyncio.to_thread(collector.spans)
+    asked, answered = spans["3 AuthService/GetCustomer"], spans["2 AuthService/GetCustomer"]
+    assert asked.parent_span_id == spans["1 request"].span_id
+    assert answered.parent_span_id == asked.span_id
+    assert [trace[:-3] for trace in seen] == [f"00-{answered.trace_id.hex()}-{answered.span_id.hex()}"]
