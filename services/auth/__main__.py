@@ -24,6 +24,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
     pool = await db.open_pool(own.database_url, role="auth")
     parts = Parts(settings=own, pool=pool, log=log)
+    registry.register(parts.collector())
     tokens, services = parse_tokens(own.service_tokens), [parts.server.service()]
     server = RpcServer(services=services, bind=own.grpc_bind, tokens=tokens, tracer=tracer, registry=registry)
     health = HealthServer(bind=own.metrics_bind, registry=registry, ready=parts.not_ready)

@@ -58,11 +58,14 @@ class Authorizer:
         self._clock_s = clock_s
         self._now_us = now_us
         self._running: dict[bytes, asyncio.Task[Kept | None]] = {}
+        self.asked = 0
+        self.looked_up = 0
 
     async def authorize(self, *, api_key: str, client_ip: str) -> Grant:
         """Raises INVALID_API_KEY, CUSTOMER_SUSPENDED, ADDRESS_NOT_ALLOWED, or UNAVAILABLE without a database."""
         if not api_keys.is_well_formed(api_key):
             raise TollbridgeError(Code.INVALID_API_KEY, "The API key is not valid.")
+        self.asked += 1
         digests = self._peppers.digests(api_key)
         kept = self._kept.get(digests[-1], now_s=self._clock_s()) or await self._look_up(digests)
         if kept is None or kept.holder.key.revoked_at_us:
@@ -121,6 +124,7 @@ class Authorizer:
             task.exception()  # its callers have it; if all of them left, nobody else needs to hear of it
 
     async def _read(self, digests: list[bytes]) -> Kept | None:
+        self.looked_up += 1
         started_at_s, generation = self._clock_s(), self._kept.generation
         try:
             async with asyncio.timeout(LOOK_UP_TIMEOUT_S):

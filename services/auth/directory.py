@@ -65,13 +65,17 @@ class Directory:
     async def create_customer(self, call: Call, *, name: str, email: str, plan: str, wished_id: str) -> Customer:
         """Makes a customer; the one that there is when the request or the wished id was used before.
 
-        Raises ValueError for a name or address that can't be.
+        A wished id is what makes the call idempotent, whatever else is asked with it: it names a customer that some
+        installation counts on. Raises ValueError for a name or address that can't be.
         """
         self._check_plan(plan)
         now_us = self._now_us()
         made = Customer(id=wished_id or str(ids.uuid7()), name=name, email=email, plan=plan, created_at_us=now_us)
 
         async def work(conn: db.Connection) -> Customer:
+            if wished_id:
+                await store.insert_customer(conn, made)
+                return _found(await store.customer(conn, wished_id), "customer")
             claim = await _claim(conn, call, method="CreateCustomer", object_id=made.id, now_us=now_us)
             if claim.first:
                 await store.insert_customer(conn, made)

@@ -18,6 +18,7 @@ from services.auth.changes import ChangeOutbox, ChangePoll, on_message
 from services.auth.config import AuthConfig
 from services.auth.directory import Directory
 from services.auth.kept_keys import Holder, KeptKeys
+from services.auth.metrics import AuthCollector
 from services.auth.server import AuthServer, ConfigState
 from services.auth.settings import Settings
 
@@ -51,6 +52,10 @@ class Parts:
             plan_id=self.plan_id,
             config_state=self.config_state,
         )
+
+    def collector(self) -> AuthCollector:
+        """This replica's numbers."""
+        return AuthCollector(authorizer=self.authorizer, kept=self.kept, config_state=self.config_state)
 
     def running_config(self) -> AuthConfig:
         """The running configuration."""

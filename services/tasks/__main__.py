@@ -25,6 +25,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     pool = await db.open_pool(own.database_url, role="tasks")
     bus = await Bus.connect(own.nats_url, name=own.service_name, log=log)
     parts = Parts(settings=own, pool=pool, bus=bus, tracer=tracer, log=log)
+    registry.register(parts.collector())
     services = [parts.server.service()] if own.is_api else []
     tokens = parse_tokens(own.service_tokens)
     server = RpcServer(services=services, bind=own.grpc_bind, tokens=tokens, tracer=tracer, registry=registry)

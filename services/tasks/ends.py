@@ -9,7 +9,7 @@ from collections.abc import Callable
 from chassis import db
 from chassis.errors import Code
 from services.tasks import events, outbox, settlement, store
-from services.tasks.jobs import Job, Move, ResultFile
+from services.tasks.jobs import Job, Move, ResultFile, Status
 from services.tasks.settlement import Made
 from tollbridge.usage.v1 import usage_pb2
 
@@ -30,6 +30,7 @@ class Ends:
         self._pool = pool
         self._on_outbox = on_outbox
         self._now_us = now_us
+        self.counts = {status: 0 for status in Status if status.ended}
 
     async def succeed(self, job: Job, made: Made, files: tuple[ResultFile, ...]) -> Job | None:
         """Ends a claimed job well and charges it; None when the claim was lost meanwhile, and nothing has happened."""
@@ -70,5 +71,7 @@ class Ends:
             return ended
 
         ended = await db.in_transaction(self._pool, work)
-        self._on_outbox()
+        if ended is not None:
+            self.counts[ended.status] += 1
+            self._on_outbox()
         return ended

@@ -16,10 +16,11 @@ from services.tasks.acceptance import Acceptance
 from services.tasks.config import TasksConfig
 from services.tasks.ends import Ends
 from services.tasks.mail import Mail
+from services.tasks.metrics import TasksCollector
 from services.tasks.neighbours import Billing, Router
 from services.tasks.outbox import OutboxPublisher
 from services.tasks.painter import Painter
-from services.tasks.results import NatsResults
+from services.tasks.results_store import NatsResults
 from services.tasks.server import ConfigState, TasksServer
 from services.tasks.settings import Settings
 from services.tasks.sweeper import Sweeper
@@ -53,6 +54,7 @@ class Parts:
         self._outbox = OutboxPublisher(pool=pool, publish=Mail(bus=bus).send, committed=billing.committed, log=log)
         wake = self._outbox.wake
         ends = Ends(pool=pool, on_outbox=wake)
+        self._ends = ends
         self._sweeper = Sweeper(pool=pool, ends=ends, on_outbox=wake, log=log)
         self._worker = Worker(
             pool=pool,
@@ -108,6 +110,10 @@ class Parts:
         if self._watch is None:
             return ConfigState()
         return ConfigState(hash=self._watch.hash, loaded_at_us=self._watch.loaded_at_us, error=self._watch.error)
+
+    def collector(self) -> TasksCollector:
+        """This process's numbers."""
+        return TasksCollector(ends=self._ends, worker=self._worker, config_state=self.config_state)
 
     def not_ready(self) -> str | None:
         """Why no calls should come here; None when they may."""

@@ -1,28 +1,14 @@
-"""Where results are kept: a bucket of NATS Object Store, bytes by file id.
+"""The files that jobs make: their ids, their bounds, and what a store of them must offer (`results_store.py` is one).
 
-The connection is made at the first use and then kept, so that tasks starts without NATS. Everything has a timeout, and
-everything that goes wrong on the way is UNAVAILABLE: the job is then tried again. Whole files are held in memory while
-they pass, which is why MAX_FILE_BYTES bounds them.
+Whole files are held in memory while they pass, which is why MAX_FILE_BYTES bounds them.
 """
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-import nats
-from nats.aio.client import Client
-from nats.errors import Error as NatsError
-from nats.js.errors import NotFoundError
-from nats.js.object_store import ObjectStore
-
-from chassis.errors import Code, TollbridgeError
-
-BUCKET = "tollbridge-results"
 MAX_FILE_BYTES = 64 * 1024 * 1024
 PIECE_BYTES = 256 * 1024
-CONNECT_TIMEOUT_S = 3.0
-TRANSFER_TIMEOUT_S = 30.0
 
 
 def file_id(task_id: str, position: int) -> str:
@@ -40,64 +26,7 @@ class Results(Protocol):
         """A file. Raises NOT_FOUND or UNAVAILABLE."""
 
 
-class NatsResults:
-    """The store that NATS offers."""
-
-    def __init__(self, *, url: str) -> None:
-        self._url = url
-        self._client: Client | None = None
-        self._bucket: ObjectStore | None = None
-        self._opening = asyncio.Lock()
-
-    async def put(self, file_id: str, data: bytes) -> None:
-        """Keeps a file; the same id again replaces it. Raises UNAVAILABLE."""
-        if len(data) > MAX_FILE_BYTES:
-            raise TollbridgeError(Code.PROVIDER_ERROR, "The provider's result is too large to be kept.")
-        try:
-            async with asyncio.timeout(TRANSFER_TIMEOUT_S):
-                bucket = await self._open()
-                await bucket.put(file_id, data)
-        except (NatsError, OSError, TimeoutError) as error:
-            raise _unavailable() from error
-
-    async def get(self, file_id: str) -> bytes:
-        """A file. Raises NOT_FOUND or UNAVAILABLE."""
-        try:
-            async with asyncio.timeout(TRANSFER_TIMEOUT_S):
-                bucket = await self._open()
-                found = await bucket.get(file_id)
-        except NotFoundError as error:
-            raise TollbridgeError(Code.NOT_FOUND, "There is no such file.") from error
-        except (NatsError, OSError, TimeoutError) as error:
-            raise _unavailable() from error
-        return bytes(found.data or b"")
-
-    async def close(self) -> None:
-        """Ends the connection."""
-        client, self._client, self._bucket = self._client, None, None
-        if client is not None:
-            await client.close()
-
-    async def _open(self) -> ObjectStore:
-        async with self._opening:
-            if self._client is None:
-                self._client = await nats.connect(
-                    self._url,
-                    name="tasks results",
-                    connect_timeout=int(CONNECT_TIMEOUT_S),
-                    allow_reconnect=True,
-                    max_reconnect_attempts=-1,
-                )
-            if self._bucket is None:
-                self._bucket = await self._client.jetstream().create_object_store(BUCKET)
-            return self._bucket
-
-
 async def pieces(data: bytes) -> AsyncIterator[bytes]:
     """A file in pieces that fit a message; an empty file is one empty piece."""
     for start in range(0, max(1, len(data)), PIECE_BYTES):
         yield data[start : start + PIECE_BYTES]
-
-
-def _unavailable() -> TollbridgeError:
-    return TollbridgeError(Code.UNAVAILABLE, "Results can't be reached now.", retry_after_s=1)

@@ -68,6 +68,11 @@ class Worker:
         self._now_us = now_us
         self._running: set[asyncio.Task[None]] = set()
 
+    @property
+    def running(self) -> int:
+        """Jobs that run now."""
+        return len(self._running)
+
     async def handle(self, deliveries: Sequence[Delivery]) -> None:
         """Starts a job for each order, as soon as there is room."""
         for delivery in deliveries:

@@ -309,6 +309,25 @@ async def test_each_method_has_its_callers(replica: Replica):
         assert await refused(replica.call("Authorize", ask, pb.AuthorizeResponse, caller=caller)) is code
 
 
+async def test_a_wished_customer_stays_as_it_was_first_made(replica: Replica):
+    """The same request id with another name or plan is no conflict: the wished id is what counts."""
+    wished = str(uuid.uuid4())
+    first = await replica.new_customer(request_id="w" + wished, customer_id=wished, name="first")
+    again = await replica.new_customer(request_id="w" + wished, customer_id=wished, name="again")
+    assert first == again
+
+
+async def test_a_replica_shows_its_numbers(replica: Replica):
+    """Asked and looked up, so that the share of kept answers can be read."""
+    customer = await replica.new_customer()
+    made = await replica.new_key(customer_id=customer.id)
+    for _ in range(3):
+        await replica.authorize(made.secret)
+    samples = {s.name: s.value for metric in replica.parts.collector().collect() for s in metric.samples}
+    assert samples["tollbridge_auth_keys_asked_total"] > samples["tollbridge_auth_look_ups_total"] > 0
+    assert samples["tollbridge_config_refused"] == 0
+
+
 async def test_a_revoked_key_is_refused_by_both_replicas_within_a_second_without_nats(replica: Replica, database: str):
     """Also when every answer is used for as long as it says it may be."""
     async with running(database) as other:
