@@ -23,6 +23,7 @@ DataDirOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the API's answer as JSON.")]
 
 TIMEOUT_S = 15.0
+WIDTH_WITHOUT_TERMINAL = 300
 CUSTOMER_COLUMNS = ("id", "name", "email", "plan", "status", "balance", "created_at")
 KEY_COLUMNS = ("id", "customer_id", "name", "prefix", "models", "expires_at", "revoked_at", "created_at")
 
@@ -201,7 +202,10 @@ def show_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
         table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row.get(name)) for name in shown))
-    Console(soft_wrap=not rows).print(table)
+    console = Console()
+    if not console.is_terminal:  # a pipe has no width: ids stay whole
+        console = Console(width=WIDTH_WITHOUT_TERMINAL)
+    console.print(table)
 
 
 def _cell(value: object) -> str:

@@ -16,6 +16,8 @@ from cli.up.options import UpOptions, WrongOption
 from cli.up.supervised import StartFailed
 
 FAILED, NOT_POSSIBLE = 1, 2
+SAME_REQUEST_S = 0.5
+"""Tools that stop a whole process group signal its head twice; nobody is in a hurry that fast."""
 
 
 def run_up(options: UpOptions) -> int:
@@ -28,20 +30,25 @@ def run_up(options: UpOptions) -> int:
     except (StartFailed, HelperFailed) as error:
         print(f"tollbridge up: {error}", file=sys.stderr)
         return FAILED
+    except KeyboardInterrupt:  # in the moment after everything has stopped
+        return FAILED
     return 0
 
 
 async def _run(options: UpOptions) -> None:
     stop, hurry = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    asked_at_s = 0.0
 
     def on_signal() -> None:
-        if stop.is_set():
+        nonlocal asked_at_s
+        if not stop.is_set():
+            asked_at_s = loop.time()
+            _announce("stopping; once more to hurry")
+            stop.set()
+        elif loop.time() - asked_at_s > SAME_REQUEST_S:
             hurry.set()
-            return
-        _announce("stopping; once more to hurry")
-        stop.set()
 
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, on_signal)
     _announce(f"starting; data in {options.data_dir.absolute()}, config {options.config}")

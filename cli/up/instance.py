@@ -11,6 +11,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from typing import TypeAlias, TypeVar
 
 from cli.up import orphans, ready_file
 from cli.up.data_dir import DataDir
@@ -30,6 +31,10 @@ EDGE_PATIENCE_S = 40.0
 SERVICE_PATIENCE_S = 15.0
 SERVER_PATIENCE_S = 20.0
 
+T = TypeVar("T")
+Findings: TypeAlias = dict[str, str]
+"""What the config file says that a supervisor must know (`cli.config_check.Findings`)."""
+
 
 class Instance:
     """Everything of one `tollbridge up`. Use once: `run`."""
@@ -41,14 +46,14 @@ class Instance:
         self._supervised: list[Supervised] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._ready: Callable[[], dict[str, object]] | None = None
-        self._findings: dict[str, str] = {}
+        self._findings: Findings = {}
 
     async def run(
         self,
         *,
         stop: asyncio.Event,
         hurry: asyncio.Event,
-        when_ready: Callable[[dict[str, object], dict[str, str]], None],
+        when_ready: Callable[[dict[str, object], Findings], None],
     ) -> None:
         """Runs until `stop` is set, then stops all; `hurry` cuts the patience of that short.
 
@@ -78,41 +83,36 @@ class Instance:
         secrets = load_or_make(self._data_dir, environ=environ)
         examining = asyncio.create_task(self._examine_config(secrets))
         try:
-            nats_url, database_url = await self._start_servers()
-            findings = self._findings = await examining
+            nats_url, database_url = await _or_failure_of(examining, self._start_servers())
+            placed = seats(self._options)
+            shared = shared_environ(
+                options=self._options,
+                secrets=secrets,
+                placed=placed,
+                nats_url=nats_url,
+                database_url=database_url,
+                environ=environ,
+            )
+            helper_environ = cli_environ(shared, secrets)
+            starting = self._start_services(placed, shared, secrets, is_first=not secrets.demo_key)
+            await _or_failure_of(examining, starting)
+            self._findings = await examining
         finally:
             examining.cancel()
-        secrets = dataclasses.replace(secrets, admin_token=findings["admin_token"] or secrets.admin_token)
-        placed = seats(self._options)
-        shared = shared_environ(
-            options=self._options,
-            secrets=secrets,
-            placed=placed,
-            nats_url=nats_url,
-            database_url=database_url,
-            environ=environ,
-        )
-        helper_environ = cli_environ(shared, secrets)
-        if secrets.demo_key:  # the migrations have little to do: the services start beside them and wait if need be
-            await _all((self._migrate(helper_environ), self._start_services(placed, shared, secrets)))
-        else:
-            await self._migrate(helper_environ)
-            await self._start_services(placed, shared, secrets)
-            key = await self._make_demo(helper_environ, plan=findings["demo_plan"])
+        if not secrets.demo_key:
+            key = await self._make_demo(helper_environ, plan=self._findings["demo_plan"])
             secrets = dataclasses.replace(secrets, demo_key=key)
+        secrets = dataclasses.replace(secrets, admin_token=self._findings["admin_token"] or secrets.admin_token)
         self._publish(secrets, nats_url, database_url)
         self._tasks.append(asyncio.create_task(trim_for_ever(self._data_dir.root / "logs")))
         self._announce(f"everything ready after {time.monotonic() - began:.1f} s")
 
-    async def _examine_config(self, secrets: InstanceSecrets) -> dict[str, str]:
+    async def _examine_config(self, secrets: InstanceSecrets) -> Findings:
         environ = {**base_environ(), "TOLLBRIDGE_ADMIN_TOKEN": secrets.admin_token}
         path = str(self._options.config)
         output = await run_helper("cli.up.examine", path, environ=environ, timeout_s=READY_WITHIN_S)
-        findings: dict[str, str] = json.loads(output)
-        return findings
-
-    async def _migrate(self, environ: dict[str, str]) -> None:
-        await run_helper("cli", "migrate", environ=environ, timeout_s=FIRST_START_WITHIN_S)
+        found: Findings = json.loads(output)
+        return found
 
     async def _start_servers(self) -> tuple[str, str]:
         options, starting = self._options, []
@@ -127,11 +127,21 @@ class Instance:
         await _all(server.wait_ready(timeout_s=FIRST_START_WITHIN_S) for server in starting)
         return nats_url or nats.url, database_url or postgres.url()
 
-    async def _start_services(self, placed: list[Seat], shared: dict[str, str], secrets: InstanceSecrets) -> None:
+    async def _start_services(
+        self, placed: list[Seat], shared: dict[str, str], secrets: InstanceSecrets, *, is_first: bool
+    ) -> None:
+        """Migrates and starts; later, with little to migrate, at the same time: the services wait for their schemas."""
+        environ = cli_environ(shared, secrets)
+        migrating = run_helper("cli", "migrate", environ=environ, timeout_s=FIRST_START_WITHIN_S)
+        if is_first:
+            await migrating
         started = [
             self._add(service_program(seat, shared=shared, secrets=secrets, data_dir=self._data_dir)) for seat in placed
         ]
-        await _all(service.wait_ready(timeout_s=READY_WITHIN_S) for service in started)
+        waits: list[Coroutine[object, object, object]] = [
+            service.wait_ready(timeout_s=READY_WITHIN_S) for service in started
+        ]
+        await _all(waits if is_first else [migrating, *waits])
 
     async def _make_demo(self, environ: dict[str, str], *, plan: str) -> str:
         output = await run_helper("cli.up.demo", "--plan", plan, environ=environ, timeout_s=READY_WITHIN_S)
@@ -176,16 +186,18 @@ class Instance:
             (OWNERS, SERVICE_PATIENCE_S),
             (("nats", "postgres"), SERVER_PATIENCE_S),
         )
+        never = asyncio.Event()  # the servers stop within moments, and a database is not killed for impatience
         for names, patience_s in steps:
             ending = [each for each in self._supervised if each.program.name in names]
-            await _all(each.stop(patience_s=patience_s, hurry=hurry) for each in ending)
+            haste = never if "postgres" in names else hurry
+            await _all(each.stop(patience_s=patience_s, hurry=haste) for each in ending)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._data_dir.processes.unlink(missing_ok=True)
 
 
-async def _all(waits: Iterable[Coroutine[object, object, None]]) -> None:
+async def _all(waits: Iterable[Coroutine[object, object, object]]) -> None:
     """Waits for all; the first failure cancels the others and is raised as itself."""
     tasks = [asyncio.create_task(wait) for wait in waits]
     try:
@@ -193,6 +205,19 @@ async def _all(waits: Iterable[Coroutine[object, object, None]]) -> None:
     finally:
         for task in tasks:
             task.cancel()
+
+
+async def _or_failure_of(other: asyncio.Task[Findings], work: Coroutine[object, object, T]) -> T:
+    """Returns what `work` does; when `other` fails before, cancels `work` and raises that instead."""
+    working = asyncio.create_task(work)
+    try:
+        await asyncio.wait((working, other), return_when=asyncio.FIRST_COMPLETED)
+        if other.done():
+            other.result()
+        return await working
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
 def _nats_program(server: EmbeddedNats, data_dir: DataDir) -> Program:

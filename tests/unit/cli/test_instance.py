@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.up.command import SAME_REQUEST_S
 from cli.up.ports import pick_ports
 from cli.up.process import identify, is_alive
 from tests.unit.cli.stand_ins import give_demo_key, read_ready, write_stand_ins
@@ -167,5 +168,8 @@ def test_a_second_signal_cuts_the_drain_short(up):
     processes = up.identities()
     up.process.send_signal(signal.SIGINT)
     up.until((up.notes / "stops").exists)
+    began = time.monotonic()
+    up.until(lambda: time.monotonic() - began > SAME_REQUEST_S)
     assert up.end(signal.SIGINT) == 0
+    assert time.monotonic() - began < 10
     assert not any(is_alive(each) for each in processes)
