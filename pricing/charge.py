@@ -5,7 +5,7 @@ any size until the end, so nothing overflows; a result beyond MAX_CHARGE is refu
 """
 
 from pricing.prices import PPM, PriceVersion, Rates
-from pricing.tokens import Tokens, Units
+from pricing.tokens import MAX_COUNT, Tokens, Units
 
 MAX_CHARGE = 1 << 53
 """Nine million USD for one request: beyond it something is broken, and JSON readers stay exact below it."""
@@ -44,7 +44,11 @@ def provider_cost_nano_usd(tokens: Tokens, units: Units, price: PriceVersion) ->
 def worst_case_nano_usd(
     price: PriceVersion, *, input_tokens: int, output_tokens: int, units: Units | None = None
 ) -> int:
-    """The most that a request with these bounds can be charged, whatever classes its tokens turn out to be in."""
+    """The most that a request with these bounds can be charged, whatever classes its tokens turn out to be in.
+
+    Raises ChargeOutOfRange, for a negative bound too: it would make another one look cheap.
+    """
+    _check_bounds(input_tokens, output_tokens)
     numerator = input_tokens * price.rates.dearest_input + output_tokens * price.rates.dearest_output
     numerator = numerator * _MS_PER_MINUTE + _pieces(units or Units(requests=1), price.rates)
     return _in_range(-(-numerator * price.markup_ppm // _SCALE))
@@ -53,14 +57,16 @@ def worst_case_nano_usd(
 def affordable_output_tokens(price: PriceVersion, *, available_nano_usd: int, input_tokens: int) -> int:
     """The most output tokens whose worst case fits `available_nano_usd`; -1 when not even the input does.
 
-    A model without an output rate is bounded by something else, so the answer is then 1 << 40.
+    Never more than MAX_COUNT, which is also the answer for a model without an output rate: that is bounded by
+    something else. Raises ChargeOutOfRange for a negative input.
     """
+    _check_bounds(input_tokens)
     fixed = input_tokens * price.rates.dearest_input * _MS_PER_MINUTE + _pieces(Units(requests=1), price.rates)
     room = available_nano_usd * _SCALE - fixed * price.markup_ppm
     if room < 0:
         return -1
     per_token = price.rates.dearest_output * price.markup_ppm * _MS_PER_MINUTE
-    return 1 << 40 if per_token == 0 else room // per_token
+    return MAX_COUNT if per_token == 0 else min(room // per_token, MAX_COUNT)
 
 
 def _rounded_up(tokens: Tokens, units: Units, rates: Rates, markup_ppm: int) -> int:
@@ -86,6 +92,11 @@ def _pieces(units: Units, rates: Rates) -> int:
         + units.characters * rates.per_million_characters * _MS_PER_MINUTE
         + units.milliseconds * rates.per_minute * _MILLION
     )
+
+
+def _check_bounds(*bounds: int) -> None:
+    if min(bounds) < 0:
+        raise ChargeOutOfRange(f"a bound is negative: {min(bounds)}")
 
 
 def _in_range(charge: int) -> int:

@@ -7,12 +7,16 @@ rounding in `pricing.charge`, so that 1.3 × a rate is never rounded twice.
 import dataclasses
 import hashlib
 import json
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 NANO_PER_USD = 1_000_000_000
 PPM = 1_000_000
 MAX_RATE = 10**15
 """A million dollars per million tokens: a dearer rate is a mistake in the config, not a price."""
+_NANO_PLACES = 9
+_MOST_DIGITS = 12
+_MOST_NANO_USD = 1 << 63
+"""What a signed 64-bit column can hold below zero; above it is one less."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +39,8 @@ class Rates:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if not 0 <= value <= MAX_RATE:
-                raise ValueError(f"rate {field.name} is out of range: {value}")
+            if type(value) is not int or not 0 <= value <= MAX_RATE:
+                raise ValueError(f"rate {field.name} is no integer or out of range: {value}")
 
     @property
     def dearest_input(self) -> int:
@@ -69,8 +73,8 @@ class PriceVersion:
     cost_reported: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.markup_ppm <= 1000 * PPM:
-            raise ValueError(f"markup is out of range: {self.markup_ppm} ppm")
+        if type(self.markup_ppm) is not int or not 0 <= self.markup_ppm <= 1000 * PPM:
+            raise ValueError(f"markup is no integer or out of range: {self.markup_ppm} ppm")
 
     @property
     def id(self) -> str:
@@ -80,11 +84,27 @@ class PriceVersion:
 
 
 def nano_usd(amount: Decimal | int | str) -> int:
-    """USD to nano-USD, exactly. Raises ValueError for anything finer than a nano-dollar, or not finite."""
-    scaled = Decimal(amount) * NANO_PER_USD
-    if not scaled.is_finite() or scaled != scaled.to_integral_value():
+    """USD to nano-USD, exactly. Raises ValueError for anything finer than a nano-dollar, not finite, or beyond 64 bits.
+
+    Worked out in integers: Decimal arithmetic would round a long number to its context before anybody could see it.
+    """
+    if isinstance(amount, str) and (not amount.isascii() or "_" in amount):
+        raise ValueError(f"{amount!r} is not an amount in plain digits")
+    try:
+        value = Decimal(amount)
+    except InvalidOperation as error:
+        raise ValueError(f"{amount!r} is not an amount") from error
+    if not value.is_finite() or value.adjusted() > _MOST_DIGITS:
+        raise ValueError(f"{amount} USD is out of range")
+    sign, digits, exponent = value.as_tuple()
+    text = "".join(map(str, digits)).rstrip("0") or "0"
+    places = int(exponent) + len(digits) - len(text) + _NANO_PLACES
+    if places < 0 and text != "0":
         raise ValueError(f"{amount} USD is not a whole number of nano-dollars")
-    return int(scaled)
+    scaled = int(text) * 10 ** max(places, 0) if text != "0" else 0
+    if scaled >= _MOST_NANO_USD + sign:
+        raise ValueError(f"{amount} USD is out of range")
+    return -scaled if sign else scaled
 
 
 def usd_text(amount_nano_usd: int) -> str:

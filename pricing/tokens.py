@@ -76,7 +76,7 @@ def from_openai(usage: Mapping[str, object]) -> Tokens:
     prompt_details = _details(usage, "prompt_tokens_details")
     completion_details = _details(usage, "completion_tokens_details")
     cached = _count(prompt_details, "cached_tokens")
-    if "cached_tokens" not in prompt_details:  # DeepSeek's own name for the same count
+    if prompt_details.get("cached_tokens") is None:  # DeepSeek's own name for the same count
         cached = _count(usage, "prompt_cache_hit_tokens")
     cache_write = _count(prompt_details, "cache_write_tokens")
     audio_input = _count(prompt_details, "audio_tokens")
@@ -99,7 +99,11 @@ def from_anthropic(usage: Mapping[str, object]) -> Tokens:
     """Reads an Anthropic `usage` object, where cache reads and writes are beside the input. Raises ImplausibleUsage."""
     writes = _details(usage, "cache_creation")
     hour = _count(writes, "ephemeral_1h_input_tokens")
+    output = _count(usage, "output_tokens")
+    thinking = _count(_details(usage, "output_tokens_details"), "thinking_tokens")
     written = _count(usage, "cache_creation_input_tokens")
+    if usage.get("cache_creation_input_tokens") is None:  # only the details were sent
+        written = hour + _count(writes, "ephemeral_5m_input_tokens")
     if hour > written:
         raise ImplausibleUsage("the hour's cache writes exceed all cache writes")
     return Tokens(
@@ -107,7 +111,8 @@ def from_anthropic(usage: Mapping[str, object]) -> Tokens:
         cached_input=_count(usage, "cache_read_input_tokens"),
         cache_write=written - hour,
         cache_write_1h=hour,
-        output=_count(usage, "output_tokens"),
+        output=output,
+        reasoning=min(thinking, output),
     )
 
 
