@@ -94,10 +94,12 @@ class Endings:
         use = await self._counted(captured, text)
         self._close(settlement.ENDED_UPSTREAM_FAILED, use=use)
 
-    def refused(self, error: TollbridgeError) -> None:
-        """Every attempt failed, or the request was refused after one."""
+    def refused(self, error: TollbridgeError, *, ours: bool) -> None:
+        """Every attempt failed, or the request was refused after one; `ours` is a failure of the gateway."""
         status = self._reply.status if self._reply.started else self._reply.rendered(error).status
-        ended = settlement.ENDED_CLIENT_GONE if self._gone else settlement.ENDED_UPSTREAM_FAILED
+        ended = settlement.ENDED_GATEWAY_FAILED if ours else settlement.ENDED_UPSTREAM_FAILED
+        if self._gone and not ours:
+            ended = settlement.ENDED_CLIENT_GONE
         self._close(ended, use=None, http_status=status)
 
     def gateway_failed(self) -> None:

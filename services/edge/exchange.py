@@ -96,13 +96,14 @@ class ChatExchange:
             self._log.warning("provider_failed", model=self.model, outcome=failure.outcome.value, reason=str(failure))
             await self._refuse(to_error(failure))
         except OSError as error:
-            self._log.error("spool_failed", reason=str(error))
-            await self._refuse(TollbridgeError(Code.OVERLOADED, "Please try again shortly.", retry_after_s=1))
+            self._log.error("exchange_io_failed", reason=repr(error))
+            await self._refuse(TollbridgeError(Code.OVERLOADED, "Please try again.", retry_after_s=1), ours=True)
         except Exception:  # noqa: BLE001  logged whole; the client gets an answer, the tab its end
             self._log.exception("exchange_failed")
-            await self._refuse(TollbridgeError(Code.INTERNAL, "Something went wrong on our side."))
+            await self._refuse(TollbridgeError(Code.INTERNAL, "Something went wrong on our side."), ours=True)
         finally:
             self._endings.gateway_failed()
+            self._count_tokens()
             self._end_attempt(Outcome.CANCELLED)
             self._reply.done()
             if self._drains is not None:
@@ -115,6 +116,8 @@ class ChatExchange:
                     decide=self._decide, call=self._call, finish=self._finish, max_attempts=MAX_ATTEMPTS
                 )
         except TimeoutError:
+            if self._deadline_s is None:
+                raise
             await self._stopped_unanswered()
             return
         self._opened = opened
@@ -218,6 +221,8 @@ class ChatExchange:
 
     async def _stream(self, opened: OpenStream) -> None:
         failure = await self._pump(opened)
+        if failure is not None:
+            opened.response.close()  # before anything is counted: nobody wants what still comes
         captured = opened.reader.finish()
         if captured.complete:
             failure = None
@@ -301,15 +306,15 @@ class ChatExchange:
 
     # Ends.
 
-    async def _refuse(self, error: TollbridgeError) -> None:
+    async def _refuse(self, error: TollbridgeError, *, ours: bool = False) -> None:
         """The end of a request that gets no (more) answer: its tab first, then the error."""
-        self._endings.refused(error)
+        self._endings.refused(error, ours=ours)
         if not self._endings.is_gone():
             await self._reply.refuse(error)
 
     async def _refuse_cut(self) -> None:
-        self._endings.gateway_failed()
-        await self._refuse(TollbridgeError(Code.UNAVAILABLE, "This server is stopping.", retry_after_s=1))
+        error = TollbridgeError(Code.UNAVAILABLE, "This server is stopping.", retry_after_s=1)
+        await self._refuse(error, ours=True)
 
     def _end_attempt(self, outcome: Outcome) -> None:
         """Tells router how the attempt that answered has ended; once."""
@@ -339,6 +344,13 @@ class ChatExchange:
     def _count(self, outcome: Outcome) -> None:
         provider = self._tab.route.provider_id if self._tab.route is not None else ""
         self._tools.metrics.attempt(provider=provider, outcome=outcome.value)
+
+    def _count_tokens(self) -> None:
+        event = self._tab.event
+        if event is not None and event.charge_nano_usd:
+            used = event.tokens
+            prompt = used.input + used.cached_input + used.cache_write + used.cache_write_1h
+            self._tools.metrics.tokens(model=self.model, prompt=prompt, completion=used.output)
 
     def _extra_headers(self) -> list[Header]:
         if self._allowance is None or not self._allowance.clamped:

@@ -29,6 +29,7 @@ GRANT_TIMEOUT_S = 3.0
 STATE_TIMEOUT_S = 5.0
 RECORD_TIMEOUT_S = 10.0
 MAX_KEEP_S = 1.0
+MAX_PRICES = 1024
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,7 @@ class RouterOwner:
     def __init__(self, *, pipe: PipeClient, spender: UUID) -> None:
         self._pipe = pipe
         self._spender = str(spender)
+        self._prices: dict[bytes, PriceVersion] = {}
 
     async def decide(
         self, *, request_id: str, attempt_id: str, model: str, tried: Sequence[Tried], traceparent: str = ""
@@ -116,7 +118,17 @@ class RouterOwner:
             timeout_s=_within(self._pipe, DECIDE_TIMEOUT_S),
             traceparent=traceparent,
         )
-        return route_of(reply)
+        return route_of(reply, price=self._price(reply.price))
+
+    def _price(self, price: router_pb2.PriceVersion) -> PriceVersion:
+        """The price in pricing's form; the same object for the same price."""
+        content = price.SerializeToString()
+        known = self._prices.get(content)
+        if known is None:
+            if len(self._prices) >= MAX_PRICES:
+                self._prices.clear()
+            known = self._prices[content] = price_of(price)
+        return known
 
     async def finish_attempt(self, *, request_id: str, attempt: Tried) -> None:
         """Gives the attempt's slot back; nothing follows it."""
@@ -259,7 +271,7 @@ def _outcome(attempt: Tried) -> router_pb2.AttemptOutcome:
     )
 
 
-def route_of(decision: router_pb2.DecideResponse) -> Route:
+def route_of(decision: router_pb2.DecideResponse, *, price: PriceVersion) -> Route:
     """Router's decision as the wires read it."""
     timeouts, bounds = decision.timeouts, decision.bounds
     return Route(
@@ -278,7 +290,7 @@ def route_of(decision: router_pb2.DecideResponse) -> Route:
             idle_s=timeouts.idle_s,
             total_s=timeouts.total_s,
         ),
-        price=price_of(decision.price),
+        price=price,
         bounds=Bounds(
             context=bounds.context,
             max_output=bounds.max_output,

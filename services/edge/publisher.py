@@ -29,6 +29,7 @@ CONFIRM_BATCH = 1000
 RECORD_BATCH = 500
 ASK_AGAIN_AFTER_S = 4.0
 """An event that billing does not know yet is sent again when it was sent this long ago."""
+DRAIN_PAUSE_S = 0.05
 MAX_TRIES = 3
 LIMIT = 200_000
 PUBLISH_TIMEOUT_S = 5.0
@@ -129,12 +130,13 @@ class Publisher:
 
     async def drain(self, *, grace_s: float) -> bool:
         """Waits until billing has everything, at most `grace_s`; what is left then is in the spool. True when all."""
-        loop = asyncio.get_running_loop()
-        until_s = loop.time() + grace_s
-        while self._pending and loop.time() < until_s:
-            await self._confirm_once()
-            if self._pending:
-                await asyncio.sleep(0.05)
+        try:
+            async with asyncio.timeout(grace_s):
+                while self._pending:
+                    await self._confirm_once()
+                    await asyncio.sleep(DRAIN_PAUSE_S if self._pending else 0)
+        except TimeoutError:
+            self._log.warning("events_left_in_spool", events=len(self._pending))
         return not self._pending
 
     async def _publish_forever(self) -> None:

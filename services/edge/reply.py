@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
-from chassis.errors import TollbridgeError
+from chassis.errors import Code, TollbridgeError
 from services.edge.dialects import Dialect, RenderedError
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -37,6 +37,7 @@ class Reply:
         "_watch",
         "_write_ended_s",
         "_write_took_s",
+        "finished",
         "first_byte_s",
         "status",
     )
@@ -52,6 +53,7 @@ class Reply:
         self._write_ended_s = self._write_took_s = 0.0
         self.first_byte_s: float | None = None
         self.status: int | None = None
+        self.finished = False
 
     @property
     def started(self) -> bool:
@@ -97,10 +99,12 @@ class Reply:
     async def end(self, data: bytes) -> None:
         """Sends the last bytes of a stream. Their write begins before anything else can run."""
         self.done()
+        self.finished = True
         await self._send({"type": "http.response.body", "body": data})
 
     async def whole(self, body: bytes, extra: Sequence[Header]) -> None:
         """Sends a whole JSON answer. Its write begins before anything else can run."""
+        self.finished = True
         self.status = 200
         self.mark_first_byte()
         headers = [
@@ -114,13 +118,14 @@ class Reply:
 
     def rendered(self, error: TollbridgeError) -> RenderedError:
         """The error as this client's dialect has it."""
-        return self._dialect.render_error(error, request_id=self._request_id)
+        return self._dialect.render_error(_told(error), request_id=self._request_id)
 
     async def refuse(self, error: TollbridgeError) -> None:
         """Sends an error: as an answer, or as the event that ends a stream which has begun."""
         if self.started:
-            await self.end(self._dialect.stream_error(error))
+            await self.end(self._dialect.stream_error(_told(error)))
             return
+        self.finished = True
         rendered = self.rendered(error)
         self.status = rendered.status
         await self._send({"type": "http.response.start", "status": rendered.status, "headers": rendered.headers})
@@ -141,3 +146,10 @@ class Reply:
             self._on_stuck()
             return
         self._watch = self._loop.call_later(WRITE_TIMEOUT_S - waited_s, self._look)
+
+
+def _told(error: TollbridgeError) -> TollbridgeError:
+    """What a client is told: that an owner did not answer in time is, seen from outside, that we are not available."""
+    if error.code is not Code.DEADLINE_EXCEEDED:
+        return error
+    return TollbridgeError(Code.UNAVAILABLE, "This is not available right now.", retry_after_s=1)

@@ -7,6 +7,7 @@ Everything in `close` is synchronous: no cancellation can come between its parts
 
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Protocol, TypeAlias
 from uuid import UUID
 
@@ -15,6 +16,7 @@ import structlog
 from chassis.ids import uuid7
 from chassis.spool import Kind, Record
 from pricing.charge import ChargeOutOfRange, charge_nano_usd, provider_cost_nano_usd
+from pricing.prices import PriceVersion
 from pricing.tokens import Tokens, Units
 from services.edge.purse import Draw, Purse
 from tollbridge.usage.v1 import usage_pb2
@@ -27,7 +29,7 @@ ENDED_UPSTREAM_FAILED = usage_pb2.ENDED_UPSTREAM_FAILED
 ENDED_GATEWAY_FAILED = usage_pb2.ENDED_GATEWAY_FAILED
 EVIDENCE_PROVIDER = usage_pb2.EVIDENCE_PROVIDER
 EVIDENCE_COUNTED = usage_pb2.EVIDENCE_COUNTED
-NO_UNITS = Units()
+MAX_PRICES = 1024
 
 
 class Journal(Protocol):
@@ -97,6 +99,7 @@ class Settlement:
         self._spool = spool
         self._purse = purse
         self._outbox = outbox
+        self._price_ids: dict[PriceVersion, str] = {}
 
     @property
     def has_room(self) -> bool:
@@ -105,15 +108,45 @@ class Settlement:
 
     def tab(self, facts: Facts) -> "Tab":
         """A tab for one request, not open yet."""
-        return Tab(facts=facts, spool=self._spool, purse=self._purse, outbox=self._outbox)
+        return Tab(facts=facts, spool=self._spool, purse=self._purse, outbox=self._outbox, price_id=self._price_id)
+
+    def _price_id(self, price: PriceVersion) -> str:
+        """The name of a price, hashed once: there are as many as the config has had versions of."""
+        name = self._price_ids.get(price)
+        if name is None:
+            if len(self._price_ids) >= MAX_PRICES:
+                self._price_ids.clear()
+            name = self._price_ids[price] = price.id
+        return name
 
 
 class Tab:
     """One request from its first draw to its one record."""
 
-    __slots__ = ("_facts", "_log", "_outbox", "_purse", "_spool", "charge", "closed", "draw", "event", "route")
+    __slots__ = (
+        "_facts",
+        "_log",
+        "_outbox",
+        "_price_id",
+        "_purse",
+        "_spool",
+        "charge",
+        "closed",
+        "draw",
+        "event",
+        "route",
+    )
 
-    def __init__(self, *, facts: Facts, spool: Journal, purse: Purse, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        *,
+        facts: Facts,
+        spool: Journal,
+        purse: Purse,
+        outbox: Outbox,
+        price_id: Callable[[PriceVersion], str],
+    ) -> None:
+        self._price_id = price_id
         self._facts = facts
         self._spool = spool
         self._purse = purse
@@ -176,7 +209,7 @@ class Tab:
             hold_id=draw.hold_id,
             closes_hold=True,
             spender=str(self._purse.spender),
-            price_version=route.price.id,
+            price_version=self._price_id(route.price),
             model=route.model,
             operation=facts.operation,
             stream=facts.stream,

@@ -6,6 +6,7 @@ itself either way.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
@@ -56,7 +57,7 @@ class ChatRoute:
                 exchange = await self._admit(
                     scope, receive, surface=surface, reply=reply, request_id=request_id, arrived_s=arrived_s, span=span
                 )
-                await self._serve(exchange, receive)
+                await self._serve(exchange, receive, reply)
             except TollbridgeError as error:
                 span.fail(error)
                 await reply.refuse(error)
@@ -110,11 +111,22 @@ class ChatRoute:
             include_usage=request.include_usage or surface.dialect.always_usage_chunk,
         )
 
-    async def _serve(self, exchange: ChatExchange, receive: Receive) -> None:
+    async def _serve(self, exchange: ChatExchange, receive: Receive, reply: Reply) -> None:
         task = self._relay.start(exchange.run(), cut=exchange.cut)
+        listening = asyncio.timeout(None)
+
+        def on_end(_: object) -> None:
+            # An exchange that gave its client up leaves the answer unfinished, which `receive` would not tell.
+            if not reply.finished and listening.when() is None and not listening.expired():
+                with contextlib.suppress(RuntimeError):  # no longer listening
+                    listening.reschedule(0)
+
+        task.add_done_callback(on_end)
         try:
-            while (await receive())["type"] != "http.disconnect":
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with listening:
+                    while (await receive())["type"] != "http.disconnect":
+                        continue
             exchange.client_gone()
             await asyncio.wait([task])
         except asyncio.CancelledError:
