@@ -82,16 +82,21 @@ def run(main: Callable[[Lifecycle], Awaitable[None]]) -> None:
     """
     _die_with_parent()
     _raise_file_limit()
+    # Somebody else's task may survive its cancellation (a pool that connects does) and keep the loop from ending.
+    exit_for_certain = threading.Timer(TASK_END_LIMIT_S, os._exit, (1,))
+    exit_for_certain.daemon = True
     try:
-        status = uvloop.run(_supervise(main))
+        status = uvloop.run(_supervise(main, exit_for_certain))
     except (SettingsError, ConfigError) as error:
         sys.stderr.write(f"{error}\n")
         status = 2
+    finally:
+        exit_for_certain.cancel()
     if status:
         raise SystemExit(status)
 
 
-async def _supervise(main: Callable[[Lifecycle], Awaitable[None]]) -> int:
+async def _supervise(main: Callable[[Lifecycle], Awaitable[None]], exit_for_certain: threading.Timer) -> int:
     lifecycle = Lifecycle()
     loop = asyncio.get_running_loop()
     work = asyncio.ensure_future(main(lifecycle))
@@ -118,9 +123,6 @@ async def _supervise(main: Callable[[Lifecycle], Awaitable[None]]) -> int:
         lifecycle.failed = True
     finally:
         await lifecycle.end()
-        # Somebody else's task may survive its cancellation (a pool that connects does) and keep the loop from ending.
-        exit_for_certain = threading.Timer(TASK_END_LIMIT_S, os._exit, (1,))
-        exit_for_certain.daemon = True
         exit_for_certain.start()
     return int(lifecycle.failed)
 

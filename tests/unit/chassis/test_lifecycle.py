@@ -129,6 +129,47 @@ lifecycle.run(main)
     assert rest(process)[0] == 0
 
 
+def test_a_task_that_survives_its_cancellation_does_not_keep_the_process(tmp_path: Path) -> None:
+    """Whatever hangs at the end, the process is gone seconds later."""
+    process = start(
+        tmp_path,
+        """
+import contextlib
+
+async def stubborn():
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+async def main(life):
+    keep = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+
+lifecycle.TASK_END_LIMIT_S = 0.3
+lifecycle.run(main)
+""",
+    )
+    assert rest(process)[0] == 1
+
+
+def test_a_process_that_ended_well_is_left_alone(tmp_path: Path) -> None:
+    """The clock that ends a hung process stops with its loop."""
+    process = start(
+        tmp_path,
+        """
+import time
+
+async def main(life):
+    pass
+
+lifecycle.TASK_END_LIMIT_S = 0.2
+lifecycle.run(main)
+time.sleep(0.6)
+""",
+    )
+    assert rest(process)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("raising", "status", "text"),
     [
