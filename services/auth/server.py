@@ -18,8 +18,8 @@ from tollbridge.auth.v1 import auth_pb2 as pb
 
 OPERATORS = frozenset({"edge", "cli"})
 """Who acts for operators and for customers managing their own keys."""
-GATES = frozenset({"edge", "tasks"})
-"""Who lets requests in."""
+GATES = frozenset({"edge", "tasks", "teams"})
+"""Who lets requests in; `teams` are other teams that call providers by themselves."""
 
 _STATUS_TO_WIRE = {
     Status.ACTIVE: pb.CUSTOMER_STATUS_ACTIVE,

@@ -65,18 +65,8 @@ class Acceptance:
         if found is not None:
             return found
         order = await self._order(wish)
-        deadline_s = jobs.TIME_TO_LIVE_S + jobs.HOLD_GRACE_S
-        await self._hold(
-            billing_pb2.HoldRequest(
-                hold_id=order.hold_id,
-                customer_id=order.customer_id,
-                key_id=order.key_id,
-                request_id=order.id,
-                kind="task",
-                amount_nano_usd=order.hold_nano_usd,
-                deadline_us=self._now_us() + int(deadline_s * 1_000_000),
-            )
-        )
+        if order.is_held:
+            await self._hold(self._hold_request(order))
 
         async def work(conn: db.Connection) -> None:
             if await store.insert(conn, order, fingerprint=wish.fingerprint):
@@ -94,6 +84,18 @@ class Acceptance:
         if job is None:
             raise TollbridgeError(Code.INTERNAL, "The task was accepted and is gone.")
         return job
+
+    def _hold_request(self, order: Order) -> billing_pb2.HoldRequest:
+        deadline_s = jobs.TIME_TO_LIVE_S + jobs.ACCEPTANCE_GRACE_S
+        return billing_pb2.HoldRequest(
+            hold_id=order.hold_id,
+            customer_id=order.customer_id,
+            key_id=order.key_id,
+            request_id=order.id,
+            kind="task",
+            amount_nano_usd=order.hold_nano_usd,
+            deadline_us=self._now_us() + int(deadline_s * 1_000_000),
+        )
 
     async def _found(self, wish: Wish) -> Job | None:
         async with db.transaction(self._pool) as conn:

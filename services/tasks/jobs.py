@@ -17,8 +17,10 @@ LEASE_S = 30.0
 HEARTBEAT_S = 5.0
 TIME_TO_LIVE_S = 900.0
 """A job that has not ended by then fails."""
+ACCEPTANCE_GRACE_S = 300.0
+"""A hold that is asked for before its job exists outlives the job's deadline by this only."""
 HOLD_GRACE_S = 24 * 3600.0
-"""Its hold outlives it by a day, so that a late settlement still finds its money."""
+"""Once a worker has the job its hold outlives it by a day, so that a late settlement still finds its money."""
 MAX_PAUSE_S = 30.0
 
 
@@ -106,6 +108,11 @@ class Order:
     hold_id: str
     hold_nano_usd: int
     traceparent: str = ""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether money is held for it: not for what costs nothing whatever it turns out to be."""
+        return self.hold_nano_usd > 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

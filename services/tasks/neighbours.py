@@ -9,7 +9,7 @@ from chassis import ids
 from chassis.errors import TollbridgeError
 from chassis.pipe import PipeClient
 from services.tasks import wire
-from services.tasks.jobs import Job
+from services.tasks.jobs import HOLD_GRACE_S, Job
 from services.tasks.outbox import Letter
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
@@ -118,14 +118,32 @@ class Router:
 class Billing:
     """Billing's answers."""
 
-    def __init__(self, *, pipe: PipeClient) -> None:
+    def __init__(self, *, pipe: PipeClient, log: FilteringBoundLogger) -> None:
         self._pipe = pipe
+        self._log = log
 
     async def hold(self, request: billing_pb2.HoldRequest) -> None:
         """Holds the money. Raises INSUFFICIENT_CREDITS and what else billing refuses with."""
         await self._pipe.call(
             "Hold", request, billing_pb2.HoldResponse, key=request.customer_id, timeout_s=CALL_TIMEOUT_S
         )
+
+    async def extend(self, job: Job) -> None:
+        """Lets the hold of a claimed job live until a late settlement. Best effort: it outlives the job anyway."""
+        if not job.order.is_held:
+            return
+        deadline_us = job.deadline_us + int(HOLD_GRACE_S * 1_000_000)
+        request = billing_pb2.ExtendHoldRequest(hold_id=job.order.hold_id, deadline_us=deadline_us)
+        try:
+            await self._pipe.call(
+                "ExtendHold",
+                request,
+                billing_pb2.ExtendHoldResponse,
+                key=job.order.customer_id,
+                timeout_s=CALL_TIMEOUT_S,
+            )
+        except TollbridgeError as error:
+            self._log.warning("hold_not_extended", task_id=job.order.id, error=error.message)
 
     async def committed(self, letters: Sequence[Letter]) -> list[bool]:
         """Of each usage letter, whether billing has it: applied, or set aside for an operator."""

@@ -48,7 +48,7 @@ class Parts:
         spender = str(uuid.uuid4())
         self._pipes = _pipes(settings, tracer)
         self._router = Router(pipe=self._pipes[0], spender=spender, log=log)
-        billing = Billing(pipe=self._pipes[1])
+        billing = Billing(pipe=self._pipes[1], log=log)
         self._client = UpstreamClient()
         self._results = NatsResults(url=settings.nats_url)
         self._outbox = OutboxPublisher(pool=pool, publish=Mail(bus=bus).send, committed=billing.committed, log=log)
@@ -62,6 +62,8 @@ class Parts:
             ends=ends,
             painter=Painter(router=self._router, client=self._client, sandbox=Sandbox()),
             results=self._results,
+            extend_hold=billing.extend,
+            tracer=tracer,
             jobs_at_once=settings.worker_jobs,
             log=log,
         )

@@ -17,7 +17,7 @@ from services.tasks.jobs import Job
 from services.tasks.results import Results, pieces
 from tollbridge.tasks.v1 import tasks_pb2 as pb
 
-CALLERS = frozenset({"edge", "cli"})
+CALLERS = frozenset({"edge", "teams"})
 OPERATORS = frozenset({"edge", "cli"})
 MAX_WAIT_S = 60.0
 POLL_S = 0.1

@@ -10,16 +10,19 @@ takes it up at once.
 """
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+import structlog
 from google.protobuf.message import DecodeError
 from structlog.typing import FilteringBoundLogger
 
 from chassis import db
 from chassis.bus import Delivery
 from chassis.errors import Code, TollbridgeError
+from chassis.telemetry import Tracer
 from services.tasks import consumer, jobs, store
 from services.tasks.consumer import Summons
 from services.tasks.ends import Ends
@@ -54,6 +57,8 @@ class Worker:
         ends: Ends,
         painter: Painter,
         results: Results,
+        extend_hold: Callable[[Job], Awaitable[None]],
+        tracer: Tracer,
         jobs_at_once: int,
         log: FilteringBoundLogger,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
@@ -63,6 +68,8 @@ class Worker:
         self._ends = ends
         self._painter = painter
         self._results = results
+        self._extend_hold = extend_hold
+        self._tracer = tracer
         self._room = asyncio.Semaphore(jobs_at_once)
         self._log = log
         self._now_us = now_us
@@ -109,6 +116,7 @@ class Worker:
         if job is None:  # over, or another has it: should that one fall silent, the sweeper orders again
             await summons.done()
             return
+        structlog.contextvars.bind_contextvars(request_id=job.order.id)  # on every line of this job's own task
         pause_s = await self._run_claimed(job, summons)
         if pause_s is None:
             await summons.done()
@@ -141,7 +149,8 @@ class Worker:
         left_s = max(0.0, (job.deadline_us - self._now_us()) / 1_000_000)
         try:
             async with asyncio.timeout(left_s):
-                made, pictures = await self._painter.paint(job)
+                await self._extend_hold(job)
+                made, pictures = await self._paint(job)
                 files = await self._insist(lambda: self._keep(job, pictures))
         except TimeoutError:
             await self._fail(job, Code.DEADLINE_EXCEEDED, "The task took too long.", is_provider=False)
@@ -152,6 +161,15 @@ class Worker:
             return await self._refused(job, error, final=error.code not in _PASSES)
         await self._insist(lambda: self._succeed(job, made, files))
         return None
+
+    async def _paint(self, job: Job) -> tuple[Made, tuple[Picture, ...]]:
+        """Has the pictures made, as one step of the trace that began with the order."""
+        order = job.order
+        with self._tracer.span(
+            "tasks/run", parent=order.traceparent, kind="consumer", task_id=order.id, model=order.model
+        ) as span:
+            traced = dataclasses.replace(order, traceparent=span.traceparent or order.traceparent)
+            return await self._painter.paint(dataclasses.replace(job, order=traced))
 
     async def _refused(self, job: Job, error: TollbridgeError, *, final: bool) -> float | None:
         """Fails the job, or gives it back while there is hope."""

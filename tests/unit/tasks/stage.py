@@ -35,6 +35,7 @@ from upstream.sandbox.provider import Sandbox
 
 PRICE = PriceVersion(rates=Rates(per_image=20_000_000), cost=Rates(per_image=15_000_000), markup_ppm=1_300_000)
 CHARGE_PER_IMAGE = 26_000_000
+FREE = PriceVersion(rates=Rates(), cost=Rates())
 
 
 def price_on_the_wire(price: PriceVersion) -> router_pb2.PriceVersion:
@@ -71,7 +72,7 @@ class FakeRouter:
             max_tokens_field="max_tokens",
             timeouts=router_pb2.Timeouts(connect_s=5, first_byte_s=60, idle_s=60, total_s=600),
             on_disconnect="drain",
-            price=price_on_the_wire(PRICE),
+            price=price_on_the_wire(FREE if request.model == "free" else PRICE),
             may_retry=True,
         )
 
@@ -91,7 +92,8 @@ class FakeRouter:
         )
         chat = router_pb2.Model(id="chatter", category="chat", configured=True, price=price_on_the_wire(PRICE))
         bare = router_pb2.Model(id="bare", category="image")
-        return router_pb2.ListModelsResponse(models=[image, chat, bare])
+        free = router_pb2.Model(id="free", category="image", configured=True, price=price_on_the_wire(FREE))
+        return router_pb2.ListModelsResponse(models=[image, chat, bare, free])
 
     def service(self) -> RpcService:
         callers = frozenset({"tasks"})
@@ -114,6 +116,7 @@ class FakeBilling:
         self.available = 10_000_000_000
         self.holds: dict[str, int] = {}
         self.known: set[tuple[str, int]] = set()
+        self.deadlines: dict[str, int] = {}
 
     async def hold(self, request: billing_pb2.HoldRequest, _: CallContext) -> billing_pb2.HoldResponse:
         if request.hold_id not in self.holds:
@@ -121,7 +124,12 @@ class FakeBilling:
                 raise TollbridgeError(Code.INSUFFICIENT_CREDITS, "No money.")
             self.available -= request.amount_nano_usd
             self.holds[request.hold_id] = request.amount_nano_usd
+            self.deadlines[request.hold_id] = request.deadline_us
         return billing_pb2.HoldResponse(hold_id=request.hold_id, amount_nano_usd=self.holds[request.hold_id])
+
+    async def extend(self, request: billing_pb2.ExtendHoldRequest, _: CallContext) -> billing_pb2.ExtendHoldResponse:
+        self.deadlines[request.hold_id] = request.deadline_us
+        return billing_pb2.ExtendHoldResponse()
 
     async def confirm(self, request: billing_pb2.ConfirmRequest, _: CallContext) -> billing_pb2.ConfirmResponse:
         known, missing = billing_pb2.EVENT_STATE_COMMITTED, billing_pb2.EVENT_STATE_MISSING
@@ -134,6 +142,7 @@ class FakeBilling:
             descriptor=billing_pb2.DESCRIPTOR.services_by_name["BillingService"],
             handlers={
                 "Hold": Handler(run=self.hold, callers=callers),
+                "ExtendHold": Handler(run=self.extend, callers=callers),
                 "Confirm": Handler(run=self.confirm, callers=callers),
             },
         )
@@ -187,7 +196,7 @@ class TasksProcess:
         self.router, self.billing = fakes
         self.spender = str(uuid.uuid4())
         self.routing = Router(pipe=pipes[0], spender=self.spender, log=log)
-        self.money = Billing(pipe=pipes[1])
+        self.money = Billing(pipe=pipes[1], log=log)
         self.sent: list[Letter] = []
         self.outbox = OutboxPublisher(pool=pool, publish=self._send, committed=self.money.committed, log=log)
         self.ends = Ends(pool=pool, on_outbox=self.outbox.wake)
@@ -201,6 +210,8 @@ class TasksProcess:
             ends=self.ends,
             painter=Painter(router=self.routing, client=UpstreamClient(), sandbox=Sandbox()),
             results=self.results,
+            extend_hold=self.money.extend,
+            tracer=Tracer(service="test", replica="0", otlp_endpoint=""),
             jobs_at_once=4,
             log=log,
         )

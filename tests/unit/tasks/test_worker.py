@@ -31,6 +31,26 @@ async def test_a_job_that_succeeds_is_charged_by_what_was_made(api: TasksApi):
     assert (decided.price_version, decided.spender, decided.operation) == (PRICE.id, api.process.spender, "image")
 
 
+async def test_a_free_job_runs_without_a_hold(api: TasksApi):
+    """Nothing is held, and its record closes nothing."""
+    task = await api.create(model="free")
+    assert await api.process.run(task.id) is None
+    assert api.process.billing.holds == {}
+    (record,) = usage_of(await api.process.publish())
+    assert (record.charge_nano_usd, record.hold_id, record.closes_hold) == (0, "", False)
+
+
+async def test_a_hold_lives_for_minutes_until_a_worker_has_its_job_and_then_for_a_day(api: TasksApi):
+    """What was held for a task that never came to be is soon free; a late settlement still finds its money."""
+    task = await api.create()
+    deadlines = api.process.billing.deadlines
+    (before,) = deadlines.values()
+    await api.process.run(task.id)
+    (after,) = deadlines.values()
+    assert (before - task.created_at_us) / 1e6 < jobs.TIME_TO_LIVE_S + 600
+    assert (after - task.created_at_us) / 1e6 > jobs.TIME_TO_LIVE_S + 20 * 3600
+
+
 async def test_a_finished_attempt_is_told_to_router(api: TasksApi):
     """So that its slot comes back at once."""
     task = await api.create()
