@@ -34,6 +34,7 @@ class ChatStream:
         "_error",
         "_error_status",
         "_fast_from",
+        "_fast_no_usage",
         "_fast_open",
         "_fast_to",
         "_finishes",
@@ -57,7 +58,7 @@ class ChatStream:
         self._splitter = EventSplitter()
         self._usage = UsageBlock(limits)
         self._head: dict[str, msgspec.Raw] = {}
-        self._fast_from = self._fast_to = self._fast_open = b""
+        self._fast_from = self._fast_to = self._fast_open = self._fast_no_usage = b""
         self._generation_id = ""
         self._finishes: dict[int, str] = {}
         self._opened: set[int] = set()
@@ -82,7 +83,6 @@ class ChatStream:
             name
             and data[-3:] == b"}\n\n"
             and data[:7] == b"data: {"
-            and b'"usage"' not in data
             and b'"error"' not in data
             and self._splitter.between_events
         ):
@@ -92,6 +92,7 @@ class ChatStream:
                 and (events == 1 or data.count(b"}\n\ndata: {") == events - 1)
                 and data.count(name) == events == data.count(b'"model"')
                 and data.count(b'"finish_reason"') == data.count(self._fast_open)
+                and (b'"usage"' not in data or data.count(b'"usage"') == data.count(self._fast_no_usage))
             ):
                 out = data.replace(name, self._fast_to)
                 if self._keeping:
@@ -167,9 +168,9 @@ class ChatStream:
         if bytes(fields.get("error", _NULL)) != _NULL:
             self._fail(fields["error"])
             return b""
-        usage = fields.pop("usage", None)
-        if usage is not None:
-            self._usage.read(usage)
+        usage = fields.get("usage")
+        if usage is not None and bytes(usage) != _NULL:
+            self._usage.read(fields.pop("usage"))
         choices = _CHOICES.decode(fields.get("choices", b"[]"))
         for choice in choices:
             self._choice(choice)
@@ -205,6 +206,7 @@ class ChatStream:
             if payload.count(written) == 1:
                 self._fast_from, self._fast_to = written, b'"model":' + bytes(self._model)
                 self._fast_open = b'"finish_reason":' + space + _NULL
+                self._fast_no_usage = b'"usage":' + space + _NULL
 
     def _fail(self, raw: msgspec.Raw) -> None:
         self._error, self._error_status = read_error(raw)

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from chassis.errors import Code, TollbridgeError
 from pricing.prices import PriceVersion, Rates
@@ -299,6 +300,17 @@ def test_stream_wherever_the_reads_fall(reads: list[bytes]) -> None:
     assert usage["choices"] == []
     assert usage["usage"]["total_tokens"] == 28
     assert closing.endswith(b"data: [DONE]\n\n")
+
+
+def test_openais_own_types_accept_the_chunks_and_the_answer() -> None:
+    """What we write is what OpenAI's SDK reads."""
+    stream = reader()
+    out = stream.feed(wire(*STREAM)) + stream.closing(tokens=SPENT, cost="0.1")
+    for event in out.split(b"\n\n"):
+        if event.startswith(b"data: {"):
+            ChatCompletionChunk.model_validate_json(event[6:], strict=True)
+    whole = read_answer(message(), model="public", created=7).render(tokens=SPENT, cost=None)
+    ChatCompletion.model_validate_json(whole, strict=True)
 
 
 def test_start_alone_is_no_usage_to_charge() -> None:

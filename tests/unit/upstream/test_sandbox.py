@@ -5,10 +5,14 @@ import json
 import zlib
 
 import pytest
+from openai.types.chat import ChatCompletionChunk
 
+from pricing.tokens import Tokens
 from upstream.client import HttpCall, Timeouts
+from upstream.openai.chat_stream import ChatStream
 from upstream.outcome import AttemptFailed, Outcome, TotalTimeReached
 from upstream.sandbox.provider import Sandbox
+from upstream.usage import UsageLimits
 
 QUICK = Timeouts(connect_s=1, first_byte_s=1, idle_s=1, total_s=5)
 
@@ -109,3 +113,20 @@ async def test_draws_valid_pictures() -> None:
         assert picture.startswith(b"\x89PNG\r\n\x1a\n")
         data = picture.index(b"IDAT") + 4
         assert len(zlib.decompress(picture[data : data + int.from_bytes(picture[data - 8 : data - 4])])) == 16 * 49
+
+
+@pytest.mark.parametrize("include_usage", [True, False])
+async def test_the_openai_wire_reads_it(include_usage: bool) -> None:
+    """A stream of the sandbox goes through the reader that real providers' streams go through."""
+    script = '#sandbox {"chunks": 5, "output_tokens": 20, "prompt_tokens": 9}'
+    stream = await events(chat(script, stream=True, stream_options={"include_usage": True}))
+    reader = ChatStream(model="public", include_usage=include_usage, limits=UsageLimits(max_input=9, max_output=20))
+    out = b"".join(reader.feed(event) for event in stream)
+    captured = reader.finish()
+    assert captured.tokens == Tokens(input=9, output=20)
+    assert captured.complete
+    assert b'"model":"m"' not in out
+    assert len(reader.delivered_text().split()) == 20
+    for event in (out + reader.closing(tokens=captured.tokens, cost="0.1")).split(b"\n\n"):
+        if event.startswith(b"data: {"):
+            ChatCompletionChunk.model_validate_json(event[6:], strict=True)

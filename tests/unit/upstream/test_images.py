@@ -1,0 +1,59 @@
+"""Image calls and answers, and the sandbox's pictures through the same wire."""
+
+import json
+
+import pytest
+
+from pricing.prices import PriceVersion, Rates
+from pricing.tokens import Tokens, Units
+from upstream.calls import send
+from upstream.client import Timeouts, UpstreamClient
+from upstream.openai.images import prepare, read_answer
+from upstream.outcome import AttemptFailed
+from upstream.route import Bounds, Route, WireProtocol
+from upstream.sandbox.provider import Sandbox
+
+ROUTE = Route(
+    attempt_id="a",
+    model="public",
+    provider_id="p",
+    provider_account_id="p-1",
+    protocol=WireProtocol.SANDBOX,
+    base_url="sandbox:",
+    credential="secret",
+    provider_model="theirs",
+    timeouts=Timeouts(connect_s=2, first_byte_s=2, idle_s=2, total_s=5),
+    price=PriceVersion(rates=Rates(), cost=Rates()),
+    bounds=Bounds(),
+)
+
+
+async def test_pictures_of_the_sandbox() -> None:
+    """A call prepared for a provider gives pictures and what they count as."""
+    call = prepare({"model": "public", "prompt": "a cat", "n": 2, "novel": 1}, ROUTE, request_id="r")
+    assert json.loads(call.body) == {"model": "theirs", "prompt": "a cat", "n": 2, "novel": 1}
+    response = await send(ROUTE, call, client=UpstreamClient(), sandbox=Sandbox())
+    answer = read_answer(await response.read(100_000))
+    assert [image.data[:4] for image in answer.images if image.data] == [b"\x89PNG"] * 2
+    assert answer.captured.units == Units(requests=1, images=2)
+    assert answer.captured.tokens is None
+
+
+def test_links_and_usage() -> None:
+    """A provider may send links, and the tokens of its image model by kind."""
+    usage = {"input_tokens": 50, "input_tokens_details": {"image_tokens": 40}, "output_tokens": 100}
+    answer = read_answer(json.dumps({"data": [{"url": "https://x.test/1"}], "usage": usage}).encode())
+    assert answer.images[0].url == "https://x.test/1"
+    assert answer.captured.tokens == Tokens(input=10, image_input=40, output=100)
+    odd = {**usage, "input_tokens_details": {"image_tokens": 51}}
+    assert read_answer(json.dumps({"data": [{"url": "u"}], "usage": odd}).encode()).captured.implausible
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{}", b'{"data":[]}', b'{"data":[{}]}', b'{"data":[{"b64_json":"*"}]}', b'{"data":[{"url":""}]}'],
+)
+def test_no_image_is_a_failure(body: bytes) -> None:
+    """A success without pictures is the provider's failure."""
+    with pytest.raises(AttemptFailed):
+        read_answer(body)
