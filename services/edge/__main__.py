@@ -28,7 +28,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
         tracer=tracer,
         registry=registry,
     )
-    http = HttpServer(app=parts.app, bind=own.http_bind, grace_s=own.drain_grace_s)
+    http = HttpServer(app=parts.app, bind=own.http_bind, grace_s=own.drain_grace_s, reuse_port=own.http_reuse_port)
     health = HealthServer(bind=own.metrics_bind, registry=registry, ready=parts.unready)
     await parts.start(life)
     await health.start()

@@ -35,9 +35,11 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """Listens at once, so that the port is known; serves until `stop`, which lets running requests finish."""
 
-    def __init__(self, *, app: EdgeApp, bind: str, grace_s: float) -> None:
+    def __init__(self, *, app: EdgeApp, bind: str, grace_s: float, reuse_port: bool = False) -> None:
         host, _, port = bind.rpartition(":")
-        self._socket = socket.create_server((host.strip("[]"), int(port)), backlog=4096, reuse_port=False)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        place = (host.strip("[]"), int(port))
+        self._socket = socket.create_server(place, family=family, backlog=4096, reuse_port=reuse_port)
         self._server = _Server(
             uvicorn.Config(
                 app,

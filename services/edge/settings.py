@@ -8,6 +8,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
 
     service_name: str = "edge"
     http_bind: str = "127.0.0.1:8080"
+    http_reuse_port: bool = False
+    """Several edges listen on one port of this machine and the kernel spreads connections (`serve edge --workers`)."""
     spool_dir: str = "spool"
     admin_token: str = ""
     default_customer_id: str = ""
