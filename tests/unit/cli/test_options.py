@@ -1,0 +1,139 @@
+"""What `tollbridge up` was asked to do: options, addresses and what each process is told."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from cli.up.data_dir import DataDir, DataDirError, read_json, write_private_json
+from cli.up.instance_secrets import load_or_make, remember_demo_key
+from cli.up.options import BUILT_IN_CONFIG, UpOptions, WrongOption, check_port, choose_config, parse_replicas
+from cli.up.ports import pick_ports
+from cli.up.topology import grpc_addresses, seats, service_program, shared_environ
+from cli.workers import worker_environ
+
+
+def test_without_a_file_the_built_in_config_is_used(tmp_path, monkeypatch):
+    """A fresh checkout needs no config; a tollbridge.yaml beside it wins; a given file must be there."""
+    monkeypatch.chdir(tmp_path)
+    assert choose_config(None) == BUILT_IN_CONFIG
+    (tmp_path / "tollbridge.yaml").touch()
+    assert choose_config(None) == tmp_path / "tollbridge.yaml"
+    with pytest.raises(WrongOption, match="--config"):
+        choose_config(Path("absent.yaml"))
+
+
+def test_replicas_are_read_and_bounded():
+    """`edge=2,router=3` means just that; unknown names and silly numbers are refused."""
+    assert parse_replicas(" edge=2, router=3") == {"edge": 2, "router": 3}
+    assert parse_replicas("") == {}
+    for wrong in ("web=2", "edge=0", "edge=33", "edge", "edge=x"):
+        with pytest.raises(WrongOption, match="--replicas"):
+            parse_replicas(wrong)
+
+
+@pytest.mark.parametrize(
+    ("host", "base_url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:9000"),
+        ("0.0.0.0", "http://127.0.0.1:9000"),
+        ("::1", "http://[::1]:9000"),
+        ("::", "http://[::1]:9000"),
+    ],
+)
+def test_the_base_url_is_reachable_from_this_machine(host, base_url):
+    """An address that means everywhere is no address to call."""
+    assert UpOptions(config=BUILT_IN_CONFIG, host=host, port=9000).base_url == base_url
+
+
+def test_a_taken_port_is_refused_and_a_free_one_is_not():
+    """Who asks for a port gets it or an error."""
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(WrongOption, match="--port"):
+        check_port(UpOptions(config=BUILT_IN_CONFIG, port=taken.getsockname()[1]))
+    check_port(UpOptions(config=BUILT_IN_CONFIG, port=pick_ports(1)[0]))
+
+
+def test_every_replica_has_addresses_of_its_own_and_knows_all_owners(tmp_path):
+    """Replicas share nothing but the spool; everybody is told where every replica of an owner is."""
+    options = UpOptions(config=BUILT_IN_CONFIG, replicas={"edge": 2, "router": 2}, port=9000)
+    secrets = load_or_make(_data_dir(tmp_path), environ={})
+    placed = seats(options)
+    addresses = [address for seat in placed for address in (seat.main, seat.metrics)]
+    assert len(set(addresses)) == len(addresses) == 14
+    assert placed[[seat.service for seat in placed].index("edge")].main == "127.0.0.1:9000"
+    shared = shared_environ(
+        options=options, secrets=secrets, placed=placed, nats_url="nats://n", database_url="postgresql://d", environ={}
+    )
+    assert shared["TOLLBRIDGE_ROUTER_ADDRESSES"] == grpc_addresses(placed, "router")
+    assert shared["TOLLBRIDGE_ROUTER_ADDRESSES"].count(",") == 1
+    told = {}
+    for seat in placed:
+        program = service_program(seat, shared=shared, secrets=secrets, data_dir=_data_dir(tmp_path))
+        told[program.label] = program.environ
+    assert told["edge-0"]["TOLLBRIDGE_SPOOL_DIR"] == told["edge-1"]["TOLLBRIDGE_SPOOL_DIR"]
+    assert told["edge-0"]["TOLLBRIDGE_HTTP_BIND"] == "127.0.0.1:9000"
+    assert told["edge-0"]["TOLLBRIDGE_SERVICE_TOKEN"].startswith("edge:")
+    assert [name for name, environ in told.items() if "TOLLBRIDGE_KEY_PEPPERS" in environ] == ["auth-0"]
+
+
+def test_secrets_are_made_once_kept_privately_and_given_way_by_the_environment(tmp_path):
+    """A restart has the same tokens and pepper; an operator's own win; the demo key is remembered."""
+    data_dir = _data_dir(tmp_path)
+    first = load_or_make(data_dir, environ={})
+    remember_demo_key(data_dir, "tb_live_x")
+    again = load_or_make(data_dir, environ={"TOLLBRIDGE_ADMIN_TOKEN": "own"})
+    assert again.service_tokens == first.service_tokens
+    assert again.key_peppers == first.key_peppers
+    assert (again.admin_token, again.demo_key) == ("own", "tb_live_x")
+    assert load_or_make(data_dir, environ={}).admin_token == first.admin_token
+    assert data_dir.secrets.stat().st_mode & 0o777 == 0o600
+
+
+def test_damaged_secrets_are_refused_rather_than_replaced(tmp_path):
+    """A new pepper would silently kill every key, so nothing is made in the place of what can't be read."""
+    data_dir = _data_dir(tmp_path)
+    data_dir.secrets.write_text("{")
+    with pytest.raises(DataDirError, match="damaged"):
+        load_or_make(data_dir, environ={})
+
+
+def test_a_data_directory_has_one_holder(tmp_path):
+    """The lock is there while its holder lives, and anybody can see that."""
+    first, second = DataDir(tmp_path / "data"), DataDir(tmp_path / "data")
+    assert not second.is_running()
+    first.acquire()
+    assert second.is_running()
+    with pytest.raises(DataDirError, match="in use"):
+        second.acquire()
+    first.release()
+    assert not second.is_running()
+    second.acquire()
+    second.release()
+
+
+def test_small_files_are_replaced_whole_and_privately(tmp_path):
+    """A reader sees the old content or the new one, and only its owner sees any."""
+    path = tmp_path / "x.json"
+    write_private_json(path, {"a": 1})
+    write_private_json(path, {"a": 2})
+    assert read_json(path) == {"a": 2}
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert read_json(tmp_path / "absent.json") is None
+
+
+def test_workers_are_replicas_with_metrics_ports_of_their_own():
+    """Workers share the HTTP port and nothing else."""
+    environ = {
+        "TOLLBRIDGE_REPLICA": "3",
+        "TOLLBRIDGE_METRICS_BIND": "0.0.0.0:9100",
+        "TOLLBRIDGE_HTTP_BIND": "0.0.0.0:80",
+    }
+    told = [worker_environ(environ, number) for number in range(2)]
+    assert [each["TOLLBRIDGE_REPLICA"] for each in told] == ["3-0", "3-1"]
+    assert [each["TOLLBRIDGE_METRICS_BIND"] for each in told] == ["0.0.0.0:9100", "0.0.0.0:9101"]
+    assert {each["TOLLBRIDGE_HTTP_BIND"] for each in told} == {"0.0.0.0:80"}
+    assert worker_environ({}, 1)["TOLLBRIDGE_METRICS_BIND"].endswith(":0")
+
+
+def _data_dir(folder: Path) -> DataDir:
+    return DataDir(folder)
