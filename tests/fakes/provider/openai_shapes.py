@@ -1,0 +1,81 @@
+"""OpenAI's shapes: a chat's chunks and its whole answer, an image answer, the models list and an error."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from tests.fakes.provider.script import Script
+
+CREATED = 1_700_000_000
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def usage(script: Script) -> dict[str, Any]:
+    """Cached tokens are inside the prompt's, reasoning inside the completion's."""
+    block: dict[str, Any] = {
+        "prompt_tokens": script.input_tokens,
+        "completion_tokens": script.output_tokens,
+        "total_tokens": script.input_tokens + script.output_tokens,
+        "prompt_tokens_details": {"cached_tokens": script.cached_tokens, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": script.reasoning_tokens, "audio_tokens": 0},
+    }
+    if script.cost is not None:
+        block["cost"] = script.cost
+    return block
+
+
+def whole(script: Script, *, answer_id: str, model: str, choices: int) -> dict[str, Any]:
+    """A `chat.completion`."""
+    message = {"role": "assistant", "content": script.whole_text, "refusal": None}
+    answer: dict[str, Any] = {
+        "id": answer_id,
+        "object": "chat.completion",
+        "created": CREATED,
+        "model": model,
+        "choices": [
+            {"index": index, "message": message, "logprobs": None, "finish_reason": script.finish}
+            for index in range(choices)
+        ],
+        "system_fingerprint": "fp_fake",
+    }
+    return answer if script.no_usage else answer | {"usage": usage(script)}
+
+
+def chunks(script: Script, *, answer_id: str, model: str, with_usage: bool) -> Iterator[dict[str, Any]]:
+    """A stream's chunks: role, pieces, finish and, if asked for, usage; as api.openai.com sends them."""
+    head: dict[str, Any] = {
+        "id": answer_id,
+        "object": "chat.completion.chunk",
+        "created": CREATED,
+        "model": model,
+        "system_fingerprint": "fp_fake",
+    }
+    none_yet = {"usage": None} if with_usage and not script.no_usage else {}
+
+    def choice(delta: dict[str, Any], finish: str | None) -> dict[str, Any]:
+        one = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return {**head, "choices": [one], **none_yet}
+
+    yield choice({"role": "assistant", "content": "", "refusal": None}, None)
+    for number in range(script.chunks):
+        yield choice({"content": script.piece(number)}, None)
+    yield choice({}, script.finish)
+    if none_yet:
+        yield {**head, "choices": [], "usage": usage(script)}
+
+
+def images(*, count: int) -> dict[str, Any]:
+    """An image answer with one pixel each."""
+    return {"created": CREATED, "data": [{"b64_json": PIXEL} for _ in range(count)]}
+
+
+def models(names: tuple[str, ...]) -> dict[str, Any]:
+    """The models list."""
+    rows = [{"id": name, "object": "model", "created": CREATED, "owned_by": "fake"} for name in names]
+    return {"object": "list", "data": rows}
+
+
+def error(status: int, message: str) -> dict[str, Any]:
+    """An error body."""
+    kind = {401: "authentication_error", 429: "rate_limit_error"}.get(status)
+    kind = kind or ("server_error" if status >= 500 else "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "param": None, "code": None}}

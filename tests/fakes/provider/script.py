@@ -1,0 +1,70 @@
+"""What one request is told to do: the `#script {…}` in its last user message, over deterministic defaults."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+MARK = "#script"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Script:
+    """One answer. Tokens are what the provider reports; in OpenAI's shape `input_tokens` contains the cached ones, in
+    Anthropic's it stands beside them. `chunks` is how many pieces of text a stream has, or words a whole answer.
+    """
+
+    chunks: int = 5
+    gap_ms: float = 0
+    first_byte_ms: float = 0
+    input_tokens: int = 11
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    output_tokens: int = 7
+    cost: float | None = None  # `usage.cost`, as OpenRouter reports it
+    status: int = 200
+    retry_after: float | None = None
+    message: str = "scripted failure"
+    fail_after_chunks: int | None = None  # the connection breaks
+    error_after_chunks: int | None = None  # an error event in the stream, which then ends
+    hang_after_chunks: int | None = None  # silence until the caller leaves
+    no_usage: bool = False
+    malformed: bool = False  # bytes that are no JSON
+    text: str = ""  # what the pieces are made of, else `word1 word2 …`
+    finish: str = "stop"
+
+    def piece(self, number: int) -> str:
+        """The text of the piece with this number, from 0."""
+        return self.text or f"word{number + 1} "
+
+    @property
+    def whole_text(self) -> str:
+        """All pieces as one."""
+        return "".join(self.piece(number) for number in range(self.chunks))
+
+
+def read_script(body: Mapping[str, Any]) -> Script:
+    """The script of a chat, a message or a prompt. An unknown field is an error: a typo must not make a test idle."""
+    text = _last_text(body)
+    start = text.rfind(MARK)
+    if start < 0:
+        return Script()
+    given, _ = json.JSONDecoder().raw_decode(text[start + len(MARK) :].lstrip())
+    unknown = set(given) - {field.name for field in fields(Script)}
+    if unknown:
+        raise ValueError(f"unknown script fields {sorted(unknown)}")
+    return Script(**given)
+
+
+def _last_text(body: Mapping[str, Any]) -> str:
+    if isinstance(body.get("prompt"), str):
+        return str(body["prompt"])
+    users = [message for message in body.get("messages", ()) if message.get("role") == "user"]
+    return _text(users[-1].get("content")) if users else ""
+
+
+def _text(content: str | Sequence[Mapping[str, Any]] | None) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(str(part.get("text", "")) for part in content or ())
