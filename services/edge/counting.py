@@ -1,6 +1,7 @@
 """Counts that stand in where a provider reports none: exact tokenizer, in a thread, never on the loop."""
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 
 import msgspec
@@ -20,8 +21,7 @@ async def counted(
 
     Never more than what was reserved: a tokenizer that disagrees with the provider's is our loss.
     """
-    prompt, output = await asyncio.to_thread(_count, body, text, provider_model, captured.so_far)
-    tokens = Tokens(input=min(prompt, limits.max_input), output=min(output, limits.max_output))
+    tokens = await asyncio.to_thread(_count, body, text, provider_model, captured.so_far, limits)
     return Use(
         tokens=tokens,
         units=Units(requests=1),
@@ -31,11 +31,12 @@ async def counted(
     )
 
 
-def _count(body: bytes, text: Callable[[], str], model: str, so_far: Tokens | None) -> tuple[int, int]:
-    output = count_tokens(text(), model)
+def _count(body: bytes, text: Callable[[], str], model: str, so_far: Tokens | None, limits: UsageLimits) -> Tokens:
+    output = min(count_tokens(text(), model), limits.max_output)
     if so_far is not None and so_far.prompt:
-        return so_far.prompt, output
-    return count_prompt(body, model), output
+        # Input is known by class from the stream's start: what was read from a cache must not cost as if it were not.
+        return dataclasses.replace(so_far, output=output, reasoning=0, audio_output=0)
+    return Tokens(input=min(count_prompt(body, model), limits.max_input), output=output)
 
 
 def count_prompt(body: bytes, model: str) -> int:

@@ -9,8 +9,6 @@ client waits within one `asyncio.timeout`, and `client_gone` moves its deadline:
 import asyncio
 from collections.abc import Sequence
 
-import structlog
-
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from services.edge.admission import Allowance
@@ -55,7 +53,6 @@ class ChatExchange:
         self._fields = top_level(request.body)
         self._request_id = str(facts.request_id)
         self._loop = asyncio.get_running_loop()
-        self._log = structlog.get_logger().bind(request_id=self._request_id)
         self._tab = self._tools.settlement.tab(facts)
         self._endings = Endings(tab=self._tab, reply=reply, request=request)
         self._allowance: Allowance | None = None
@@ -93,13 +90,13 @@ class ChatExchange:
         except TollbridgeError as error:
             await self._refuse(error)
         except AttemptFailed as failure:
-            self._log.warning("provider_failed", model=self.model, outcome=failure.outcome.value, reason=str(failure))
+            self._report(failure)
             await self._refuse(to_error(failure))
         except OSError as error:
-            self._log.error("exchange_io_failed", reason=repr(error))
+            self._relay.log.error("exchange_io_failed", request_id=self._request_id, reason=repr(error))
             await self._refuse(TollbridgeError(Code.OVERLOADED, "Please try again.", retry_after_s=1), ours=True)
-        except Exception:  # noqa: BLE001  logged whole; the client gets an answer, the tab its end
-            self._log.exception("exchange_failed")
+        except Exception:
+            self._relay.log.exception("exchange_failed", request_id=self._request_id)
             await self._refuse(TollbridgeError(Code.INTERNAL, "Something went wrong on our side."), ours=True)
         finally:
             self._endings.gateway_failed()
@@ -238,6 +235,7 @@ class ChatExchange:
         elif failure is not None and not total:
             self._end_attempt(failure.outcome)
             await self._endings.upstream_failed(captured, opened.reader.delivered_text)
+            self._report(failure)
             await self._refuse(to_error(failure))
         else:
             self._end_attempt(Outcome.TIMED_OUT if total else Outcome.SUCCESS)
@@ -300,7 +298,7 @@ class ChatExchange:
                     async for _ in opened.chunks:
                         continue
         except (TimeoutError, AttemptFailed) as error:
-            self._log.debug("connection_not_reused", reason=str(error))
+            self._relay.log.debug("connection_not_reused", reason=str(error))
         finally:
             opened.response.close()
 
@@ -340,6 +338,16 @@ class ChatExchange:
             self._timeout.reschedule(with_write)
         except RuntimeError:  # between two waits: the next one begins with the new deadline
             self._timeout = None
+
+    def _report(self, failure: AttemptFailed) -> None:
+        self._relay.log.warning(
+            "provider_failed",
+            request_id=self._request_id,
+            model=self.model,
+            provider=self._tab.route.provider_id if self._tab.route is not None else "",
+            outcome=failure.outcome.value,
+            reason=failure.message,
+        )
 
     def _count(self, outcome: Outcome) -> None:
         provider = self._tab.route.provider_id if self._tab.route is not None else ""

@@ -4,10 +4,15 @@ Nothing is decided here and nothing is kept. Errors are `TollbridgeError` with t
 reached is UNAVAILABLE within the timeouts below, so that a client waits about a second for a 503, never longer.
 """
 
+import asyncio
 import dataclasses
 from collections.abc import Sequence
+from typing import TypeVar
 from uuid import UUID
 
+from google.protobuf.message import Message
+
+from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from pricing.prices import PriceVersion, Rates
 from tollbridge.auth.v1 import auth_pb2
@@ -18,6 +23,8 @@ from upstream.attempt import Tried
 from upstream.client import Timeouts
 from upstream.outcome import Outcome
 from upstream.route import Bounds, OnDisconnect, Route, WireProtocol
+
+R = TypeVar("R", bound=Message)
 
 AUTHORIZE_TIMEOUT_S = 0.9
 DECIDE_TIMEOUT_S = 12.0
@@ -103,7 +110,8 @@ class RouterOwner:
 
         Raises MODEL_NOT_FOUND, PROVIDER_NOT_CONFIGURED, OVERLOADED.
         """
-        reply = await self._pipe.call(
+        reply = await _patiently(
+            self._pipe,
             "Decide",
             router_pb2.DecideRequest(
                 request_id=request_id,
@@ -115,7 +123,7 @@ class RouterOwner:
             ),
             router_pb2.DecideResponse,
             key=request_id,
-            timeout_s=_within(self._pipe, DECIDE_TIMEOUT_S),
+            timeout_s=DECIDE_TIMEOUT_S,
             traceparent=traceparent,
         )
         return route_of(reply, price=self._price(reply.price))
@@ -171,7 +179,8 @@ class BillingOwner:
         traceparent: str = "",
     ) -> Granted:
         """Holds `amount`, or (with `least` > 0) what is affordable from `least` on. Raises INSUFFICIENT_CREDITS ..."""
-        reply = await self._pipe.call(
+        reply = await _patiently(
+            self._pipe,
             "GrantLease",
             billing_pb2.GrantLeaseRequest(
                 hold_id=hold_id,
@@ -184,7 +193,7 @@ class BillingOwner:
             ),
             billing_pb2.GrantLeaseResponse,
             key=customer_id,
-            timeout_s=_within(self._pipe, GRANT_TIMEOUT_S),
+            timeout_s=GRANT_TIMEOUT_S,
             traceparent=traceparent,
         )
         return Granted(hold_id=hold_id, amount_nano_usd=reply.amount_nano_usd, ttl_s=reply.ttl_s)
@@ -247,8 +256,39 @@ class BillingOwner:
         return list(reply.states)
 
 
-def _within(pipe: PipeClient, timeout_s: float) -> float:
-    return timeout_s if pipe.reachable else UNREACHABLE_TIMEOUT_S
+async def _patiently(
+    pipe: PipeClient,
+    method: str,
+    request: Message,
+    response_type: type[R],
+    *,
+    key: str,
+    timeout_s: float,
+    traceparent: str,
+) -> R:
+    """A call whose owner may think for long; given up early when no replica of it is there to think."""
+    loop = asyncio.get_running_loop()
+    patience = asyncio.timeout(timeout_s + UNREACHABLE_TIMEOUT_S)
+    timer: asyncio.TimerHandle | None = None
+
+    def look() -> None:
+        nonlocal timer
+        if not pipe.reachable:
+            patience.reschedule(loop.time())
+        else:
+            timer = loop.call_later(UNREACHABLE_TIMEOUT_S, look)
+
+    timer = loop.call_later(UNREACHABLE_TIMEOUT_S, look)
+    try:
+        async with patience:
+            return await pipe.call(
+                method, request, response_type, key=key, timeout_s=timeout_s, traceparent=traceparent
+            )
+    except TimeoutError:
+        raise TollbridgeError(Code.UNAVAILABLE, "This is not available right now.", retry_after_s=1) from None
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 _OUTCOMES = {

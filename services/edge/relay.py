@@ -9,6 +9,8 @@ import collections
 import dataclasses
 from collections.abc import Callable, Coroutine
 
+import structlog
+
 from chassis.telemetry import Tracer
 from services.edge.admission import Admission
 from services.edge.attempts import Attempts
@@ -40,6 +42,7 @@ class Relay:
 
     def __init__(self, *, tools: Tools) -> None:
         self.tools = tools
+        self.log = structlog.get_logger()
         self._running: dict[asyncio.Task[None], Callable[[], None]] = {}
         self._draining: collections.Counter[str] = collections.Counter()
 

@@ -12,6 +12,7 @@ from typing import Protocol, TypeAlias
 from uuid import UUID
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from chassis.ids import uuid7
 from chassis.spool import Kind, Record
@@ -99,6 +100,7 @@ class Settlement:
         self._spool = spool
         self._purse = purse
         self._outbox = outbox
+        self._log: FilteringBoundLogger = structlog.get_logger()
         self._price_ids: dict[PriceVersion, str] = {}
 
     @property
@@ -108,7 +110,14 @@ class Settlement:
 
     def tab(self, facts: Facts) -> "Tab":
         """A tab for one request, not open yet."""
-        return Tab(facts=facts, spool=self._spool, purse=self._purse, outbox=self._outbox, price_id=self._price_id)
+        return Tab(
+            facts=facts,
+            spool=self._spool,
+            purse=self._purse,
+            outbox=self._outbox,
+            price_id=self._price_id,
+            log=self._log,
+        )
 
     def _price_id(self, price: PriceVersion) -> str:
         """The name of a price, hashed once: there are as many as the config has had versions of."""
@@ -145,13 +154,14 @@ class Tab:
         purse: Purse,
         outbox: Outbox,
         price_id: Callable[[PriceVersion], str],
+        log: FilteringBoundLogger,
     ) -> None:
         self._price_id = price_id
         self._facts = facts
         self._spool = spool
         self._purse = purse
         self._outbox = outbox
-        self._log = structlog.get_logger()
+        self._log = log
         self.draw: Draw | None = None
         self.route: Route | None = None
         self.event: usage_pb2.UsageRecorded | None = None

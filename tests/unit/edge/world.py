@@ -59,6 +59,7 @@ class Truth:
     returned: list[str] = dataclasses.field(default_factory=list)
     lose_events: bool = False
     key_models: tuple[str, ...] = ()
+    authorized: int = 0
     decisions: list[router_pb2.DecideRequest] = dataclasses.field(default_factory=list)
     finished: list[router_pb2.AttemptOutcome] = dataclasses.field(default_factory=list)
     routes: list[dict] = dataclasses.field(default_factory=lambda: [{}])
@@ -137,6 +138,7 @@ class Owners:
         )
 
     async def authorize(self, request: auth_pb2.AuthorizeRequest, _: CallContext) -> auth_pb2.AuthorizeResponse:
+        self.truth.authorized += 1
         if request.api_key != KEY:
             raise TollbridgeError(Code.INVALID_API_KEY, "Incorrect API key provided.")
         return auth_pb2.AuthorizeResponse(
@@ -230,6 +232,8 @@ class World:
     incarnation: UUID
     registry: CollectorRegistry
     clamps: list[bool]
+    owners: Owners
+    admission: Admission
 
     def body(self, directive: dict | None = None, **fields) -> dict:
         """A chat request whose message scripts the sandbox."""
@@ -268,12 +272,14 @@ async def until(condition, *, within_s: float = 10.0) -> None:
 
 
 @contextlib.asynccontextmanager
-async def edge_world(spool_dir: Path, *, truth: Truth | None = None) -> AsyncIterator[World]:
+async def edge_world(
+    spool_dir: Path, *, truth: Truth | None = None, tracer: Tracer | None = None
+) -> AsyncIterator[World]:
     """A running edge with its world around it."""
     truth = truth or Truth()
     owners, bus = Owners(truth), Bus(truth)
     address = await owners.server.start()
-    tracer = Tracer(service="edge", replica="0", otlp_endpoint="")
+    tracer = tracer or Tracer(service="edge", replica="0", otlp_endpoint="")
     incarnation = uuid7()
     pipes = {
         name: PipeClient(descriptor=descriptor, addresses=address, token="edge:secret", tracer=tracer)
@@ -325,6 +331,8 @@ async def edge_world(spool_dir: Path, *, truth: Truth | None = None) -> AsyncIte
         incarnation=incarnation,
         registry=registry,
         clamps=clamps,
+        owners=owners,
+        admission=tools.admission,
     )
     await replay(spool_dir, own=incarnation, publisher=publisher)
     try:

@@ -1,0 +1,123 @@
+"""How the hot path behaves in operation: kept answers, owners that are away, deaf clients, metrics, traces."""
+
+import asyncio
+import socket
+import time
+from pathlib import Path
+
+from chassis.telemetry import Span, Tracer
+from services.edge import reply
+from tests.unit.edge.test_chat_failures import Provider, chunk, ending, provider, stream
+from tests.unit.edge.world import CUSTOMER, KEY, World, edge_world, until
+from tollbridge.auth.v1 import auth_pb2
+from tollbridge.usage.v1 import usage_pb2
+
+assert provider  # the fixture that tests below ask for
+
+
+async def test_auths_answer_is_kept_until_the_key_changes(world: World):
+    """Within a second auth is asked once; a KeyChanged makes edge ask again."""
+    for _ in range(3):
+        async with world.post(world.body()) as response:
+            assert response.status == 200
+    assert world.truth.authorized == 1
+    changed = auth_pb2.KeyChangedBatch(events=[auth_pb2.KeyChanged(key_id=CUSTOMER, customer_id=CUSTOMER)])
+    await world.admission.on_keys_changed(changed.SerializeToString())
+    async with world.post(world.body()) as response:
+        assert response.status == 200
+    assert world.truth.authorized == 2
+
+
+async def test_without_its_owners_edge_says_so_within_a_second(world: World, provider: Provider):
+    """A running stream ends well; a new request gets 503 with Retry-After soon; what was used reaches billing later."""
+    go_on = asyncio.Event()
+    provider.handlers = [stream(chunk("one "), go_on, *ending(4, 1))]
+    running = await world.post(world.body(stream=True))
+    assert b"one " in await running.content.readany()
+    await world.owners.server.stop(0)
+    started_s = time.monotonic()
+    async with world.post(world.body()) as response:
+        assert response.status == 503, await response.text()
+        assert response.headers["retry-after"] == "1"
+    assert time.monotonic() - started_s < 1.5
+    go_on.set()
+    assert (await running.content.read()).endswith(b"data: [DONE]\n\n")
+    await until(lambda: len(world.truth.applied) == 1)
+
+
+async def test_a_client_that_does_not_read_is_given_up(world: World, provider: Provider, monkeypatch):
+    """After the write timeout it counts as gone, the provider's stream is read to its usage, and nothing leaks."""
+    monkeypatch.setattr(reply, "WRITE_TIMEOUT_S", 0.3)
+    many = [chunk("word " * 2000) for _ in range(600)]
+    provider.handlers = [stream(*many, *ending(7, 900))]
+    host, _, port = world.base_url.removeprefix("http://").rpartition(":")
+    deaf = socket.socket()
+    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    deaf.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(deaf, (host, int(port)))
+    body = b'{"model": "fast", "stream": true, "messages": [{"role": "user", "content": "Hi"}]}'
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
+    await loop.sock_sendall(deaf, f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+    event = await world.only_event()
+    assert (event.ended, event.policy) == (usage_pb2.ENDED_CLIENT_GONE, "drain")
+    assert event.tokens.output == 900
+    await world.settled()
+    deaf.close()
+
+
+async def test_metrics_name_only_models_that_exist(world: World):
+    """A made-up model counts as `other`, so that nobody can fill the registry."""
+    async with world.post(world.body({"output_tokens": 3})) as response:
+        assert response.status == 200
+    async with world.post(world.body(model="made-up")) as response:
+        assert response.status == 404
+    await world.settled()
+
+    def value(name: str, **labels: str) -> float:
+        return world.registry.get_sample_value(name, labels) or 0.0
+
+    await until(lambda: value("tollbridge_requests_total", model="fast", status="200") == 1)
+    assert value("tollbridge_requests_total", model="other", status="404") == 1
+    assert value("tollbridge_tokens_total", model="fast", direction="completion") == 3
+    assert value("tollbridge_first_byte_seconds_count", model="fast") == 1
+    assert value("tollbridge_attempts_total", provider="sandbox", outcome="success") == 1
+
+
+class RecordingTracer(Tracer):
+    """Keeps the names of spans and of their parents."""
+
+    def __init__(self) -> None:
+        super().__init__(service="edge", replica="0", otlp_endpoint="")
+        self.tree: list[tuple[str, str]] = []
+
+    def span(self, name, *, parent="", kind="internal", **attributes):
+        self.tree.append((name, parent))
+        return NamedSpan(name)
+
+
+class NamedSpan(Span):
+    """A span whose traceparent is its name."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @property
+    def traceparent(self) -> str:
+        return self.name
+
+
+async def test_one_request_is_one_trace(tmp_path: Path):
+    """Every step is a child of `edge.request`, itself a child of the client's, and the event carries it on."""
+    tracer = RecordingTracer()
+    async with edge_world(tmp_path / "spool", tracer=tracer) as world:
+        async with world.post(world.body(), headers={"traceparent": "client"}) as response:
+            assert response.status == 200
+        event = await world.only_event()
+        await world.settled()
+    assert event.traceparent == "edge.request"
+    edge = [(name, parent) for name, parent in tracer.tree if name.startswith("edge.")]
+    children = [(f"edge.{step}", "edge.request") for step in ("authorize", "decide", "draw", "attempt")]
+    assert edge == [("edge.request", "client"), *children]
