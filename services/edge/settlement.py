@@ -31,6 +31,7 @@ ENDED_GATEWAY_FAILED = usage_pb2.ENDED_GATEWAY_FAILED
 EVIDENCE_PROVIDER = usage_pb2.EVIDENCE_PROVIDER
 EVIDENCE_COUNTED = usage_pb2.EVIDENCE_COUNTED
 MAX_PRICES = 1024
+MAX_GENERATION_ID = 200
 
 
 class Journal(Protocol):
@@ -253,7 +254,7 @@ class Tab:
         for name in Units.__dataclass_fields__:
             setattr(event.units, name, getattr(use.units, name))
         event.evidence = use.evidence
-        event.generation_id = use.generation_id
+        event.generation_id = use.generation_id[:MAX_GENERATION_ID].replace("\x00", "")
         event.implausible = use.implausible
         if use.reported_cost_nano_usd is not None:
             event.provider_reported_cost_nano_usd = use.reported_cost_nano_usd

@@ -7,6 +7,7 @@ itself either way.
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
@@ -30,6 +31,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 CLIENT_CLOSED_REQUEST = 499
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class ChatRoute:
@@ -51,7 +53,7 @@ class ChatRoute:
                 exchange.client_gone()
 
         reply = Reply(send=send, dialect=surface.dialect, request_id=request_id, on_stuck=on_stuck)
-        parent = header(scope["headers"], b"traceparent")
+        parent = traceparent_of(scope["headers"])
         with self._tools.tracer.span("edge.request", parent=parent, kind="server", request_id=request_id) as span:
             try:
                 exchange = await self._admit(
@@ -85,7 +87,7 @@ class ChatRoute:
         """Who asks, then what: a body is read only for those who may send one."""
         started_at_us = time.time_ns() // 1000
         headers: list[tuple[bytes, bytes]] = scope["headers"]
-        trace = span.traceparent or header(headers, b"traceparent")
+        trace = span.traceparent or traceparent_of(headers)
         if not self._tools.settlement.has_room:
             raise TollbridgeError(Code.OVERLOADED, "Please try again shortly.", retry_after_s=1)
         authority: Authority = await self._tools.admission.authorize(
@@ -146,6 +148,10 @@ class ChatRoute:
             metrics.first_byte(model=model, seconds=reply.first_byte_s - arrived_s)
 
 
-def header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
-    """The value of a header, empty without one. `name` in lower case."""
-    return next((value.decode("latin-1") for found, value in headers if found == name), "")
+def traceparent_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The client's W3C trace context; empty when there is none, or none that is well formed.
+
+    It travels on inside the usage event, so nothing else that a client makes up may get in here.
+    """
+    value = next((value for name, value in headers if name == b"traceparent"), b"")
+    return value.decode() if _TRACEPARENT.fullmatch(value) else ""

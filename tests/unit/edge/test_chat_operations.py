@@ -84,6 +84,9 @@ async def test_metrics_name_only_models_that_exist(world: World):
     assert value("tollbridge_attempts_total", provider="sandbox", outcome="success") == 1
 
 
+CLIENTS = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
 class RecordingTracer(Tracer):
     """Keeps the names of spans and of their parents."""
 
@@ -113,11 +116,18 @@ async def test_one_request_is_one_trace(tmp_path: Path):
     """Every step is a child of `edge.request`, itself a child of the client's, and the event carries it on."""
     tracer = RecordingTracer()
     async with edge_world(tmp_path / "spool", tracer=tracer) as world:
-        async with world.post(world.body(), headers={"traceparent": "client"}) as response:
+        async with world.post(world.body(), headers={"traceparent": CLIENTS}) as response:
             assert response.status == 200
         event = await world.only_event()
         await world.settled()
     assert event.traceparent == "edge.request"
     edge = [(name, parent) for name, parent in tracer.tree if name.startswith("edge.")]
     children = [(f"edge.{step}", "edge.request") for step in ("authorize", "decide", "draw", "attempt")]
-    assert edge == [("edge.request", "client"), *children]
+    assert edge == [("edge.request", CLIENTS), *children]
+
+
+async def test_a_made_up_traceparent_gets_nowhere(world: World):
+    """What is no trace context is dropped: it would travel on in the event that charges its sender."""
+    async with world.post(world.body(), headers={"traceparent": "x" * 4000}) as response:
+        assert response.status == 200
+    assert (await world.only_event()).traceparent == ""
