@@ -62,6 +62,10 @@ class EdgeApp:
         if hot is not None:
             await hot(scope, receive, send, surface=surface, request_id=request_id)
             return
+        if any(rest == hot_path for _, hot_path in self._hot):
+            error = TollbridgeError(Code.METHOD_NOT_ALLOWED, f"{scope['method']} is not possible at {path[:200]}.")
+            await send_rendered(send, surface.dialect.render_error(error, request_id=request_id))
+            return
         inner = {**scope, "path": rest, "raw_path": rest.encode(), "root_path": ""}
         await self._dispatch(self._public, inner, receive, send, surface=surface, request_id=request_id)
 

@@ -176,3 +176,10 @@ async def test_two_hundred_at_once_on_a_balance_for_ten(world: World):
     assert statuses.count(200) >= 10
     await world.settled()
     assert world.truth.balance_nano_usd >= 0
+
+
+async def test_another_method_is_a_405(world: World):
+    """The path exists, so it is the method that is wrong."""
+    async with world.session.get(f"{world.base_url}/v1/chat/completions") as response:
+        assert response.status == 405
+        assert (await response.json())["error"]["code"] == "method_not_allowed"
