@@ -38,6 +38,7 @@ class NatsResults:
                 bucket = await self._open()
                 await bucket.put(file_id, data)
         except (NatsError, OSError, TimeoutError) as error:
+            self._bucket = None  # a server that lost its disk has to be given the bucket again
             raise _unavailable() from error
 
     async def get(self, file_id: str) -> bytes:
@@ -49,6 +50,7 @@ class NatsResults:
         except NotFoundError as error:
             raise TollbridgeError(Code.NOT_FOUND, "There is no such file.") from error
         except (NatsError, OSError, TimeoutError) as error:
+            self._bucket = None  # a server that lost its disk has to be given the bucket again
             raise _unavailable() from error
         return bytes(found.data or b"")
 

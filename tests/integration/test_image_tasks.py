@@ -1,0 +1,108 @@
+"""An image, from the call to the file: waited for or not, charged exactly by what was made, and otherwise nothing."""
+
+import time
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.running import Account, Gateway, wait_until
+
+PER_IMAGE_USD = Decimal("0.02")
+
+
+@pytest.fixture
+def account(system: Gateway) -> Account:
+    """A customer with money for fifty images."""
+    return system.customer(credit_usd="1")
+
+
+def order(account: Account, *, prompt: str = "a bridge", n: int = 1, **headers: str) -> httpx.Response:
+    """Asks for images."""
+    return httpx.post(
+        f"{account.gateway.base_url}/v1/images/generations",
+        json={"model": "sandbox-image", "prompt": prompt, "n": n},
+        headers=account.headers | headers,
+        timeout=70,
+    )
+
+
+def task(account: Account, task_id: str) -> Any:
+    """A task as its customer sees it."""
+    return account.get(f"/tasks/{task_id}")
+
+
+def test_images_are_answered_in_openais_shape_and_charged_by_the_piece(account: Account) -> None:
+    """Each link gives a picture to its owner and to nobody else; the receipt has the same charge."""
+    reply = order(account, n=3)
+    assert reply.status_code == 200, reply.text
+    answer = reply.json()
+    assert len(answer["data"]) == 3
+    for link in (item["url"] for item in answer["data"]):
+        mine = httpx.get(link, headers=account.headers)
+        assert mine.content.startswith(b"\x89PNG")
+        assert mine.headers["content-type"] == "image/png"
+    stranger = account.gateway.customer(credit_usd="1")
+    assert httpx.get(answer["data"][0]["url"], headers=stranger.headers).status_code == 404
+    receipt = account.receipt(answer["task_id"])
+    assert Decimal(receipt["charge"]) == 3 * PER_IMAGE_USD
+    assert account.settled_credits()["balance"] == 1 - 3 * PER_IMAGE_USD
+
+
+def test_an_asynchronous_order_is_followed_to_its_end(account: Account) -> None:
+    """Its money is held meanwhile."""
+    prompt = 'x\n#sandbox {"first_byte_ms": 1500}'
+    accepted = order(account, prompt=prompt, n=2, prefer="respond-async").json()
+    assert (accepted["status"], accepted["data"]) == ("pending", [])
+    assert account.credits()["held"] == 2 * PER_IMAGE_USD
+    done = wait_until(
+        lambda: (found := task(account, accepted["task_id"]))["status"] == "succeeded" and found,
+        timeout_s=20,
+        what="the task succeeds",
+    )
+    assert Decimal(done["cost"]) == 2 * PER_IMAGE_USD
+    assert account.settled_credits()["balance"] == 1 - 2 * PER_IMAGE_USD
+
+
+def test_a_cancelled_task_costs_nothing(account: Account) -> None:
+    """Also when a worker is at it."""
+    prompt = 'x\n#sandbox {"first_byte_ms": 30000}'
+    accepted = order(account, prompt=prompt, prefer="respond-async").json()
+    url = f"{account.gateway.base_url}/v1/tasks/{accepted['task_id']}/cancel"
+    assert httpx.post(url, headers=account.headers, timeout=10).json()["status"] == "cancelled"
+    assert account.settled_credits()["balance"] == 1
+    assert Decimal(account.receipt(accepted["task_id"])["charge"]) == 0
+
+
+def test_what_the_provider_rejects_is_the_clients_to_know_and_free(account: Account) -> None:
+    """A 400 with the provider's words."""
+    reply = order(account, prompt='x\n#sandbox {"status": 400, "message": "not that"}')
+    assert reply.status_code == 400, reply.text
+    assert "not that" in reply.json()["error"]["message"]
+    assert account.settled_credits()["balance"] == 1
+
+
+def test_without_enough_money_nothing_is_accepted(system: Gateway) -> None:
+    """402, no task, nothing held."""
+    poor = system.customer(credit_usd="0.03")
+    assert order(poor, n=2).status_code == 402
+    assert poor.get("/tasks")["data"] == []
+    assert poor.credits() == {
+        "balance": Decimal("0.03"),
+        "held": Decimal(0),
+        "available": Decimal("0.03"),
+        "total_usage": Decimal(0),
+    }
+
+
+def test_a_revoked_key_is_refused_within_a_second(account: Account) -> None:
+    """A key that was used a moment ago, and whose answer is still kept here and there."""
+    made = account.gateway.admin("POST", "/admin/keys", customer_id=account.customer_id, name="short-lived")
+    headers = {"authorization": f"Bearer {made['key']}"}
+    url = f"{account.gateway.base_url}/v1/credits"
+    assert httpx.get(url, headers=headers).status_code == 200
+    account.gateway.admin("DELETE", f"/admin/keys/{made['id']}")
+    revoked_at_s = time.monotonic()
+    wait_until(lambda: httpx.get(url, headers=headers).status_code == 401, timeout_s=5, what="the key is refused")
+    assert time.monotonic() - revoked_at_s < 1
