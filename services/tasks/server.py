@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import hashlib
+import re
 import uuid
 from collections.abc import AsyncIterator, Callable
 
@@ -24,6 +25,7 @@ POLL_S = 0.1
 ANSWER_MARGIN_S = 0.5
 """A waiting call answers this long before its caller gives up."""
 PAGE = 50
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 MAX_PAGE = 200
 
 
@@ -76,7 +78,7 @@ class TasksServer:
             kind=request.kind,
             model=request.model,
             body=request.body,
-            traceparent=context.traceparent or request.traceparent,
+            traceparent=_trace(context.traceparent or request.traceparent),
             fingerprint=_fingerprint(request),
         )
         return pb.CreateTaskResponse(task=to_wire(await self._acceptance.accept(wish)))
@@ -147,6 +149,11 @@ def _fingerprint(request: pb.CreateTaskRequest) -> bytes:
     digest = hashlib.sha256("\0".join(parts).encode())
     digest.update(b"\0" + request.body)
     return digest.digest()
+
+
+def _trace(text: str) -> str:
+    """A trace context, or nothing: it is stored and travels on, so it must be one."""
+    return text if _TRACEPARENT.fullmatch(text) else ""
 
 
 def _id(text: str, param: str) -> str:

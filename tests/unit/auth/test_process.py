@@ -138,3 +138,42 @@ async def test_a_changed_config_holds_within_two_seconds(database: str, nats_url
             await asyncio.sleep(0.05)
         assert "plans[0]" in state.error
         assert await limit() == 25
+
+
+async def test_without_a_database_nobody_is_let_in_and_it_recovers_by_itself(
+    database: str, postgres_server, nats_url: str, tmp_path: Path
+):
+    """A refusal to try again, in under a second; no restart of ours."""
+    config = tmp_path / "tollbridge.yaml"
+    config.write_text(CONFIG)
+    async with auth_process(database=database, nats_url=nats_url, config=config) as client:
+        customer = pb.CreateCustomerRequest(request_id=str(uuid.uuid4()), name="Somebody")
+        made = await client.call("CreateCustomer", customer, pb.CreateCustomerResponse, timeout_s=30)
+        key = pb.CreateKeyRequest(request_id=str(uuid.uuid4()), customer_id=made.customer.id)
+        new = await client.call("CreateKey", key, pb.CreateKeyResponse, timeout_s=5)
+        assert await may_use(client, new.secret)
+        postgres_server.kill()
+        try:
+            killed_at_s = time.monotonic()
+            while (error := await trouble(client, new.secret)) is None:
+                assert time.monotonic() - killed_at_s < 2, "a kept answer lives for a second"
+            asked_at_s = time.monotonic()
+            error = await trouble(client, new.secret)
+            assert error is not None
+            assert error.code is Code.UNAVAILABLE
+            assert error.retry_after_s
+            assert time.monotonic() - asked_at_s < 1
+        finally:
+            postgres_server.start()
+        started_at_s = time.monotonic()
+        while await trouble(client, new.secret) is not None:
+            assert time.monotonic() - started_at_s < 10
+
+
+async def trouble(client: PipeClient, secret: str) -> TollbridgeError | None:
+    """What Authorize fails with, None when it does not."""
+    try:
+        await client.call("Authorize", pb.AuthorizeRequest(api_key=secret), pb.AuthorizeResponse, timeout_s=5)
+    except TollbridgeError as error:
+        return error
+    return None
