@@ -15,6 +15,8 @@ RUN_IMAGE = "tollbridge.tasks.v1.run.image"
 FINISHED = "tollbridge.tasks.v1.finished"
 USAGE_RECORDED = "tollbridge.usage.v1.recorded"
 SOURCE = "tasks"
+USAGE_TYPE = "tollbridge.usage.v1.UsageBatch"
+ORDER_TYPE = "tollbridge.tasks.v1.WorkOrder"
 
 RUN_SUBJECTS = {"image": RUN_IMAGE}
 """The kinds that workers can run today."""

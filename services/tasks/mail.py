@@ -22,7 +22,7 @@ class Mail:
                 events.USAGE_RECORDED,
                 events.usage_batch([letter.payload for letter in usage]),
                 event_id=str(uuid.uuid4()),  # never the same twice: another batch may begin with the same record
-                event_type=events.USAGE_RECORDED,
+                event_type=events.USAGE_TYPE,
                 source=events.SOURCE,
                 traceparent=usage[0].traceparent,
             )
@@ -37,7 +37,7 @@ class Mail:
             events.RUN_IMAGE,
             letter.payload,
             event_id=letter.event_id,
-            event_type=events.RUN_IMAGE,
+            event_type=events.ORDER_TYPE,
             source=events.SOURCE,
             traceparent=letter.traceparent,
         )

@@ -237,7 +237,7 @@ class TasksProcess:
     async def run(self, task_id: str) -> float | None:
         """Hands a work order to the worker and waits for what it says to the bus: None is an ack."""
         delivery = FakeDelivery(pb.WorkOrder(task_id=task_id).SerializeToString())
-        await self.worker.handle([delivery])  # type: ignore[list-item]
+        await self.worker.handle([delivery])  # type: ignore[list-item]  # a delivery of the test
         return await asyncio.wait_for(delivery.answer, 20)
 
 

@@ -164,7 +164,7 @@ async def test_a_worker_that_stops_gives_its_jobs_back(api: TasksApi, new_proces
     """Another one need not wait for the lease."""
     task = await api.create(prompt='x\n#sandbox {"first_byte_ms": 20000}')
     delivery = FakeDelivery(pb.WorkOrder(task_id=task.id).SerializeToString())
-    await api.process.worker.handle([delivery])  # type: ignore[list-item]
+    await api.process.worker.handle([delivery])  # type: ignore[list-item]  # a delivery of the test
     await status_becomes(api, task.id, pb.TASK_STATUS_RUNNING)
     await api.process.worker.close()
     assert await delivery.answer == 0
@@ -200,7 +200,7 @@ async def test_a_settlement_stays_in_the_outbox_until_billing_has_it(api: TasksA
 async def test_an_unreadable_order_is_dropped(api: TasksApi):
     """It would come back for ever."""
     delivery = FakeDelivery(b"\xff\xff\xff")
-    await api.process.worker.handle([delivery])  # type: ignore[list-item]
+    await api.process.worker.handle([delivery])  # type: ignore[list-item]  # a delivery of the test
     assert await asyncio.wait_for(delivery.answer, 5) is None
 
 
