@@ -4,7 +4,9 @@ An answer that does not reach the bus costs one more delivery, which then finds 
 """
 
 import dataclasses
+import uuid
 
+from google.protobuf.message import DecodeError
 from nats.errors import Error as NatsError
 from structlog.typing import FilteringBoundLogger
 
@@ -43,6 +45,9 @@ class Summons:
 
 
 def read(delivery: Delivery, log: FilteringBoundLogger) -> Summons:
-    """Reads a work order. Raises google.protobuf.message.DecodeError."""
-    order = tasks_pb2.WorkOrder.FromString(delivery.data)
-    return Summons(task_id=order.task_id, delivery=delivery, log=log)
+    """Reads a work order. Raises ValueError when it is none."""
+    try:
+        task_id = str(uuid.UUID(tasks_pb2.WorkOrder.FromString(delivery.data).task_id))
+    except DecodeError as error:
+        raise ValueError("it is no work order") from error
+    return Summons(task_id=task_id, delivery=delivery, log=log)

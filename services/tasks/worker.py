@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import structlog
-from google.protobuf.message import DecodeError
 from structlog.typing import FilteringBoundLogger
 
 from chassis import db
@@ -103,7 +102,7 @@ class Worker:
     async def _deliver(self, delivery: Delivery) -> None:
         try:
             summons = consumer.read(delivery, self._log)
-        except DecodeError:
+        except ValueError:
             self._log.error("work_order_unreadable", size=len(delivery.data))
             await delivery.ack()
             return
@@ -143,7 +142,9 @@ class Worker:
             return None  # the heartbeat found the claim lost and stopped the work
         finally:
             beat.cancel()
-            await asyncio.gather(beat, return_exceptions=True)
+            (end,) = await asyncio.gather(beat, return_exceptions=True)
+            if isinstance(end, Exception):
+                self._log.error("heartbeat_broke", exc_info=end)
 
     async def _to_its_end(self, job: Job) -> float | None:
         left_s = max(0.0, (job.deadline_us - self._now_us()) / 1_000_000)

@@ -197,9 +197,10 @@ async def test_a_settlement_stays_in_the_outbox_until_billing_has_it(api: TasksA
     assert await api.process.publish() == []
 
 
-async def test_an_unreadable_order_is_dropped(api: TasksApi):
+@pytest.mark.parametrize("data", [b"\xff\xff\xff", b"", pb.WorkOrder(task_id="no id").SerializeToString()])
+async def test_an_unreadable_order_is_dropped(api: TasksApi, data: bytes):
     """It would come back for ever."""
-    delivery = FakeDelivery(b"\xff\xff\xff")
+    delivery = FakeDelivery(data)
     await api.process.worker.handle([delivery])  # type: ignore[list-item]  # a delivery of the test
     assert await asyncio.wait_for(delivery.answer, 5) is None
 
