@@ -4,6 +4,7 @@ Everything else in it is the provider's to judge, so the bytes travel on as they
 its name in `param`. Decoding looks at each byte once; a body of 100 KB costs well under a millisecond.
 """
 
+import asyncio
 import dataclasses
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -16,6 +17,7 @@ from chassis.errors import Code, TollbridgeError
 from upstream.route import Bounds
 
 MAX_BODY_BYTES = 20 << 20
+BODY_TIMEOUT_S = 60.0
 MAX_DEPTH = 64
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _ALL_BUT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
@@ -28,18 +30,21 @@ _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 _Count = Annotated[int, Meta(ge=1, le=1 << 40)]
 
 
+_NOTHING = msgspec.Raw(b"")
+
+
 class _Part(msgspec.Struct, frozen=True):
     """A part of a message. What is no text is counted by the piece, not by its bytes."""
 
     type: str
-    image_url: msgspec.Raw | None = None
-    input_audio: msgspec.Raw | None = None
-    file: msgspec.Raw | None = None
+    image_url: msgspec.Raw = _NOTHING
+    input_audio: msgspec.Raw = _NOTHING
+    file: msgspec.Raw = _NOTHING
 
     @property
     def heavy_bytes(self) -> int:
         """Bytes of the body that carry an image, a sound or a file."""
-        return sum(len(bytes(raw)) for raw in (self.image_url, self.input_audio, self.file) if raw)
+        return sum(len(bytes(raw)) for raw in (self.image_url, self.input_audio, self.file))
 
 
 class _Message(msgspec.Struct, frozen=True):
@@ -116,10 +121,21 @@ def parse_chat(body: bytes) -> ChatRequest:
 
 
 async def read_body(receive: Receive, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The whole body, refused as soon as it is too large. Raises REQUEST_TOO_LARGE; ClientLeft when it never ends."""
+    """The whole body, refused as soon as it is too large or too slow.
+
+    Raises REQUEST_TOO_LARGE, INVALID_REQUEST; ClientLeft when the client goes away before its end.
+    """
     for name, value in headers:
         if name == b"content-length" and value.isdigit() and int(value[:12]) > MAX_BODY_BYTES:
             raise _too_large()
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await _read(receive)
+    except TimeoutError:
+        raise TollbridgeError(Code.INVALID_REQUEST, "The body did not come in time.") from None
+
+
+async def _read(receive: Receive) -> bytes:
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body", False):
         whole: bytes = message.get("body", b"")

@@ -243,7 +243,7 @@ class BillingOwner:
             billing_pb2.ConfirmResponse,
             timeout_s=RECORD_TIMEOUT_S,
         )
-        return list(reply.states)
+        return _one_each(reply.states, len(keys))
 
     async def record_usage(self, events: Sequence[usage_pb2.UsageRecorded]) -> list[billing_pb2.EventState.ValueType]:
         """Applies events without the bus; at most 500."""
@@ -253,7 +253,14 @@ class BillingOwner:
             billing_pb2.RecordUsageResponse,
             timeout_s=RECORD_TIMEOUT_S,
         )
-        return list(reply.states)
+        return _one_each(reply.states, len(events))
+
+
+def _one_each(states: Sequence[billing_pb2.EventState.ValueType], asked: int) -> list[billing_pb2.EventState.ValueType]:
+    """A state for each event, or an error: one that is missing must not pass for an answer."""
+    if len(states) != asked:
+        raise TollbridgeError(Code.INTERNAL, f"billing gave {len(states)} states for {asked} events")
+    return list(states)
 
 
 async def _patiently(

@@ -213,6 +213,12 @@ class Publisher:
         finally:
             self._forget_settled()
 
+    def _forget_former(self, forget: Callable[[], None]) -> None:
+        try:
+            forget()
+        except OSError as error:
+            self._log.error("former_spool_not_deleted", reason=str(error))
+
     def _forget_settled(self) -> None:
         """Frees the spool of what billing has. A disk that refuses costs only a second replay."""
         keys, self._settled = self._settled, []
@@ -256,6 +262,6 @@ class Publisher:
         if each.former is None:
             self._settled.append(UUID(event.request_id).bytes)
         else:
-            each.former()
+            self._forget_former(each.former)
         self._confirmed(event.hold_id)
         return True

@@ -36,6 +36,21 @@ async def test_an_answer_is_charged_exactly_what_its_usage_costs(world: World):
     assert world.truth.balance_nano_usd == 1_000_000_000 - expected
 
 
+async def test_parts_and_tools_pass(world: World):
+    """A conversation with an image, a tool call and its result is the provider's to read."""
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "a cat"},
+        {"role": "user", "content": [{"type": "text", "text": "So?"}]},
+    ]
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
+    async with world.post({"model": "fast", "messages": messages, "tools": tools}) as response:
+        assert response.status == 200, await response.text()
+
+
 async def test_a_stream_carries_its_cost_before_its_end_mark(world: World):
     """The usage chunk with the exact cost comes right before `data: [DONE]`."""
     script = {"prompt_tokens": 37, "output_tokens": 40, "chunks": 10}

@@ -1,0 +1,133 @@
+"""What a request is allowed never costs more than what was drawn for it."""
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chassis.errors import Code, TollbridgeError
+from chassis.telemetry import Tracer
+from pricing.charge import charge_nano_usd, worst_case_nano_usd
+from pricing.prices import PriceVersion, Rates
+from pricing.tokens import Tokens, Units
+from services.edge.admission import Admission, api_key_of
+from services.edge.chat_request import parse_chat
+from services.edge.owners import Authority, AuthOwner, Granted
+from services.edge.purse import Purse
+from upstream.client import Timeouts
+from upstream.route import Bounds, Route, WireProtocol
+
+WHO = Authority(customer_id="c", key_id="k", plan="", models=frozenset(), capped=False, keep_s=0)
+
+
+class Lender:
+    """Lends from a balance as billing does."""
+
+    def __init__(self, available: int) -> None:
+        self.available = available
+
+    async def grant_lease(self, *, hold_id, amount_nano_usd, least_nano_usd, **_) -> Granted:
+        if amount_nano_usd > self.available and least_nano_usd:
+            amount_nano_usd = self.available
+        if amount_nano_usd > self.available or amount_nano_usd < least_nano_usd:
+            raise TollbridgeError(Code.INSUFFICIENT_CREDITS, "no", details={"affordable_nano_usd": str(self.available)})
+        return Granted(hold_id=hold_id, amount_nano_usd=amount_nano_usd, ttl_s=30)
+
+    async def return_lease(self, *, hold_id, free_nano_usd) -> None:
+        self.available += free_nano_usd
+
+    async def state_leases(self, leases) -> tuple[float, list[str]]:
+        return 10.0, []
+
+
+def route(price: PriceVersion, bounds: Bounds) -> Route:
+    return Route(
+        attempt_id="a",
+        model="fast",
+        provider_id="p",
+        provider_account_id="pa",
+        protocol=WireProtocol.SANDBOX,
+        base_url="",
+        credential="",
+        provider_model="m",
+        timeouts=Timeouts(connect_s=1, first_byte_s=1, idle_s=1, total_s=1),
+        price=price,
+        bounds=bounds,
+    )
+
+
+def admission(available: int, *, clamps: bool = True) -> Admission:
+    auth = AuthOwner(pipe=None)  # type: ignore[arg-type]  # fund asks nobody
+    purse = Purse(billing=Lender(available), spender=uuid4())
+    tracer = Tracer(service="edge", replica="0", otlp_endpoint="")
+    return Admission(auth=auth, purse=purse, tracer=tracer, clamps_short_credit=lambda: clamps)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rates=st.tuples(*[st.integers(0, 10**13)] * 2),
+    per_request=st.integers(0, 10**9),
+    markup=st.integers(1, 5_000_000),
+    available=st.integers(0, 10**12),
+    asked=st.none() | st.integers(1, 10_000),
+    choices=st.integers(1, 8),
+    bounds=st.tuples(st.integers(0, 8000), st.integers(0, 500)),
+)
+def test_whatever_is_allowed_fits_its_draw(*, rates, per_request, markup, available, asked, choices, bounds):
+    """With every class at its dearest and every bound used up, the charge is at most what is held."""
+    price_rates = Rates(input=rates[0], output=rates[1], per_request=per_request)
+    price = PriceVersion(rates=price_rates, cost=Rates(), markup_ppm=markup)
+    limit = "" if asked is None else f', "max_tokens": {asked}'
+    body = f'{{"model": "fast", "n": {choices}, "messages": [{{"role": "user", "content": "Hi"}}]{limit}}}'.encode()
+    request = parse_chat(body)
+    to = route(price, Bounds(max_output=bounds[0], hidden_output=bounds[1]))
+
+    async def fund():
+        return await admission(available).fund(request=request, request_id=uuid4(), authority=WHO, route=to)
+
+    try:
+        allowed = asyncio.run(fund())
+    except TollbridgeError:
+        return  # refused: nothing is allowed
+    assert allowed.draw.amount_nano_usd <= available
+    assert allowed.max_tokens >= 1
+    if asked is not None:
+        assert allowed.max_tokens <= asked
+    used = Tokens(input=allowed.limits.max_input, output=allowed.limits.max_output)
+    assert allowed.limits.max_output == choices * allowed.max_tokens + bounds[1]
+    assert charge_nano_usd(used, Units(requests=1), price) <= allowed.draw.amount_nano_usd
+
+
+async def test_a_balance_that_pays_input_and_sixteen_tokens_runs():
+    """The least that is worth running is let in, one nano-dollar less is not."""
+    price = PriceVersion(rates=Rates(input=10**9, output=4 * 10**9), cost=Rates())
+    request = parse_chat(b'{"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}')
+    to = route(price, Bounds(max_output=1000))
+    least = worst_case_nano_usd(price, input_tokens=request.input_tokens(to.bounds), output_tokens=16)
+    allowed = await admission(least).fund(request=request, request_id=uuid4(), authority=WHO, route=to)
+    assert allowed.max_tokens == 16
+    with pytest.raises(TollbridgeError, match="15 output tokens") as refused:
+        await admission(least - 1).fund(request=request, request_id=uuid4(), authority=WHO, route=to)
+    assert refused.value.details["affordable_tokens"] == "15"
+
+
+def test_a_key_is_read_whatever_its_scheme_is_called():
+    """`bearer` in any case counts, as HTTP has it."""
+    assert api_key_of([(b"authorization", b"bearer abc")]) == "abc"
+    with pytest.raises(TollbridgeError) as refused:
+        api_key_of([(b"authorization", b"Basic abc")])
+    assert refused.value.code is Code.INVALID_API_KEY
+
+
+def test_images_count_by_the_piece_where_the_model_says_so():
+    """A picture of many bytes is not held for by its bytes."""
+    picture = "data:image/png;base64," + "A" * 10_000
+    body = (
+        b'{"model": "fast", "messages": [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, '
+        b'{"type": "image_url", "image_url": {"url": "' + picture.encode() + b'"}}]}]}'
+    )
+    request = parse_chat(body)
+    assert request.input_tokens(Bounds(max_part_tokens=1500)) < 1500 + 300
+    assert request.input_tokens(Bounds()) > 10_000

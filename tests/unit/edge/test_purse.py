@@ -1,0 +1,105 @@
+"""What the purse states to billing, and when it stops stating it."""
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+
+from chassis.errors import Code, TollbridgeError
+from services.edge.owners import Granted
+from services.edge.purse import Purse
+
+
+class Billing:
+    """Grants what is asked when told to; keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.may_answer = asyncio.Event()
+        self.refuses = False
+        self.stated: list[dict[str, tuple[int, int]]] = []
+        self.gone: list[str] = []
+        self.returned: list[str] = []
+
+    async def grant_lease(self, *, hold_id, amount_nano_usd, **_) -> Granted:
+        await self.may_answer.wait()
+        if self.refuses:
+            raise TollbridgeError(Code.INSUFFICIENT_CREDITS, "no")
+        return Granted(hold_id=hold_id, amount_nano_usd=amount_nano_usd, ttl_s=30)
+
+    async def return_lease(self, *, hold_id, free_nano_usd) -> None:
+        self.returned.append(hold_id)
+
+    async def state_leases(self, leases) -> tuple[float, list[str]]:
+        self.stated.append({lease.hold_id: (lease.open_nano_usd, lease.spent_nano_usd) for lease in leases})
+        return 10.0, self.gone
+
+
+def purse_of(billing: Billing) -> Purse:
+    return Purse(billing=billing, spender=uuid4())
+
+
+def drawing(purse: Purse) -> asyncio.Task:
+    return asyncio.create_task(purse.draw(customer_id="c", request_id="r", worst_case_nano_usd=100))
+
+
+async def test_a_draw_is_stated_from_before_it_is_granted_until_it_is_confirmed():
+    """Open while it runs, spent until billing has the event, then no more."""
+    billing = Billing()
+    purse = purse_of(billing)
+    task = drawing(purse)
+    await asyncio.sleep(0)
+    await purse.state()
+    billing.may_answer.set()
+    draw = await task
+    await purse.state()
+    purse.settled(draw, spent_nano_usd=40)
+    await purse.state()
+    purse.confirmed(draw.hold_id)
+    await purse.state()
+    assert billing.stated == [{draw.hold_id: (100, 0)}, {draw.hold_id: (100, 0)}, {draw.hold_id: (0, 40)}, {}]
+
+
+@pytest.mark.parametrize("how", ["refused", "cancelled"])
+async def test_a_grant_that_is_not_wanted_any_more_is_not_stated(how: str):
+    """If billing granted it all the same, its absence frees it."""
+    billing = Billing()
+    purse = purse_of(billing)
+    task = drawing(purse)
+    await asyncio.sleep(0)
+    if how == "cancelled":
+        task.cancel()
+    billing.refuses = True
+    billing.may_answer.set()
+    with pytest.raises((TollbridgeError, asyncio.CancelledError)):
+        await task
+    await purse.state()
+    assert billing.stated == [{}]
+    assert purse.open_count == 0
+
+
+async def test_a_hold_that_is_being_asked_for_survives_a_billing_that_does_not_know_it_yet():
+    """A statement that overtakes its grant must not make the purse forget the draw."""
+    billing = Billing()
+    purse = purse_of(billing)
+    task = drawing(purse)
+    await asyncio.sleep(0)
+    await purse.state()
+    billing.gone = list(billing.stated[0])
+    await purse.state()
+    billing.gone = []
+    billing.may_answer.set()
+    draw = await task
+    await purse.state()
+    assert billing.stated[-1] == {draw.hold_id: (100, 0)}
+
+
+async def test_what_was_not_needed_is_given_back_at_once():
+    """Returned by its own call, and not stated any more."""
+    billing = Billing()
+    billing.may_answer.set()
+    purse = purse_of(billing)
+    draw = await drawing(purse)
+    purse.give_back(draw)
+    await purse.drain()
+    assert billing.returned == [draw.hold_id]
+    assert billing.stated == [{}]
