@@ -1,9 +1,13 @@
 """How the hot path behaves in operation: kept answers, owners that are away, deaf clients, metrics, traces."""
 
 import asyncio
+import json
 import socket
 import time
 from pathlib import Path
+
+import pytest
+from aiohttp import web
 
 from chassis.telemetry import Span, Tracer
 from services.edge import reply
@@ -82,6 +86,39 @@ async def test_metrics_name_only_models_that_exist(world: World):
     assert value("tollbridge_tokens_total", model="fast", direction="completion") == 3
     assert value("tollbridge_first_byte_seconds_count", model="fast") == 1
     assert value("tollbridge_attempts_total", provider="sandbox", outcome="success") == 1
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_a_provider_that_speaks_messages_serves_chat(world: World, provider: Provider, streams: bool):
+    """Cache reads and writes stand beside the input there; the charge prices each class."""
+    world.truth.routes[0]["protocol"] = "anthropic"
+    usage = {"input_tokens": 10, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 3, "output_tokens": 2}
+    message = {"id": "m", "type": "message", "role": "assistant", "model": "theirs", "content": [], "usage": usage}
+    events = [
+        {"type": "message_start", "message": {**message, "usage": {**usage, "output_tokens": 1}}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hi there"}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage},
+        {"type": "message_stop"},
+    ]
+    told = [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events]
+
+    async def whole(_: web.Request) -> web.Response:
+        content = [{"type": "text", "text": "Hi there"}]
+        return web.json_response({**message, "content": content, "stop_reason": "end_turn"})
+
+    provider.handlers = [stream(*told) if streams else whole]
+    options = {"stream_options": {"include_usage": True}} if streams else {}
+    async with world.post(world.body(stream=streams, **options)) as response:
+        text = await response.text()
+        assert response.status == 200, text
+    assert "Hi there" in text
+    event = await world.only_event()
+    assert event.charge_nano_usd == 10 * 1000 + 4 * 100 + 3 * 1000 + 2 * 4000
+    assert '"cost":0.0000214' in text
+    assert event.provider_model == "sandbox-1"
+    await world.settled()
 
 
 CLIENTS = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
