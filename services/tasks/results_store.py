@@ -5,6 +5,7 @@ everything that goes wrong on the way is UNAVAILABLE: the job is then tried agai
 """
 
 import asyncio
+import contextvars
 
 import nats
 from nats.aio.client import Client
@@ -63,16 +64,21 @@ class NatsResults:
     async def _open(self) -> ObjectStore:
         async with self._opening:
             if self._client is None:
-                self._client = await nats.connect(
-                    self._url,
-                    name="tasks results",
-                    connect_timeout=int(CONNECT_TIMEOUT_S),
-                    allow_reconnect=True,
-                    max_reconnect_attempts=-1,
-                )
+                # In a context of its own: it outlives the job that needed it first, and must not log that id.
+                connecting = asyncio.create_task(self._connect(), context=contextvars.Context())
+                self._client = await connecting
             if self._bucket is None:
                 self._bucket = await self._client.jetstream().create_object_store(BUCKET)
             return self._bucket
+
+    async def _connect(self) -> Client:
+        return await nats.connect(
+            self._url,
+            name="tasks results",
+            connect_timeout=int(CONNECT_TIMEOUT_S),
+            allow_reconnect=True,
+            max_reconnect_attempts=-1,
+        )
 
 
 def _unavailable() -> TollbridgeError:
