@@ -141,7 +141,7 @@ def _check_finished(receipt: Receipt, attempts: list[Attempt], price: Price) -> 
     wanted = price.of(attempt.tokens, images=attempt.images)
     if charge != wanted:
         found.append(f"{receipt['id']}: charged {charge}, the provider's log says {wanted}")
-    if not attempt.images and (differing := _differing_tokens(receipt["usage"], attempt.tokens)):
+    if attempt.usage_sent and not attempt.images and (differing := _differing_tokens(receipt["usage"], attempt.tokens)):
         found.append(f"{receipt['id']}: tokens differ from the provider's log: {differing}")
     return found
 
@@ -257,17 +257,26 @@ def all_rows(client: httpx.Client, path: str) -> Iterator[dict[str, Any]]:
 
 
 def audit(
-    *, base_url: str, admin_token: str, log: Path, prices: Path, data_dir: Path, keys: Iterable[str] = ()
+    *,
+    data_dir: Path,
+    log: Path,
+    prices: Mapping[str, Price],
+    keys: Iterable[str] = (),
+    delivered: Mapping[str, int] | None = None,
 ) -> list[str]:
-    """All checks of one instance at rest. A customer whose key is given is looked up as themselves too."""
-    found: list[str] = []
-    headers = {"authorization": f"Bearer {admin_token}"}
-    with httpx.Client(base_url=base_url, headers=headers, timeout=TIMEOUT_S) as admin:
+    """All checks of one instance at rest, found by its `ready.json`.
+
+    A customer whose key is given is looked up as themselves too. `delivered` says, by request id, how many pieces a
+    client that left had received.
+    """
+    ready = json.loads((data_dir / "ready.json").read_text())
+    headers = {"authorization": f"Bearer {ready['admin_token']}"}
+    with httpx.Client(base_url=ready["base_url"], headers=headers, timeout=TIMEOUT_S) as admin:
         receipts = {row["id"]: row for row in all_rows(admin, "/admin/requests")}
-        found += check_accounts(admin.get("/admin/accounts").raise_for_status().json()["data"])
-    found += check_requests(receipts, read_log(log), read_prices(prices))
+        found = check_accounts(admin.get("/admin/accounts").raise_for_status().json()["data"])
+    found += check_requests(receipts, read_log(log), prices, delivered=delivered)
     for key in keys:
-        found += _as_customer(base_url, key, receipts)
+        found += _as_customer(ready["base_url"], key, receipts)
     charged = sum((Decimal(receipt.get("charge", 0)) for receipt in receipts.values()), Decimal(0))
     return found + check_ledger(ledger_report(data_dir), charged=charged)
 
@@ -302,15 +311,7 @@ def main() -> None:
     parser.add_argument("--prices", type=Path, required=True, help="JSON: model → USD per million by class")
     parser.add_argument("--key", action="append", default=[], help="a customer's key; may be repeated")
     given = parser.parse_args()
-    ready = json.loads((given.data_dir / "ready.json").read_text())
-    found = audit(
-        base_url=ready["base_url"],
-        admin_token=ready["admin_token"],
-        log=given.log,
-        prices=given.prices,
-        data_dir=given.data_dir,
-        keys=given.key,
-    )
+    found = audit(data_dir=given.data_dir, log=given.log, prices=read_prices(given.prices), keys=given.key)
     sys.stdout.write("".join(f"{line}\n" for line in found) or "every nano-dollar is where it belongs\n")
     sys.exit(1 if found else 0)
 

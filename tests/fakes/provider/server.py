@@ -154,7 +154,7 @@ class FakeProvider:
         except Broken:
             answering.ended(script, status=200, cut="script", images=images)
             _abort(request)
-            raise ConnectionResetError from None
+            return web.Response()
         except (ConnectionResetError, asyncio.CancelledError):
             answering.ended(script, status=200, cut="client", images=images)
             raise

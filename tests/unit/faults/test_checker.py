@@ -101,6 +101,15 @@ def test_every_wrong_charge_is_found(
     assert any(says in line for line in found), found
 
 
+def test_a_fixed_price_needs_no_usage() -> None:
+    """What is sold by the request costs its price whether or not the provider told its tokens."""
+    prices = {"alpha-chat": Price(per_request=Decimal("0.03"))}
+    counted = receipt(charge="0.030000000", evidence="counted", usage={})
+    assert checker.check_request(counted, [attempt(usage_sent=False)], prices) == []
+    cheaper = receipt(charge="0.02", evidence="counted", usage={})
+    assert checker.check_request(cheaper, [attempt(usage_sent=False)], prices) != []
+
+
 def test_prices_are_exact_at_any_size() -> None:
     """Counts beyond a float's digits and rates of many places lose nothing; rounding is up, once."""
     huge = Price(per_million={"input": Decimal("0.000000001"), "output": Decimal("123456.789012345")})
