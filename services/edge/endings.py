@@ -84,6 +84,14 @@ class Endings:
         use = await self.use(captured, text) if whole else await self._counted(captured, text)
         self._close(settlement.ENDED_CLIENT_GONE, use=use, charged=True, policy=policy)
 
+    async def note_gone(self, captured: Captured, text: Callable[[], str]) -> None:
+        """Writes down what the client had when it left, while its stream is read on: for the case that we die first."""
+        if not self._reply.started:
+            return
+        use = await self._counted(captured, text)
+        ending = self._ending(settlement.ENDED_CLIENT_GONE, use=use, charged=True, policy=OnDisconnect.DRAIN)
+        self._tab.note(ending, now_s=self._loop.time())
+
     def unanswered(self) -> None:
         """The client left before anything was answered, and waiting for the answer was given up."""
         policy = self._tab.route.on_disconnect if self._tab.route is not None else None
@@ -121,7 +129,19 @@ class Endings:
         http_status: int | None = None,
         policy: OnDisconnect | None = None,
     ) -> None:
-        ending = Ending(
+        ending = self._ending(ended, use=use, charged=charged, http_status=http_status, policy=policy)
+        self._tab.close(ending, now_s=self._loop.time())
+
+    def _ending(
+        self,
+        ended: settlement.Ended,
+        *,
+        use: Use | None,
+        charged: bool,
+        http_status: int | None = None,
+        policy: OnDisconnect | None = None,
+    ) -> Ending:
+        return Ending(
             ended=ended,
             http_status=http_status or self._reply.status or CLIENT_CLOSED_REQUEST,
             use=use,
@@ -129,4 +149,3 @@ class Endings:
             policy=policy.value if policy is not None else "",
             first_byte_s=self._reply.first_byte_s,
         )
-        self._tab.close(ending, now_s=self._loop.time())

@@ -76,6 +76,8 @@ class ChatExchange:
         drains = route is not None and route.on_disconnect is OnDisconnect.DRAIN and self._relay.begin_drain(route)
         self._drains = route if drains else None
         self._stop_at(now_s + route.drain_s if route is not None and drains else now_s)
+        if drains and isinstance(self._opened, OpenStream):
+            self._relay.start(self._note_gone(self._opened), cut=lambda: None)
 
     def cut(self) -> None:
         """The process stops: this exchange must end now, and is the gateway's failure."""
@@ -226,7 +228,7 @@ class ChatExchange:
         elif failure is None:
             failure = AttemptFailed(Outcome.SERVER_ERROR, captured.error or "the stream ended without its end")
         total = failure is not None and self._endings.is_total(failure)
-        if self._cut and failure is not None:
+        if self._cut and failure is not None and not self._endings.is_gone():
             await self._refuse_cut()
         elif self._endings.is_gone() or (failure is not None and not total and self._reply.was_blocked()):
             self._endings.mark_gone()
@@ -301,6 +303,12 @@ class ChatExchange:
             self._relay.log.debug("connection_not_reused", reason=str(error))
         finally:
             opened.response.close()
+
+    async def _note_gone(self, opened: OpenStream) -> None:
+        try:
+            await self._endings.note_gone(opened.reader.finish(), opened.reader.delivered_text)
+        except OSError as error:
+            self._relay.log.error("spool_failed", request_id=self._request_id, reason=str(error))
 
     # Ends.
 

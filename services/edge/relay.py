@@ -55,8 +55,13 @@ class Relay:
         """Runs an exchange in a task of ours. `cut` must make it end soon."""
         task = asyncio.create_task(run, name="exchange")
         self._running[task] = cut
-        task.add_done_callback(lambda done: self._running.pop(done, None))
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._running[task]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.log.error("exchange_broke", exc_info=error)
 
     def begin_drain(self, route: Route) -> bool:
         """Takes one of the provider's places for streams that are read on without a client; False when none is left."""

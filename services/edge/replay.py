@@ -62,16 +62,15 @@ def hand_over(spool: _Left, events: list[usage_pb2.UsageRecorded], add: Callable
 
 def unconfirmed(records: Iterable[Record]) -> list[usage_pb2.UsageRecorded]:
     """One event for each request that was not forgotten: its end, or a void made of its beginning."""
+    # What was forgotten is not read: the spool itself leaves it out.
     started: dict[bytes, bytes] = {}
     finished: dict[bytes, bytes] = {}
     for record in records:
         if record.kind is Kind.STARTED:
             started[record.key] = record.payload
-        elif record.kind is Kind.FINISHED:
+        elif record.kind in {Kind.NOTE, Kind.FINISHED}:
+            # A note is the end of a request that came to no other: its client had left.
             started.pop(record.key, None)
             finished[record.key] = record.payload
-        elif record.kind is Kind.FORGOTTEN:
-            started.pop(record.key, None)
-            finished.pop(record.key, None)
     ends = [usage_pb2.UsageRecorded.FromString(payload) for payload in finished.values()]
     return ends + [voided(usage_pb2.UsageRecorded.FromString(payload)) for payload in started.values()]

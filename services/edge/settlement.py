@@ -196,12 +196,13 @@ class Tab:
         """
         if self.closed:
             return
-        self.closed = True
-        if self.draw is None or self.event is None or self.route is None:
+        if self.draw is None or self.event is None:
+            self.closed = True
             return
         event = self.event
-        self.charge = self.price(ending.use) if ending.charged and ending.use is not None else 0
         self._fill(event, ending, now_s=now_s)
+        self.closed = True
+        self.charge = event.charge_nano_usd
         record = Record(kind=Kind.FINISHED, key=self._facts.request_id.bytes, payload=event.SerializeToString())
         try:
             self._spool.append_now(record)
@@ -209,6 +210,19 @@ class Tab:
             self._log.error("spool_failed", request_id=event.request_id, reason=str(error))
         self._purse.settled(self.draw, spent_nano_usd=self.charge)
         self._outbox.add(event)
+
+    def note(self, ending: Ending, *, now_s: float) -> None:
+        """Writes how this request ends should we die before it is closed: the client has left, and has had so much.
+
+        Raises OSError.
+        """
+        if self.closed or self.event is None:
+            return
+        event = usage_pb2.UsageRecorded()
+        event.CopyFrom(self.event)
+        self._fill(event, ending, now_s=now_s)
+        payload = event.SerializeToString()
+        self._spool.append(Record(kind=Kind.NOTE, key=self._facts.request_id.bytes, payload=payload))
 
     def _started(self, route: Route, draw: Draw) -> usage_pb2.UsageRecorded:
         facts = self._facts
@@ -234,11 +248,12 @@ class Tab:
         )
 
     def _fill(self, event: usage_pb2.UsageRecorded, ending: Ending, *, now_s: float) -> None:
+        charge = self.price(ending.use) if ending.charged and ending.use is not None else 0
         event.kind = usage_pb2.USAGE_KIND_CHARGE if ending.charged else usage_pb2.USAGE_KIND_VOID
         event.ended = ending.ended
         event.http_status = ending.http_status
         event.policy = ending.policy
-        event.charge_nano_usd = self.charge
+        event.charge_nano_usd = charge
         event.latency_ms = round((now_s - self._facts.arrived_s) * 1000)
         if ending.first_byte_s is not None:
             event.first_byte_ms = round((ending.first_byte_s - self._facts.arrived_s) * 1000)

@@ -4,8 +4,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from services.edge import publisher
+from tests.unit.edge.web_provider import Provider
 from tests.unit.edge.world import World, edge_world
 
 
@@ -20,3 +22,20 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     """A running edge whose owners, bus and provider live in this process."""
     async with edge_world(tmp_path / "spool") as made:
         yield made
+
+
+@pytest.fixture
+async def provider(world: World) -> AsyncIterator[Provider]:
+    """A provider that all of edge's decisions lead to."""
+    made = Provider()
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", made.serve)
+    app.router.add_post("/v1/messages", made.serve)
+    runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    made.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    world.truth.routes = [{"protocol": "openai", "base_url": made.base_url, "provider": "web"}]
+    yield made
+    await runner.cleanup()

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from aiohttp import web
 
+from chassis.spool import Kind, Record
+from chassis.spool_files import read as read_records
 from pricing.charge import charge_nano_usd
 from pricing.tokens import Tokens, Units
+from services.edge.replay import unconfirmed
+from tests.unit.edge.web_provider import Provider, chunk, ending, status, stream
 from tests.unit.edge.world import PRICE, World, until
 from tollbridge.router.v1 import router_pb2
 from tollbridge.usage.v1 import usage_pb2
@@ -16,80 +19,6 @@ from tollbridge.usage.v1 import usage_pb2
 
 def charge(prompt: int, completion: int) -> int:
     return charge_nano_usd(Tokens(input=prompt, output=completion), Units(requests=1), PRICE)
-
-
-class Provider:
-    """A small provider over HTTP: answers each call with the next of its handlers, the last one for ever."""
-
-    def __init__(self) -> None:
-        self.handlers: list[Callable[[web.Request], Awaitable[web.StreamResponse]]] = []
-        self.calls: list[dict] = []
-        self.disconnects = 0
-        self.base_url = ""
-
-    async def serve(self, request: web.Request) -> web.StreamResponse:
-        self.calls.append(await request.json())
-        handler = self.handlers[min(len(self.calls), len(self.handlers)) - 1]
-        return await handler(request)
-
-
-@pytest.fixture
-async def provider(world: World) -> AsyncIterator[Provider]:
-    """A provider that all of edge's decisions lead to."""
-    made = Provider()
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", made.serve)
-    app.router.add_post("/v1/messages", made.serve)
-    runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    made.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    world.truth.routes = [{"protocol": "openai", "base_url": made.base_url, "provider": "web"}]
-    yield made
-    await runner.cleanup()
-
-
-def status(code: int, message: str = "no", **headers):
-    async def answer(_: web.Request) -> web.Response:
-        return web.json_response({"error": {"message": message}}, status=code, headers=headers)
-
-    return answer
-
-
-def chunk(text: str | None = None, **fields) -> bytes:
-    choice = {"index": 0, "delta": {"content": text} if text else {}, "finish_reason": fields.pop("finish", None)}
-    body = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "theirs", "choices": [choice]}
-    return b"data: " + json.dumps({**body, **fields}).encode() + b"\n\n"
-
-
-def usage_chunk(prompt: int, completion: int) -> bytes:
-    return chunk(usage={"prompt_tokens": prompt, "completion_tokens": completion}, choices=[])
-
-
-def stream(*pieces: bytes | float | asyncio.Event, breaks: bool = False):
-    """Sends bytes, waits seconds, waits for events; then ends, or breaks the connection."""
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
-        await response.prepare(request)
-        for piece in pieces:
-            if isinstance(piece, bytes):
-                await response.write(piece)
-            elif isinstance(piece, asyncio.Event):
-                await piece.wait()
-            else:
-                await asyncio.sleep(piece)
-        if breaks:
-            assert request.transport is not None
-            request.transport.abort()
-        return response
-
-    return answer
-
-
-def ending(prompt: int, completion: int) -> tuple[bytes, ...]:
-    return (chunk(finish="stop"), usage_chunk(prompt, completion), b"data: [DONE]\n\n")
 
 
 async def test_a_failed_attempt_is_tried_elsewhere_before_the_first_byte(world: World, provider: Provider):
@@ -250,6 +179,22 @@ async def test_a_drain_has_an_end(world: World, provider: Provider):
     assert event.tokens.output == 2
     assert event.charge_nano_usd == charge(event.tokens.input, 2)
     await world.settled()
+
+
+async def test_a_drain_that_dies_with_its_edge_is_charged_what_was_delivered(world: World, provider: Provider):
+    """The client cut it short itself: the note in the spool is its end, should no other come."""
+    provider.handlers = [stream(chunk("one two"), 30.0)]
+    await leave_after(world, b"one two", world.body(stream=True))
+    files = world.spool_dir / str(world.incarnation)
+
+    def records() -> list[Record]:
+        return [record for path in files.glob("*.spool") for _, record in read_records(path)]
+
+    await until(lambda: [record.kind for record in records()] == [Kind.STARTED, Kind.NOTE])
+    (event,) = unconfirmed(records())
+    assert (event.kind, event.ended) == (usage_pb2.USAGE_KIND_CHARGE, usage_pb2.ENDED_CLIENT_GONE)
+    assert event.evidence == usage_pb2.EVIDENCE_COUNTED
+    assert event.charge_nano_usd == charge(event.tokens.input, 2)
 
 
 async def test_a_left_stream_is_cancelled_and_charged_what_was_delivered(world: World, provider: Provider):

@@ -11,12 +11,10 @@ from aiohttp import web
 
 from chassis.telemetry import Span, Tracer
 from services.edge import reply
-from tests.unit.edge.test_chat_failures import Provider, chunk, ending, provider, stream
+from tests.unit.edge.web_provider import Provider, chunk, ending, stream
 from tests.unit.edge.world import CUSTOMER, KEY, World, edge_world, until
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.usage.v1 import usage_pb2
-
-assert provider  # the fixture that tests below ask for
 
 
 async def test_auths_answer_is_kept_until_the_key_changes(world: World):
