@@ -250,11 +250,9 @@ class ChatExchange:
         while True:
             try:
                 async with self._patience():
-                    if not self._reply.started:
-                        await self._reply.start_stream(self._extra_headers())
-                    head, waiting = waiting, b""
-                    if head and not self._endings.is_gone():
-                        await self._reply.write(head)
+                    if not self._endings.is_gone():
+                        await self._begin(waiting)
+                    waiting = b""
                     if not opened.reader.ended:
                         await self._copy(opened)
             except TimeoutError:
@@ -265,6 +263,13 @@ class ChatExchange:
             except AttemptFailed as failure:
                 return failure
             return None
+
+    async def _begin(self, head: bytes) -> None:
+        """The head of the answer and what has come of it. Who left before it gets nothing, and has had nothing."""
+        if not self._reply.started:
+            await self._reply.start_stream(self._extra_headers())
+        if head:
+            await self._reply.write(head)
 
     async def _copy(self, opened: OpenStream) -> None:
         reader, reply, endings = opened.reader, self._reply, self._endings

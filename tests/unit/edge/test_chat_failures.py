@@ -222,7 +222,8 @@ async def test_a_left_stream_is_absorbed(world: World, provider: Provider):
 
 
 @pytest.mark.parametrize("policy", ["drain", "cancel", "absorb"])
-async def test_a_client_that_leaves_a_whole_answer(world: World, provider: Provider, policy: str):
+@pytest.mark.parametrize("streams", [True, False])
+async def test_a_client_that_leaves_before_its_answer(world: World, provider: Provider, policy: str, streams: bool):
     """Nothing was delivered: only a drained answer is paid for."""
     world.truth.on_disconnect = policy
 
@@ -233,8 +234,8 @@ async def test_a_client_that_leaves_a_whole_answer(world: World, provider: Provi
         choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
         return web.json_response({"id": "c", "model": "theirs", "choices": choices, "usage": usage})
 
-    provider.handlers = [slow]
-    call = asyncio.create_task(world.post(world.body())._coro)
+    provider.handlers = [stream(0.5, chunk("late"), *ending(8, 1)) if streams else slow]
+    call = asyncio.create_task(world.post(world.body(stream=streams))._coro)
     await until(lambda: len(provider.calls) == 1)
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
