@@ -1,0 +1,118 @@
+"""Grants under pressure: as many as the balance pays for, the rest refused for money and for nothing else."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from prometheus_client import CollectorRegistry
+
+from chassis import db
+from chassis.errors import Code, TollbridgeError
+from chassis.ids import uuid7
+from services.billing.accounts import Accounts
+from services.billing.figures import Figures
+from services.billing.grants import Grants
+from services.billing.hold_store import Ask
+from services.billing.holds import HoldKind
+from services.billing.leases import LEASE_LIVES_S, Leases, Stated
+from services.billing.reconcile import verify
+
+
+@pytest.fixture
+async def pool(billing_url: str) -> AsyncIterator[db.Pool]:
+    """The service's pool."""
+    made = await db.open_pool(billing_url, role="billing", max_size=4)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def grants(pool: db.Pool) -> Grants:
+    """What is tested."""
+    return Grants(pool=pool, figures=Figures(registry=CollectorRegistry()), lease_lives_s=LEASE_LIVES_S)
+
+
+async def _customer(pool: db.Pool, credit: int) -> str:
+    customer_id = f"customer-{uuid4()}"
+    await Accounts(pool=pool).open(customer_id, welcome_nano_usd=credit)
+    return customer_id
+
+
+def _ask(customer_id: str, amount: int, hold_id: UUID | None = None) -> Ask:
+    return Ask(
+        hold_id=hold_id or uuid7(),
+        customer_id=customer_id,
+        kind=HoldKind.LEASE,
+        spender="s",
+        amount_nano_usd=amount,
+    )
+
+
+async def test_two_hundred_at_once_on_a_balance_for_ten(pool: db.Pool, grants: Grants, billing_url: str):
+    """Exactly ten are granted and 190 are refused as insufficient_credits."""
+    customer_id = await _customer(pool, 1000)
+
+    async def one() -> str:
+        try:
+            await grants.grant(_ask(customer_id, 100), wait_s=0.3)
+        except TollbridgeError as error:
+            return str(error.code)
+        return "granted"
+
+    outcomes = Counter(await asyncio.gather(*(one() for _ in range(200))))
+    assert outcomes == {"granted": 10, "insufficient_credits": 190}
+    assert verify(billing_url).clean
+
+
+async def test_a_call_waits_for_money_that_the_customers_own_requests_hold(pool: db.Pool, grants: Grants):
+    """A release within the wait turns a refusal into a grant."""
+    customer_id = await _customer(pool, 100)
+    first = _ask(customer_id, 100)
+    await grants.grant(first)
+    second = asyncio.create_task(grants.grant(_ask(customer_id, 60)))
+    await Leases(pool=pool).give_back(hold_id=first.hold_id, spender="s", free_nano_usd=60, closes=False)
+    assert (await second).amount_nano_usd == 60
+
+
+async def test_between_least_and_amount_the_most_affordable_is_granted(pool: db.Pool, grants: Grants):
+    """And below least it is a refusal that says what is affordable."""
+    customer_id = await _customer(pool, 100)
+    assert (await grants.grant(_ask(customer_id, 500), least_nano_usd=80)).amount_nano_usd == 100
+    with pytest.raises(TollbridgeError) as caught:
+        await grants.grant(_ask(customer_id, 500), least_nano_usd=101)
+    assert caught.value.code is Code.INSUFFICIENT_CREDITS
+    assert caught.value.details == {"affordable_nano_usd": "0", "balance_nano_usd": "100"}
+
+
+async def test_the_same_hold_id_is_the_same_grant(pool: db.Pool, grants: Grants):
+    """Asked again at once or later it holds once; another customer's use of the id is a mismatch."""
+    customer_id = await _customer(pool, 100)
+    ask = _ask(customer_id, 40)
+    both = await asyncio.gather(grants.grant(ask), grants.grant(ask))
+    assert [granted.amount_nano_usd for granted in both] == [40, 40]
+    assert (await Accounts(pool=pool).read(customer_id)).held_nano_usd == 40
+    with pytest.raises(TollbridgeError) as caught:
+        await grants.grant(_ask(await _customer(pool, 100), 40, ask.hold_id))
+    assert caught.value.code is Code.IDEMPOTENCY_MISMATCH
+
+
+async def test_a_grant_that_its_spender_does_not_state_is_freed(pool: db.Pool, grants: Grants, billing_url: str):
+    """Not before it is two seconds old; what is stated and unknown is reported as gone."""
+    customer_id = await _customer(pool, 100)
+    kept, lost, unknown = _ask(customer_id, 30), _ask(customer_id, 40), uuid7()
+    spender = f"spender-{uuid4()}"
+    for ask in (kept, lost):
+        await grants.grant(Ask(**{name: getattr(ask, name) for name in ask.__slots__} | {"spender": spender}))
+    leases = Leases(pool=pool)
+    stated = [Stated(hold_id=it, open_nano_usd=30, spent_nano_usd=0) for it in (kept.hold_id, unknown)]
+    assert await leases.state(spender=spender, leases=stated) == [unknown]
+    assert (await Accounts(pool=pool).read(customer_id)).held_nano_usd == 70
+    with psycopg.connect(billing_url, autocommit=True) as admin:
+        admin.execute(
+            "UPDATE billing.holds SET granted_at = now() - interval '3 seconds' WHERE spender = %s", (spender,)
+        )
+    await leases.state(spender=spender, leases=stated)
+    assert (await Accounts(pool=pool).read(customer_id)).held_nano_usd == 30
