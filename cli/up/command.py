@@ -4,6 +4,7 @@ The first Ctrl-C, SIGTERM or SIGHUP stops in order; a second one cuts short what
 """
 
 import asyncio
+import contextlib
 import json
 import signal
 import sys
@@ -44,8 +45,8 @@ async def _run(options: UpOptions) -> None:
         nonlocal asked_at_s
         if not stop.is_set():
             asked_at_s = loop.time()
-            _announce("stopping; once more to hurry")
             stop.set()
+            _announce("stopping; once more to hurry")
         elif loop.time() - asked_at_s > SAME_REQUEST_S:
             hurry.set()
 
@@ -57,7 +58,12 @@ async def _run(options: UpOptions) -> None:
 
 
 def _announce(line: str) -> None:
-    print(f"tollbridge: {line}", flush=True)
+    _show(f"tollbridge: {line}")
+
+
+def _show(text: str) -> None:
+    with contextlib.suppress(OSError):  # a terminal or a pipe that has gone away is no reason to stop, or not to
+        print(text, flush=True)
 
 
 def _welcome(ready: dict[str, Any], findings: dict[str, str]) -> None:
@@ -67,7 +73,7 @@ def _welcome(ready: dict[str, Any], findings: dict[str, str]) -> None:
         "messages": [{"role": "user", "content": "Say hello."}],
         "stream": True,
     }
-    print(
+    _show(
         f"\n  base URL  {base_url}\n"
         f"  console   {ready['console_url']}\n"
         f"  demo key  {ready['demo_key']}\n\n"
@@ -75,6 +81,5 @@ def _welcome(ready: dict[str, Any], findings: dict[str, str]) -> None:
         f"    -H 'Authorization: Bearer {ready['demo_key']}' \\\n"
         f"    -H 'Content-Type: application/json' \\\n"
         f"    -d '{json.dumps(body)}'\n\n"
-        "  Ctrl-C stops everything.\n",
-        flush=True,
+        "  Ctrl-C stops everything.\n"
     )

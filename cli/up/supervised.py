@@ -68,6 +68,7 @@ class Supervised:
         self._ended = asyncio.Event()
         self._deaths = 0
         self._was_ready = False
+        self._impossible = ""
 
     @property
     def pid(self) -> int | None:
@@ -83,14 +84,16 @@ class Supervised:
                 status = await self._run_once()
                 if self._stopping.is_set():
                     return
-                self._deaths += DEATHS_BEFORE_FIRST_READY if status == WRONG_SETTINGS else 1
+                self._deaths += 1
+                if status == WRONG_SETTINGS and not self._was_ready:
+                    return
                 if time.monotonic() - began > STEADY_AFTER_S:
                     pause_s = 0.0
                 again = "started again" if pause_s == 0 else f"started again in {pause_s:g} s"
                 self._announce(f"{self.program.label} {_ended_how(status)}; {again}")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), pause_s)
-                pause_s = min(max(pause_s * 2, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+                pause_s = next_pause_s(pause_s)
         finally:
             await self._kill()
             self._ended.set()
@@ -99,6 +102,8 @@ class Supervised:
         """Returns when the program answers that it is ready. Raises StartFailed."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
+            if self._impossible:
+                raise StartFailed(self._impossible)
             if self._ended.is_set() or (self._deaths >= DEATHS_BEFORE_FIRST_READY and not self._was_ready):
                 raise StartFailed(self._complaint("keeps ending"))
             if self.identity is not None and await self.program.is_ready():
@@ -125,7 +130,11 @@ class Supervised:
         try:
             argv = await asyncio.to_thread(self.program.prepare)
         except Exception as error:  # noqa: BLE001  # a launcher's failure is a failed start like any other, and shown
-            self._announce(f"{self.program.label}: {error}")
+            if self._was_ready:
+                self._announce(f"{self.program.label}: {error}")
+                return 1
+            self._impossible = str(error)
+            self._stopping.set()  # it has never run here, and asking again changes nothing
             return 1
         if self._stopping.is_set():
             return 0
@@ -161,6 +170,11 @@ class Supervised:
         log = self.program.log_path
         shown = f" The end of {log}:\n{log_end(log)}" if log else ""
         return f"{self.program.label} {what}.{shown}"
+
+
+def next_pause_s(pause_s: float) -> float:
+    """How long to wait before the start after the one that waited `pause_s`."""
+    return min(max(pause_s * 2, FIRST_PAUSE_S), LONGEST_PAUSE_S)
 
 
 def log_end(path: Path, *, limit_bytes: int = 3000) -> str:
