@@ -1,0 +1,151 @@
+"""Router's tables: price versions, slots, spenders. Every function gets the connection that it works on.
+
+A slot is a row, and its account counts its rows: both change in one transaction under the account's row lock, so that
+replicas together never exceed `slots`. Whoever locks several accounts locks them in order of id.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import msgspec
+
+from chassis.db import Connection
+from pricing.prices import PriceVersion
+from services.router.pricebook import content_of, from_content
+
+# Prices
+
+
+async def store_prices(connection: Connection, prices: Iterable[PriceVersion]) -> None:
+    """Stores those that aren't there yet."""
+    rows = [(price.id, msgspec.json.encode(content_of(price)).decode()) for price in prices]
+    await connection.execute(
+        "INSERT INTO router.price_versions (id, content)"
+        " SELECT id, content::jsonb FROM unnest(%s::text[], %s::text[]) AS given (id, content) ORDER BY id"
+        " ON CONFLICT (id) DO NOTHING",
+        ([row[0] for row in rows], [row[1] for row in rows]),
+    )
+
+
+async def read_price(connection: Connection, price_id: str) -> PriceVersion | None:
+    """The version with that id. Raises ValueError when its content no longer has that hash."""
+    cursor = await connection.execute("SELECT content::text FROM router.price_versions WHERE id = %s", (price_id,))
+    row = await cursor.fetchone()
+    if row is None:
+        return None
+    price = from_content(str(row[0]))
+    if price.id != price_id:
+        raise ValueError(f"price version {price_id} does not have its own hash")
+    return price
+
+
+# Accounts and slots
+
+
+async def store_accounts(connection: Connection, slots: Mapping[str, int]) -> None:
+    """Says how many slots the accounts have from now on."""
+    ids = sorted(slots)
+    await connection.execute(
+        "INSERT INTO router.provider_accounts (id, slots)"
+        " SELECT id, slots FROM unnest(%s::text[], %s::bigint[]) AS given (id, slots) ORDER BY id"
+        " ON CONFLICT (id) DO UPDATE SET slots = excluded.slots WHERE provider_accounts.slots <> excluded.slots",
+        (ids, [slots[name] for name in ids]),
+    )
+
+
+async def take_slot(
+    connection: Connection, *, attempt_id: str, request_id: str, account_id: str, spender: str
+) -> str | None:
+    """Takes a slot; returns the account where the attempt holds one now, None when this account has none free.
+
+    An attempt that holds a slot already keeps it, whichever account is asked for. Raises UniqueViolation when the same
+    attempt takes one elsewhere in this moment: ask again.
+    """
+    cursor = await connection.execute(
+        """
+        WITH held AS (SELECT account_id FROM router.slots WHERE attempt_id = %(attempt)s),
+        room AS (
+            UPDATE router.provider_accounts SET in_use = in_use + 1
+            WHERE id = %(account)s AND in_use < slots AND NOT EXISTS (SELECT FROM held)
+            RETURNING id
+        ),
+        made AS (
+            INSERT INTO router.slots (attempt_id, request_id, account_id, spender)
+            SELECT %(attempt)s, %(request)s, id, %(spender)s FROM room
+            RETURNING account_id
+        )
+        SELECT account_id FROM held UNION ALL SELECT account_id FROM made
+        """,
+        {"attempt": attempt_id, "request": request_id, "account": account_id, "spender": spender},
+    )
+    row = await cursor.fetchone()
+    return None if row is None else str(row[0])
+
+
+async def release_slots(connection: Connection, attempt_ids: Collection[str]) -> dict[str, str]:
+    """Gives back what these attempts hold; returns the account of each that held one."""
+    return await _free(connection, "attempt_id = ANY(%s::uuid[])", (list(attempt_ids),))
+
+
+async def state_spender(connection: Connection, *, spender: str, listed: Sequence[str], young_s: float) -> None:
+    """Renews the spender and frees its slots that it doesn't list, but for those younger than `young_s` seconds."""
+    await connection.execute(
+        "INSERT INTO router.spenders (id) VALUES (%s) ON CONFLICT (id) DO UPDATE SET stated_at = clock_timestamp()",
+        (spender,),
+    )
+    await _free(
+        connection,
+        "spender = %s AND attempt_id <> ALL(%s::uuid[]) AND taken_at < clock_timestamp() - make_interval(secs => %s)",
+        (spender, list(listed), young_s),
+    )
+
+
+async def expire_silent(connection: Connection, *, silent_s: float) -> int:
+    """Frees the slots of spenders that have said nothing for that long; returns how many."""
+    silence = "clock_timestamp() - make_interval(secs => %s)"
+    freed = await _free(
+        connection,
+        f"taken_at < {silence} AND NOT EXISTS (SELECT FROM router.spenders AS s"
+        f" WHERE s.id = slots.spender AND s.stated_at >= {silence})",
+        (silent_s, silent_s),
+    )
+    await connection.execute(
+        f"DELETE FROM router.spenders AS s WHERE s.stated_at < {silence} - interval '1 hour'"
+        " AND NOT EXISTS (SELECT FROM router.slots WHERE spender = s.id)",
+        (silent_s,),
+    )
+    return len(freed)
+
+
+async def slots_in_use(connection: Connection) -> dict[str, int]:
+    """Slots taken, by account."""
+    cursor = await connection.execute("SELECT id, in_use FROM router.provider_accounts")
+    return {str(row[0]): int(row[1]) for row in await cursor.fetchall()}
+
+
+async def count_accounts(connection: Connection) -> int:
+    """How many accounts have limited slots; also the cheapest sign that the database answers."""
+    cursor = await connection.execute("SELECT count(*) FROM router.provider_accounts")
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+async def _free(connection: Connection, condition: str, parameters: tuple[object, ...]) -> dict[str, str]:
+    """Frees slots by a condition of ours on router.slots: locks their accounts in order, deletes, counts down."""
+    await connection.execute(
+        "SELECT FROM router.provider_accounts WHERE id IN"
+        f" (SELECT account_id FROM router.slots WHERE {condition}) ORDER BY id FOR UPDATE".encode(),
+        parameters,
+    )
+    cursor = await connection.execute(
+        f"""
+        WITH gone AS (DELETE FROM router.slots WHERE {condition} RETURNING attempt_id, account_id),
+        counted AS (
+            UPDATE router.provider_accounts AS a SET in_use = in_use - n
+            FROM (SELECT account_id, count(*) AS n FROM gone GROUP BY account_id) AS each
+            WHERE a.id = each.account_id
+        )
+        SELECT attempt_id::text, account_id FROM gone
+        """.encode(),
+        parameters,
+    )
+    return {str(row[0]): str(row[1]) for row in await cursor.fetchall()}

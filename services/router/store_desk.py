@@ -1,0 +1,111 @@
+"""The slot desk and the price shelf over PostgreSQL: each method is one transaction of `store`'s statements."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+
+import structlog
+from psycopg.errors import UniqueViolation
+
+from chassis.db import Connection, Pool, in_transaction
+from chassis.errors import Code, TollbridgeError
+from pricing.prices import PriceVersion
+from services.router import store
+from services.router.registry import Registry
+
+TTL_S = 30.0
+RENEW_EVERY_S = 10.0
+GRACE_S = 5.0
+YOUNG_S = 2.0
+"""An attempt younger than this may be missing from a statement that was already under way."""
+SWEEP_EVERY_S = 5.0
+MAX_KEPT_PRICES = 1000
+_TAKE_TRIES = 3
+
+
+class PostgresDesk:
+    """Slots (`slot_desk.SlotDesk`) and price versions (`decide.PriceShelf`)."""
+
+    def __init__(self, *, pool: Pool) -> None:
+        self._pool = pool
+        self._prices: OrderedDict[str, PriceVersion] = OrderedDict()
+        self._log = structlog.get_logger()
+
+    async def take(self, *, attempt_id: str, request_id: str, account_id: str, spender: str) -> str | None:
+        """See SlotDesk."""
+        for _ in range(_TAKE_TRIES):
+            try:
+                return await in_transaction(
+                    self._pool,
+                    lambda connection: store.take_slot(
+                        connection,
+                        attempt_id=attempt_id,
+                        request_id=request_id,
+                        account_id=account_id,
+                        spender=spender,
+                    ),
+                )
+            except UniqueViolation:
+                continue  # its twin has just taken one: the next look finds it
+        raise TollbridgeError(Code.UNAVAILABLE, "the slot is being taken elsewhere", retry_after_s=1)
+
+    async def release(self, attempt_ids: Collection[str]) -> dict[str, str]:
+        """See SlotDesk."""
+        return await in_transaction(self._pool, lambda connection: store.release_slots(connection, attempt_ids))
+
+    async def state(self, *, spender: str, listed: Sequence[str]) -> None:
+        """See SlotDesk."""
+        await in_transaction(
+            self._pool,
+            lambda connection: store.state_spender(connection, spender=spender, listed=listed, young_s=YOUNG_S),
+        )
+
+    async def in_use(self) -> dict[str, int]:
+        """Slots taken by account, over all replicas. Raises UNAVAILABLE."""
+        return await in_transaction(self._pool, store.slots_in_use)
+
+    async def adopt(self, registry: Registry) -> None:
+        """Stores a config's price versions and slots, before anything is decided by it. Raises UNAVAILABLE."""
+
+        async def work(connection: Connection) -> None:
+            await store.store_prices(connection, registry.price_versions.values())
+            await store.store_accounts(connection, registry.slots)
+
+        await in_transaction(self._pool, work)
+
+    async def price(self, price_id: str) -> PriceVersion:
+        """A price version, of this config or of any before it. Raises NOT_FOUND, UNAVAILABLE."""
+        kept = self._prices.get(price_id)
+        if kept is not None:
+            return kept
+        price = await in_transaction(self._pool, lambda connection: store.read_price(connection, price_id))
+        if price is None:
+            raise TollbridgeError(Code.NOT_FOUND, "There is no such price version.", details={"param": "id"})
+        self._prices[price_id] = price
+        while len(self._prices) > MAX_KEPT_PRICES:
+            self._prices.popitem(last=False)
+        return price
+
+    async def sweep(self) -> None:
+        """Frees the slots of silent spenders until cancelled.
+
+        Nobody is called silent before a whole TTL in which they could have spoken: after the start, and after the
+        database was away.
+        """
+        listening_since_s = time.monotonic()
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            try:
+                await in_transaction(self._pool, store.count_accounts)
+                if time.monotonic() - listening_since_s < TTL_S + GRACE_S:
+                    continue
+                freed = await in_transaction(
+                    self._pool, lambda connection: store.expire_silent(connection, silent_s=TTL_S + GRACE_S)
+                )
+            except TollbridgeError as error:
+                listening_since_s = time.monotonic()
+                self._log.warning("slot_sweep_failed", code=error.code.value)
+                continue
+            if freed:
+                self._log.warning("silent_spenders_slots_freed", slots=freed)
