@@ -1,0 +1,47 @@
+"""Composition root of router: settings, objects by keyword, run."""
+
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from chassis import db, lifecycle, settings, telemetry
+from chassis.health import HealthServer
+from chassis.rpc import RpcServer, parse_tokens
+from services.router.settings import Settings
+from services.router.wiring import build
+
+
+async def serve(life: lifecycle.Lifecycle) -> None:
+    """Starts everything, serves until asked to stop, drains."""
+    own = settings.load(Settings)
+    telemetry.configure_logging(service=own.service_name, replica=own.replica, level=own.log_level)
+    metrics = CollectorRegistry()
+    tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
+    tokens = parse_tokens(own.service_tokens)
+    pool = await db.open_pool(own.database_url, role="router")
+    parts = build(pool=pool, config_path=Path(own.config_path), everybody=frozenset(tokens), metrics=metrics)
+    serving = False
+    health = HealthServer(bind=own.metrics_bind, registry=metrics, ready=lambda: None if serving else "not serving")
+    await health.start()
+    await db.wait_for_schema(pool, service="router", timeout_s=own.schema_wait_s)
+    await parts.watch.load_first()
+    rpc = RpcServer(services=[parts.service], bind=own.grpc_bind, tokens=tokens, tracer=tracer, registry=metrics)
+    await rpc.start()
+    life.spawn("config-watch", parts.watch.run())
+    life.spawn("slot-sweep", parts.desk.sweep())
+    serving = True
+    await life.stopping.wait()
+    serving = False
+    await rpc.stop(own.drain_grace_s)
+    await health.stop()
+    await pool.close()
+    tracer.close()
+
+
+def main() -> None:
+    """Runs router until it is asked to stop."""
+    lifecycle.run(serve)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The attempts that this replica has decided on: what makes `Decide` idempotent and tells an account's load.
+
+In memory and bounded: an attempt that nobody ends is dropped when its spender no longer states it, or by age. Slots are
+not counted here but in PostgreSQL (store.py); losing this book costs nothing but a repeated choice.
+"""
+
+import dataclasses
+from collections import Counter, OrderedDict
+from collections.abc import Collection
+
+from pricing.prices import PriceVersion
+from services.router.pool import Target
+from services.router.registry import Model
+
+MAX_RUNNING = 100_000
+MAX_ENDED = 20_000
+MAX_AGE_S = 2 * 3600.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One decision, as it was made; a later config doesn't change it. `started_s` is monotonic."""
+
+    id: str
+    request_id: str
+    spender: str
+    model: Model
+    target: Target
+    price: PriceVersion
+    may_retry: bool
+    holds_slot: bool
+    started_s: float
+
+
+class AttemptBook:
+    """Running attempts, and which account the lately ended ones had."""
+
+    def __init__(self) -> None:
+        self._running: OrderedDict[str, Attempt] = OrderedDict()
+        self._ended: OrderedDict[str, tuple[str, bool]] = OrderedDict()
+        self._loads: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def begin(self, attempt: Attempt) -> None:
+        """It runs from now on. An overfull book loses its oldest."""
+        self._running[attempt.id] = attempt
+        self._loads[attempt.target.account.id] += 1
+        while len(self._running) > MAX_RUNNING:
+            self.end(next(iter(self._running)))
+
+    def find(self, attempt_id: str) -> Attempt | None:
+        """The running attempt."""
+        return self._running.get(attempt_id)
+
+    def end(self, attempt_id: str) -> Attempt | None:
+        """Takes it out; None when it wasn't running here."""
+        attempt = self._running.pop(attempt_id, None)
+        if attempt is None:
+            return None
+        account_id = attempt.target.account.id
+        self._loads[account_id] -= 1
+        if not self._loads[account_id]:
+            del self._loads[account_id]
+        return attempt
+
+    def remember_ended(self, attempt_id: str, account_id: str, *, owes_slot: bool) -> None:
+        """Keeps its account in mind; `owes_slot` while its slot could not be given back yet."""
+        self._ended[attempt_id] = (account_id, owes_slot)
+        while len(self._ended) > MAX_ENDED:
+            self._ended.popitem(last=False)
+
+    def ended_at(self, attempt_id: str) -> str | None:
+        """The account of an attempt that has ended; None when not known."""
+        ended = self._ended.get(attempt_id)
+        return None if ended is None else ended[0]
+
+    def is_settled(self, attempt_id: str) -> bool:
+        """Whether it is known to have ended and to hold no slot."""
+        ended = self._ended.get(attempt_id)
+        return ended is not None and not ended[1]
+
+    def load_of(self, account_id: str) -> int:
+        """Running attempts on the account, decided by this replica."""
+        return self._loads.get(account_id, 0)
+
+    def keep_only(self, spender: str, listed: Collection[str], *, begun_before_s: float) -> None:
+        """Drops the spender's attempts that it doesn't list, but for those too young to be in its statement."""
+        gone = [
+            attempt.id
+            for attempt in self._running.values()
+            if attempt.spender == spender and attempt.started_s < begun_before_s and attempt.id not in listed
+        ]
+        for attempt_id in gone:
+            self.end(attempt_id)
+
+    def drop_older(self, *, than_s: float) -> None:
+        """Drops attempts begun before that time: the book is in order of begin."""
+        while self._running:
+            attempt = next(iter(self._running.values()))
+            if attempt.started_s >= than_s:
+                return
+            self.end(attempt.id)

@@ -1,0 +1,126 @@
+"""Which provider accounts rest, and until when. Pure: the clock (monotonic seconds) is handed in.
+
+A 429 rests the account for its Retry-After; a refused credential for minutes; failures of the server only once they
+repeat, in pauses that double. A success clears all of it. What one replica learns the others learn from their own
+attempts: the state is small, forgotten at restart, and only ever costs an attempt.
+"""
+
+import dataclasses
+import enum
+from collections import deque
+
+RATE_LIMIT_BASE_S = 1.0
+FAILURE_BASE_S = 1.0
+FAILURE_MAX_S = 60.0
+TOLERATED_FAILURES = 2
+"""In a row, before the first pause: one slow or unlucky answer says nothing about an account."""
+CREDENTIAL_BASE_S = 300.0
+CREDENTIAL_MAX_S = 3600.0
+RETRY_AFTER_MAX_S = 3600.0
+WINDOW_S = 60.0
+MAX_OUTCOMES = 2000
+"""Kept per account for the error rate."""
+
+
+class Verdict(enum.Enum):
+    """What an attempt's end says about its account."""
+
+    GOOD = "good"
+    RATE_LIMITED = "rate_limited"
+    CREDENTIAL_REFUSED = "credential_refused"
+    FAILED = "failed"
+    NOTHING = "nothing"
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class _Health:
+    rests_until_s: float = 0.0
+    rest_began_s: float = float("-inf")
+    is_broken: bool = False
+    failures: int = 0
+    rate_limits: int = 0
+    refusals: int = 0
+    ends: deque[tuple[float, bool]] = dataclasses.field(default_factory=lambda: deque(maxlen=MAX_OUTCOMES))
+
+
+class Breaker:
+    """The health of all accounts as this replica has seen it."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[str, _Health] = {}
+
+    def is_ready(self, account_id: str, *, now_s: float) -> bool:
+        """Whether the account may be called now."""
+        health = self._accounts.get(account_id)
+        return health is None or now_s >= health.rests_until_s
+
+    def rests_for_s(self, account_id: str, *, now_s: float) -> float:
+        """Seconds until it may be called; 0 when it may now."""
+        health = self._accounts.get(account_id)
+        return 0.0 if health is None else max(0.0, health.rests_until_s - now_s)
+
+    def state(self, account_id: str, *, now_s: float) -> str:
+        """`ready`, `cooling`, or `broken` when its credential was refused."""
+        if self.is_ready(account_id, now_s=now_s):
+            return "ready"
+        return "broken" if self._accounts[account_id].is_broken else "cooling"
+
+    def error_rate(self, account_id: str, *, now_s: float) -> float:
+        """Failures per attempt of the last minute, 0 to 1."""
+        health = self._accounts.get(account_id)
+        if health is None:
+            return 0.0
+        recent = [bad for at_s, bad in health.ends if at_s > now_s - WINDOW_S]
+        return sum(recent) / len(recent) if recent else 0.0
+
+    def learn(
+        self, account_id: str, verdict: Verdict, *, started_s: float, now_s: float, retry_after_s: float = 0.0
+    ) -> None:
+        """One attempt has ended. An attempt from before the present rest can lengthen it, but is not counted anew:
+        a hundred attempts that fail together are one trouble, not a hundred."""
+        if verdict is Verdict.NOTHING:
+            return
+        health = self._accounts.setdefault(account_id, _Health())
+        health.ends.append((now_s, verdict is not Verdict.GOOD))
+        is_news = started_s >= health.rest_began_s
+        if verdict is Verdict.GOOD:
+            if is_news:
+                health.failures = health.rate_limits = health.refusals = 0
+                health.rests_until_s, health.is_broken = 0.0, False
+            return
+        pause_s = self._pause_s(health, verdict, is_news=is_news)
+        pause_s = max(pause_s, min(retry_after_s, RETRY_AFTER_MAX_S))
+        if pause_s <= 0:
+            return
+        if now_s >= health.rests_until_s:
+            health.rest_began_s, health.is_broken = now_s, False
+        health.is_broken = health.is_broken or verdict is Verdict.CREDENTIAL_REFUSED
+        health.rests_until_s = max(health.rests_until_s, now_s + pause_s)
+
+    def forget_all_but(self, account_ids: frozenset[str]) -> None:
+        """Drops accounts that have left the config."""
+        for gone in self._accounts.keys() - account_ids:
+            del self._accounts[gone]
+
+    def forget(self, account_id: str) -> None:
+        """Its credential was changed: what was learnt may no longer hold."""
+        self._accounts.pop(account_id, None)
+
+    @staticmethod
+    def _pause_s(health: _Health, verdict: Verdict, *, is_news: bool) -> float:
+        if not is_news:
+            return 0.0
+        if verdict is Verdict.RATE_LIMITED:
+            health.rate_limits += 1
+            return _doubled(RATE_LIMIT_BASE_S, health.rate_limits - 1, FAILURE_MAX_S)
+        if verdict is Verdict.CREDENTIAL_REFUSED:
+            health.refusals += 1
+            return _doubled(CREDENTIAL_BASE_S, health.refusals - 1, CREDENTIAL_MAX_S)
+        health.failures += 1
+        if health.failures <= TOLERATED_FAILURES:
+            return 0.0
+        return _doubled(FAILURE_BASE_S, health.failures - TOLERATED_FAILURES - 1, FAILURE_MAX_S)
+
+
+def _doubled(base_s: float, times: int, most_s: float) -> float:
+    return float(min(most_s, base_s * 2 ** min(times, 30)))

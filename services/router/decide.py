@@ -1,0 +1,307 @@
+"""The decision: which provider account takes an attempt, at which price; and what its end teaches.
+
+Accounts without `slots` are decided on in memory alone. A limited account costs one transaction, and when all are busy
+the request waits in its model's line, first come first served in this replica, for at most `slots.wait_s`.
+"""
+
+import asyncio
+import dataclasses
+import random
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
+
+import structlog
+
+from chassis.errors import Code, TollbridgeError
+from pricing.prices import PriceVersion
+from services.router.attempts import MAX_AGE_S, Attempt, AttemptBook
+from services.router.breaker import Breaker, Verdict
+from services.router.config import RouterConfig
+from services.router.pool import Target, ranked, targets
+from services.router.registry import EMPTY, Account, Model, Registry
+from services.router.slot_desk import SlotDesk
+
+MAX_ATTEMPTS = 5
+MAX_TRIED = 32
+MAX_WAITING = 1000
+"""Requests that wait for a slot in this replica; one more is told to come back."""
+LOOK_AGAIN_S = 0.05
+ANSWER_TIME_S = 1.0
+"""What is kept of a caller's time for the answer to reach them."""
+YOUNG_S = 2.0
+MAX_RETRY_AFTER_S = 60.0
+
+
+class PriceShelf(Protocol):
+    """Every price version there ever was."""
+
+    async def price(self, price_id: str) -> PriceVersion:
+        """Raises NOT_FOUND, UNAVAILABLE."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """How an attempt ended: `name` is the outcome as operators read it."""
+
+    attempt_id: str
+    verdict: Verdict
+    name: str
+    retry_after_s: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A request for a route; ids are canonical UUID texts. `price_id` empty asks for the current price."""
+
+    request_id: str
+    attempt_id: str
+    spender: str
+    model: str
+    operation: str
+    tried: tuple[End, ...] = ()
+    price_id: str = ""
+    patience_s: float = 30.0
+
+
+class Decider:
+    """Decides by the config in use, and remembers what is needed to decide the same when asked again."""
+
+    def __init__(
+        self,
+        *,
+        desk: SlotDesk,
+        shelf: PriceShelf,
+        book: AttemptBook,
+        breaker: Breaker,
+        clock: Callable[[], float],
+        source: random.Random,
+    ) -> None:
+        self._desk, self._shelf, self._book, self._breaker = desk, shelf, book, breaker
+        self._clock, self._source = clock, source
+        self._config: RouterConfig | None = None
+        self._lines: dict[str, asyncio.Lock] = {}
+        self._waiting = 0
+        self._log = structlog.get_logger()
+
+    @property
+    def registry(self) -> Registry:
+        """What the config in use says. Raises UNAVAILABLE before the first."""
+        return self._in_use().registry
+
+    @property
+    def known(self) -> Registry:
+        """The same, but an empty one before the first."""
+        return EMPTY if self._config is None else self._config.registry
+
+    def use(self, config: RouterConfig) -> None:
+        """Decides by this config from now on; running attempts keep what they were told."""
+        former = self._config.registry.accounts if self._config else {}
+        accounts = config.registry.accounts
+        for account_id, account in former.items():
+            if account_id in accounts and accounts[account_id].api_key != account.api_key:
+                self._breaker.forget(account_id)
+        self._breaker.forget_all_but(frozenset(accounts))
+        self._config = config
+        self._lines = {}
+
+    async def decide(self, ask: Ask) -> Attempt:
+        """The route of an attempt; asked again with its id, the same. Ends the attempts in `ask.tried`.
+
+        Raises MODEL_NOT_FOUND, PROVIDER_NOT_CONFIGURED, PROVIDER_ERROR when every account was tried, OVERLOADED.
+        """
+        if len(ask.tried) > MAX_TRIED:
+            raise TollbridgeError(Code.INVALID_REQUEST, f"At most {MAX_TRIED} attempts.", details={"param": "tried"})
+        excluded = await self._end_former(ask.tried)
+        running = self._book.find(ask.attempt_id)
+        if running is not None:
+            return running
+        model = self._model(ask)
+        price = await self._shelf.price(ask.price_id) if ask.price_id else None
+        candidates = [target for target in targets(model) if target.account.id not in excluded]
+        if not candidates or len(ask.tried) >= MAX_ATTEMPTS:
+            raise _all_tried(ask.tried)
+        target, holds_slot = await self._seat(ask, model, candidates)
+        twin = self._book.find(ask.attempt_id)
+        if twin is not None:
+            return twin  # asked twice at once: both found the same slot
+        now_s = self._clock()
+        others = [other for other in candidates if other.account.id != target.account.id]
+        attempt = Attempt(
+            id=ask.attempt_id,
+            request_id=ask.request_id,
+            spender=ask.spender,
+            model=model,
+            target=target,
+            price=price or target.route.price,
+            may_retry=len(ask.tried) + 1 < MAX_ATTEMPTS and any(self._is_ready(o.account, now_s) for o in others),
+            holds_slot=holds_slot,
+            started_s=now_s,
+        )
+        self._book.begin(attempt)
+        return attempt
+
+    async def finish(self, end: End) -> None:
+        """Ends an attempt that no other follows. Raises UNAVAILABLE when its slot couldn't be given back now."""
+        await self._end((end,))
+
+    async def state(self, *, spender: str, listed: Sequence[str]) -> None:
+        """A spender's full statement of its running attempts. Raises UNAVAILABLE."""
+        now_s = self._clock()
+        self._book.keep_only(spender, frozenset(listed), begun_before_s=now_s - YOUNG_S)
+        self._book.drop_older(than_s=now_s - MAX_AGE_S)
+        await self._desk.state(spender=spender, listed=listed)
+
+    # Choosing
+
+    def _model(self, ask: Ask) -> Model:
+        model = self.registry.find(ask.model)
+        if model is None:
+            raise TollbridgeError(
+                Code.MODEL_NOT_FOUND, f"The model {ask.model[:200]!r} does not exist.", details={"param": "model"}
+            )
+        if ask.operation and ask.operation != model.category:
+            message = f"The model {model.id!r} is for {model.category}, not for {ask.operation}."
+            raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": "model"})
+        if not model.is_configured:
+            raise TollbridgeError(Code.PROVIDER_NOT_CONFIGURED, f"The model {model.id!r} has no provider.")
+        return model
+
+    async def _seat(self, ask: Ask, model: Model, candidates: Sequence[Target]) -> tuple[Target, bool]:
+        """A candidate and whether a slot of it was taken; waits in line while all are busy. Raises OVERLOADED."""
+        line = self._lines.setdefault(model.id, asyncio.Lock())
+        if not line.locked():
+            seated = await self._try_each(ask, candidates)
+            if seated is not None:
+                return seated
+        if self._waiting >= MAX_WAITING:
+            raise _all_busy(model)
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(max(0.0, min(self._in_use().slot_wait_s, ask.patience_s - ANSWER_TIME_S))):
+                async with line:
+                    return await self._wait_at_the_head(ask, candidates)
+        except TimeoutError:
+            # the time may have run out between the commit and our learning of it
+            await self._release_if_possible((ask.attempt_id,))
+            raise _all_busy(model) from None
+        finally:
+            self._waiting -= 1
+
+    async def _wait_at_the_head(self, ask: Ask, candidates: Sequence[Target]) -> tuple[Target, bool]:
+        while True:  # bounded by the timeout around it
+            seated = await self._try_each(ask, candidates)
+            if seated is not None:
+                return seated
+            await asyncio.sleep(LOOK_AGAIN_S)
+
+    async def _try_each(self, ask: Ask, candidates: Sequence[Target]) -> tuple[Target, bool] | None:
+        now_s = self._clock()
+        order = ranked(
+            candidates,
+            usable=lambda account: self._is_ready(account, now_s),
+            load_of=self._book.load_of,
+            source=self._source,
+        )
+        if not order:
+            raise self._all_rest(candidates, now_s)
+        for target in order:
+            if target.account.slots is None:
+                return target, False
+            account_id = await self._desk.take(
+                attempt_id=ask.attempt_id,
+                request_id=ask.request_id,
+                account_id=target.account.id,
+                spender=ask.spender,
+            )
+            if account_id == target.account.id:
+                return target, True
+            if account_id is not None:
+                return await self._where_it_sits(ask, account_id, candidates), True
+        return None
+
+    async def _where_it_sits(self, ask: Ask, account_id: str, candidates: Sequence[Target]) -> Target:
+        """The target of a slot that another replica has taken for this very attempt."""
+        for target in candidates:
+            if target.account.id == account_id:
+                return target
+        await self._release_if_possible((ask.attempt_id,))
+        raise TollbridgeError(Code.UNAVAILABLE, "the attempt's account is gone", retry_after_s=1)
+
+    def _is_ready(self, account: Account, now_s: float) -> bool:
+        return self._breaker.is_ready(account.id, now_s=now_s)
+
+    def _all_rest(self, candidates: Sequence[Target], now_s: float) -> TollbridgeError:
+        soonest_s = min(self._breaker.rests_for_s(target.account.id, now_s=now_s) for target in candidates)
+        return TollbridgeError(
+            Code.OVERLOADED,
+            "Every provider account of this model is over its limit or failing.",
+            details={"reason": "cooled"},
+            retry_after_s=min(max(soonest_s, 1.0), MAX_RETRY_AFTER_S),
+        )
+
+    # Ending
+
+    async def _end_former(self, tried: Sequence[End]) -> frozenset[str]:
+        """Ends them, as far as the database lets us now; returns the accounts they had, as far as known."""
+        try:
+            await self._end(tried)
+        except TollbridgeError as error:
+            self._log.warning("slots_not_released", attempts=len(tried), code=error.code.value)
+        ended = (self._book.ended_at(end.attempt_id) for end in tried)
+        return frozenset(account_id for account_id in ended if account_id is not None)
+
+    async def _end(self, ends: Sequence[End]) -> None:
+        """Each is learnt from once, and gives back its slot."""
+        now_s, open_slots = self._clock(), []
+        for end in ends:
+            attempt = self._book.end(end.attempt_id)
+            if attempt is not None:
+                account_id = attempt.target.account.id
+                self._learn(account_id, end, started_s=attempt.started_s, now_s=now_s)
+                self._book.remember_ended(end.attempt_id, account_id, owes_slot=attempt.holds_slot)
+                if attempt.holds_slot:
+                    open_slots.append(end)
+            elif self.registry.slots and not self._book.is_settled(end.attempt_id):
+                open_slots.append(end)
+        if not open_slots:
+            return
+        freed = await self._desk.release([end.attempt_id for end in open_slots])
+        for end in open_slots:
+            known, freed_at = self._book.ended_at(end.attempt_id), freed.get(end.attempt_id)
+            if known is None and freed_at is not None:  # another replica had decided on it
+                self._learn(freed_at, end, started_s=now_s, now_s=now_s)
+            account_there = known or freed_at
+            if account_there is not None:
+                self._book.remember_ended(end.attempt_id, account_there, owes_slot=False)
+
+    def _learn(self, account_id: str, end: End, *, started_s: float, now_s: float) -> None:
+        """A sandbox fails only when its caller scripts it to, which must not switch it off for everybody else."""
+        if account_id in self.registry.sandboxed:
+            return
+        self._breaker.learn(account_id, end.verdict, started_s=started_s, now_s=now_s, retry_after_s=end.retry_after_s)
+
+    async def _release_if_possible(self, attempt_ids: Collection[str]) -> None:
+        try:
+            await self._desk.release(attempt_ids)
+        except TollbridgeError as error:
+            self._log.warning("slots_not_released", attempts=len(attempt_ids), code=error.code.value)
+
+    def _in_use(self) -> RouterConfig:
+        if self._config is None:
+            raise TollbridgeError(Code.UNAVAILABLE, "the configuration is not loaded yet", retry_after_s=1)
+        return self._config
+
+
+def _all_tried(tried: Sequence[End]) -> TollbridgeError:
+    last = tried[-1].name if tried else "none"
+    return TollbridgeError(
+        Code.PROVIDER_ERROR,
+        "Every provider account of this model was tried and failed.",
+        details={"last_outcome": last, "attempts": str(len(tried))},
+    )
+
+
+def _all_busy(model: Model) -> TollbridgeError:
+    return TollbridgeError(
+        Code.OVERLOADED, f"All slots of {model.id!r} are busy.", details={"reason": "busy"}, retry_after_s=1
+    )

@@ -1,0 +1,59 @@
+"""How a router process is put together: its parts by keyword, so that a test can build two over one database."""
+
+import dataclasses
+import random
+import time
+from pathlib import Path
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from chassis.config import ConfigText, ConfigWatch
+from chassis.db import Pool
+from chassis.rpc import RpcService
+from services.router.attempts import AttemptBook
+from services.router.breaker import Breaker
+from services.router.config import RouterConfig, parse
+from services.router.decide import Decider
+from services.router.metrics import Decisions, PoolCollector
+from services.router.server import ConfigState, RouterServer
+from services.router.store_desk import PostgresDesk
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the composition root runs: `watch` and `desk.sweep` are tasks of its own."""
+
+    decider: Decider
+    desk: PostgresDesk
+    watch: ConfigWatch[RouterConfig]
+    service: RpcService
+
+
+def build(*, pool: Pool, config_path: Path, everybody: frozenset[str], metrics: CollectorRegistry) -> Parts:
+    """Builds one replica; nothing runs yet, and nothing is decided before `watch.load_first()`."""
+    desk, book, breaker = PostgresDesk(pool=pool), AttemptBook(), Breaker()
+    decider = Decider(desk=desk, shelf=desk, book=book, breaker=breaker, clock=time.monotonic, source=random.Random())
+
+    async def adopt(config: RouterConfig, _: ConfigText) -> None:
+        await desk.adopt(config.registry)  # prices are stored before their first use
+        decider.use(config)
+
+    watch = ConfigWatch(path=config_path, parse=parse, apply=adopt, log=structlog.get_logger())
+    metrics.register(
+        PoolCollector(
+            models=lambda: decider.known,
+            breaker=breaker,
+            load_of=book.load_of,
+            config_state=lambda: (watch.hash, watch.error),
+        )
+    )
+    server = RouterServer(
+        decider=decider,
+        desk=desk,
+        breaker=breaker,
+        load_of=book.load_of,
+        config_state=lambda: ConfigState(hash=watch.hash, loaded_at_us=watch.loaded_at_us, error=watch.error),
+        decisions=Decisions(registry=metrics),
+    )
+    return Parts(decider=decider, desk=desk, watch=watch, service=server.service(everybody=everybody))
