@@ -8,12 +8,10 @@ from prometheus_client import CollectorRegistry
 from chassis import db, lifecycle, settings, telemetry
 from chassis.bus import Bus
 from chassis.health import HealthServer
-from chassis.pipe import PipeClient
 from chassis.rpc import RpcServer, parse_tokens
 from services.billing import events, partitions
-from services.billing.parts import Parts, asking
+from services.billing.parts import Parts, asking, router_client
 from services.billing.settings import Settings
-from tollbridge.router.v1 import router_pb2
 
 
 async def serve(life: lifecycle.Lifecycle) -> None:
@@ -23,15 +21,12 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     log, registry = structlog.get_logger(), CollectorRegistry()
     tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
     pool = await db.open_pool(own.database_url, role="billing")
-    descriptor = router_pb2.DESCRIPTOR.services_by_name["RouterService"]
-    router = PipeClient(descriptor=descriptor, addresses=own.router_addresses, token=own.service_token, tracer=tracer)
+    router = router_client(own, tracer)
     parts = Parts(settings=own, pool=pool, ask_router=asking(router), tracer=tracer, registry=registry, log=log)
     await parts.config.load_first()
     health = HealthServer(bind=own.metrics_bind, registry=registry, ready=parts.not_ready)
-    tokens = parse_tokens(own.service_tokens)
-    server = RpcServer(
-        services=[parts.server.service()], bind=own.grpc_bind, tokens=tokens, tracer=tracer, registry=registry
-    )
+    tokens, services = parse_tokens(own.service_tokens), [parts.server.service()]
+    server = RpcServer(services=services, bind=own.grpc_bind, tokens=tokens, tracer=tracer, registry=registry)
     await health.start()
     await router.start()
     await db.wait_for_schema(pool, service="billing", timeout_s=own.schema_wait_s)

@@ -5,7 +5,6 @@ Should that fail for a whole week, rows go to the default partition: slower, but
 
 import asyncio
 
-import psycopg
 from structlog.typing import FilteringBoundLogger
 
 from chassis import db
@@ -24,6 +23,6 @@ async def keep_made(*, pool: db.Pool, log: FilteringBoundLogger) -> None:
                 made = await store.make_partitions(connection, days=DAYS_AHEAD)
             if made:
                 log.info("partitions_made", count=made)
-        except (TollbridgeError, psycopg.Error) as error:
+        except (TollbridgeError, store.DatabaseError) as error:
             log.error("partitions_not_made", reason=str(error))
         await asyncio.sleep(PAUSE_S)

@@ -75,6 +75,16 @@ class Parts:
         return None if self.is_serving else "starting or stopping"
 
 
+def router_client(settings: Settings, tracer: Tracer) -> PipeClient:
+    """Billing's pipe to router."""
+    return PipeClient(
+        descriptor=router_pb2.DESCRIPTOR.services_by_name["RouterService"],
+        addresses=settings.router_addresses,
+        token=settings.service_token,
+        tracer=tracer,
+    )
+
+
 def asking(router: PipeClient) -> AskRouter:
     """How a price version is had from router."""
 

@@ -11,7 +11,6 @@ import enum
 from collections.abc import Sequence
 from uuid import UUID
 
-import psycopg
 from structlog.typing import FilteringBoundLogger
 
 from chassis import db
@@ -116,7 +115,7 @@ class Settlement:
 
         try:
             await db.in_transaction(self._pool, together)
-        except (psycopg.IntegrityError, psycopg.DataError) as error:
+        except store.REFUSED as error:
             self._log.warning("batch_refused", reason=str(error), events=len(works))
             await db.in_transaction(self._pool, one_by_one)
 
@@ -187,7 +186,7 @@ async def _write_alone(connection: Connection, work: _Work) -> None:
     try:
         async with connection.transaction():
             await _write(connection, [work])
-    except (psycopg.IntegrityError, psycopg.DataError) as error:
+    except store.REFUSED as error:
         work.condemn(f"the database refuses it: {type(error).__name__}")
         async with connection.transaction():
             await _write(connection, [work])

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
+import psycopg
 from psycopg.rows import TupleRow
 
 from chassis.db import Connection
@@ -15,6 +16,10 @@ from chassis.ids import uuid7
 from services.billing.books import Books
 from services.billing.holds import Hold, HoldKind, HoldState
 from services.billing.ledger import Account, DeadLetter, Transfer, TransferKind, UsageKind, UsageRow
+
+DatabaseError = psycopg.Error
+REFUSED = (psycopg.IntegrityError, psycopg.DataError)
+"""What the database says to rows that a constraint forbids: the ledger's last word, whatever the code believed."""
 
 _LOCK_ACCOUNTS = """
     SELECT customer_id, credited, used, held, version FROM billing.ledger_accounts

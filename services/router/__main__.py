@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry
 from chassis import db, lifecycle, settings, telemetry
 from chassis.health import HealthServer
 from chassis.rpc import RpcServer, parse_tokens
+from services.router.parts import build
 from services.router.settings import Settings
-from services.router.wiring import build
 
 
 async def serve(life: lifecycle.Lifecycle) -> None:

@@ -17,7 +17,7 @@ from chassis.rpc import CallContext, Handler
 from services.router import store
 from services.router.breaker import Verdict
 from services.router.decide import Ask, End
-from services.router.wiring import Parts, build
+from services.router.parts import Parts, build
 from tollbridge.router.v1 import router_pb2 as pb
 
 CONFIG = """
