@@ -187,7 +187,7 @@ class _Terms:
         if error.code is not Code.INSUFFICIENT_CREDITS or not affordable.isdigit():
             return error
         tokens = max(0, self.affordable(int(affordable)))
-        message = "You have not enough credits for this request"
+        message = "You do not have enough credits for this request"
         words = f"{message}: they cover {tokens} output tokens." if tokens else f"{message}."
         details = {**error.details, "affordable_tokens": str(tokens)}
         return TollbridgeError(error.code, words, details=details, retry_after_s=error.retry_after_s)

@@ -33,7 +33,8 @@ UNREACHABLE_TIMEOUT_S = 0.9
 """For those calls that may take long: how long to wait for an owner none of whose replicas is there."""
 GRANT_TIMEOUT_S = 3.0
 """Billing may wait 2 s for the customer's own running requests to release credit."""
-STATE_TIMEOUT_S = 5.0
+STATE_TIMEOUT_S = 1.5
+"""Less than the 2 s after which an unlisted grant is freed: a later statement could not know of a grant that old."""
 RECORD_TIMEOUT_S = 10.0
 MAX_KEEP_S = 1.0
 MAX_PRICES = 1024

@@ -163,11 +163,12 @@ class Gateway:
             self._process = subprocess.Popen(
                 command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True, env={**os.environ, **self._environ}
             )
-        process = self._process
+        process, started_ns = self._process, time.time_ns()
 
         def up() -> bool:
             assert process.poll() is None, self.log_path.read_text()[-4000:]
-            return self.ready_path.exists()
+            # one that a killed run left behind is older
+            return self.ready_path.exists() and self.ready_path.stat().st_mtime_ns > started_ns
 
         wait_until(up, timeout_s=timeout_s, what=f"ready.json; see {self.log_path}")
 
