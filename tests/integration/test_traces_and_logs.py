@@ -36,7 +36,13 @@ class Receiver(BaseHTTPRequestHandler):
             names = {each.key: each.value.string_value for each in resource.resource.attributes}
             for scope in resource.scope_spans:
                 for span in scope.spans:
-                    row = (names["service.name"], span.trace_id, span.span_id, span.parent_span_id, span.name)
+                    row = (
+                        names["service.name"].removeprefix("tollbridge-"),
+                        span.trace_id,
+                        span.span_id,
+                        span.parent_span_id,
+                        span.name,
+                    )
                     self.server.spans.append(row)
         self.send_response(200)
         self.send_header("content-length", "0")

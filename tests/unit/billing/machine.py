@@ -5,7 +5,7 @@ from collections import Counter
 from uuid import UUID, uuid4
 
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from chassis.ids import uuid7
 from services.billing.books import Books
@@ -64,12 +64,16 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(
         target=usages,
         customer_id=customers,
-        hold_id=st.one_of(st.none(), holds),
+        hold_id=holds,
+        held=st.integers(0, 3).map(bool),
         charge=AMOUNTS,
         closes=st.booleans(),
         kind=st.sampled_from([UsageKind.CHARGE, UsageKind.CHARGE, UsageKind.VOID]),
     )
-    def request_ends(self, customer_id: str, hold_id: UUID | None, charge: int, closes: bool, kind: UsageKind) -> Usage:
+    def request_ends(
+        self, *, customer_id: str, hold_id: UUID | None, held: bool, charge: int, closes: bool, kind: UsageKind
+    ) -> Usage:
+        hold_id = hold_id if held else None
         hold = self.model.books.holds.get(hold_id) if hold_id else None
         return Usage(
             request_id=(hold.request_id if hold else None) or uuid7(),
@@ -80,6 +84,7 @@ class LedgerMachine(RuleBasedStateMachine):
             charge_nano_usd=charge if kind is UsageKind.CHARGE else 0,
         )
 
+    @precondition(lambda self: bool(self.bundles.get("usages")))  # a list of what is not there yet is thrown away
     @rule(events=st.lists(usages, min_size=1, max_size=6))
     def applies(self, events: list[Usage]) -> None:
         self.both("settle", events)
