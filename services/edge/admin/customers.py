@@ -7,11 +7,10 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from chassis.errors import Code, TollbridgeError
-from chassis.ids import uuid7
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
 from services.edge.json_http import answer, context, decode, page, page_limit, rfc3339
-from services.edge.routes.keys import amount
+from services.edge.routes.keys import amount, call_id
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2
 
@@ -56,7 +55,7 @@ def routes(*, auth: PipeClient, billing: PipeClient) -> APIRouter:
     @router.post("/customers")
     async def create_customer(request: Request) -> Response:
         body = await decode(request, CustomerBody)
-        made = await accounts.create(body, call_id=_call_id(request))
+        made = await accounts.create(body, call_id=call_id(request, whose="admin"))
         return answer(made, request_id=context(request).request_id, status=201)
 
     @router.get("/customers")
@@ -72,7 +71,7 @@ def routes(*, auth: PipeClient, billing: PipeClient) -> APIRouter:
     @router.patch("/customers/{customer_id}")
     async def update_customer(request: Request, customer_id: str) -> Response:
         patch = await decode(request, CustomerPatch)
-        changed = await accounts.change(customer_id, patch, call_id=_call_id(request))
+        changed = await accounts.change(customer_id, patch, call_id=call_id(request, whose="admin"))
         return answer(changed, request_id=context(request).request_id)
 
     @router.post("/customers/{customer_id}/credits")
@@ -82,7 +81,7 @@ def routes(*, auth: PipeClient, billing: PipeClient) -> APIRouter:
             customer_id,
             amount_nano_usd=amount(body.amount_usd, param="amount_usd"),
             reason=body.reason,
-            call_id=_call_id(request),
+            call_id=call_id(request, whose="admin"),
         )
         payload = {"transfer_id": moved.transfer_id, "balance": usd_text(moved.balance.balance_nano_usd)}
         return answer(payload, request_id=context(request).request_id)
@@ -199,7 +198,3 @@ def shown(customer: auth_pb2.Customer, balance: billing_pb2.Balance) -> dict[str
         "held": usd_text(balance.held_nano_usd),
         "created_at": rfc3339(customer.created_at_us),
     }
-
-
-def _call_id(request: Request) -> str:
-    return request.headers.get("idempotency-key") or str(uuid7())

@@ -93,7 +93,7 @@ async def make_key(auth: PipeClient, body: KeyBody, *, customer_id: str, request
     if any(not 0 <= limit <= 1 << 40 for limit in limits):
         raise TollbridgeError(Code.INVALID_REQUEST, "A limit must be a number from 0 up; 0 is the plan's.")
     message = auth_pb2.CreateKeyRequest(
-        request_id=request.headers.get("idempotency-key") or str(uuid7()),
+        request_id=call_id(request, whose=customer_id if context(request).surface.prefix else "admin"),
         customer_id=customer_id,
         name=body.name,
         models=body.models,
@@ -121,6 +121,12 @@ async def end_key(auth: PipeClient, key_id: str, *, customer_id: str) -> dict[st
         timeout_s=TIMEOUT_S,
     )
     return shown(reply.key)
+
+
+def call_id(request: Request, *, whose: str) -> str:
+    """What makes a write idempotent: the client's Idempotency-Key within its own name space, else a new id."""
+    given = request.headers.get("idempotency-key")
+    return f"{whose}:{given}" if given else str(uuid7())
 
 
 def shown(key: auth_pb2.ApiKey) -> dict[str, object]:

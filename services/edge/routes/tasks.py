@@ -13,7 +13,6 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from chassis.errors import Code, TollbridgeError
-from chassis.ids import uuid7
 from chassis.pipe import PipeClient
 from pricing.prices import usd_number, usd_text
 from services.edge.json_http import Caller, Identify, answer, context, decode, page, page_limit, rfc3339
@@ -47,10 +46,9 @@ def routes(*, tasks: PipeClient, identify: Identify) -> APIRouter:
         caller = await identify(request)
         body = await decode(request, dict[str, Any])
         model, as_base64 = _checked_image(body, caller)
-        task = await jobs.hand_over(caller, kind="image", model=model, body=body)
-        wait_s = _wait_s(request)
-        if wait_s > 0:
-            task = await jobs.get(task.id, caller, wait_s=wait_s)
+        task_id = context(request).request_id
+        task = await jobs.hand_over(caller, task_id=task_id, kind="image", model=model, body=body)
+        task = await jobs.awaited(task, caller, wait_s=_wait_s(request))
         payload = await jobs.image_answer(task, caller, as_base64=as_base64, request=request)
         return answer(payload, request_id=context(request).request_id)
 
@@ -101,12 +99,14 @@ class TaskDesk:
     def __init__(self, *, tasks: PipeClient) -> None:
         self._tasks = tasks
 
-    async def hand_over(self, caller: Caller, *, kind: str, model: str, body: dict[str, Any]) -> tasks_pb2.Task:
+    async def hand_over(
+        self, caller: Caller, *, task_id: str, kind: str, model: str, body: dict[str, Any]
+    ) -> tasks_pb2.Task:
         """Has the job accepted, which holds its credits. Raises INSUFFICIENT_CREDITS, MODEL_NOT_FOUND ..."""
         reply = await self._tasks.call(
             "CreateTask",
             tasks_pb2.CreateTaskRequest(
-                task_id=str(uuid7()),
+                task_id=task_id,
                 customer_id=caller.customer_id,
                 key_id=caller.key_id,
                 kind=kind,
@@ -118,6 +118,18 @@ class TaskDesk:
             timeout_s=TIMEOUT_S,
         )
         return reply.task
+
+    async def awaited(self, task: tasks_pb2.Task, caller: Caller, *, wait_s: float) -> tasks_pb2.Task:
+        """The task after the wait. It is accepted, so a wait that fails answers what is known and never an error:
+        an error would be retried, and the retry would be a second job with a second charge."""
+        if wait_s <= 0:
+            return task
+        try:
+            return await self.get(task.id, caller, wait_s=wait_s)
+        except TollbridgeError as error:
+            if error.code not in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.OVERLOADED):
+                raise
+            return task
 
     async def get(self, task_id: str, caller: Caller, *, wait_s: float) -> tasks_pb2.Task:
         """The task, once it has ended or `wait_s` is over."""
