@@ -19,7 +19,7 @@ from cli.up.helper_process import run_helper
 from cli.up.instance_secrets import InstanceSecrets, load_or_make, remember_demo_key
 from cli.up.logs import trim_for_ever
 from cli.up.nats import EmbeddedNats
-from cli.up.options import UpOptions, check_port
+from cli.up.options import UpOptions, WrongOption, check_port
 from cli.up.ports import pick_ports
 from cli.up.postgres import FAST_SHUTDOWN, EmbeddedPostgres
 from cli.up.supervised import Program, Supervised
@@ -30,6 +30,9 @@ FIRST_START_WITHIN_S = 180.0
 EDGE_PATIENCE_S = 40.0
 SERVICE_PATIENCE_S = 15.0
 SERVER_PATIENCE_S = 20.0
+PORT_FREE_WITHIN_S = 3.0
+"""The kernel closes the sockets of a killed process a moment after nobody sees that process any more."""
+PORT_POLL_S = 0.05
 
 T = TypeVar("T")
 Findings: TypeAlias = dict[str, str]
@@ -47,6 +50,7 @@ class Instance:
         self._tasks: list[asyncio.Task[None]] = []
         self._ready: Callable[[], dict[str, object]] | None = None
         self._findings: Findings = {}
+        self._former_was_killed = False
 
     async def run(
         self,
@@ -61,8 +65,8 @@ class Instance:
         """
         self._data_dir.acquire()
         try:
-            check_port(self._options)
-            await self._clean_up()
+            await self._clean_up()  # first: what a killed instance left may hold the very port
+            await self._check_port()
             await _unless(stop, self._start())
             if not stop.is_set() and self._ready is not None:
                 when_ready(self._ready(), self._findings)
@@ -71,8 +75,20 @@ class Instance:
             await self._stop(hurry)
             self._data_dir.release()
 
+    async def _check_port(self) -> None:
+        """Raises WrongOption when the port is taken, and after a killed instance also stays so for a moment."""
+        deadline = time.monotonic() + (PORT_FREE_WITHIN_S if self._former_was_killed else 0)
+        while True:
+            try:
+                return check_port(self._options)
+            except WrongOption:
+                if time.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(PORT_POLL_S)
+
     async def _clean_up(self) -> None:
         ready_file.remove(self._data_dir)
+        self._former_was_killed = self._data_dir.processes.exists()
         ended = await asyncio.to_thread(orphans.end_recorded, self._data_dir)
         if ended:
             self._announce(f"ended {len(ended)} processes that a killed instance had left")

@@ -7,7 +7,7 @@ from cli.up.data_dir import DataDir
 from cli.up.instance_secrets import SERVICES, load_or_make, remember_demo_key
 
 MAIN = """
-import asyncio, os, signal, sys
+import asyncio, ctypes, os, signal, sys
 from pathlib import Path
 
 async def main():
@@ -16,6 +16,8 @@ async def main():
     bind = os.environ.get("TOLLBRIDGE_HTTP_BIND") or os.environ["TOLLBRIDGE_METRICS_BIND"]
     if (notes / f"{{name}}.refuse").exists():
         sys.exit("stand-in refuses to start")
+    if (notes / f"{{name}}.untied").exists():
+        ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)
     host, _, port = bind.rpartition(":")
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

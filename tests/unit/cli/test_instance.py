@@ -130,6 +130,21 @@ def test_children_die_with_a_killed_supervisor_and_the_next_start_recovers(up):
     assert up.ready()["demo_key"] == "tb_live_demo"
 
 
+def test_orphans_that_hold_the_port_are_ended_by_the_next_start(up):
+    """Where the kernel leaves children alive, edge still listens: it is ended first, and then the port is free."""
+    for name in ("edge", "router"):
+        (up.notes / f"{name}.untied").touch()
+    up.start()
+    left = [identify(up.until(lambda name=name: up.ready() and up.pid_of(name))) for name in ("edge", "router")]
+    up.end(signal.SIGKILL)
+    assert all(is_alive(each) for each in left)
+    (up.data_dir / "ready.json").rename(up.folder / "stale.json")
+    up.start()
+    up.ready()
+    assert not any(is_alive(each) for each in left)
+    assert "ended 2 processes" in up.output()
+
+
 def test_a_data_directory_in_use_is_refused(up, tmp_path):
     """Two instances never share data: the second says who has it, and the first is not disturbed."""
     up.start()
