@@ -1,6 +1,6 @@
 """The data directory of one instance: where all lies, who holds it, how its small files are written.
 
-lock            flock of the running supervisor; its text is only for people
+lock            flock of the running supervisor; its text says who that is: pid and start
 secrets.json    tokens, pepper, demo key: made at first start, mode 0600
 ready.json      there exactly while the instance is ready
 processes.json  who was started, so that a next start can end what a killed one left
@@ -11,6 +11,8 @@ import fcntl
 import json
 import os
 from pathlib import Path
+
+from cli.up.process import ProcessIdentity, identify, is_alive
 
 
 class DataDirError(Exception):
@@ -48,35 +50,35 @@ class DataDir:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = os.read(lock, 20).decode(errors="replace").strip()
             os.close(lock)
+            holder = self._holder()
             raise DataDirError(
-                f"{self.root} is in use by another running instance (pid {holder or '?'}); "
+                f"{self.root} is in use by another running instance (pid {holder.pid if holder else '?'}); "
                 "stop it, or choose another --data-dir"
             ) from error
+        own = identify(os.getpid())
         os.ftruncate(lock, 0)
-        os.write(lock, f"{os.getpid()}\n".encode())
+        os.write(lock, f"{own.pid} {own.started}\n".encode() if own else b"")
         self._lock = lock
 
     def release(self) -> None:
         """Lets the next instance have it."""
         if self._lock is not None:
+            os.ftruncate(self._lock, 0)
             os.close(self._lock)
             self._lock = None
 
     def is_running(self) -> bool:
-        """Tells whether some process holds this directory now."""
+        """Tells whether some process holds this directory now. Only looks: trying the lock would keep a start out."""
+        holder = self._holder()
+        return holder is not None and is_alive(holder)
+
+    def _holder(self) -> ProcessIdentity | None:
         try:
-            lock = os.open(self._lock_path, os.O_RDONLY)
+            pid, _, started = self._lock_path.read_text(errors="replace").strip().partition(" ")
         except OSError:
-            return False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(lock)
-        return False
+            return None
+        return ProcessIdentity(pid=int(pid), started=started) if pid.isdigit() else None
 
 
 def write_private_json(path: Path, content: object) -> None:

@@ -1,14 +1,20 @@
 """What `tollbridge up` was asked to do: options, addresses and what each process is told."""
 
+import dataclasses
 import socket
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from cli.up import orphans
 from cli.up.data_dir import DataDir, DataDirError, read_json, write_private_json
 from cli.up.instance_secrets import load_or_make, remember_demo_key
 from cli.up.options import BUILT_IN_CONFIG, UpOptions, WrongOption, check_port, choose_config, parse_replicas
 from cli.up.ports import pick_ports
+from cli.up.process import identify, is_alive
 from cli.up.topology import grpc_addresses, seats, service_program, shared_environ
 from cli.workers import worker_environ
 
@@ -109,6 +115,57 @@ def test_a_data_directory_has_one_holder(tmp_path):
     assert not second.is_running()
     second.acquire()
     second.release()
+
+
+def test_asking_who_holds_a_directory_never_keeps_its_next_holder_out(tmp_path):
+    """`tollbridge status` may look at any moment, also at the one in which an `up` starts."""
+    asked, holder = DataDir(tmp_path / "data"), DataDir(tmp_path / "data")
+    holder.acquire()
+    holder.release()
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            asked.is_running()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for _ in range(300):
+            holder.acquire()
+            holder.release()
+    finally:
+        over.set()
+        asking.join()
+
+
+def test_a_killed_holder_holds_nothing(tmp_path):
+    """What it wrote into the lock is still there, but the process isn't."""
+    script = "import sys, time\nfrom pathlib import Path\nfrom cli.up.data_dir import DataDir\n"
+    script += "DataDir(Path(sys.argv[1])).acquire()\nprint(1, flush=True)\ntime.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "data")], stdout=subprocess.PIPE)
+    with holder:
+        holder.stdout.readline()
+        assert DataDir(tmp_path / "data").is_running()
+        holder.kill()
+    assert not DataDir(tmp_path / "data").is_running()
+
+
+def test_only_the_recorded_process_is_an_orphan_not_a_later_one_with_its_pid(tmp_path):
+    """A pid is given again; who has it now and started at another time is none of ours."""
+    data_dir = DataDir(tmp_path)
+    with subprocess.Popen(["sleep", "60"]) as ours, subprocess.Popen(["sleep", "60"]) as stranger:
+        try:
+            left, other = identify(ours.pid), identify(stranger.pid)
+            orphans.record(data_dir, [left, dataclasses.replace(other, started="earlier")])
+            reaping = threading.Thread(target=ours.wait)
+            reaping.start()
+            assert orphans.end_recorded(data_dir) == [ours.pid]
+            reaping.join()
+            assert is_alive(other)
+        finally:
+            ours.kill()
+            stranger.kill()
 
 
 def test_small_files_are_replaced_whole_and_privately(tmp_path):
