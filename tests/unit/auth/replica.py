@@ -31,6 +31,7 @@ class Replica:
 
     def __init__(self, parts: Parts, address: str, pool: db.Pool) -> None:
         self.parts = parts
+        self.address = address
         self.pool = pool
         self._channel = grpc.aio.insecure_channel(address)
 

@@ -1,11 +1,13 @@
 """Edge in its small world, new for each test."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
+from chassis import db
 from services.edge import publisher
 from tests.unit.edge.web_provider import Provider
 from tests.unit.edge.world import World, edge_world
@@ -39,3 +41,10 @@ async def provider(world: World) -> AsyncIterator[Provider]:
     world.truth.routes = [{"protocol": "openai", "base_url": made.base_url, "provider": "web"}]
     yield made
     await runner.cleanup()
+
+
+@pytest.fixture(scope="module")
+async def auth_database(postgres_url: str) -> str:
+    """A PostgreSQL with auth's schema."""
+    await asyncio.to_thread(db.migrate, postgres_url, service="auth")
+    return postgres_url

@@ -1,0 +1,135 @@
+"""Edge's pages behind FastAPI, over HTTP in this process, with a real auth on PostgreSQL and a billing in memory."""
+
+import contextlib
+import dataclasses
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+from prometheus_client import CollectorRegistry
+
+from chassis.errors import Code, TollbridgeError
+from chassis.ids import uuid7
+from chassis.rpc import CallContext, Handler, RpcServer, RpcService
+from chassis.telemetry import Tracer
+from services.edge.admission import Admission
+from services.edge.app import EdgeApp
+from services.edge.clients import Clients
+from services.edge.config import without_file
+from services.edge.owners import AuthOwner, BillingOwner
+from services.edge.purse import Purse
+from services.edge.routes.health import DrainSwitch
+from services.edge.settings import Settings
+from services.edge.site import own_site, public_site
+from tests.unit.auth.replica import TOKENS, running
+from tollbridge.billing.v1 import billing_pb2
+
+ADMIN_TOKEN = "admin-token"
+
+
+class Billing:
+    """Accounts in memory, and how many were asked about at once."""
+
+    def __init__(self) -> None:
+        self.balances: dict[str, int] = {}
+        self.asking = 0
+        self.most_asking = 0
+        methods = {"OpenAccount": self.open_account, "GetBalance": self.get_balance}
+        descriptor = billing_pb2.DESCRIPTOR.services_by_name["BillingService"]
+        handlers = {name: Handler(run, frozenset({"edge"})) for name, run in methods.items()}
+        self.service = RpcService(descriptor, handlers)
+
+    async def open_account(
+        self, request: billing_pb2.OpenAccountRequest, _: CallContext
+    ) -> billing_pb2.OpenAccountResponse:
+        balance = self.balances.setdefault(request.customer_id, 0)
+        return billing_pb2.OpenAccountResponse(balance=billing_pb2.Balance(balance_nano_usd=balance))
+
+    async def get_balance(
+        self, request: billing_pb2.GetBalanceRequest, _: CallContext
+    ) -> billing_pb2.GetBalanceResponse:
+        self.asking += 1
+        self.most_asking = max(self.most_asking, self.asking)
+        try:
+            if request.customer_id not in self.balances:
+                raise TollbridgeError(Code.NOT_FOUND, "There is no such account.")
+            balance = billing_pb2.Balance(balance_nano_usd=self.balances[request.customer_id])
+            return billing_pb2.GetBalanceResponse(balance=balance)
+        finally:
+            self.asking -= 1
+
+
+@dataclasses.dataclass
+class Office:
+    """A running edge as an operator and its customers reach it."""
+
+    http: httpx.AsyncClient
+    billing: Billing
+
+    async def ask(self, method: str, path: str, key: str, body: Any = None, **headers: str) -> httpx.Response:
+        """One request with a key, or with the admin token."""
+        headers["authorization"] = f"Bearer {key}"
+        return await self.http.request(method, path, json=body, headers=headers)
+
+    async def admin(self, method: str, path: str, body: Any = None) -> Any:
+        """A call of the admin API, which must succeed."""
+        reply = await self.ask(method, path, ADMIN_TOKEN, body)
+        assert reply.is_success, reply.text
+        return reply.json()
+
+    async def key(self, customer_id: str, **terms: Any) -> dict[str, Any]:
+        """A key that an operator makes."""
+        made: dict[str, Any] = await self.admin("POST", "/admin/keys", {"customer_id": customer_id, **terms})
+        return made
+
+    async def customer(self) -> str:
+        """The id of a new customer."""
+        made = await self.admin("POST", "/admin/customers", {"name": f"c-{uuid.uuid4()}"})
+        return str(made["id"])
+
+
+@contextlib.asynccontextmanager
+async def office(database: str) -> AsyncIterator[Office]:
+    """An edge for the time of the block, on auth's database."""
+    billing, tracer = Billing(), Tracer(service="test", replica="0", otlp_endpoint="")
+    server = RpcServer(
+        services=[billing.service],
+        bind="127.0.0.1:0",
+        tokens=TOKENS,
+        tracer=tracer,
+        registry=CollectorRegistry(),
+    )
+    address = await server.start()
+    async with running(database) as auth:
+        settings = Settings(
+            service_token=f"edge:{TOKENS['edge']}",
+            auth_addresses=auth.address,
+            billing_addresses=address,
+            router_addresses=address,
+            tasks_addresses=address,
+        )
+        clients = Clients(settings=settings, tracer=tracer)
+        await clients.start()
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(_app(clients, tracer)), base_url="http://e") as http:
+            yield Office(http=http, billing=billing)
+        await clients.close()
+    await server.stop(0)
+
+
+def _app(clients: Clients, tracer: Tracer) -> EdgeApp:
+    spender = uuid7()
+    admission = Admission(
+        auth=AuthOwner(pipe=clients.auth),
+        purse=Purse(billing=BillingOwner(pipe=clients.billing, spender=spender), spender=spender),
+        tracer=tracer,
+        clamps_short_credit=lambda: True,
+    )
+    own = own_site(
+        clients=clients,
+        admin_token=ADMIN_TOKEN,
+        registry=CollectorRegistry(),
+        drain=DrainSwitch(),
+        unready=lambda: None,
+    )
+    return EdgeApp(config=without_file(), public=public_site(clients=clients, admission=admission), own=own, hot={})
