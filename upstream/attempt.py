@@ -29,11 +29,22 @@ _FINAL = frozenset({Outcome.REJECTED, Outcome.CANCELLED})
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """How one attempt ended: what router learns from."""
+    """How one attempt ended: what router learns from, also a replica that has not decided on it."""
 
     attempt_id: str
+    provider_account_id: str
     outcome: Outcome
     retry_after_s: float = 0.0
+
+
+def ended(route: Route, outcome: Outcome, *, retry_after_s: float = 0.0) -> Tried:
+    """How the attempt on this route ended."""
+    return Tried(
+        attempt_id=route.attempt_id,
+        provider_account_id=route.provider_account_id,
+        outcome=outcome,
+        retry_after_s=retry_after_s,
+    )
 
 
 async def run_attempts(
@@ -63,13 +74,13 @@ async def run_attempts(
             return await call(route)
         except AttemptFailed as failure:
             last = failure
-            end = Tried(attempt_id=route.attempt_id, outcome=failure.outcome, retry_after_s=failure.retry_after_s)
+            end = ended(route, failure.outcome, retry_after_s=failure.retry_after_s)
             if failure.outcome in _FINAL or not route.may_retry or number + 1 == max_attempts:
                 finish(end)
                 raise
             tried.append(end)
         except BaseException:
-            finish(Tried(attempt_id=route.attempt_id, outcome=Outcome.CANCELLED))
+            finish(ended(route, Outcome.CANCELLED))
             raise
     raise ValueError("max_attempts must be at least 1")
 

@@ -21,7 +21,7 @@ from services.edge.relay import Relay
 from services.edge.reply import Header, Reply
 from services.edge.settlement import Facts
 from services.edge.wires import top_level, wire_of
-from upstream.attempt import Tried, run_attempts
+from upstream.attempt import Tried, ended, run_attempts
 from upstream.outcome import AttemptFailed, Outcome, to_error
 from upstream.route import OnDisconnect, Route
 
@@ -335,7 +335,7 @@ class ChatExchange:
         self._attempt_ended = True
         opened.span.set(outcome=outcome.value)
         opened.span.__exit__(None, None, None)
-        self._finish(Tried(attempt_id=opened.route.attempt_id, outcome=outcome))
+        self._finish(ended(opened.route, outcome))
 
     def _patience(self) -> asyncio.Timeout:
         self._timeout = asyncio.timeout_at(self._deadline_s)

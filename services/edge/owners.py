@@ -314,6 +314,7 @@ _OUTCOMES = {
 def _outcome(attempt: Tried) -> router_pb2.AttemptOutcome:
     return router_pb2.AttemptOutcome(
         attempt_id=attempt.attempt_id,
+        provider_account_id=attempt.provider_account_id,
         outcome=_OUTCOMES[attempt.outcome],
         retry_after_s=attempt.retry_after_s,
     )

@@ -41,12 +41,18 @@ class PriceShelf(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """How an attempt ended: `name` is the outcome as operators read it."""
+    """How an attempt ended: `name` is the outcome as operators read it.
+
+    `account_id` and `age_s` (since the attempt began) are what its spender says; they count where this replica has not
+    decided on it. An empty account is one that the spender didn't name.
+    """
 
     attempt_id: str
     verdict: Verdict
     name: str
     retry_after_s: float = 0.0
+    account_id: str = ""
+    age_s: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,32 +253,35 @@ class Decider:
             await self._end(tried)
         except TollbridgeError as error:
             self._log.warning("slots_not_released", attempts=len(tried), code=error.code.value)
-        ended = (self._book.ended_at(end.attempt_id) for end in tried)
-        return frozenset(account_id for account_id in ended if account_id is not None)
+        return frozenset(self._book.ended_at(end.attempt_id) or end.account_id for end in tried)
 
     async def _end(self, ends: Sequence[End]) -> None:
-        """Each is learnt from once, and gives back its slot."""
-        now_s, open_slots = self._clock(), []
-        for end in ends:
-            attempt = self._book.end(end.attempt_id)
-            if attempt is not None:
-                account_id = attempt.target.account.id
-                self._learn(account_id, end, started_s=attempt.started_s, now_s=now_s)
-                self._book.remember_ended(end.attempt_id, account_id, owes_slot=attempt.holds_slot)
-                if attempt.holds_slot:
-                    open_slots.append(end)
-            elif self.registry.slots and not self._book.is_settled(end.attempt_id):
-                open_slots.append(end)
+        """Each is learnt from once in this replica, and gives back its slot."""
+        now_s = self._clock()
+        open_slots = [end for end in ends if self._end_here(end, now_s=now_s)]
         if not open_slots:
             return
         freed = await self._desk.release([end.attempt_id for end in open_slots])
         for end in open_slots:
             known, freed_at = self._book.ended_at(end.attempt_id), freed.get(end.attempt_id)
-            if known is None and freed_at is not None:  # another replica had decided on it
-                self._learn(freed_at, end, started_s=now_s, now_s=now_s)
+            if known is None and freed_at is not None:  # of another replica, and its spender didn't name the account
+                self._learn(freed_at, end, started_s=now_s - end.age_s, now_s=now_s)
             account_there = known or freed_at
             if account_there is not None:
                 self._book.remember_ended(end.attempt_id, account_there, owes_slot=False)
+
+    def _end_here(self, end: End, *, now_s: float) -> bool:
+        """Learns from it, unless that was done; says whether it may still hold a slot."""
+        attempt = self._book.end(end.attempt_id)
+        if attempt is not None:
+            account_id, started_s, holds_slot = attempt.target.account.id, attempt.started_s, attempt.holds_slot
+        elif self._book.ended_at(end.attempt_id) is not None or end.account_id not in self.registry.accounts:
+            return bool(self.registry.slots) and not self._book.is_settled(end.attempt_id)
+        else:  # another replica has decided on it
+            account_id, started_s, holds_slot = end.account_id, now_s - end.age_s, bool(self.registry.slots)
+        self._learn(account_id, end, started_s=started_s, now_s=now_s)
+        self._book.remember_ended(end.attempt_id, account_id, owes_slot=holds_slot)
+        return holds_slot
 
     def _learn(self, account_id: str, end: End, *, started_s: float, now_s: float) -> None:
         """A sandbox fails only when its caller scripts it to, which must not switch it off for everybody else."""

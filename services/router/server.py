@@ -8,10 +8,11 @@ from typing import Protocol
 
 from google.protobuf.message import Message
 
+from chassis import ids
 from chassis.errors import Code, TollbridgeError
 from chassis.rpc import CallContext, Handler, RpcService
 from pricing.prices import PriceVersion, Rates
-from services.router.attempts import Attempt
+from services.router.attempts import MAX_AGE_S, Attempt
 from services.router.breaker import Breaker, Verdict
 from services.router.decide import Ask, Decider, End
 from services.router.metrics import Decisions
@@ -164,12 +165,22 @@ def _end(outcome: pb.AttemptOutcome) -> End:
     if verdict is None:
         raise TollbridgeError(Code.INVALID_REQUEST, "An attempt without an outcome.", details={"param": "outcome"})
     retry_after_s = outcome.retry_after_s
+    attempt_id = _id(outcome.attempt_id, "attempt_id")
     return End(
-        attempt_id=_id(outcome.attempt_id, "attempt_id"),
+        attempt_id=attempt_id,
         verdict=verdict,
         name=pb.Outcome.Name(outcome.outcome).removeprefix("OUTCOME_").lower(),
         retry_after_s=retry_after_s if 0 < retry_after_s <= MAX_RETRY_AFTER_S else 0.0,
+        account_id=outcome.provider_account_id,
+        age_s=_age_s(attempt_id),
     )
+
+
+def _age_s(attempt_id: str) -> float:
+    """How long ago the id was made, by its own time; 0 where it doesn't say, or clocks disagree."""
+    made = uuid.UUID(attempt_id)
+    age_s = time.time() - ids.unix_ms(made) / 1000 if made.version == 7 else 0.0
+    return age_s if 0 < age_s <= MAX_AGE_S else 0.0
 
 
 def _decision(attempt: Attempt, *, with_credential: bool) -> pb.DecideResponse:

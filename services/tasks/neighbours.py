@@ -14,7 +14,7 @@ from services.tasks.outbox import Letter
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
 from tollbridge.usage.v1 import usage_pb2
-from upstream.attempt import Tried
+from upstream.attempt import Tried, ended
 from upstream.outcome import Outcome
 from upstream.route import Route
 
@@ -80,7 +80,7 @@ class Router:
 
     def succeeded(self, job: Job, route: Route) -> None:
         """Ends the attempt that brought the answer."""
-        self.finish(job, Tried(attempt_id=route.attempt_id, outcome=Outcome.SUCCESS))
+        self.finish(job, ended(route, Outcome.SUCCESS))
 
     async def run_stating(self) -> None:
         """States every ten seconds what runs, until cancelled: what is not stated loses its slot."""

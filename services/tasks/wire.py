@@ -76,7 +76,10 @@ def bounds(wire: pb.ModelBounds) -> Bounds:
 def outcome(tried: Tried) -> pb.AttemptOutcome:
     """How an attempt ended."""
     return pb.AttemptOutcome(
-        attempt_id=tried.attempt_id, outcome=_OUTCOMES[tried.outcome], retry_after_s=tried.retry_after_s
+        attempt_id=tried.attempt_id,
+        provider_account_id=tried.provider_account_id,
+        outcome=_OUTCOMES[tried.outcome],
+        retry_after_s=tried.retry_after_s,
     )
 
 

@@ -11,11 +11,11 @@ import psycopg
 import pytest
 from prometheus_client import CollectorRegistry
 
-from chassis import db
+from chassis import db, ids
 from chassis.errors import Code, TollbridgeError
 from chassis.rpc import CallContext, Handler
 from services.router import store
-from services.router.breaker import Verdict
+from services.router.breaker import CREDENTIAL_BASE_S, Verdict
 from services.router.decide import Ask, End
 from services.router.parts import Parts, build
 from tollbridge.router.v1 import router_pb2 as pb
@@ -83,8 +83,8 @@ def ask(model: str, **more: object) -> Ask:
     return Ask(**{**ids, "model": model, "operation": "chat", **more})  # type: ignore[arg-type]
 
 
-def end(attempt_id: str, verdict: Verdict = Verdict.GOOD, **more: float) -> End:
-    return End(attempt_id=attempt_id, verdict=verdict, name=verdict.value, **more)
+def end(attempt_id: str, verdict: Verdict = Verdict.GOOD, **more: object) -> End:
+    return End(attempt_id=attempt_id, verdict=verdict, name=verdict.value, **more)  # type: ignore[arg-type]
 
 
 async def rows(pair: Pair) -> dict[str, int]:
@@ -202,6 +202,64 @@ async def test_rate_limited_accounts_answer_overloaded_with_their_pause(pair: Pa
     error = await refusal(pair.one.decider.decide(ask("free")))
     assert error.code is Code.OVERLOADED
     assert error.retry_after_s == pytest.approx(7, abs=0.5)
+
+
+@pytest.mark.parametrize("model", ["free", "narrow"])
+async def test_another_replica_learns_from_an_end_that_names_its_account(pair: Pair, model: str) -> None:
+    """An end that arrives where nothing was decided rests the right account there, with its Retry-After, and once."""
+    first = await pair.one.decider.decide(ask(model))
+    account_id = first.target.account.id
+    outcome = pb.AttemptOutcome(
+        attempt_id=first.id,
+        provider_account_id=account_id,
+        outcome=pb.OUTCOME_RATE_LIMITED,
+        retry_after_s=9,
+    )
+    context = CallContext(caller="edge", timeout_s=5, traceparent="")
+    for _ in range(2):
+        request = pb.FinishAttemptRequest(request_id=first.request_id, outcome=outcome)
+        await handler(pair.two, "FinishAttempt")(request, context)
+    answer = await handler(pair.two, "ListAccounts")(pb.ListAccountsRequest(), context)
+    assert isinstance(answer, pb.ListAccountsResponse)
+    found = {each.id: each for each in answer.accounts}
+    assert (found[account_id].state, found[account_id].in_use) == ("cooling", 0)
+    assert found[account_id].error_rate == 1
+    assert all(each.state == "ready" for each in answer.accounts if each.id != account_id)
+
+
+async def test_another_replica_fails_over_to_another_account(pair: Pair) -> None:
+    """The next decision, asked of a replica that made none of the former, goes to an account that was not tried."""
+    first = await pair.one.decider.decide(ask("both"))
+    assert first.target.account.id == "b1"
+    failed = end(first.id, Verdict.FAILED, account_id="b1")
+    second = await pair.two.decider.decide(ask("both", request_id=first.request_id, tried=(failed,)))
+    assert second.target.route.provider.id == "a"
+
+
+async def test_ends_that_another_replica_decided_on_and_that_fail_together_are_one_trouble(pair: Pair) -> None:
+    """Forty attempts that began before the first one's rest cost the account its first pause, not the fortieth."""
+    context = CallContext(caller="edge", timeout_s=5, traceparent="")
+    began = [str(ids.uuid7()) for _ in range(40)]
+    await asyncio.sleep(0.01)
+    for attempt_id in began:
+        outcome = pb.AttemptOutcome(
+            attempt_id=attempt_id, provider_account_id="b1", outcome=pb.OUTCOME_CREDENTIAL_REFUSED
+        )
+        request = pb.FinishAttemptRequest(request_id=attempt_id, outcome=outcome)
+        await handler(pair.two, "FinishAttempt")(request, context)
+    refused = await refusal(pair.two.decider.decide(ask("free")))
+    assert refused.code is Code.OVERLOADED
+    answer = await handler(pair.two, "ListAccounts")(pb.ListAccountsRequest(), context)
+    assert isinstance(answer, pb.ListAccountsResponse)
+    [b1] = [each for each in answer.accounts if each.id == "b1"]
+    assert b1.state == "broken"
+    assert b1.cooled_until_us / 1e6 - time.time() == pytest.approx(CREDENTIAL_BASE_S, abs=5)
+
+
+async def test_an_account_that_the_config_does_not_have_teaches_nothing(pair: Pair) -> None:
+    """An end that names one is accepted and leaves no trace."""
+    await pair.two.decider.finish(end(str(uuid.uuid4()), Verdict.FAILED, account_id="nobody's"))
+    assert (await pair.two.decider.decide(ask("free"))).target.account.id == "b1"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from chassis.errors import Code, TollbridgeError
 from pricing.prices import PriceVersion, Rates
-from upstream.attempt import Tried, classify, retry_after_s, run_attempts
+from upstream.attempt import Tried, classify, ended, retry_after_s, run_attempts
 from upstream.client import Timeouts
 from upstream.outcome import AttemptFailed, Outcome, to_error
 from upstream.redact import without_secrets
@@ -170,7 +170,7 @@ async def test_goes_on_until_one_succeeds() -> None:
     world = World(LIMITED, BROKEN, "answer")
     assert await world.run() == "answer"
     assert [len(tried) for tried in world.asked] == [0, 1, 2]
-    assert world.asked[2][0] == Tried(attempt_id="a1", outcome=Outcome.RATE_LIMITED, retry_after_s=2)
+    assert world.asked[2][0] == ended(route(1), Outcome.RATE_LIMITED, retry_after_s=2)
     assert world.finished == []
 
 
@@ -214,4 +214,4 @@ async def test_cancelled_attempts_are_finished(error: BaseException) -> None:
     world = World(error)
     with pytest.raises(type(error)):
         await world.run()
-    assert world.finished == [Tried(attempt_id="a1", outcome=Outcome.CANCELLED)]
+    assert world.finished == [ended(route(1), Outcome.CANCELLED)]

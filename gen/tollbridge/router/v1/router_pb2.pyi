@@ -218,22 +218,26 @@ class AttemptOutcome(_message.Message):
     ATTEMPT_ID_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_S_FIELD_NUMBER: _builtins.int
+    PROVIDER_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     """The attempt's id."""
     outcome: Global___Outcome.ValueType
     """How it ended."""
     retry_after_s: _builtins.float
     """The provider's Retry-After in seconds, 0 without one."""
+    provider_account_id: _builtins.str
+    """The decision's `provider_account_id`: tells a replica that didn't make the decision which account it was."""
     def __init__(
         self,
         *,
         attempt_id: _builtins.str = ...,
         outcome: Global___Outcome.ValueType = ...,
         retry_after_s: _builtins.float = ...,
+        provider_account_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "outcome", b"outcome", "retry_after_s", b"retry_after_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "outcome", b"outcome", "provider_account_id", b"provider_account_id", "retry_after_s", b"retry_after_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
