@@ -14,7 +14,7 @@ from typing import Protocol
 import aiohttp
 from yarl import URL
 
-from upstream.outcome import AttemptFailed, Outcome, ProviderMisbehaved, TotalTimeReached
+from upstream.outcome import AnswerTooLarge, AttemptFailed, Outcome, ProviderMisbehaved, TotalTimeReached
 
 KEEP_ALIVE_S = 30.0
 DNS_CACHE_S = 10
@@ -54,7 +54,7 @@ class UpstreamResponse(Protocol):
         """The headers; names are case-insensitive."""
 
     async def read(self, max_bytes: int) -> bytes:
-        """The whole body. Raises AttemptFailed; ProviderMisbehaved when it is larger than `max_bytes`."""
+        """The whole body. Raises AttemptFailed; AnswerTooLarge when it is larger than `max_bytes`."""
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The body, one item per socket read. Raises AttemptFailed.
@@ -166,7 +166,7 @@ class _Response:
             async for part in self:
                 size += len(part)
                 if size > max_bytes:
-                    raise ProviderMisbehaved(f"the provider's answer is larger than {max_bytes} bytes")
+                    raise AnswerTooLarge(f"the provider's answer is larger than {max_bytes} bytes")
                 parts.append(part)
         finally:
             self.close()

@@ -61,6 +61,10 @@ class ProviderMisbehaved(AttemptFailed):
         super().__init__(Outcome.SERVER_ERROR, message, excerpt=excerpt)
 
 
+class AnswerTooLarge(ProviderMisbehaved):
+    """The answer is larger than its reader's bound; it was made all the same, and so it is paid for."""
+
+
 def to_error(failure: AttemptFailed) -> TollbridgeError:
     """The refusal that a caller gets for a request whose last attempt failed so."""
     if failure.outcome is Outcome.REJECTED:

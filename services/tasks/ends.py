@@ -1,4 +1,4 @@
-"""The three ends of a job. Each is one transaction: the job's last state, its files, its settlement and its news.
+"""The ends of a job. Each is one transaction: the job's last state, its files, its settlement and its news.
 
 So there is no job that ended without a settlement in the outbox, and no settlement of a job that goes on.
 """
@@ -43,6 +43,15 @@ class Ends:
         how = store.End(move=Move.FAIL, error_code=code.value, error_message=message[:1000])
         ended = usage_pb2.ENDED_UPSTREAM_FAILED if is_provider else usage_pb2.ENDED_GATEWAY_FAILED
         return await self._end(job.order.id, how, self._void(ended, FAILED_STATUS), claim_number=job.claims)
+
+    async def lose(self, job: Job, made: Made, *, code: Code, message: str) -> Job | None:
+        """Ends a claimed job that its provider has finished and that can't be handed over: free, and our loss."""
+        how = store.End(move=Move.FAIL, error_code=code.value, error_message=message[:1000])
+
+        def settle(ended: Job) -> usage_pb2.UsageRecorded:
+            return settlement.loss(ended, made, http_status=FAILED_STATUS, ended_at_us=self._now_us())
+
+        return await self._end(job.order.id, how, settle, claim_number=job.claims)
 
     async def cancel(self, task_id: str) -> Job | None:
         """Ends a job whoever has it; it costs nothing. None when it has ended before."""

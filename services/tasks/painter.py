@@ -19,13 +19,15 @@ from upstream import calls
 from upstream.attempt import Tried, run_attempts
 from upstream.client import HttpCall, UpstreamClient
 from upstream.openai import images
-from upstream.outcome import ProviderMisbehaved
+from upstream.outcome import AnswerTooLarge, ProviderMisbehaved
 from upstream.route import Route, WireProtocol
 from upstream.sandbox.provider import Sandbox
 from upstream.usage import Captured, estimate_input_tokens
 
 MAX_ATTEMPTS = 4
 _NOT_FORWARDED = ("stream", "partial_images")
+_UNREAD = Captured()
+"""What is known of an answer that was not read."""
 _MAGIC = ((b"\x89PNG", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"GIF8", "image/gif"))
 
 
@@ -37,6 +39,14 @@ class Picture:
     content_type: str
 
 
+class ResultTooLarge(Exception):
+    """The provider has made it, and will be paid for it, but it is larger than what can be kept."""
+
+    def __init__(self, made: Made) -> None:
+        super().__init__("the provider's result is too large to be kept")
+        self.made = made
+
+
 class Painter:
     """Makes images through whatever account router names."""
 
@@ -46,7 +56,10 @@ class Painter:
         self._sandbox = sandbox
 
     async def paint(self, job: Job) -> tuple[Made, tuple[Picture, ...]]:
-        """The pictures of a job. Raises AttemptFailed of the last attempt, or what router refused with."""
+        """The pictures of a job. Raises AttemptFailed of the last attempt, or what router refused with.
+
+        ResultTooLarge ends it too: another account would be paid for the same.
+        """
         wanted = image_order.parse(job.order.body)
 
         async def decide(tried: Sequence[Tried]) -> Route:
@@ -69,17 +82,23 @@ class Painter:
             raise TollbridgeError(Code.PROVIDER_NOT_CONFIGURED, "This model's provider makes no images.")
         call = images.prepare(_body(wanted.fields), route, request_id=job.order.id)
         response = await calls.send(route, call, client=self._client, sandbox=self._sandbox)
+        made = _made(job, wanted, route, _UNREAD, count=wanted.images)
         try:
             answer = images.read_answer(await response.read(images.MAX_ANSWER_BYTES))
+            chosen = answer.images[: wanted.images]
+            made = _made(job, wanted, route, answer.captured, count=len(chosen))
+            return made, tuple([await self._picture(image, route) for image in chosen])
+        except AnswerTooLarge as error:
+            raise ResultTooLarge(made) from error
         finally:
             response.close()
-        pictures = [await self._picture(image, route) for image in answer.images[: wanted.images]]
-        return _made(job, wanted, route, answer.captured, count=len(pictures)), tuple(pictures)
 
     async def _picture(self, image: images.Image, route: Route) -> Picture:
         data = image.data
         if data is None:
             data = await self._fetched(image.url or "", route)
+        elif len(data) > MAX_FILE_BYTES:
+            raise AnswerTooLarge("the provider's image is larger than what can be kept")
         return Picture(data=data, content_type=content_type(data))
 
     async def _fetched(self, url: str, route: Route) -> bytes:

@@ -14,7 +14,6 @@ from nats.js.errors import NotFoundError
 from nats.js.object_store import ObjectStore
 
 from chassis.errors import Code, TollbridgeError
-from services.tasks.results import MAX_FILE_BYTES
 
 BUCKET = "tollbridge-results"
 CONNECT_TIMEOUT_S = 3.0
@@ -32,8 +31,6 @@ class NatsResults:
 
     async def put(self, file_id: str, data: bytes) -> None:
         """Keeps a file; the same id again replaces it. Raises UNAVAILABLE."""
-        if len(data) > MAX_FILE_BYTES:
-            raise TollbridgeError(Code.PROVIDER_ERROR, "The provider's result is too large to be kept.")
         try:
             async with asyncio.timeout(TRANSFER_TIMEOUT_S):
                 bucket = await self._open()

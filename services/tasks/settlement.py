@@ -1,7 +1,8 @@
 """What a job's end means for money: one usage record, a charge or a void, under the task's own id. Pure.
 
 A customer pays for a job that succeeded, by what was made; a job that failed or was cancelled costs nothing, and its
-record releases the hold. Either way the record closes the hold.
+record releases the hold. Either way the record closes the hold. What a provider made and we could not hand over is our
+loss: a void that names the provider and what it cost us.
 """
 
 import dataclasses
@@ -40,11 +41,24 @@ class Made:
 def charge(job: Job, made: Made, *, spender: str, ended_at_us: int) -> usage_pb2.UsageRecorded:
     """The record of a job that succeeded."""
     record = _record(job, kind=usage_pb2.USAGE_KIND_CHARGE, spender=spender, ended_at_us=ended_at_us)
-    route = made.route
     record.ended = usage_pb2.ENDED_COMPLETE
     record.http_status = _HTTP_OK
-    record.price_version = route.price.id
     record.charge_nano_usd = made.charge_nano_usd
+    _add_made(record, made)
+    return record
+
+
+def loss(job: Job, made: Made, *, http_status: int, ended_at_us: int) -> usage_pb2.UsageRecorded:
+    """The record of a job that a provider finished and we failed: free for the customer, paid by us."""
+    record = void(job, ended=usage_pb2.ENDED_GATEWAY_FAILED, http_status=http_status, ended_at_us=ended_at_us)
+    _add_made(record, made)
+    return record
+
+
+def _add_made(record: usage_pb2.UsageRecorded, made: Made) -> None:
+    """Who made it, what it used, and what that costs us."""
+    route = made.route
+    record.price_version = route.price.id
     record.provider_cost_nano_usd = provider_cost_nano_usd(made.tokens, made.units, route.price)
     if made.reported_cost_nano_usd is not None:
         record.provider_reported_cost_nano_usd = made.reported_cost_nano_usd
@@ -55,7 +69,6 @@ def charge(job: Job, made: Made, *, spender: str, ended_at_us: int) -> usage_pb2
     record.generation_id = made.generation_id
     record.tokens.CopyFrom(usage_pb2.Tokens(**dataclasses.asdict(made.tokens)))
     record.units.CopyFrom(usage_pb2.Units(**dataclasses.asdict(made.units)))
-    return record
 
 
 def void(job: Job, *, ended: usage_pb2.Ended.ValueType, http_status: int, ended_at_us: int) -> usage_pb2.UsageRecorded:

@@ -22,20 +22,22 @@ from chassis import db
 from chassis.bus import Delivery
 from chassis.errors import Code, TollbridgeError
 from chassis.telemetry import Tracer
+from pricing.charge import ChargeOutOfRange
 from services.tasks import consumer, jobs, store
 from services.tasks.consumer import Summons
 from services.tasks.ends import Ends
 from services.tasks.jobs import Job, ResultFile
-from services.tasks.painter import Painter, Picture
+from services.tasks.painter import Painter, Picture, ResultTooLarge
 from services.tasks.results import Results, file_id
 from services.tasks.settlement import Made
 from upstream.outcome import AttemptFailed, Outcome, to_error
 
 T = TypeVar("T")
 
-TRIES = 5
-"""How often a step is tried that must not be lost, after the provider has done its work."""
+INSIST_S = 300.0
+"""How long a step is tried that must not be lost, after the provider has done its work."""
 PAUSE_S = 0.5
+MAX_PAUSE_S = 8.0
 BUSY_PAUSE_S = 5.0
 _PASSES = frozenset({Code.UNAVAILABLE, Code.OVERLOADED, Code.DEADLINE_EXCEEDED, Code.PROVIDER_ERROR})
 """Worth another claim later."""
@@ -152,7 +154,6 @@ class Worker:
             async with asyncio.timeout(left_s):
                 await self._extend_hold(job)
                 made, pictures = await self._paint(job)
-                files = await self._insist(lambda: self._keep(job, pictures))
         except TimeoutError:
             await self._fail(job, Code.DEADLINE_EXCEEDED, "The task took too long.", is_provider=False)
             return None
@@ -160,8 +161,28 @@ class Worker:
             return await self._refused(job, to_error(failure), final=failure.outcome is Outcome.REJECTED)
         except TollbridgeError as error:
             return await self._refused(job, error, final=error.code not in _PASSES)
-        await self._insist(lambda: self._succeed(job, made, files))
+        except ResultTooLarge as error:
+            await self._lose(job, error.made, "The provider's result is too large to be kept.")
+            return None
+        await self._hand_over(job, made, pictures)
         return None
+
+    async def _hand_over(self, job: Job, made: Made, pictures: Sequence[Picture]) -> None:
+        """Keeps what was made and ends the job. It is never made again: what can't be kept in time is our loss.
+
+        The job's own time plays no part any more, since the provider has done its work.
+        """
+        try:
+            files = await self._insist(lambda: self._keep(job, pictures))
+        except TollbridgeError as error:
+            self._log.error("result_lost", task_id=job.order.id, code=error.code.value, error=error.message)
+            await self._lose(job, made, "The result could not be kept.")
+            return
+        try:
+            await self._insist(lambda: self._succeed(job, made, files))
+        except ChargeOutOfRange:
+            self._log.exception("result_not_chargeable", task_id=job.order.id)
+            await self._lose(job, made, "The result could not be charged.")
 
     async def _paint(self, job: Job) -> tuple[Made, tuple[Picture, ...]]:
         """Has the pictures made, as one step of the trace that began with the order."""
@@ -184,6 +205,9 @@ class Worker:
 
     async def _fail(self, job: Job, code: Code, message: str, *, is_provider: bool = True) -> None:
         await self._insist(lambda: self._ends.fail(job, code=code, message=message, is_provider=is_provider))
+
+    async def _lose(self, job: Job, made: Made, message: str) -> None:
+        await self._insist(lambda: self._ends.lose(job, made, code=Code.PROVIDER_ERROR, message=message))
 
     async def _succeed(self, job: Job, made: Made, files: tuple[ResultFile, ...]) -> None:
         if await self._ends.succeed(job, made, files) is None:
@@ -213,16 +237,18 @@ class Worker:
                 return
 
     async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Tries a step again while what it needs is away. Raises UNAVAILABLE in the end: the lease then lapses."""
-        for number in range(TRIES - 1):
+        """Tries a step again while what it needs is away. Raises UNAVAILABLE when that lasts for INSIST_S."""
+        clock = asyncio.get_running_loop().time
+        give_up_s, pause_s = clock() + INSIST_S, PAUSE_S
+        while True:
             try:
                 return await step()
             except TollbridgeError as error:
-                if error.code is not Code.UNAVAILABLE:
+                if error.code is not Code.UNAVAILABLE or clock() + pause_s > give_up_s:
                     raise
                 self._log.warning("job_step_waits", error=error.message)
-            await asyncio.sleep(PAUSE_S * 2**number)
-        return await step()
+            await asyncio.sleep(pause_s)
+            pause_s = min(MAX_PAUSE_S, 2 * pause_s)
 
     async def _release(self, job: Job) -> None:
         async with db.transaction(self._pool) as conn:

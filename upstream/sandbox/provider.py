@@ -15,7 +15,7 @@ import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from upstream.client import HttpCall, Timeouts, UpstreamResponse
-from upstream.outcome import AttemptFailed, Outcome, ProviderMisbehaved, TotalTimeReached
+from upstream.outcome import AnswerTooLarge, AttemptFailed, Outcome, TotalTimeReached
 from upstream.sandbox.answers import ChatAnswer, image_answer
 from upstream.sandbox.script import ChatRequest, ImageRequest, Script, script_of
 
@@ -105,7 +105,7 @@ class _Answer:
     async def read(self, max_bytes: int) -> bytes:
         body = b"".join([part async for part in self])
         if len(body) > max_bytes:
-            raise ProviderMisbehaved(f"the provider's answer is larger than {max_bytes} bytes")
+            raise AnswerTooLarge(f"the provider's answer is larger than {max_bytes} bytes")
         return body
 
     def chunks(self) -> AsyncIterator[bytes]:

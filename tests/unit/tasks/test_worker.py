@@ -7,11 +7,12 @@ import pytest
 
 from chassis import db
 from chassis.errors import Code, TollbridgeError
-from services.tasks import jobs, store
+from services.tasks import jobs, painter, store, worker
 from tests.unit.tasks.stage import CHARGE_PER_IMAGE, PRICE, FakeDelivery, TasksApi, TasksProcess, usage_of
 from tollbridge.router.v1 import router_pb2
 from tollbridge.tasks.v1 import tasks_pb2 as pb
 from tollbridge.usage.v1 import usage_pb2
+from upstream.openai import images
 
 
 async def test_a_job_that_succeeds_is_charged_by_what_was_made(api: TasksApi):
@@ -120,6 +121,58 @@ async def test_a_result_store_that_is_away_for_a_moment_costs_no_second_call(api
     assert await api.process.run(task.id) is None
     assert len(api.process.router.decided) == 1
     assert (await api.get(task.id)).status == pb.TASK_STATUS_SUCCEEDED
+
+
+@pytest.mark.usefixtures("quick_lease")
+async def test_a_store_that_stays_away_costs_one_call_and_the_customer_nothing(
+    api: TasksApi, monkeypatch: pytest.MonkeyPatch
+):
+    """The picture is not painted again; in the end the job fails, and the record says what it cost us."""
+    monkeypatch.setattr(worker, "INSIST_S", 0.3)
+    monkeypatch.setattr(worker, "PAUSE_S", 0.02)
+    api.process.results.fails = 10_000
+    task = await api.create(n=2)
+    assert await api.process.run(task.id) is None
+    assert len(api.process.router.decided) == 1
+    assert api.process.results.fails < 9_998, "it was tried again"
+    await ended_as_our_loss(api, task.id, cost_nano_usd=2 * PRICE.cost.per_image)
+
+
+async def test_a_store_that_is_away_past_the_jobs_time_still_gets_its_picture(
+    api: TasksApi, monkeypatch: pytest.MonkeyPatch
+):
+    """The provider has done its work in time; only the storing was late."""
+    monkeypatch.setattr(worker, "PAUSE_S", 0.3)
+    monkeypatch.setattr(jobs, "TIME_TO_LIVE_S", 0.5)
+    api.process.results.fails = 3
+    task = await api.create()
+    assert await api.process.run(task.id) is None
+    assert (await api.get(task.id)).status == pb.TASK_STATUS_SUCCEEDED
+
+
+@pytest.mark.parametrize("module", ["painter", "images"])
+async def test_a_result_too_large_to_be_kept_is_painted_once_and_free(
+    api: TasksApi, monkeypatch: pytest.MonkeyPatch, module: str
+):
+    """Whether one picture is too large or the whole answer: no other account is paid for the same."""
+    if module == "painter":
+        monkeypatch.setattr(painter, "MAX_FILE_BYTES", 16)
+    else:
+        monkeypatch.setattr(images, "MAX_ANSWER_BYTES", 16)
+    task = await api.create()
+    assert await api.process.run(task.id) is None
+    assert len(api.process.router.decided) == 1
+    await ended_as_our_loss(api, task.id, cost_nano_usd=PRICE.cost.per_image)
+
+
+async def ended_as_our_loss(api: TasksApi, task_id: str, *, cost_nano_usd: int) -> None:
+    done = await api.get(task_id)
+    assert (done.status, done.charge_nano_usd) == (pb.TASK_STATUS_FAILED, 0)
+    (record,) = usage_of(await api.process.publish())
+    assert (record.kind, record.ended) == (usage_pb2.USAGE_KIND_VOID, usage_pb2.ENDED_GATEWAY_FAILED)
+    assert (record.charge_nano_usd, record.provider_cost_nano_usd) == (0, cost_nano_usd)
+    assert record.provider_account_id == "sandbox-0"
+    assert record.closes_hold
 
 
 @pytest.mark.usefixtures("quick_lease")
