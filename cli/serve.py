@@ -50,7 +50,10 @@ def run_service(service: str, *, workers: int, role: str) -> NoReturn:
         raise WrongRequest("--workers: for edge only; the others are scaled by replicas")
     from cli.workers import run_workers
 
-    sys.exit(run_workers(workers, environ))
+    try:
+        sys.exit(run_workers(workers, environ))
+    except SettingsError as error:
+        raise WrongRequest(str(error)) from error
 
 
 def _known(service: str) -> None:

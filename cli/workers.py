@@ -1,41 +1,48 @@
 """`serve edge --workers N`: N edge processes that share one port, for a container with several cores.
 
 The kernel spreads connections over them. Each is a replica of its own (`0-0`, `0-1`, …) with a metrics port of its own:
-the given one, the next, and so on. A dead worker is started again; the first signal drains all, a second one hurries.
+the given one, the next, and so on. One that can't be started stops all, with status 1, so that nobody takes half a
+replica for a whole one; one that dies later is started again, with growing pauses. The first signal drains all, a
+second one hurries. Workers write their logs where we do.
 """
 
 import asyncio
+import math
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from chassis.settings import ServiceSettings, load
+from cli.up.ports import pick_ports
 from cli.up.probe import http_is_ready
 from cli.up.process import SAFE_PATH, tethered
-from cli.up.supervised import Program, Supervised
+from cli.up.supervised import Program, StartFailed, Supervised
 
 PATIENCE_MARGIN_S = 10.0
-DEFAULT_METRICS_BIND = "127.0.0.1:0"
+FAILED = 1
 
 
 def run_workers(count: int, environ: Mapping[str, str]) -> int:
-    """Runs `count` workers until a signal; returns the exit status."""
-    asyncio.run(_run(count, environ))
-    return 0
+    """Runs `count` workers until a signal; returns the exit status. Raises SettingsError."""
+    settings = load(ServiceSettings, environ)
+    patience_s = settings.drain_grace_s + PATIENCE_MARGIN_S
+    return asyncio.run(_run(list(worker_environs(count, environ, settings)), patience_s))
 
 
-def worker_environ(environ: Mapping[str, str], number: int) -> dict[str, str]:
-    """What worker `number` is told."""
-    host, _, port = environ.get("TOLLBRIDGE_METRICS_BIND", DEFAULT_METRICS_BIND).rpartition(":")
-    metrics_port = int(port) + number if int(port) else 0
-    return {
-        **environ,
-        "TOLLBRIDGE_REPLICA": f"{environ.get('TOLLBRIDGE_REPLICA', '0')}-{number}",
-        "TOLLBRIDGE_HTTP_REUSE_PORT": "true",
-        "TOLLBRIDGE_METRICS_BIND": f"{host}:{metrics_port}",
-    }
+def worker_environs(count: int, environ: Mapping[str, str], settings: ServiceSettings) -> Iterator[dict[str, str]]:
+    """What each worker is told. Without a metrics port each is given a free one, by which we ask it how it is."""
+    host, _, port = settings.metrics_bind.rpartition(":")
+    ports = range(int(port), int(port) + count) if int(port) else pick_ports(count, host=host.strip("[]"))
+    for number, metrics_port in enumerate(ports):
+        yield {
+            **environ,
+            "TOLLBRIDGE_REPLICA": f"{settings.replica}-{number}",
+            "TOLLBRIDGE_HTTP_REUSE_PORT": "true",
+            "TOLLBRIDGE_METRICS_BIND": f"{host}:{metrics_port}",
+        }
 
 
-async def _run(count: int, environ: Mapping[str, str]) -> None:
+async def _run(environs: list[dict[str, str]], patience_s: float) -> int:
     stop, hurry = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
@@ -44,27 +51,49 @@ async def _run(count: int, environ: Mapping[str, str]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     workers = [
-        Supervised(program=_program(number, environ), on_change=_nothing, announce=_announce) for number in range(count)
+        Supervised(program=_program(number, environ), on_change=_nothing, announce=_announce)
+        for number, environ in enumerate(environs)
     ]
-    tasks = [asyncio.create_task(worker.run()) for worker in workers]
+    running = [asyncio.create_task(worker.run()) for worker in workers]
     stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait((stopping, *tasks), return_when=asyncio.FIRST_COMPLETED)
-    patience_s = float(environ.get("TOLLBRIDGE_DRAIN_GRACE_S", "30")) + PATIENCE_MARGIN_S
+    # A worker may wait for the other services as long as they need; that it keeps ending is a failed start.
+    starting = asyncio.gather(*(worker.wait_ready(timeout_s=math.inf) for worker in workers))
+    await asyncio.wait((stopping, starting), return_when=asyncio.FIRST_COMPLETED)
+    status = _start_failure(starting)
+    if status == 0:  # from here on `run` ends only when asked to, or by a fault of its own
+        await asyncio.wait((stopping, *running), return_when=asyncio.FIRST_COMPLETED)
     await asyncio.gather(*(worker.stop(patience_s=patience_s, hurry=hurry) for worker in workers))
-    await asyncio.gather(*tasks, return_exceptions=True)
+    faults = [each for each in await asyncio.gather(*running, return_exceptions=True) if each is not None]
+    for fault in faults:
+        _announce(f"a worker was lost: {fault!r}")
+    starting.cancel()
     stopping.cancel()
+    await asyncio.gather(starting, stopping, return_exceptions=True)
+    return FAILED if faults else status
+
+
+def _start_failure(starting: "asyncio.Future[list[None]]") -> int:
+    """The exit status so far; says why when it isn't 0."""
+    if not starting.done():
+        return 0
+    try:
+        starting.result()
+    except StartFailed as error:
+        _announce(f"{error} All workers are stopped.")
+        return FAILED
+    return 0
 
 
 def _program(number: int, environ: Mapping[str, str]) -> Program:
-    own = worker_environ(environ, number)
-
     def prepare() -> list[str]:
         return tethered([sys.executable, *SAFE_PATH, "-m", "services.edge"], death_signal=signal.SIGTERM)
 
     async def is_ready() -> bool:
-        return await http_is_ready(own.get("TOLLBRIDGE_HTTP_BIND", ""))
+        host, _, port = environ["TOLLBRIDGE_METRICS_BIND"].rpartition(":")
+        reachable = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
+        return await http_is_ready(f"{reachable}:{port}")
 
-    return Program(name="edge", replica=number, prepare=prepare, environ=own, log_path=None, is_ready=is_ready)
+    return Program(name="edge", replica=number, prepare=prepare, environ=environ, log_path=None, is_ready=is_ready)
 
 
 def _announce(line: str) -> None:

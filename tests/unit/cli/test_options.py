@@ -16,7 +16,6 @@ from cli.up.options import BUILT_IN_CONFIG, UpOptions, WrongOption, check_port, 
 from cli.up.ports import pick_ports
 from cli.up.process import identify, is_alive
 from cli.up.topology import grpc_addresses, seats, service_program, shared_environ
-from cli.workers import worker_environ
 
 
 def test_without_a_file_the_built_in_config_is_used(tmp_path, monkeypatch):
@@ -176,20 +175,6 @@ def test_small_files_are_replaced_whole_and_privately(tmp_path):
     assert read_json(path) == {"a": 2}
     assert path.stat().st_mode & 0o777 == 0o600
     assert read_json(tmp_path / "absent.json") is None
-
-
-def test_workers_are_replicas_with_metrics_ports_of_their_own():
-    """Workers share the HTTP port and nothing else."""
-    environ = {
-        "TOLLBRIDGE_REPLICA": "3",
-        "TOLLBRIDGE_METRICS_BIND": "0.0.0.0:9100",
-        "TOLLBRIDGE_HTTP_BIND": "0.0.0.0:80",
-    }
-    told = [worker_environ(environ, number) for number in range(2)]
-    assert [each["TOLLBRIDGE_REPLICA"] for each in told] == ["3-0", "3-1"]
-    assert [each["TOLLBRIDGE_METRICS_BIND"] for each in told] == ["0.0.0.0:9100", "0.0.0.0:9101"]
-    assert {each["TOLLBRIDGE_HTTP_BIND"] for each in told} == {"0.0.0.0:80"}
-    assert worker_environ({}, 1)["TOLLBRIDGE_METRICS_BIND"].endswith(":0")
 
 
 def _data_dir(folder: Path) -> DataDir:
