@@ -96,7 +96,9 @@ class Authorizer:
             customer_id=key.customer_id,
             key_id=key.id,
             plan=config.plan_id(customer.plan),
-            limits=effective(plan=config.limits_of(customer.plan), overrides=key.terms.overrides),
+            limits=effective(
+                plan=config.limits_of(customer.plan), overrides=key.terms.overrides, may_raise=not key.made_by
+            ),
             models=key.terms.models,
             spend_cap=key.terms.spend_cap,
             keep_ms=self._keep_ms(kept, now_us),

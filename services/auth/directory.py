@@ -122,12 +122,19 @@ class Directory:
 
     # Keys
 
-    async def create_key(self, call: Call, *, customer_id: str, terms: KeyTerms) -> tuple[ApiKey, str]:
-        """Makes a key and returns it with its secret; repeated within an hour, the same key and secret."""
+    async def create_key(
+        self, call: Call, *, customer_id: str, terms: KeyTerms, made_by: str = ""
+    ) -> tuple[ApiKey, str]:
+        """Makes a key and returns it with its secret; repeated within an hour, the same key and secret.
+
+        `made_by` is the customer's key that asks, empty for an operator. Raises PERMISSION_DENIED when it may not.
+        """
         owner, now_us = self._or_default(customer_id), self._now_us()
-        new, secret = self._mint(owner, terms, now_us)
+        new, secret = self._mint(owner, terms, made_by, now_us)
 
         async def work(conn: db.Connection) -> tuple[ApiKey, str]:
+            if made_by:
+                await _check_manager(conn, made_by, owner=owner)
             claim = await _claim(conn, call, method="CreateKey", object_id=new.key.id, now_us=now_us)
             if not claim.first:
                 return await self._made_before(conn, claim.object_id, now_us)
@@ -146,11 +153,16 @@ class Directory:
 
         return _page(await db.in_transaction(self._pool, work), size)
 
-    async def revoke_key(self, *, key_id: str, customer_id: str | None) -> ApiKey:
-        """Ends a key. Ending it twice is ending it once, so no claim is needed."""
+    async def revoke_key(self, *, key_id: str, customer_id: str | None, by_key_id: str = "") -> ApiKey:
+        """Ends a key. Ending it twice is ending it once, so no claim is needed.
+
+        `by_key_id` is the customer's key that asks, empty for an operator. Raises PERMISSION_DENIED when it may not.
+        """
         now_us = self._now_us()
 
         async def work(conn: db.Connection) -> ApiKey:
+            if by_key_id and by_key_id != key_id:
+                await _check_manager(conn, by_key_id, owner=customer_id)
             revoked = await store.revoke_key(conn, key_id, customer_id=customer_id, now_us=now_us)
             if revoked is not None:
                 await store.add_change(conn, key_id=key_id, customer_id=revoked.customer_id, now_us=now_us)
@@ -178,7 +190,7 @@ class Directory:
 
         await db.in_transaction(self._pool, work)
 
-    def _mint(self, owner: str, terms: KeyTerms, now_us: int) -> tuple[store.NewKey, str]:
+    def _mint(self, owner: str, terms: KeyTerms, made_by: str, now_us: int) -> tuple[store.NewKey, str]:
         version, seed = self._peppers.newest, secrets.token_bytes(api_keys.SEED_BYTES)
         pepper = self._peppers.by_version[version]
         secret = api_keys.mint(prefix=self._config().key_prefix, seed=seed, pepper=pepper)
@@ -188,6 +200,7 @@ class Directory:
             shown_prefix=api_keys.shown_prefix(secret),
             terms=terms,
             created_at_us=now_us,
+            made_by=made_by,
         )
         digest = api_keys.digest(secret, pepper)
         return store.NewKey(key=key, digest=digest, pepper_version=version, seed=seed), secret
@@ -221,6 +234,15 @@ async def _claim(conn: db.Connection, call: Call, *, method: str, object_id: str
     if (claim.method, claim.fingerprint) != (method, call.fingerprint):
         raise TollbridgeError(Code.IDEMPOTENCY_MISMATCH, "This request_id was used before for something else.")
     return claim
+
+
+async def _check_manager(conn: db.Connection, key_id: str, *, owner: str | None) -> None:
+    """Raises unless this key may make and end keys of `owner`. Its restrictions would hold for nobody if it could."""
+    key = await store.key(conn, key_id)
+    if key is None or key.customer_id != owner or key.revoked_at_us:
+        raise TollbridgeError(Code.INVALID_API_KEY, "The API key is not valid.")
+    if key.terms.restricted:
+        raise TollbridgeError(Code.PERMISSION_DENIED, "A key with restrictions can't make keys or end other keys.")
 
 
 def _found(thing: T | None, what: str) -> T:

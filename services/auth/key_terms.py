@@ -53,6 +53,11 @@ class KeyTerms:
         for network in self.allowed_ips:
             _network(network)
 
+    @property
+    def restricted(self) -> bool:
+        """Whether the key has any terms of its own: such a key must not make or end others, or it could shed them."""
+        return any((self.models, self.allowed_ips, self.spend_cap, self.expires_at_us, self.overrides != AS_THE_PLAN))
+
     def admits(self, address: str) -> bool:
         """Whether the key may be used from `address`; an unknown address is only admitted where all are."""
         if not self.allowed_ips:
@@ -72,7 +77,7 @@ class KeyTerms:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """A key without its secret. `revoked_at_us` is 0 while it is valid."""
+    """A key without its secret. `revoked_at_us` is 0 while it is valid; `made_by` is empty when an operator made it."""
 
     id: str
     customer_id: str
@@ -80,6 +85,7 @@ class ApiKey:
     terms: KeyTerms
     created_at_us: int
     revoked_at_us: int = 0
+    made_by: str = ""
 
 
 def _is_model(text: str) -> bool:

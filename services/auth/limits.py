@@ -34,15 +34,21 @@ WITHOUT_PLAN = Limits(requests_per_minute=60)
 """For customers without a plan where the config names no default plan: enough to try, too little to harm."""
 
 
-def effective(*, plan: Limits, overrides: Limits) -> Limits:
+def effective(*, plan: Limits, overrides: Limits, may_raise: bool) -> Limits:
     """The limits that hold for a key.
 
-    An override replaces the plan's number, upwards too: whoever may make a key for a customer may decide that. The
-    scope stays the plan's, for limits that are shared by a customer's keys can't be left by one of them.
+    An override lowers the plan's number; it raises it only on a key that an operator made (`may_raise`). The scope
+    stays the plan's, for limits that are shared by a customer's keys can't be left by one of them.
     """
+
+    def number(planned: int, own: int) -> int:
+        if not own or not planned or may_raise:
+            return own or planned
+        return min(own, planned)
+
     return Limits(
-        requests_per_minute=overrides.requests_per_minute or plan.requests_per_minute,
-        tokens_per_minute=overrides.tokens_per_minute or plan.tokens_per_minute,
-        concurrent=overrides.concurrent or plan.concurrent,
+        requests_per_minute=number(plan.requests_per_minute, overrides.requests_per_minute),
+        tokens_per_minute=number(plan.tokens_per_minute, overrides.tokens_per_minute),
+        concurrent=number(plan.concurrent, overrides.concurrent),
         scope=plan.scope,
     )

@@ -127,6 +127,7 @@ class AuthServer:
             _call(request, request.request_id),
             customer_id=_id_or_empty(request.customer_id, "customer_id"),
             terms=terms,
+            made_by=_id_or_empty(request.made_by, "made_by"),
         )
         return pb.CreateKeyResponse(key=_key_to_wire(key), secret=secret)
 
@@ -142,6 +143,7 @@ class AuthServer:
         key = await self._directory.revoke_key(
             key_id=_id(request.key_id, "key_id"),
             customer_id=_id_or_empty(request.customer_id, "customer_id") or None,
+            by_key_id=_id_or_empty(request.by_key_id, "by_key_id"),
         )
         return pb.RevokeKeyResponse(key=_key_to_wire(key))
 
@@ -198,6 +200,7 @@ def _key_to_wire(key: ApiKey) -> pb.ApiKey:
         expires_at_us=key.terms.expires_at_us,
         created_at_us=key.created_at_us,
         revoked_at_us=key.revoked_at_us,
+        made_by=key.made_by,
     )
 
 

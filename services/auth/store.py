@@ -19,7 +19,8 @@ from services.auth.limits import Limits
 _CUSTOMER = "c.id AS c_id, c.name AS c_name, c.email, c.plan, c.status, c.created_at_us AS c_created_at_us"
 _KEY = (
     "k.id, k.customer_id, k.name, k.shown_prefix, k.models, k.requests_per_minute, k.tokens_per_minute, k.concurrent,"
-    " k.spend_cap_nano_usd, k.spend_cap_per, k.allowed_ips, k.expires_at_us, k.created_at_us, k.revoked_at_us"
+    " k.spend_cap_nano_usd, k.spend_cap_per, k.allowed_ips, k.expires_at_us, k.created_at_us, k.revoked_at_us,"
+    " k.made_by"
 )
 
 
@@ -139,7 +140,8 @@ async def insert_key(conn: Connection, new: NewKey) -> None:
     await conn.execute(
         "INSERT INTO auth.api_keys (id, customer_id, name, shown_prefix, digest, pepper_version, seed, models,"
         " requests_per_minute, tokens_per_minute, concurrent, spend_cap_nano_usd, spend_cap_per, allowed_ips,"
-        " expires_at_us, created_at_us) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        " expires_at_us, created_at_us, made_by)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         (
             key.id,
             key.customer_id,
@@ -157,6 +159,7 @@ async def insert_key(conn: Connection, new: NewKey) -> None:
             list(terms.allowed_ips),
             terms.expires_at_us,
             key.created_at_us,
+            key.made_by or None,
         ),
     )
 
@@ -317,6 +320,7 @@ def _key(row: _Row) -> ApiKey:
         ),
         created_at_us=row["created_at_us"],
         revoked_at_us=row["revoked_at_us"],
+        made_by="" if row["made_by"] is None else str(row["made_by"]),
     )
 
 

@@ -60,13 +60,13 @@ def routes(*, auth: PipeClient, identify: Identify) -> APIRouter:
     async def create_key(request: Request) -> Response:
         caller = await identify(request)
         body = await decode(request, KeyBody)
-        made = await make_key(auth, body, customer_id=caller.customer_id, request=request)
+        made = await make_key(auth, body, customer_id=caller.customer_id, request=request, made_by=caller.key_id)
         return answer(made, request_id=context(request).request_id, status=201)
 
     @router.delete("/keys/{key_id}")
     async def revoke_key(request: Request, key_id: str) -> Response:
         caller = await identify(request)
-        ended = await end_key(auth, key_id, customer_id=caller.customer_id)
+        ended = await end_key(auth, key_id, customer_id=caller.customer_id, by_key_id=caller.key_id)
         return answer(ended, request_id=context(request).request_id)
 
     return router
@@ -87,8 +87,13 @@ async def keys_page(auth: PipeClient, *, customer_id: str, request: Request) -> 
     return page([shown(key) for key in reply.keys], has_more=reply.has_more)
 
 
-async def make_key(auth: PipeClient, body: KeyBody, *, customer_id: str, request: Request) -> dict[str, object]:
-    """Makes a key and returns it with its secret. An Idempotency-Key makes it once."""
+async def make_key(
+    auth: PipeClient, body: KeyBody, *, customer_id: str, request: Request, made_by: str = ""
+) -> dict[str, object]:
+    """Makes a key and returns it with its secret. An Idempotency-Key makes it once.
+
+    `made_by` is the customer's key that asks; auth then lets it neither be restricted nor exceed the plan.
+    """
     if body.spend_cap is not None:
         # Nothing enforces it yet, and a cap that doesn't hold is worse than none. Goes away with its enforcement.
         raise TollbridgeError(Code.INVALID_REQUEST, "spend_cap is not supported yet.", details={"param": "spend_cap"})
@@ -107,16 +112,17 @@ async def make_key(auth: PipeClient, body: KeyBody, *, customer_id: str, request
         ),
         allowed_ips=body.allowed_ips,
         expires_at_us=microseconds(body.expires_at, param="expires_at") if body.expires_at else 0,
+        made_by=made_by,
     )
     reply = await auth.call("CreateKey", message, auth_pb2.CreateKeyResponse, timeout_s=TIMEOUT_S)
     return shown(reply.key) | {"key": reply.secret}
 
 
-async def end_key(auth: PipeClient, key_id: str, *, customer_id: str) -> dict[str, object]:
-    """Revokes a key; `customer_id` empty lets any key be revoked."""
+async def end_key(auth: PipeClient, key_id: str, *, customer_id: str, by_key_id: str = "") -> dict[str, object]:
+    """Revokes a key; `customer_id` and `by_key_id` empty let any key be revoked, which is an operator's right."""
     reply = await auth.call(
         "RevokeKey",
-        auth_pb2.RevokeKeyRequest(request_id=str(uuid7()), key_id=key_id, customer_id=customer_id),
+        auth_pb2.RevokeKeyRequest(request_id=str(uuid7()), key_id=key_id, customer_id=customer_id, by_key_id=by_key_id),
         auth_pb2.RevokeKeyResponse,
         timeout_s=TIMEOUT_S,
     )
@@ -147,6 +153,7 @@ def shown(key: auth_pb2.ApiKey) -> dict[str, object]:
         "expires_at": rfc3339(key.expires_at_us),
         "created_at": rfc3339(key.created_at_us),
         "revoked_at": rfc3339(key.revoked_at_us),
+        "made_by": key.made_by or None,
     }
 
 

@@ -130,3 +130,58 @@ async def test_pages_have_every_key_once_newest_first(replica: Replica):
         seen += [key.id for key in page.keys]
         after, more = page.keys[-1].id, page.has_more
     assert seen == sorted(made, reverse=True)
+
+
+RESTRICTIONS = [
+    {"models": ["m1"]},
+    {"allowed_ips": ["10.0.0.0/8"]},
+    {"expires_at_us": 4_000_000_000_000_000},
+    {"limits": pb.Limits(requests_per_minute=1)},
+    {"limits": pb.Limits(tokens_per_minute=1)},
+    {"limits": pb.Limits(concurrent=1)},
+    {"spend_cap": pb.SpendCap(amount_nano_usd=1, per="total")},
+]
+
+
+@pytest.mark.parametrize("terms", RESTRICTIONS, ids=lambda terms: next(iter(terms)))
+async def test_a_restricted_key_makes_no_key_and_ends_none_but_itself(replica: Replica, terms: dict):
+    """Otherwise it would shed its restrictions by a key without them."""
+    customer = await replica.new_customer()
+    other = await replica.new_key(customer_id=customer.id)
+    own = await replica.new_key(customer_id=customer.id, **terms)
+    assert await refused(replica.new_key(customer_id=customer.id, made_by=own.key.id)) is Code.PERMISSION_DENIED
+    ends = pb.RevokeKeyRequest(key_id=other.key.id, customer_id=customer.id, by_key_id=own.key.id)
+    assert await refused(replica.call("RevokeKey", ends, pb.RevokeKeyResponse)) is Code.PERMISSION_DENIED
+    itself = pb.RevokeKeyRequest(key_id=own.key.id, customer_id=customer.id, by_key_id=own.key.id)
+    assert (await replica.call("RevokeKey", itself, pb.RevokeKeyResponse)).key.revoked_at_us > 0
+
+
+async def test_a_repeated_request_gives_no_secret_to_a_restricted_key(replica: Replica):
+    """Who asks is checked before what was answered to somebody else."""
+    customer = await replica.new_customer()
+    free, bound = [await replica.new_key(customer_id=customer.id, models=models) for models in ([], ["m1"])]
+    request_id = str(uuid.uuid4())
+    await replica.new_key(request_id=request_id, customer_id=customer.id, made_by=free.key.id)
+    again = replica.new_key(request_id=request_id, customer_id=customer.id, made_by=bound.key.id)
+    assert await refused(again) is Code.PERMISSION_DENIED
+
+
+async def test_a_key_makes_keys_of_its_own_customer_while_it_is_valid(replica: Replica):
+    """Neither another customer's key nor a revoked one."""
+    owner, other = await replica.new_customer(), await replica.new_customer()
+    free = await replica.new_key(customer_id=owner.id)
+    assert (await replica.new_key(customer_id=owner.id, made_by=free.key.id)).key.made_by == free.key.id
+    assert await refused(replica.new_key(customer_id=other.id, made_by=free.key.id)) is Code.INVALID_API_KEY
+    request = pb.RevokeKeyRequest(key_id=free.key.id, customer_id=owner.id)
+    await replica.call("RevokeKey", request, pb.RevokeKeyResponse)
+    assert await refused(replica.new_key(customer_id=owner.id, made_by=free.key.id)) is Code.INVALID_API_KEY
+
+
+async def test_only_an_operator_makes_keys_above_the_plan(replica: Replica):
+    """Without a plan that is 60 requests a minute; lower is everybody's to choose."""
+    customer = await replica.new_customer()
+    free = await replica.new_key(customer_id=customer.id)
+    for made_by, wished, holds in (("", 1000, 1000), (free.key.id, 1000, 60), (free.key.id, 7, 7)):
+        limits = pb.Limits(requests_per_minute=wished)
+        made = await replica.new_key(customer_id=customer.id, made_by=made_by, limits=limits)
+        assert (await replica.authorize(made.secret)).limits.requests_per_minute == holds

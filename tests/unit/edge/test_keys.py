@@ -25,3 +25,25 @@ async def test_a_spend_cap_is_refused_by_name_as_long_as_nothing_enforces_it(des
     error = refused.json()["error"]
     assert (refused.status_code, error["code"], error["param"]) == (400, "invalid_request", "spend_cap")
     assert (await desk.ask("POST", path, key, {**body, "customer_id": customer, "spend_cap": None})).status_code == 201
+
+
+async def test_a_restricted_key_manages_no_other_keys(desk: Office) -> None:
+    """403 for making and ending; it may look, and end itself."""
+    customer = await desk.customer()
+    other = await desk.key(customer)
+    bound = await desk.key(customer, models=["m1"])
+    made = await desk.ask("POST", "/v1/keys", bound["key"], {"name": "free of restrictions"})
+    assert (made.status_code, made.json()["error"]["code"]) == (403, "permission_denied")
+    assert (await desk.ask("DELETE", f"/v1/keys/{other['id']}", bound["key"])).status_code == 403
+    assert (await desk.ask("GET", "/v1/keys", bound["key"])).status_code == 200
+    assert (await desk.ask("DELETE", f"/v1/keys/{bound['id']}", bound["key"])).status_code == 200
+
+
+async def test_a_key_without_restrictions_makes_and_ends_its_customers_keys(desk: Office) -> None:
+    """And each key says which key made it."""
+    free = await desk.key(await desk.customer())
+    made = await desk.ask("POST", "/v1/keys", free["key"], {"name": "child", "requests_per_minute": 5})
+    assert (made.status_code, made.json()["made_by"], free["made_by"]) == (201, free["id"], None)
+    assert (await desk.ask("DELETE", f"/v1/keys/{made.json()['id']}", free["key"])).status_code == 200
+    other = await desk.key(await desk.customer())
+    assert (await desk.ask("DELETE", f"/v1/keys/{other['id']}", free["key"])).status_code == 404

@@ -166,6 +166,7 @@ class ApiKey(_message.Message):
     EXPIRES_AT_US_FIELD_NUMBER: _builtins.int
     CREATED_AT_US_FIELD_NUMBER: _builtins.int
     REVOKED_AT_US_FIELD_NUMBER: _builtins.int
+    MADE_BY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7."""
     customer_id: _builtins.str
@@ -180,6 +181,8 @@ class ApiKey(_message.Message):
     """Microseconds since the epoch."""
     revoked_at_us: _builtins.int
     """Microseconds since the epoch; 0 while it is valid."""
+    made_by: _builtins.str
+    """The key that it was made with; empty when an operator made it."""
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Models it may use; empty is all."""
@@ -210,10 +213,11 @@ class ApiKey(_message.Message):
         expires_at_us: _builtins.int = ...,
         created_at_us: _builtins.int = ...,
         revoked_at_us: _builtins.int = ...,
+        made_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "spend_cap", b"spend_cap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_ips", b"allowed_ips", "created_at_us", b"created_at_us", "customer_id", b"customer_id", "expires_at_us", b"expires_at_us", "id", b"id", "limits", b"limits", "models", b"models", "name", b"name", "prefix", b"prefix", "revoked_at_us", b"revoked_at_us", "spend_cap", b"spend_cap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_ips", b"allowed_ips", "created_at_us", b"created_at_us", "customer_id", b"customer_id", "expires_at_us", b"expires_at_us", "id", b"id", "limits", b"limits", "made_by", b"made_by", "models", b"models", "name", b"name", "prefix", b"prefix", "revoked_at_us", b"revoked_at_us", "spend_cap", b"spend_cap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -531,6 +535,7 @@ class CreateKeyRequest(_message.Message):
     SPEND_CAP_FIELD_NUMBER: _builtins.int
     ALLOWED_IPS_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_US_FIELD_NUMBER: _builtins.int
+    MADE_BY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes the call idempotent: repeated, it returns the same secret for an hour."""
     customer_id: _builtins.str
@@ -539,6 +544,10 @@ class CreateKeyRequest(_message.Message):
     """Given by its owner."""
     expires_at_us: _builtins.int
     """Microseconds since the epoch; 0 is never."""
+    made_by: _builtins.str
+    """The customer's own key that asks for it; empty when an operator does. Such a key never exceeds the plan, and a key
+    with restrictions is refused with permission_denied.
+    """
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Models it may use; empty is all."""
@@ -566,10 +575,11 @@ class CreateKeyRequest(_message.Message):
         spend_cap: Global___SpendCap | None = ...,
         allowed_ips: _abc.Iterable[_builtins.str] | None = ...,
         expires_at_us: _builtins.int = ...,
+        made_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "spend_cap", b"spend_cap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_ips", b"allowed_ips", "customer_id", b"customer_id", "expires_at_us", b"expires_at_us", "limits", b"limits", "models", b"models", "name", b"name", "request_id", b"request_id", "spend_cap", b"spend_cap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_ips", b"allowed_ips", "customer_id", b"customer_id", "expires_at_us", b"expires_at_us", "limits", b"limits", "made_by", b"made_by", "models", b"models", "name", b"name", "request_id", b"request_id", "spend_cap", b"spend_cap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -670,22 +680,26 @@ class RevokeKeyRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    BY_KEY_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes the call idempotent."""
     key_id: _builtins.str
     """Which."""
     customer_id: _builtins.str
     """When set, the key must be this customer's."""
+    by_key_id: _builtins.str
+    """The customer's own key that asks; empty when an operator does. A key with restrictions may end itself only."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         key_id: _builtins.str = ...,
         customer_id: _builtins.str = ...,
+        by_key_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "key_id", b"key_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_key_id", b"by_key_id", "customer_id", b"customer_id", "key_id", b"key_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
