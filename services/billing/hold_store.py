@@ -65,15 +65,17 @@ _RENEW = """
         WHERE id IN (SELECT id FROM stated) AND spender = %s AND kind = 'lease' AND state = 'open' AND NOT lapsed
         ORDER BY id FOR NO KEY UPDATE
     )
-    UPDATE billing.holds h SET stated = s.unfinished, expires_at = now() + %s * interval '1 second'
+    UPDATE billing.holds h
+    SET stated = CASE WHEN h.stated_as_of > %s THEN h.stated ELSE s.unfinished END,
+        stated_as_of = greatest(h.stated_as_of, %s), expires_at = now() + %s * interval '1 second'
     FROM stated s JOIN mine ON mine.id = s.id
     WHERE h.id = s.id AND h.state = 'open'
     RETURNING h.id
 """
 _UNLISTED = """
     SELECT id, customer_id FROM billing.holds
-    WHERE spender = %s AND kind = 'lease' AND state = 'open' AND NOT lapsed AND NOT pinned
-        AND granted_at < now() - %s * interval '1 second' AND id <> ALL(%s)
+    WHERE spender = %s AND kind = 'lease' AND state = 'open' AND NOT lapsed AND NOT pinned AND id >= %s AND id < %s
+        AND NOT EXISTS (SELECT FROM unnest(%s::uuid[]) AS listed (id) WHERE listed.id = holds.id)
     ORDER BY id LIMIT %s
 """
 _DUE = """
@@ -160,19 +162,24 @@ async def read_answers(cursor: AsyncCursor[TupleRow], asks: Sequence[Ask]) -> li
 
 
 async def renew(
-    connection: Connection, *, spender: str, unfinished: Sequence[tuple[UUID, int]], lease_lives_s: float
+    connection: Connection,
+    *,
+    spender: str,
+    unfinished: Sequence[tuple[UUID, int]],
+    as_of: UUID,
+    lease_lives_s: float,
 ) -> set[UUID]:
-    """Prolongs a spender's leases and notes open + spent of each; returns those that are still its own."""
+    """Prolongs a spender's leases and notes open + spent of each as of then; returns those that are still its own."""
     ids, amounts = [item[0] for item in unfinished], [item[1] for item in unfinished]
-    cursor = await connection.execute(_RENEW, (ids, amounts, spender, lease_lives_s))
+    cursor = await connection.execute(_RENEW, (ids, amounts, spender, as_of, as_of, lease_lives_s))
     return {row[0] for row in await cursor.fetchall()}
 
 
 async def unlisted(
-    connection: Connection, *, spender: str, listed: Sequence[UUID], older_than_s: float, limit: int
+    connection: Connection, *, spender: str, listed: Sequence[UUID], from_id: UUID, until_id: UUID, limit: int
 ) -> list[tuple[UUID, str]]:
-    """A spender's leases that its statement does not name, with their customers."""
-    cursor = await connection.execute(_UNLISTED, (spender, older_than_s, list(listed), limit))
+    """A spender's leases in [from, until) that its statement does not name, with their customers."""
+    cursor = await connection.execute(_UNLISTED, (spender, from_id, until_id, list(listed), limit))
     return [(row[0], row[1]) for row in await cursor.fetchall()]
 
 

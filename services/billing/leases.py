@@ -24,9 +24,8 @@ TTL_S = 30.0
 GRACE_S = 10.0
 LEASE_LIVES_S = TTL_S + GRACE_S
 RENEW_IN_S = TTL_S / 3
-UNLISTED_AFTER_S = 2.0
 MAX_RELEASED = 1000
-"""Holds that one statement or one look at the clock releases; the next one goes on."""
+"""Holds that one page of a statement or one look at the clock releases; the next one goes on."""
 EXPIRY_PAUSE_S = 1.0
 
 
@@ -39,23 +38,50 @@ class Stated:
     spent_nano_usd: int
 
 
+FIRST_ID, LAST_ID = UUID(int=0), UUID(int=(1 << 128) - 1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A page of a spender's statement, made at `as_of`: what lives of its leases in [from, until)."""
+
+    spender: str
+    as_of: UUID
+    leases: Sequence[Stated] = ()
+    from_id: UUID = FIRST_ID
+    until_id: UUID = LAST_ID
+
+
 class Leases:
     """Statements and returns. Stateless: any replica serves any spender."""
 
     def __init__(self, *, pool: db.Pool) -> None:
         self._pool = pool
 
-    async def state(self, *, spender: str, leases: Sequence[Stated]) -> list[UUID]:
-        """Renews what is listed, frees what is not once it is two seconds old; returns what is listed but gone."""
-        listed = sorted({lease.hold_id for lease in leases})
-        unfinished = {lease.hold_id: lease.open_nano_usd + lease.spent_nano_usd for lease in leases}
+    async def state(self, page: Page) -> list[UUID]:
+        """Renews what is listed and frees what in the page's range is not; returns what is listed but gone.
+
+        A hold that a spender doesn't list it will never list again, so a page that is late or comes twice frees only
+        what was to be freed anyway, and what is younger than the statement is in no page's range.
+        """
+        listed = sorted({lease.hold_id for lease in page.leases})
+        unfinished = {lease.hold_id: lease.open_nano_usd + lease.spent_nano_usd for lease in page.leases}
 
         async def renew(connection: Connection) -> tuple[set[UUID], list[tuple[UUID, str]]]:
             renewed = await hold_store.renew(
-                connection, spender=spender, unfinished=sorted(unfinished.items()), lease_lives_s=LEASE_LIVES_S
+                connection,
+                spender=page.spender,
+                unfinished=sorted(unfinished.items()),
+                as_of=page.as_of,
+                lease_lives_s=LEASE_LIVES_S,
             )
             return renewed, await hold_store.unlisted(
-                connection, spender=spender, listed=listed, older_than_s=UNLISTED_AFTER_S, limit=MAX_RELEASED
+                connection,
+                spender=page.spender,
+                listed=listed,
+                from_id=page.from_id,
+                until_id=min(page.until_id, page.as_of),
+                limit=MAX_RELEASED,
             )
 
         renewed, unlisted = await db.in_transaction(self._pool, renew)

@@ -11,7 +11,7 @@ from services.billing.confirm import Confirmations
 from services.billing.grants import Grants
 from services.billing.hold_store import Ask
 from services.billing.holds import HoldKind
-from services.billing.leases import RENEW_IN_S, TTL_S, Leases, Stated
+from services.billing.leases import FIRST_ID, LAST_ID, RENEW_IN_S, TTL_S, Leases, Page, Stated
 from services.billing.ledger import MAX_AMOUNT, Account
 from services.billing.live_config import LiveConfig
 from services.billing.receipts import Receipts
@@ -125,9 +125,12 @@ class BillingServer:
 
     async def state_leases(self, request: pb.StateLeasesRequest, _: CallContext) -> pb.StateLeasesResponse:
         if len(request.leases) > MAX_LEASES:
-            raise _invalid("leases", f"at most {MAX_LEASES} in a statement")
-        gone = await self._leases.state(
+            raise _invalid("leases", f"at most {MAX_LEASES} in a page")
+        page = Page(
             spender=_text(request.spender, "spender", MAX_TEXT, least=1),
+            as_of=_uuid(request.as_of, "as_of"),
+            from_id=_uuid(request.from_id, "from_id") if request.from_id else FIRST_ID,
+            until_id=_uuid(request.until_id, "until_id") if request.until_id else LAST_ID,
             leases=[
                 Stated(
                     hold_id=_uuid(lease.hold_id, "hold_id"),
@@ -137,6 +140,7 @@ class BillingServer:
                 for lease in request.leases
             ],
         )
+        gone = await self._leases.state(page)
         return pb.StateLeasesResponse(renew_in_s=RENEW_IN_S, gone=[str(hold_id) for hold_id in gone])
 
     async def return_lease(self, request: pb.ReturnLeaseRequest, _: CallContext) -> pb.ReturnLeaseResponse:

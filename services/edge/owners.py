@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from pricing.prices import PriceVersion, Rates
+from services.edge import statements
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
@@ -33,8 +34,8 @@ UNREACHABLE_TIMEOUT_S = 0.9
 """For those calls that may take long: how long to wait for an owner none of whose replicas is there."""
 GRANT_TIMEOUT_S = 3.0
 """Billing may wait 2 s for the customer's own running requests to release credit."""
-STATE_TIMEOUT_S = 1.5
-"""Less than the 2 s after which an unlisted grant is freed: a later statement could not know of a grant that old."""
+STATE_TIMEOUT_S = 5.0
+"""Statements and returns: late is harmless, and each is made anew when it failed."""
 RECORD_TIMEOUT_S = 10.0
 MAX_KEEP_S = 1.0
 MAX_PRICES = 1024
@@ -211,26 +212,39 @@ class BillingOwner:
             timeout_s=STATE_TIMEOUT_S,
         )
 
-    async def state_leases(self, leases: Sequence[LeaseState]) -> tuple[float, list[str]]:
-        """The full statement; returns the seconds until the next is due, and the holds that billing has settled."""
-        reply = await self._pipe.call(
-            "StateLeases",
-            billing_pb2.StateLeasesRequest(
-                spender=self._spender,
-                leases=[
-                    billing_pb2.LeaseStatement(
-                        hold_id=lease.hold_id,
-                        open_nano_usd=lease.open_nano_usd,
-                        spent_nano_usd=lease.spent_nano_usd,
-                    )
-                    for lease in leases
-                ],
-            ),
-            billing_pb2.StateLeasesResponse,
-            key=self._spender,
-            timeout_s=STATE_TIMEOUT_S,
-        )
-        return reply.renew_in_s, list(reply.gone)
+    async def state_leases(
+        self, leases: Sequence[LeaseState], *, as_of: str, spender: str = ""
+    ) -> tuple[float, list[str]]:
+        """The full statement as of then, in pages; the seconds until the next is due, and the holds that are settled.
+
+        `spender` is a former incarnation that this one speaks for.
+        """
+        renew_in_s = 0.0
+        gone: list[str] = []
+        for page in statements.pages(leases, id_of=lambda lease: lease.hold_id, as_of=as_of):
+            reply = await self._pipe.call(
+                "StateLeases",
+                billing_pb2.StateLeasesRequest(
+                    spender=spender or self._spender,
+                    as_of=as_of,
+                    from_id=page.from_id,
+                    until_id=page.until_id,
+                    leases=[
+                        billing_pb2.LeaseStatement(
+                            hold_id=lease.hold_id,
+                            open_nano_usd=lease.open_nano_usd,
+                            spent_nano_usd=lease.spent_nano_usd,
+                        )
+                        for lease in page.listed
+                    ],
+                ),
+                billing_pb2.StateLeasesResponse,
+                key=spender or self._spender,
+                timeout_s=STATE_TIMEOUT_S,
+            )
+            renew_in_s = reply.renew_in_s
+            gone.extend(reply.gone)
+        return renew_in_s, gone
 
     async def confirm(
         self, keys: Sequence[tuple[str, usage_pb2.UsageKind.ValueType]]

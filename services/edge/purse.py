@@ -16,6 +16,7 @@ import structlog
 from chassis.errors import TollbridgeError
 from chassis.ids import uuid7
 from services.edge.owners import Granted, LeaseState
+from services.edge.statements import now_id
 
 STATEMENT_EVERY_S = 10.0
 MIN_STATEMENT_S = 1.0
@@ -41,7 +42,7 @@ class Lender(Protocol):
 
     async def return_lease(self, *, hold_id: str, free_nano_usd: int) -> None: ...
 
-    async def state_leases(self, leases: list[LeaseState]) -> tuple[float, list[str]]: ...
+    async def state_leases(self, leases: list[LeaseState], *, as_of: str) -> tuple[float, list[str]]: ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,15 +137,15 @@ class Purse:
 
     async def state(self) -> float:
         """One full statement; returns the seconds until the next. An owner that is down is asked again soon."""
-        listed = list(self._leases.values())
+        listed, as_of = list(self._leases.values()), now_id()
+        known = self._leases.keys() - self._asked  # what is still asked for may just be too young to be known
         try:
-            renew_in_s, gone = await self._billing.state_leases(listed)
+            renew_in_s, gone = await self._billing.state_leases(listed, as_of=as_of)
         except TollbridgeError as error:
             self._log.warning("lease_statement_failed", code=error.code.value, leases=len(listed))
             return RETRY_STATEMENT_S
-        known = {lease.hold_id for lease in listed}
-        for hold_id in gone:
-            self._drop(hold_id, known)
+        for hold_id in known.intersection(gone):
+            self._drop(hold_id)
         return max(MIN_STATEMENT_S, min(renew_in_s or STATEMENT_EVERY_S, STATEMENT_EVERY_S))
 
     async def drain(self) -> None:
@@ -153,10 +154,8 @@ class Purse:
             await asyncio.wait(self._returns, timeout=RETRY_STATEMENT_S)
         await self.state()
 
-    def _drop(self, hold_id: str, stated: set[str]) -> None:
-        """Billing no longer knows this hold. One that is still being asked for was simply too young to be known."""
-        if hold_id not in stated or hold_id in self._asked:
-            return
+    def _drop(self, hold_id: str) -> None:
+        """Billing no longer knows this hold."""
         lease = self._leases.pop(hold_id, None)
         if lease is not None and lease.open_nano_usd:
             # The request runs on: its usage is applied late, from the balance first.

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -17,7 +16,7 @@ from services.billing.figures import Figures
 from services.billing.grants import Grants
 from services.billing.hold_store import Ask
 from services.billing.holds import HoldKind
-from services.billing.leases import LEASE_LIVES_S, Leases, Stated
+from services.billing.leases import LEASE_LIVES_S, Leases
 from services.billing.reconcile import verify
 
 
@@ -97,22 +96,3 @@ async def test_the_same_hold_id_is_the_same_grant(pool: db.Pool, grants: Grants)
     with pytest.raises(TollbridgeError) as caught:
         await grants.grant(_ask(await _customer(pool, 100), 40, ask.hold_id))
     assert caught.value.code is Code.IDEMPOTENCY_MISMATCH
-
-
-async def test_a_grant_that_its_spender_does_not_state_is_freed(pool: db.Pool, grants: Grants, billing_url: str):
-    """Not before it is two seconds old; what is stated and unknown is reported as gone."""
-    customer_id = await _customer(pool, 100)
-    kept, lost, unknown = _ask(customer_id, 30), _ask(customer_id, 40), uuid7()
-    spender = f"spender-{uuid4()}"
-    for ask in (kept, lost):
-        await grants.grant(Ask(**{name: getattr(ask, name) for name in ask.__slots__} | {"spender": spender}))
-    leases = Leases(pool=pool)
-    stated = [Stated(hold_id=it, open_nano_usd=30, spent_nano_usd=0) for it in (kept.hold_id, unknown)]
-    assert await leases.state(spender=spender, leases=stated) == [unknown]
-    assert (await Accounts(pool=pool).read(customer_id)).held_nano_usd == 70
-    with psycopg.connect(billing_url, autocommit=True) as admin:
-        admin.execute(
-            "UPDATE billing.holds SET granted_at = now() - interval '3 seconds' WHERE spender = %s", (spender,)
-        )
-    await leases.state(spender=spender, leases=stated)
-    assert (await Accounts(pool=pool).read(customer_id)).held_nano_usd == 30

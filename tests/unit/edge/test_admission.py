@@ -38,7 +38,7 @@ class Lender:
     async def return_lease(self, *, hold_id, free_nano_usd) -> None:
         self.available += free_nano_usd
 
-    async def state_leases(self, leases) -> tuple[float, list[str]]:
+    async def state_leases(self, leases, *, as_of) -> tuple[float, list[str]]:
         return 10.0, []
 
 

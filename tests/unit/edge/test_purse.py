@@ -29,7 +29,7 @@ class Billing:
     async def return_lease(self, *, hold_id, free_nano_usd) -> None:
         self.returned.append(hold_id)
 
-    async def state_leases(self, leases) -> tuple[float, list[str]]:
+    async def state_leases(self, leases, *, as_of) -> tuple[float, list[str]]:
         self.stated.append({lease.hold_id: (lease.open_nano_usd, lease.spent_nano_usd) for lease in leases})
         return 10.0, self.gone
 
@@ -103,3 +103,22 @@ async def test_what_was_not_needed_is_given_back_at_once():
     await purse.drain()
     assert billing.returned == [draw.hold_id]
     assert billing.stated == [{}]
+
+
+async def test_a_grant_that_comes_while_a_statement_is_under_way_is_not_forgotten():
+    """Billing said `gone` of what it granted a moment later."""
+    billing = Billing()
+    purse = purse_of(billing)
+    task = drawing(purse)
+    await asyncio.sleep(0)
+    state = billing.state_leases
+
+    async def overtaken(leases, *, as_of) -> tuple[float, list[str]]:
+        await state(leases, as_of=as_of)
+        billing.may_answer.set()
+        await task
+        return 10.0, [lease.hold_id for lease in leases]
+
+    billing.state_leases = overtaken
+    await purse.state()
+    assert purse.open_count == 1

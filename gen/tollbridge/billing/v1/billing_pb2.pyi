@@ -253,6 +253,7 @@ class GrantLeaseRequest(_message.Message):
     LEAST_NANO_USD_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
+    REPLACES_HOLD_ID_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     """Made by the spender; asked again it is the same grant."""
     customer_id: _builtins.str
@@ -267,6 +268,10 @@ class GrantLeaseRequest(_message.Message):
     """The request that this lease is for, when it is for one."""
     key_id: _builtins.str
     """The capped key, empty without a cap."""
+    replaces_hold_id: _builtins.str
+    """An earlier lease of this spender and customer that this one takes the place of: it ends in the same transaction,
+    also when the grant is refused, so that a request never has money held twice.
+    """
     def __init__(
         self,
         *,
@@ -277,10 +282,11 @@ class GrantLeaseRequest(_message.Message):
         least_nano_usd: _builtins.int = ...,
         request_id: _builtins.str = ...,
         key_id: _builtins.str = ...,
+        replaces_hold_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nano_usd", b"amount_nano_usd", "customer_id", b"customer_id", "hold_id", b"hold_id", "key_id", b"key_id", "least_nano_usd", b"least_nano_usd", "request_id", b"request_id", "spender", b"spender"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nano_usd", b"amount_nano_usd", "customer_id", b"customer_id", "hold_id", b"hold_id", "key_id", b"key_id", "least_nano_usd", b"least_nano_usd", "replaces_hold_id", b"replaces_hold_id", "request_id", b"request_id", "spender", b"spender"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -356,27 +362,44 @@ Global___LeaseStatement: _TypeAlias = LeaseStatement  # noqa: Y015
 
 @_typing.final
 class StateLeasesRequest(_message.Message):
-    """Everything a spender holds."""
+    """A page of everything that a spender holds: of its holds with from_id <= id < until_id, those listed live and the others
+    are freed. Each page is right by itself, executed late, twice or in another order. Hold ids are UUIDv7, made by the
+    spender; a hold is in its statements from before it is asked for until it is over, and never again.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SPENDER_FIELD_NUMBER: _builtins.int
     LEASES_FIELD_NUMBER: _builtins.int
+    FROM_ID_FIELD_NUMBER: _builtins.int
+    UNTIL_ID_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     spender: _builtins.str
     """The incarnation."""
+    from_id: _builtins.str
+    """Empty: from the first on."""
+    until_id: _builtins.str
+    """Empty: up to `as_of`."""
+    as_of: _builtins.str
+    """UUIDv7 of the moment the statement was made, by the spender's clock: no younger hold is freed, and the amounts of a
+    younger statement stay.
+    """
     @_builtins.property
     def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseStatement]:
-        """Every lease it knows; what is not listed is freed once it is two seconds old."""
+        """At most 10000. What is listed is renewed, wherever its id lies."""
 
     def __init__(
         self,
         *,
         spender: _builtins.str = ...,
         leases: _abc.Iterable[Global___LeaseStatement] | None = ...,
+        from_id: _builtins.str = ...,
+        until_id: _builtins.str = ...,
+        as_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leases", b"leases", "spender", b"spender"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "from_id", b"from_id", "leases", b"leases", "spender", b"spender", "until_id", b"until_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -146,7 +146,7 @@ class BillingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StateLeases(self, request, context):
-        """A spender's full statement of its leases; grants not listed are freed. Callers: edge, tasks.
+        """A spender's statement of its leases, in pages; grants not listed are freed. Callers: edge, tasks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

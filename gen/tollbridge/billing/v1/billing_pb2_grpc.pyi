@@ -43,7 +43,7 @@ class BillingServiceStub:
     GrantLease: _grpc.UnaryUnaryMultiCallable[_billing_pb2.GrantLeaseRequest, _billing_pb2.GrantLeaseResponse]
     """Grants a credit lease to a spender; the same hold_id is the same grant. Callers: edge, tasks."""
     StateLeases: _grpc.UnaryUnaryMultiCallable[_billing_pb2.StateLeasesRequest, _billing_pb2.StateLeasesResponse]
-    """A spender's full statement of its leases; grants not listed are freed. Callers: edge, tasks."""
+    """A spender's statement of its leases, in pages; grants not listed are freed. Callers: edge, tasks."""
     ReturnLease: _grpc.UnaryUnaryMultiCallable[_billing_pb2.ReturnLeaseRequest, _billing_pb2.ReturnLeaseResponse]
     """Gives back what a lease did not spend, at once. Callers: edge, tasks."""
     Hold: _grpc.UnaryUnaryMultiCallable[_billing_pb2.HoldRequest, _billing_pb2.HoldResponse]
@@ -79,7 +79,7 @@ class BillingServiceAsyncStub(BillingServiceStub):
     GrantLease: _aio.UnaryUnaryMultiCallable[_billing_pb2.GrantLeaseRequest, _billing_pb2.GrantLeaseResponse]  # type: ignore[assignment]
     """Grants a credit lease to a spender; the same hold_id is the same grant. Callers: edge, tasks."""
     StateLeases: _aio.UnaryUnaryMultiCallable[_billing_pb2.StateLeasesRequest, _billing_pb2.StateLeasesResponse]  # type: ignore[assignment]
-    """A spender's full statement of its leases; grants not listed are freed. Callers: edge, tasks."""
+    """A spender's statement of its leases, in pages; grants not listed are freed. Callers: edge, tasks."""
     ReturnLease: _aio.UnaryUnaryMultiCallable[_billing_pb2.ReturnLeaseRequest, _billing_pb2.ReturnLeaseResponse]  # type: ignore[assignment]
     """Gives back what a lease did not spend, at once. Callers: edge, tasks."""
     Hold: _aio.UnaryUnaryMultiCallable[_billing_pb2.HoldRequest, _billing_pb2.HoldResponse]  # type: ignore[assignment]
@@ -142,7 +142,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_pb2.StateLeasesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_pb2.StateLeasesResponse, _abc.Awaitable[_billing_pb2.StateLeasesResponse]]:
-        """A spender's full statement of its leases; grants not listed are freed. Callers: edge, tasks."""
+        """A spender's statement of its leases, in pages; grants not listed are freed. Callers: edge, tasks."""
 
     @_abc_1.abstractmethod
     def ReturnLease(
