@@ -2,8 +2,9 @@
 
 One transaction locks the accounts and holds of all its events, lets `Books` decide them in order, and writes the result
 set-wise. Should the database refuse that (a constraint that only one event violates), the same events are applied one
-by one, each under its savepoint, so that only the culprit goes to the dead letters. Trouble with the database itself
-is nobody's fault and is raised as UNAVAILABLE: nothing was applied, and the events come again.
+by one, each under its savepoint, so that only the culprit goes to the dead letters; the locks of all are taken first
+then too, in the same order, because two batches that lock as they go would wait for each other. Trouble with the
+database itself is nobody's fault and is raised as UNAVAILABLE: nothing was applied, and the events come again.
 """
 
 import dataclasses
@@ -108,10 +109,13 @@ class Settlement:
     async def _commit(self, works: Sequence[_Work]) -> None:
         async def together(connection: Connection) -> None:
             await _write(connection, works)
+            await _set_aside(connection, works)
 
         async def one_by_one(connection: Connection) -> None:
+            await _lock(connection, works)
             for work in works:
                 await _write_alone(connection, work)
+            await _set_aside(connection, works)
 
         try:
             await db.in_transaction(self._pool, together)
@@ -135,23 +139,23 @@ class Settlement:
                 pass  # the work was shared by a batch: the span marks when this event's part was committed
 
 
-async def _write(connection: Connection, works: Sequence[_Work]) -> None:
-    checked = [work.checked for work in works if work.checked]
-    letters = [work.letter for work in works if work.letter]
-    hold_ids = {it.usage.hold_id for it in checked if it.usage.hold_id}
-    books = await store.lock_books(
+async def _lock(connection: Connection, works: Sequence[_Work]) -> Books:
+    """Locks whatever these events may touch, the holds of dead letters too."""
+    checked = [work.checked.usage for work in works if work.checked]
+    hold_ids = {usage.hold_id for usage in checked} | {work.letter.hold_id for work in works if work.letter}
+    return await store.lock_books(
         connection,
-        customer_ids={it.usage.customer_id for it in checked},
-        hold_ids=hold_ids | {letter.hold_id for letter in letters if letter.hold_id},
-        request_ids={it.usage.request_id for it in checked},
+        customer_ids={usage.customer_id for usage in checked},
+        hold_ids=[hold_id for hold_id in hold_ids if hold_id],
+        request_ids={usage.request_id for usage in checked},
     )
+
+
+async def _write(connection: Connection, works: Sequence[_Work]) -> None:
+    books = await _lock(connection, works)
     rows: list[UsageRow] = []
     for work in works:
-        if work.checked:
-            _decide(books, work, rows)
-    for work in works:
-        if work.letter:
-            await _set_aside(connection, books, work.letter)
+        _decide(books, work, rows)
     await store.save_books(connection, books, usage=rows)
 
 
@@ -175,11 +179,18 @@ def _decide(books: Books, work: _Work, rows: list[UsageRow]) -> None:
         )
 
 
-async def _set_aside(connection: Connection, books: Books, letter: DeadLetter) -> None:
-    await store.add_dead_letter(connection, letter)
-    hold_id: UUID | None = letter.hold_id
-    if hold_id in books.holds and books.holds[hold_id].customer_id == letter.customer_id:
-        books.pin(hold_id)
+async def _set_aside(connection: Connection, works: Sequence[_Work]) -> None:
+    """Keeps the letters, in an order of their own: two batches may bring the same bytes."""
+    letters = [work.letter for work in works if work.letter]
+    if not letters:
+        return
+    books = await _lock(connection, works)
+    for letter in sorted(letters, key=store.digest):
+        await store.add_dead_letter(connection, letter)
+        hold_id: UUID | None = letter.hold_id
+        if hold_id in books.holds and books.holds[hold_id].customer_id == letter.customer_id:
+            books.pin(hold_id)
+    await store.save_books(connection, books)
 
 
 async def _write_alone(connection: Connection, work: _Work) -> None:
@@ -188,5 +199,3 @@ async def _write_alone(connection: Connection, work: _Work) -> None:
             await _write(connection, [work])
     except store.REFUSED as error:
         work.condemn(f"the database refuses it: {type(error).__name__}")
-        async with connection.transaction():
-            await _write(connection, [work])

@@ -127,14 +127,18 @@ async def save_books(connection: Connection, books: Books, *, usage: Sequence[Us
             await connection.execute(_ADD_TO_OUTBOX, ([transfer.id for transfer in books.transfers],))
 
 
+def digest(letter: DeadLetter) -> bytes:
+    """What makes two dead letters the same."""
+    return hashlib.sha256(letter.recorded).digest()
+
+
 async def add_dead_letter(connection: Connection, letter: DeadLetter) -> None:
     """Sets an event aside; the same bytes are set aside once."""
-    digest = hashlib.sha256(letter.recorded).digest()
     await connection.execute(
         _ADD_DEAD_LETTER,
         (
             uuid7(),
-            digest,
+            digest(letter),
             letter.request_id,
             letter.kind,
             letter.customer_id,

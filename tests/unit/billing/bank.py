@@ -165,7 +165,7 @@ class PostgresBank:
     def __init__(self, url: str) -> None:
         self.url = url
         self._runner = asyncio.Runner()
-        self._run(self._build())
+        self.run(self._build())
         self._admin = psycopg.connect(url, autocommit=True)
 
     async def _build(self) -> None:
@@ -189,8 +189,8 @@ class PostgresBank:
         )
 
     def close(self) -> None:
-        self._run(self.grants.close())
-        self._run(self.pool.close())
+        self.run(self.grants.close())
+        self.run(self.pool.close())
         self._admin.close()
         self._runner.close()
 
@@ -248,11 +248,11 @@ class PostgresBank:
         assert row is not None
         return row[0], row[1], row[2], row[3], row[4]
 
-    def _run(self, coroutine: Coroutine[object, object, T]) -> T:
+    def run(self, coroutine: Coroutine[object, object, T]) -> T:
         return self._runner.run(coroutine)
 
     def _coded(self, coroutine: Coroutine[object, object, object]) -> str:
-        return _code(lambda: self._run(coroutine))
+        return _code(lambda: self.run(coroutine))
 
 
 def _code(call: object) -> str:

@@ -1,0 +1,96 @@
+"""Applying usage events on real PostgreSQL: batches that meet, and what can't be right."""
+
+import asyncio
+from collections.abc import Iterator
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from chassis.ids import uuid7
+from services.billing.ledger import Usage, UsageKind
+from services.billing.settlement import Fate
+from tests.unit.billing.bank import PostgresBank, event
+
+CUSTOMERS = 12
+CREDIT = 1_000
+
+
+def _charge(customer_id: str, *, request_id: UUID | None = None, hold_id: UUID | None = None, amount: int = 1) -> Usage:
+    return Usage(
+        request_id=request_id or uuid7(),
+        kind=UsageKind.CHARGE,
+        customer_id=customer_id,
+        hold_id=hold_id,
+        closes_hold=True,
+        charge_nano_usd=amount,
+    )
+
+
+def _book_already(admin: psycopg.Connection, request_id: UUID) -> None:
+    """Makes this request's charge collide with a transfer: only the database can see that."""
+    admin.execute(
+        "INSERT INTO billing.transfers (id, debit, credit, amount, kind, event_id, leg)"
+        " VALUES (%s, 'overage_loss', 'revenue', 1, 'adjustment', %s, 0)",
+        (uuid7(), f"charge:{request_id}"),
+    )
+
+
+@pytest.fixture
+def slow_writes(billing_url: str) -> Iterator[None]:
+    """Each statement that changes balances takes a while, so that transactions that could meet do."""
+    with psycopg.connect(billing_url, autocommit=True) as admin:
+        admin.execute(
+            "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN PERFORM pg_sleep(0.03); RETURN NULL; END $$"
+        )
+        admin.execute(
+            "CREATE TRIGGER dawdle AFTER UPDATE ON billing.ledger_accounts FOR EACH STATEMENT EXECUTE FUNCTION dawdle()"
+        )
+        yield
+        admin.execute("DROP FUNCTION dawdle CASCADE")
+
+
+def _meet(url: str, customers: list[str]) -> list[list[Fate]]:
+    """Two replicas settle the same customers' events at once, one forwards and one backwards, each with a poison."""
+    banks = [PostgresBank(url), PostgresBank(url)]
+    for bank in banks:  # connected and with the price at hand: both begin together
+        assert not bank.settle([_charge(customers[0])])
+    batches = []
+    with psycopg.connect(url, autocommit=True) as admin:
+        for order in (customers, customers[::-1]):
+            usages = [_charge(customer) for customer in order]
+            _book_already(admin, usages[-1].request_id)
+            batches.append([event(usage) for usage in usages])
+
+    def settle(bank: PostgresBank, batch: list[object]) -> list[Fate]:
+        return bank.run(bank.settlement.apply(batch))  # type: ignore[arg-type]
+
+    async def both() -> list[list[Fate]]:
+        return await asyncio.gather(*(asyncio.to_thread(settle, *pair) for pair in zip(banks, batches, strict=True)))
+
+    try:
+        return asyncio.run(both())
+    finally:
+        for bank in banks:
+            bank.close()
+
+
+def test_batches_in_opposite_order_with_a_poison_each_never_deadlock(
+    billing_url: str, bank: PostgresBank, slow_writes: None
+):
+    """All locks are taken first and in one order, also when events are applied one by one."""
+    customers = [f"customer-{uuid4()}" for _ in range(CUSTOMERS)]
+    for customer in customers:
+        assert not bank.open(customer, CREDIT)
+    rounds = 2
+    for _ in range(rounds):
+        for fates in _meet(billing_url, customers):
+            assert fates == [Fate.COMMITTED] * (CUSTOMERS - 1) + [Fate.DEAD_LETTERED]
+    with psycopg.connect(billing_url) as admin:
+        deadlocks = admin.execute(
+            "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        ).fetchone()
+    assert deadlocks == (0,)
+    used = sum(bank.account(customer)[1] for customer in customers)
+    assert used == rounds * 2 * CUSTOMERS
