@@ -28,20 +28,31 @@ _ESCAPED_ASCII = b"\\u00"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class UsageLimits:
-    """What a request's usage can't exceed: its worst case, in tokens."""
+    """What a request's usage can't exceed: its worst case, in tokens.
+
+    `part_tokens` of the input are reserved for images, sounds and files; `usual_part_tokens` are what these count when
+    nobody has counted them.
+    """
 
     max_input: int
     max_output: int
+    part_tokens: int = 0
+    usual_part_tokens: int = 0
+
+
+class InputBeyondBounds(ImplausibleUsage):
+    """More input than a request with these bounds can have, or the bounds are too low for what it holds."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Captured:
     """What a provider's answer said about itself.
 
-    `tokens` is None when it reported no usage, none that can be true (`implausible`), or did not get that far: then it
-    has to be counted. `so_far` is what it had reported when the answer broke off: the input classes are exact, the
-    output may be early. `complete` means that the provider's own end was seen; `error` is the provider's message when
-    it failed inside its answer, with `error_status` when it named one.
+    `tokens` is None when it reported no usage, none that can be true (`implausible`; `beyond_input` when it says that
+    there was more input than can be), or did not get that far: then it has to be counted. `so_far` is what it had
+    reported when the answer broke off: the input classes are exact, the output may be early. `complete` means that the
+    provider's own end was seen; `error` is the provider's message when it failed inside its answer, with
+    `error_status` when it named one.
     """
 
     tokens: Tokens | None = None
@@ -54,6 +65,7 @@ class Captured:
     error: str | None = None
     error_status: int | None = None
     implausible: bool = False
+    beyond_input: bool = False
 
 
 class StreamReader(Protocol):
@@ -103,9 +115,12 @@ class Answer(Protocol):
 
 
 def bound_usage(tokens: Tokens, limits: UsageLimits) -> Tokens:
-    """The same tokens, when a request with these limits can have used them. Raises ImplausibleUsage."""
+    """The same tokens, when a request with these limits can have used them.
+
+    Raises ImplausibleUsage, InputBeyondBounds for the input.
+    """
     if tokens.prompt > limits.max_input:
-        raise ImplausibleUsage(f"{tokens.prompt} input tokens where at most {limits.max_input} can be")
+        raise InputBeyondBounds(f"{tokens.prompt} input tokens where at most {limits.max_input} can be")
     if tokens.completion > limits.max_output:
         raise ImplausibleUsage(f"{tokens.completion} output tokens where at most {limits.max_output} can be")
     return tokens

@@ -147,7 +147,7 @@ class _Terms:
     def __init__(self, request: ChatRequest, route: Route) -> None:
         self._request = request
         self._price = route.price
-        self._hidden = route.bounds.hidden_output
+        self._bounds = route.bounds
         self._input = request.input_tokens(route.bounds)
         limit = route.bounds.max_output or route.bounds.context or UNKNOWN_MAX_OUTPUT
         asked = request.asked_tokens
@@ -157,7 +157,7 @@ class _Terms:
 
     def worst_nano_usd(self, tokens: int) -> int:
         """The most that this can cost with so many output tokens per choice."""
-        output = self._request.choices * tokens + self._hidden
+        output = self._request.choices * tokens + self._bounds.hidden_output
         try:
             return worst_case_nano_usd(self._price, input_tokens=self._input, output_tokens=output)
         except ChargeOutOfRange as error:
@@ -167,18 +167,23 @@ class _Terms:
     def affordable(self, nano_usd: int) -> int:
         """Output tokens per choice that so much money covers; negative when not even the input is covered."""
         tokens = affordable_output_tokens(self._price, available_nano_usd=nano_usd, input_tokens=self._input)
-        return (tokens - self._hidden) // self._request.choices
+        return (tokens - self._bounds.hidden_output) // self._request.choices
 
     def allowance(self, draw: Draw, *, wanted: int, clamped: bool) -> Allowance:
         """What the draw allows, of what is wanted."""
         tokens = max(1, min(wanted, self.affordable(draw.amount_nano_usd)))
         short = tokens < wanted and self._request.asked_tokens is not None
-        output = self._request.choices * tokens + self._hidden
+        output = self._request.choices * tokens + self._bounds.hidden_output
         return Allowance(
             draw=draw,
             max_tokens=tokens,
             clamped=clamped or short,
-            limits=UsageLimits(max_input=self._input, max_output=output),
+            limits=UsageLimits(
+                max_input=self._input,
+                max_output=output,
+                part_tokens=self._request.piece_tokens(self._bounds),
+                usual_part_tokens=self._request.usual_piece_tokens(self._bounds),
+            ),
         )
 
     def explained(self, error: TollbridgeError) -> TollbridgeError:

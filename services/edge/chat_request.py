@@ -33,18 +33,41 @@ _Count = Annotated[int, Meta(ge=1, le=1 << 40)]
 _NOTHING = msgspec.Raw(b"")
 
 
+class _ImageLink(msgspec.Struct, frozen=True):
+    url: str
+
+
+_IMAGE_LINK = msgspec.json.Decoder(str | _ImageLink)
+
+
 class _Part(msgspec.Struct, frozen=True):
-    """A part of a message. What is no text is counted by the piece, not by its bytes."""
+    """A part of a message. What is no text is counted by the piece, not by its bytes alone."""
 
     type: str
     image_url: msgspec.Raw = _NOTHING
     input_audio: msgspec.Raw = _NOTHING
     file: msgspec.Raw = _NOTHING
+    video_url: msgspec.Raw = _NOTHING
+    source: msgspec.Raw = _NOTHING
 
     @property
-    def heavy_bytes(self) -> int:
-        """Bytes of the body that carry an image, a sound or a file."""
-        return sum(len(bytes(raw)) for raw in (self.image_url, self.input_audio, self.file))
+    def piece(self) -> "Piece | None":
+        """What of it is no text, None when all is."""
+        heavy = (self.image_url, self.input_audio, self.file, self.video_url, self.source)
+        inline = sum(len(bytes(raw)) for raw in heavy)
+        if not inline and self.type in ("text", "refusal"):
+            return None
+        only_image = inline == len(bytes(self.image_url)) and self._links_image()
+        return Piece(inline_bytes=inline, grows=not only_image)
+
+    def _links_image(self) -> bool:
+        """Providers read documents and videos from an `image_url` too, when its data URL says so."""
+        try:
+            link = _IMAGE_LINK.decode(self.image_url)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+        url = link if isinstance(link, str) else link.url
+        return url[:11].lower() == "data:image/"
 
 
 class _Message(msgspec.Struct, frozen=True):
@@ -74,6 +97,17 @@ _DECODER = msgspec.json.Decoder(_Body)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """An image, a sound or a file in a message: its bytes in the body, and whether its tokens grow with them.
+
+    An image is scaled by its provider to what the model has a limit for; a document, a sound or a video is not.
+    """
+
+    inline_bytes: int
+    grows: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
     """A checked request. `asked_tokens` is the client's own limit on output per choice, None without one."""
 
@@ -83,16 +117,28 @@ class ChatRequest:
     include_usage: bool
     choices: int
     asked_tokens: int | None
-    parts: int
-    heavy_bytes: int
+    pieces: tuple[Piece, ...]
 
     def input_tokens(self, bounds: Bounds) -> int:
-        """The most input tokens this can be: no token is shorter than a byte.
+        """The most input tokens this can be: no token is shorter than a byte. Pieces count as `piece_tokens` says."""
+        text = len(self.body) - sum(piece.inline_bytes for piece in self.pieces)
+        return text + self.piece_tokens(bounds) + bounds.template_tokens
 
-        Images, sounds and files count by the piece where the model has a limit for a piece, else by their bytes.
+    def piece_tokens(self, bounds: Bounds) -> int:
+        """The most tokens that all images, sounds and files can be.
+
+        Each counts as the model's limit for a piece, or as its bytes if they are more and its tokens grow with them;
+        never more than the context in all, where that is known. Without a limit for a piece its bytes count.
         """
-        text = len(self.body) - self.heavy_bytes if bounds.max_part_tokens else len(self.body)
-        return text + self.parts * bounds.max_part_tokens + bounds.template_tokens
+        each = bounds.max_part_tokens
+        if not each:
+            return sum(piece.inline_bytes for piece in self.pieces)
+        most = sum(max(each, piece.inline_bytes if piece.grows else 0) for piece in self.pieces)
+        return min(most, max(bounds.context, self.usual_piece_tokens(bounds))) if bounds.context else most
+
+    def usual_piece_tokens(self, bounds: Bounds) -> int:
+        """What they are taken for when nobody has counted them: the model's limit for each."""
+        return len(self.pieces) * bounds.max_part_tokens
 
 
 def parse_chat(body: bytes) -> ChatRequest:
@@ -106,7 +152,6 @@ def parse_chat(body: bytes) -> ChatRequest:
         raise TollbridgeError(Code.INVALID_REQUEST, "The body is not valid JSON.") from error
     _check_depth(body)
     parts = [part for message in found.messages if isinstance(message.content, list) for part in message.content]
-    heavy = [part for part in parts if part.type not in ("text", "refusal")]
     limit = found.max_completion_tokens if found.max_completion_tokens is not None else found.max_tokens
     return ChatRequest(
         body=body,
@@ -115,8 +160,7 @@ def parse_chat(body: bytes) -> ChatRequest:
         include_usage=bool(found.stream_options and found.stream_options.include_usage),
         choices=found.n or 1,
         asked_tokens=limit,
-        parts=len(heavy),
-        heavy_bytes=sum(part.heavy_bytes for part in heavy),
+        pieces=tuple(piece for part in parts if (piece := part.piece) is not None),
     )
 
 

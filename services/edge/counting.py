@@ -19,9 +19,11 @@ async def counted(
 ) -> Use:
     """What a request used, counted: its prompt (or what the provider said of it so far) and the delivered `text`.
 
-    Never more than what was reserved: a tokenizer that disagrees with the provider's is our loss.
+    Never more than what was reserved: a tokenizer that disagrees with the provider's is our loss. Images, sounds and
+    files can't be counted here. They are taken for the model's limit for each; and for all that was reserved for them
+    when the provider says that there was more input than that.
     """
-    tokens = await asyncio.to_thread(_count, body, text, provider_model, captured.so_far, limits)
+    tokens = await asyncio.to_thread(_count, body, text, provider_model, captured, limits)
     return Use(
         tokens=tokens,
         units=Units(requests=1),
@@ -31,12 +33,14 @@ async def counted(
     )
 
 
-def _count(body: bytes, text: Callable[[], str], model: str, so_far: Tokens | None, limits: UsageLimits) -> Tokens:
+def _count(body: bytes, text: Callable[[], str], model: str, captured: Captured, limits: UsageLimits) -> Tokens:
+    so_far = captured.so_far
     output = min(count_tokens(text(), model), limits.max_output)
     if so_far is not None and so_far.prompt:
         # Input is known by class from the stream's start: what was read from a cache must not cost as if it were not.
         return dataclasses.replace(so_far, output=output, reasoning=0, audio_output=0)
-    return Tokens(input=min(count_prompt(body, model), limits.max_input), output=output)
+    parts = limits.part_tokens if captured.beyond_input else limits.usual_part_tokens
+    return Tokens(input=min(count_prompt(body, model) + parts, limits.max_input), output=output)
 
 
 def count_prompt(body: bytes, model: str) -> int:

@@ -368,6 +368,15 @@ class ChatExchange:
 
     def _count_tokens(self) -> None:
         event = self._tab.event
+        if event is not None and event.implausible:
+            self._tools.metrics.implausible(provider=event.provider_id)
+            self._relay.log.warning(
+                "implausible_usage",
+                request_id=self._request_id,
+                model=self.model,
+                provider=event.provider_id,
+                generation_id=event.generation_id,
+            )
         if event is not None and event.charge_nano_usd:
             used = event.tokens
             prompt = used.input + used.cached_input + used.cache_write + used.cache_write_1h

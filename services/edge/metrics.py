@@ -35,6 +35,12 @@ class EdgeMetrics:
         self._attempts = Counter(
             f"{prefix}_attempts", "Attempts by provider and outcome", ["provider", "outcome"], registry=registry
         )
+        self._implausible = Counter(
+            f"{prefix}_implausible_usage",
+            "Answers whose usage or cost can't be, by provider: ours took its place",
+            ["provider"],
+            registry=registry,
+        )
         self._in_flight = Gauge(f"{prefix}_requests_in_flight", "Requests running now", registry=registry)
         self._pending = Gauge(
             f"{prefix}_events_pending", "Usage events that billing has not confirmed", registry=registry
@@ -50,6 +56,10 @@ class EdgeMetrics:
     def attempt(self, *, provider: str, outcome: str) -> None:
         """Counts one attempt at a provider."""
         self._attempts.labels(provider, outcome).inc()
+
+    def implausible(self, *, provider: str) -> None:
+        """Counts an answer whose usage or cost we did not believe."""
+        self._implausible.labels(provider).inc()
 
     def first_byte(self, *, model: str, seconds: float) -> None:
         """Notes how long a client waited for its answer to begin."""

@@ -14,7 +14,7 @@ from upstream.client import HttpCall
 from upstream.outcome import ProviderMisbehaved
 from upstream.route import Route
 from upstream.sse import EventSplitter, data_of
-from upstream.usage import Captured, UsageLimits, bound_usage
+from upstream.usage import Captured, InputBeyondBounds, UsageLimits, bound_usage
 
 API_VERSION = "2023-06-01"
 ERROR_STATUS = {
@@ -185,7 +185,7 @@ class UsageSoFar:
         self, *, generation_id: str, finish_reason: str, complete: bool, error: str | None, error_status: int | None
     ) -> Captured:
         """The capture with these counts in it, so far as they can be believed."""
-        tokens, implausible = self._tokens()
+        tokens, doubt = self._tokens()
         return Captured(
             tokens=tokens if complete and self._final else None,
             so_far=tokens,
@@ -194,17 +194,18 @@ class UsageSoFar:
             complete=complete,
             error=error,
             error_status=error_status,
-            implausible=implausible,
+            implausible=doubt is not None,
+            beyond_input=isinstance(doubt, InputBeyondBounds),
         )
 
-    def _tokens(self) -> tuple[Tokens | None, bool]:
+    def _tokens(self) -> tuple[Tokens | None, ImplausibleUsage | None]:
         if not self._usage:
-            return None, False
+            return None, None
         try:
             tokens = from_anthropic(self._usage)
-            return (tokens if self._limits is None else bound_usage(tokens, self._limits)), False
-        except ImplausibleUsage:
-            return None, True
+            return (tokens if self._limits is None else bound_usage(tokens, self._limits)), None
+        except ImplausibleUsage as error:
+            return None, error
 
 
 def read_message(body: bytes, *, limits: UsageLimits | None = None) -> tuple[Message, Captured]:

@@ -103,6 +103,7 @@ def read_answer(body: bytes, *, model: str, limits: UsageLimits | None = None) -
         finish_reason=finish if isinstance(finish, str) else "",
         complete=True,
         implausible=usage.implausible,
+        beyond_input=usage.beyond_input,
     )
     return ChatAnswer(captured=captured, usage=usage, fields=fields, model=model)
 

@@ -115,6 +115,7 @@ class ChatStream:
             error=self._error,
             error_status=self._error_status,
             implausible=usage.implausible,
+            beyond_input=usage.beyond_input,
         )
 
     def closing(self, *, tokens: Tokens, cost: str | None, cut: bool = False) -> bytes:

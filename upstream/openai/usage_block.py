@@ -9,7 +9,7 @@ from decimal import Decimal
 import msgspec
 
 from pricing.tokens import ImplausibleUsage, Tokens, from_openai
-from upstream.usage import UsageLimits, bound_usage, cost_nano_usd
+from upstream.usage import InputBeyondBounds, UsageLimits, bound_usage, cost_nano_usd
 
 _HIDDEN = ("cost", "cost_details", "is_byok", "estimated_cost", "cost_in_usd_ticks")
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
@@ -19,14 +19,14 @@ _DECODER = msgspec.json.Decoder(dict[str, object], float_hook=Decimal)
 class UsageBlock:
     """The last usage object that an answer carried, and what can be believed of it."""
 
-    __slots__ = ("_limits", "_shown", "implausible", "reported_cost_nano_usd", "tokens")
+    __slots__ = ("_limits", "_shown", "beyond_input", "implausible", "reported_cost_nano_usd", "tokens")
 
     def __init__(self, limits: UsageLimits | None) -> None:
         self._limits = limits
         self._shown: dict[str, object] = {}
         self.tokens: Tokens | None = None
         self.reported_cost_nano_usd: int | None = None
-        self.implausible = False
+        self.implausible = self.beyond_input = False
 
     def read(self, raw: msgspec.Raw | bytes) -> None:
         """Takes a usage object in; a later one replaces an earlier one. `null` says nothing."""
@@ -38,11 +38,12 @@ class UsageBlock:
             if self._limits is not None:
                 bound_usage(tokens, self._limits)
             cost = cost_nano_usd(usage)
-        except (ImplausibleUsage, msgspec.DecodeError, UnicodeDecodeError, ArithmeticError, RecursionError):
+        except (ImplausibleUsage, msgspec.DecodeError, UnicodeDecodeError, ArithmeticError, RecursionError) as error:
+            self.beyond_input = isinstance(error, InputBeyondBounds)
             self.tokens = self.reported_cost_nano_usd = None
             self.implausible = True
             return
-        self.implausible = False
+        self.implausible = self.beyond_input = False
         self.reported_cost_nano_usd = cost
         self._shown = {name: value for name, value in usage.items() if name not in _HIDDEN}
         # An object without any count is no usage: a plausible zero has to be said.

@@ -168,9 +168,14 @@ class Owners:
             drain_s=truth.drain_s,
             drain_at_once=10,
             price=router_pb2.PriceVersion(
-                rates=router_pb2.Rates(**rates), cost=router_pb2.Rates(**rates), markup_ppm=1_000_000
+                rates=router_pb2.Rates(**rates),
+                cost=router_pb2.Rates(**rates),
+                markup_ppm=1_000_000,
+                cost_reported=route.get("cost_reported", False),
             ),
-            bounds=router_pb2.ModelBounds(context=8000, max_output=truth.max_output),
+            bounds=router_pb2.ModelBounds(
+                **{"context": 8000, "max_output": truth.max_output, **route.get("bounds", {})}
+            ),
             may_retry=number + 1 < len(truth.routes),
         )
 
