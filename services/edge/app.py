@@ -72,7 +72,12 @@ class EdgeApp:
     async def _dispatch(
         self, app: FastAPI, scope: Scope, receive: Receive, send: Send, *, surface: Surface, request_id: str
     ) -> None:
-        scope[SCOPE_KEY] = RequestContext(surface=surface, request_id=request_id, client_ip=scope["client"][0])
+        scope[SCOPE_KEY] = RequestContext(
+            surface=surface,
+            request_id=request_id,
+            client_ip=scope["client"][0],
+            public_url=self.config.public_url,
+        )
         await app(scope, receive, send)
 
 

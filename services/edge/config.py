@@ -3,10 +3,12 @@
 Of `billing` edge reads only what it acts upon; billing validates the whole of that section.
 """
 
+import dataclasses
 import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -65,7 +67,7 @@ class Sections(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Edge's configuration, ready to use."""
+    """Edge's configuration, ready to use. `public_url` is without a trailing slash, empty when the file is silent."""
 
     surfaces: SurfaceTable
     admin_token: str
@@ -74,7 +76,6 @@ class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: tuple[Network, ...]
     spool: SpoolEntry
     on_short_credit: Literal["clamp", "refuse"]
-    top_up_url: str
 
 
 def parse(text: ConfigText, environ: Mapping[str, str] | None = None) -> EdgeConfig:
@@ -84,11 +85,10 @@ def parse(text: ConfigText, environ: Mapping[str, str] | None = None) -> EdgeCon
         surfaces=SurfaceTable(_surfaces(text, sections)),
         admin_token=sections.admin.auth_token,
         metrics_prefix=_metrics_prefix(text, sections.metrics.prefix),
-        public_url=sections.public_url,
+        public_url=_public_url(text, sections.public_url),
         trusted_proxies=_networks(text, sections.trusted_proxies),
         spool=_spool(text, sections.spool),
         on_short_credit=sections.billing.on_short_credit,
-        top_up_url=sections.billing.top_up_url,
     )
 
 
@@ -111,7 +111,10 @@ def _surfaces(text: ConfigText, sections: Sections) -> tuple[Surface, ...]:
             raise _error(text, ("surfaces", index, "dialect"), f"{entry.dialect!r} is none of {known}")
         public = dialect.models_public if entry.models_public is None else entry.models_public
         surfaces[prefix] = Surface(
-            prefix=prefix, dialect=dialect, models_public=public, without=frozenset(entry.without)
+            prefix=prefix,
+            dialect=dataclasses.replace(dialect, top_up_url=sections.billing.top_up_url),
+            models_public=public,
+            without=frozenset(entry.without),
         )
     return tuple(surfaces.values())
 
@@ -134,6 +137,15 @@ def _metrics_prefix(text: ConfigText, prefix: str) -> str:
     if not prefix.isidentifier():
         raise _error(text, ("metrics", "prefix"), f"{prefix!r} can't begin a metric's name")
     return prefix
+
+
+def _public_url(text: ConfigText, url: str) -> str:
+    if not url:
+        return ""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise _error(text, ("public_url",), f"{url!r} is no address such as https://api.example.com")
+    return url.rstrip("/")
 
 
 def _networks(text: ConfigText, entries: tuple[str, ...]) -> tuple[Network, ...]:

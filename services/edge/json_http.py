@@ -31,6 +31,8 @@ class RequestContext:
     surface: Surface
     request_id: str
     client_ip: str
+    public_url: str
+    """Where clients reach this API, without a trailing slash; empty when the config does not say."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,13 @@ def context(request: Request) -> RequestContext:
     if not isinstance(found, RequestContext):
         raise TypeError("a request reached a route without its context")
     return found
+
+
+def link(request: Request, path: str) -> str:
+    """An absolute link to a path of the request's surface: below `public_url`, or as this request came in."""
+    found = context(request)
+    base = found.public_url or str(request.base_url).rstrip("/")
+    return f"{base}{found.surface.prefix}{path}"
 
 
 async def decode(request: Request, kind: type[T]) -> T:

@@ -1,6 +1,5 @@
-"""The parts of the config file that tasks owns: `results` (where results are kept) and `public_url`."""
+"""The part of the config file that tasks owns: `results`, where results are kept."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
@@ -20,22 +19,15 @@ class ResultsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     secret_key: str = ""
 
 
-class _Owned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TasksConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The top-level keys that tasks reads."""
+
     results: ResultsSection = ResultsSection()
-    public_url: str = ""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class TasksConfig:
-    """What the file says, checked. `public_url` is without a trailing slash; empty when the file doesn't say."""
-
-    results_store: str = "nats"
-    public_url: str = ""
 
 
 def parse(text: ConfigText, environ: Mapping[str, str] | None = None) -> TasksConfig:
     """Reads tasks' sections. Raises chassis.config.ConfigError with file, line and key."""
-    owned = section(text, _Owned, environ=environ)
-    if owned.results.store != "nats":
+    found = section(text, TasksConfig, environ=environ)
+    if found.results.store != "nats":
         raise text.error("the S3 store is not built yet: use nats", ("results", "store"))
-    return TasksConfig(results_store=owned.results.store, public_url=owned.public_url.rstrip("/"))
+    return found

@@ -41,7 +41,7 @@ class Dialect:
 
     `statuses` covers every code. `types` gives the type by status, `codes` renames codes. `error_body` makes the JSON.
     `always_usage_chunk` sends the usage chunk in every stream; `models_public` lists models without a key;
-    `model_fields` names the fields of a model that its list shows.
+    `model_fields` names the fields of a model that its list shows. Who has no money is pointed to `top_up_url`.
     """
 
     name: str
@@ -52,15 +52,19 @@ class Dialect:
     always_usage_chunk: bool = False
     models_public: bool = False
     model_fields: tuple[str, ...] = ("id", "object", "owned_by")
+    top_up_url: str = ""
 
     def view(self, error: TollbridgeError) -> ErrorView:
         """The error in this dialect's words."""
         status = self.statuses[error.code]
+        message = error.message
+        if error.code is Code.INSUFFICIENT_CREDITS and self.top_up_url:
+            message = f"{message} Add credits at {self.top_up_url}"
         return ErrorView(
             status=status,
             type=self.types.get(status, "server_error" if status >= 500 else "invalid_request_error"),
             code=self.codes.get(error.code, error.code.value),
-            message=error.message,
+            message=message,
             param=error.details.get("param"),
             details=error.details,
         )

@@ -15,7 +15,7 @@ from fastapi.responses import StreamingResponse
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from pricing.prices import usd_number, usd_text
-from services.edge.json_http import Caller, Identify, answer, context, decode, page, page_limit, rfc3339
+from services.edge.json_http import Caller, Identify, answer, context, decode, link, page, page_limit, rfc3339
 from tollbridge.tasks.v1 import tasks_pb2
 
 TIMEOUT_S = 5.0
@@ -163,7 +163,7 @@ class TaskDesk:
                 content = await self._whole(result.file_id, caller)
                 data.append({"b64_json": base64.b64encode(content).decode()})
             else:
-                data.append({"url": _file_url(result.file_id, request)})
+                data.append({"url": link(request, f"/files/{result.file_id}/content")})
         return {"created": created, "data": data, "task_id": task.id, "usage": {"cost": _cost(task)}}
 
     async def file_answer(self, file_id: str, caller: Caller, *, request_id: str) -> Response:
@@ -204,7 +204,7 @@ def shown(task: tasks_pb2.Task, request: Request) -> dict[str, object]:
     """A task as its customer sees it."""
     error = {"code": task.error_code, "message": task.error_message} if task.error_code else None
     files = [
-        {"url": _file_url(each.file_id, request), "content_type": each.content_type, "bytes": each.bytes}
+        {"url": link(request, f"/files/{each.file_id}/content"), "content_type": each.content_type, "bytes": each.bytes}
         for each in task.results
     ]
     return {
@@ -258,11 +258,6 @@ def _failure(task: tasks_pb2.Task) -> TollbridgeError:
     code = Code(task.error_code) if task.error_code in known else Code.PROVIDER_ERROR
     message = task.error_message or f"The task was {_STATUS[task.status]}."
     return TollbridgeError(code, message, details={"task_id": task.id})
-
-
-def _file_url(file_id: str, request: Request) -> str:
-    base = str(request.base_url).rstrip("/")
-    return f"{base}{context(request).surface.prefix}/files/{file_id}/content"
 
 
 def _cost(task: tasks_pb2.Task) -> msgspec.Raw:
