@@ -170,7 +170,7 @@ def _end(outcome: pb.AttemptOutcome) -> End:
         attempt_id=attempt_id,
         verdict=verdict,
         name=pb.Outcome.Name(outcome.outcome).removeprefix("OUTCOME_").lower(),
-        retry_after_s=retry_after_s if 0 < retry_after_s <= MAX_RETRY_AFTER_S else 0.0,
+        retry_after_s=min(retry_after_s, MAX_RETRY_AFTER_S) if retry_after_s > 0 else 0.0,
         account_id=outcome.provider_account_id,
         age_s=_age_s(attempt_id),
     )

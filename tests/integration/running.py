@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -144,13 +144,24 @@ def provider(directory: Path) -> Iterator[Provider]:
 class Gateway:
     """`tollbridge up` as a process."""
 
-    def __init__(self, *, directory: Path, config: str, arguments: tuple[str, ...] = (), **environ: str) -> None:
+    def __init__(
+        self,
+        *,
+        directory: Path,
+        config: str,
+        arguments: tuple[str, ...] = (),
+        replicas: Mapping[str, int] | None = None,
+        **environ: str,
+    ) -> None:
         self.data_dir = directory / "data"
         self.log_path = directory / "up.log"
         self._config = directory / "tollbridge.yaml"
         self._config.parent.mkdir(parents=True, exist_ok=True)
         self._config.write_text(config)
         self._arguments = arguments
+        if replicas:
+            wanted = ",".join(f"{name}={count}" for name, count in replicas.items())
+            self._arguments = (*arguments, "--replicas", wanted)
         self._environ = environ
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -188,6 +199,21 @@ class Gateway:
         """Where edge listens, without a prefix."""
         return f"http://127.0.0.1:{self._port}"
 
+    @property
+    def edge_urls(self) -> list[str]:
+        """Where each replica of edge listens, the first one's being `base_url`."""
+        return [f"http://{service['http']}" for service in self.ready["services"] if service["name"] == "edge"]
+
+    @contextlib.contextmanager
+    def paused(self, name: str, replica: int = 0) -> Iterator[None]:
+        """SIGSTOP for that process, SIGCONT at the end: it is there and says nothing."""
+        pid = self.pid(name, replica)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
     def stop(self, timeout_s: float = 60) -> int:
         """SIGTERM, then waits; returns the exit status."""
         assert self._process is not None
@@ -210,6 +236,12 @@ class Gateway:
             if service["name"] == name and service.get("replica", 0) == replica:
                 return int(service["pid"])
         raise AssertionError(f"{name} is not listed")
+
+    def restart(self, name: str, replica: int = 0, timeout_s: float = 20) -> None:
+        """SIGKILL, then waits until its successor is listed; it answers a little later."""
+        former = self.pid(name, replica)
+        os.kill(former, signal.SIGKILL)
+        wait_until(lambda: self.pid(name, replica) != former, timeout_s=timeout_s, what=f"a new {name} is there")
 
     def admin(self, method: str, path: str, **body: Any) -> Any:
         """A call of the admin API; fails unless it succeeds."""
@@ -281,9 +313,11 @@ class Account:
 
 
 @contextlib.contextmanager
-def gateway(directory: Path, config: str, *arguments: str, **environ: str) -> Iterator[Gateway]:
+def gateway(
+    directory: Path, config: str, *arguments: str, replicas: Mapping[str, int] | None = None, **environ: str
+) -> Iterator[Gateway]:
     """Runs a Tollbridge; stops it at the end."""
-    running = Gateway(directory=directory, config=config, arguments=arguments, **environ)
+    running = Gateway(directory=directory, config=config, arguments=arguments, replicas=replicas, **environ)
     running.start()
     try:
         yield running

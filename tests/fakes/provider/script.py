@@ -44,13 +44,17 @@ class Script:
         return "".join(self.piece(number) for number in range(self.chunks))
 
 
-def read_script(body: Mapping[str, Any]) -> Script:
-    """The script of a chat, a message or a prompt. An unknown field is an error: a typo must not make a test idle."""
+def read_script(body: Mapping[str, Any], *, key: str = "") -> Script:
+    """The script of a chat, a message or a prompt. An unknown field is an error: a typo must not make a test idle.
+
+    What stands in its `keys` under the caller's own key goes before the rest, so that accounts can differ.
+    """
     text = _last_text(body)
     start = text.rfind(MARK)
     if start < 0:
         return Script()
     given, _ = json.JSONDecoder().raw_decode(text[start + len(MARK) :].lstrip())
+    given |= given.pop("keys", {}).get(key, {})
     unknown = set(given) - {field.name for field in fields(Script)}
     if unknown:
         raise ValueError(f"unknown script fields {sorted(unknown)}")

@@ -30,6 +30,8 @@ class Answering:
         self._log = log
         self.id = log.next_id()
         self.model = str(body.get("model", ""))
+        bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+        self.key = request.headers.get("x-api-key", bearer)
         self.chunks_sent = 0
         self.arrived = {
             "id": self.id,
@@ -98,7 +100,7 @@ class FakeProvider:
         """OpenAI's chat completions."""
         body = await request.json()
         answering = Answering(log=self._log, protocol="openai", request=request, body=body)
-        script = read_script(body)
+        script = read_script(body, key=answering.key)
         answer_id = f"chatcmpl-{answering.id}"
         if not body.get("stream"):
             whole = openai_shapes.whole(
@@ -113,7 +115,7 @@ class FakeProvider:
         """Anthropic's messages."""
         body = await request.json()
         answering = Answering(log=self._log, protocol="anthropic", request=request, body=body)
-        script = read_script(body)
+        script = read_script(body, key=answering.key)
         answer_id = f"msg_{answering.id}"
         if not body.get("stream"):
             whole = anthropic_shapes.whole(script, answer_id=answer_id, model=answering.model)
@@ -127,7 +129,7 @@ class FakeProvider:
         answering = Answering(log=self._log, protocol="openai", request=request, body=body)
         count = int(body.get("n") or 1)
         made = openai_shapes.images(count=count)
-        return await self._whole(request, answering, read_script(body), made, images=count)
+        return await self._whole(request, answering, read_script(body, key=answering.key), made, images=count)
 
     async def _whole(
         self,
