@@ -1,5 +1,6 @@
 """`/admin/customers`: making, showing and changing customers, and giving or correcting their credit."""
 
+import asyncio
 from decimal import Decimal
 from typing import Literal
 
@@ -15,6 +16,8 @@ from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2
 
 TIMEOUT_S = 3.0
+BALANCES_AT_ONCE = 16
+"""Questions of one page to billing that may be under way together."""
 
 _STATUS_NAMES = {
     auth_pb2.CUSTOMER_STATUS_ACTIVE: "active",
@@ -92,7 +95,8 @@ def routes(*, auth: PipeClient, billing: PipeClient) -> APIRouter:
 class CustomerAccounts:
     """A customer is auth's, their balance billing's: this joins the two for the admin.
 
-    `call_id` makes each write idempotent; a creation that was cut between the two owners is completed by repeating it.
+    `call_id` makes each write idempotent; a creation that was cut between the two owners is completed by repeating it,
+    and its account is opened as soon as anybody looks at the customer.
     """
 
     def __init__(self, *, auth: PipeClient, billing: PipeClient) -> None:
@@ -111,13 +115,7 @@ class CustomerAccounts:
             auth_pb2.CreateCustomerResponse,
             timeout_s=TIMEOUT_S,
         )
-        opened = await self._billing.call(
-            "OpenAccount",
-            billing_pb2.OpenAccountRequest(customer_id=reply.customer.id),
-            billing_pb2.OpenAccountResponse,
-            timeout_s=TIMEOUT_S,
-        )
-        balance = opened.balance
+        balance = await self._open(reply.customer.id)
         if credit:
             given = await self.credit(
                 reply.customer.id,
@@ -157,8 +155,18 @@ class CustomerAccounts:
             auth_pb2.ListCustomersResponse,
             timeout_s=TIMEOUT_S,
         )
-        rows = [shown(customer, await self._balance(customer.id)) for customer in reply.customers]
-        return page(rows, has_more=reply.has_more)
+        gate = asyncio.Semaphore(BALANCES_AT_ONCE)
+
+        async def row(customer: auth_pb2.Customer) -> dict[str, object]:
+            async with gate:
+                return shown(customer, await self._balance(customer.id))
+
+        try:
+            async with asyncio.TaskGroup() as group:  # owns the questions; the first failure ends the others
+                rows = [group.create_task(row(customer)) for customer in reply.customers]
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from failed
+        return page([each.result() for each in rows], has_more=reply.has_more)
 
     async def credit(
         self, customer_id: str, *, amount_nano_usd: int, reason: str, call_id: str
@@ -176,13 +184,29 @@ class CustomerAccounts:
             timeout_s=TIMEOUT_S,
         )
 
-    async def _balance(self, customer_id: str) -> billing_pb2.Balance:
+    async def _open(self, customer_id: str) -> billing_pb2.Balance:
+        """Opens the account, if it is not open yet."""
         reply = await self._billing.call(
-            "GetBalance",
-            billing_pb2.GetBalanceRequest(customer_id=customer_id),
-            billing_pb2.GetBalanceResponse,
+            "OpenAccount",
+            billing_pb2.OpenAccountRequest(customer_id=customer_id),
+            billing_pb2.OpenAccountResponse,
             timeout_s=TIMEOUT_S,
         )
+        return reply.balance
+
+    async def _balance(self, customer_id: str) -> billing_pb2.Balance:
+        """The balance of a customer whom auth knows."""
+        try:
+            reply = await self._billing.call(
+                "GetBalance",
+                billing_pb2.GetBalanceRequest(customer_id=customer_id),
+                billing_pb2.GetBalanceResponse,
+                timeout_s=TIMEOUT_S,
+            )
+        except TollbridgeError as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+            return await self._open(customer_id)  # their creation was cut between the two owners
         return reply.balance
 
 

@@ -1,5 +1,6 @@
 """Edge's pages behind FastAPI, over HTTP in this process, with a real auth on PostgreSQL and a billing in memory."""
 
+import asyncio
 import contextlib
 import dataclasses
 import uuid
@@ -33,6 +34,7 @@ class Billing:
 
     def __init__(self) -> None:
         self.balances: dict[str, int] = {}
+        self.pause_s = 0.0
         self.asking = 0
         self.most_asking = 0
         methods = {"OpenAccount": self.open_account, "GetBalance": self.get_balance}
@@ -52,6 +54,7 @@ class Billing:
         self.asking += 1
         self.most_asking = max(self.most_asking, self.asking)
         try:
+            await asyncio.sleep(self.pause_s)
             if request.customer_id not in self.balances:
                 raise TollbridgeError(Code.NOT_FOUND, "There is no such account.")
             balance = billing_pb2.Balance(balance_nano_usd=self.balances[request.customer_id])

@@ -1,0 +1,46 @@
+"""`/admin/customers` over HTTP, with a real auth and a billing in memory."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from services.edge.admin.customers import BALANCES_AT_ONCE
+from tests.unit.edge.office import ADMIN_TOKEN, Office, office
+
+
+@pytest.fixture
+async def desk(auth_database: str) -> AsyncIterator[Office]:
+    """Edge's pages."""
+    async with office(auth_database) as running:
+        yield running
+
+
+async def test_a_customer_whose_creation_was_cut_in_two_is_completed_by_looking(desk: Office) -> None:
+    """Auth has them, billing doesn't: neither list nor page is a 404, and the account is open afterwards."""
+    whole, cut = await desk.customer(), await desk.customer()
+    desk.billing.balances[whole] = 5_000_000_000
+    del desk.billing.balances[cut]
+    listed = {row["id"]: row["balance"] for row in (await desk.admin("GET", "/admin/customers"))["data"]}
+    assert float(listed[whole]) == 5
+    assert float(listed[cut]) == 0
+    del desk.billing.balances[cut]
+    assert (await desk.admin("GET", f"/admin/customers/{cut}"))["id"] == cut
+    assert desk.billing.balances[cut] == 0
+
+
+async def test_an_unknown_customer_gets_no_account(desk: Office) -> None:
+    """404, and billing is not told."""
+    unknown = "0192aaaa-0000-7000-8000-000000000009"
+    assert (await desk.ask("GET", f"/admin/customers/{unknown}", ADMIN_TOKEN)).status_code == 404
+    assert unknown not in desk.billing.balances
+
+
+async def test_a_page_of_customers_asks_for_balances_together_but_not_all_at_once(desk: Office) -> None:
+    """Two hundred customers must neither take two hundred round trips nor flood billing."""
+    made = await asyncio.gather(*(desk.customer() for _ in range(40)))
+    desk.billing.pause_s = 0.02
+    listed = await desk.admin("GET", "/admin/customers?limit=40")
+    assert {row["id"] for row in listed["data"]} == set(made)
+    assert [row["id"] for row in listed["data"]] == sorted(made, reverse=True)
+    assert 1 < desk.billing.most_asking <= BALANCES_AT_ONCE
