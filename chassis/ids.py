@@ -22,6 +22,11 @@ def uuid7_at(ms: int) -> UUID:
     return UUID(int=ms << 80 | _VERSION_AND_VARIANT)
 
 
+def now_floor() -> UUID:
+    """The lowest id of the present millisecond: no id that is made from now on is below it."""
+    return uuid7_at(time.time_ns() // 1_000_000)
+
+
 def unix_ms(u: UUID) -> int:
     """The Unix milliseconds that a UUIDv7 was made at; of another kind of UUID the answer means nothing."""
     return u.int >> 80

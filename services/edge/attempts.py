@@ -11,6 +11,7 @@ from typing import Protocol
 import structlog
 
 from chassis.errors import TollbridgeError
+from chassis.ids import now_floor
 from upstream.attempt import Tried
 
 STATEMENT_EVERY_S = 10.0
@@ -25,7 +26,7 @@ class SlotKeeper(Protocol):
 
     async def finish_attempt(self, *, request_id: str, attempt: Tried) -> None: ...
 
-    async def state_attempts(self, attempt_ids: Sequence[str]) -> float: ...
+    async def state_attempts(self, attempt_ids: Sequence[str], *, as_of: str) -> float: ...
 
 
 class Attempts:
@@ -66,7 +67,7 @@ class Attempts:
     async def state(self) -> float:
         """One full statement; returns the seconds until the next."""
         try:
-            renew_in_s = await self._router.state_attempts(list(self._running))
+            renew_in_s = await self._router.state_attempts(list(self._running), as_of=str(now_floor()))
         except TollbridgeError as error:
             self._log.warning("attempt_statement_failed", code=error.code.value, attempts=len(self._running))
             return RETRY_STATEMENT_S

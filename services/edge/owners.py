@@ -150,16 +150,28 @@ class RouterOwner:
             timeout_s=STATE_TIMEOUT_S,
         )
 
-    async def state_attempts(self, attempt_ids: Sequence[str]) -> float:
-        """The full statement of running attempts; returns the seconds until the next is due."""
-        reply = await self._pipe.call(
-            "StateAttempts",
-            router_pb2.StateAttemptsRequest(spender=self._spender, attempt_ids=attempt_ids),
-            router_pb2.StateAttemptsResponse,
-            key=self._spender,
-            timeout_s=STATE_TIMEOUT_S,
-        )
-        return reply.renew_in_s
+    async def state_attempts(self, attempt_ids: Sequence[str], *, as_of: str, spender: str = "") -> float:
+        """The full statement as of then, in pages; the seconds until the next is due.
+
+        `spender` is a former incarnation that this one speaks for.
+        """
+        renew_in_s = 0.0
+        for page in statements.pages(attempt_ids, id_of=str, as_of=as_of):
+            reply = await self._pipe.call(
+                "StateAttempts",
+                router_pb2.StateAttemptsRequest(
+                    spender=spender or self._spender,
+                    as_of=as_of,
+                    from_id=page.from_id,
+                    until_id=page.until_id,
+                    attempt_ids=page.listed,
+                ),
+                router_pb2.StateAttemptsResponse,
+                key=spender or self._spender,
+                timeout_s=STATE_TIMEOUT_S,
+            )
+            renew_in_s = reply.renew_in_s
+        return renew_in_s
 
 
 class BillingOwner:

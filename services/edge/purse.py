@@ -14,9 +14,8 @@ from uuid import UUID
 import structlog
 
 from chassis.errors import TollbridgeError
-from chassis.ids import uuid7
+from chassis.ids import now_floor, uuid7
 from services.edge.owners import Granted, LeaseState
-from services.edge.statements import now_id
 
 STATEMENT_EVERY_S = 10.0
 MIN_STATEMENT_S = 1.0
@@ -137,7 +136,7 @@ class Purse:
 
     async def state(self) -> float:
         """One full statement; returns the seconds until the next. An owner that is down is asked again soon."""
-        listed, as_of = list(self._leases.values()), now_id()
+        listed, as_of = list(self._leases.values()), str(now_floor())
         known = self._leases.keys() - self._asked  # what is still asked for may just be too young to be known
         try:
             renew_in_s, gone = await self._billing.state_leases(listed, as_of=as_of)

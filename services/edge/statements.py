@@ -1,20 +1,17 @@
 """Statements in pages: everything that an incarnation holds, told to its owner in calls of bounded size.
 
 A page speaks of one range of ids, so each is right by itself, in any order, late or twice. The ids are made by this
-process and sort by time; `as_of` is where the last range ends, so that what begins after it is in none.
+process and sort by time; `as_of` (`ids.now_floor` of the moment that the list was taken) is where the last range ends,
+so that what begins after it is in none.
 """
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
-
-from chassis.ids import uuid7_at
 
 T = TypeVar("T")
 
 PAGE = 2000
-NS_PER_MS = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +21,6 @@ class Page(Generic[T]):
     from_id: str
     until_id: str
     listed: Sequence[T]
-
-
-def now_id() -> str:
-    """The moment of a statement: no id that is made from now on is below it."""
-    return str(uuid7_at(time.time_ns() // NS_PER_MS))
 
 
 def pages(listed: Sequence[T], *, id_of: Callable[[T], str], as_of: str) -> Iterator[Page[T]]:

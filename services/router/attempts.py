@@ -6,7 +6,6 @@ not counted here but in PostgreSQL (store.py); losing this book costs nothing bu
 
 import dataclasses
 from collections import Counter, OrderedDict
-from collections.abc import Collection
 
 from pricing.prices import PriceVersion
 from services.router.pool import Target
@@ -30,6 +29,29 @@ class Attempt:
     may_retry: bool
     holds_slot: bool
     started_s: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A page of a spender's statement, made at `as_of`: what runs of its attempts in [from, until).
+
+    Ids are canonical text, so they sort by time; no page speaks of what is younger than its statement.
+    """
+
+    spender: str
+    as_of: str
+    listed: frozenset[str] = frozenset()
+    from_id: str = ""
+    until_id: str = ""
+
+    @property
+    def end_id(self) -> str:
+        """Where the range ends."""
+        return min(self.until_id or self.as_of, self.as_of)
+
+    def omits(self, attempt_id: str) -> bool:
+        """Whether that attempt, of this spender, is over."""
+        return self.from_id <= attempt_id < self.end_id and attempt_id not in self.listed
 
 
 class AttemptBook:
@@ -85,12 +107,12 @@ class AttemptBook:
         """Running attempts on the account, decided by this replica."""
         return self._loads.get(account_id, 0)
 
-    def keep_only(self, spender: str, listed: Collection[str], *, begun_before_s: float) -> None:
-        """Drops the spender's attempts that it doesn't list, but for those too young to be in its statement."""
+    def keep_only(self, page: Page) -> None:
+        """Drops the spender's attempts that the page should list but doesn't."""
         gone = [
             attempt.id
             for attempt in self._running.values()
-            if attempt.spender == spender and attempt.started_s < begun_before_s and attempt.id not in listed
+            if attempt.spender == page.spender and page.omits(attempt.id)
         ]
         for attempt_id in gone:
             self.end(attempt_id)

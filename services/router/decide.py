@@ -14,7 +14,7 @@ import structlog
 
 from chassis.errors import Code, TollbridgeError
 from pricing.prices import PriceVersion
-from services.router.attempts import MAX_AGE_S, Attempt, AttemptBook
+from services.router.attempts import MAX_AGE_S, Attempt, AttemptBook, Page
 from services.router.breaker import Breaker, Verdict
 from services.router.config import RouterConfig
 from services.router.pool import Target, ranked, targets
@@ -28,7 +28,6 @@ MAX_WAITING = 1000
 LOOK_AGAIN_S = 0.05
 ANSWER_TIME_S = 1.0
 """What is kept of a caller's time for the answer to reach them."""
-YOUNG_S = 2.0
 MAX_RETRY_AFTER_S = 60.0
 
 
@@ -150,12 +149,11 @@ class Decider:
         """Ends an attempt that no other follows. Raises UNAVAILABLE when its slot couldn't be given back now."""
         await self._end((end,))
 
-    async def state(self, *, spender: str, listed: Sequence[str]) -> None:
-        """A spender's full statement of its running attempts. Raises UNAVAILABLE."""
-        now_s = self._clock()
-        self._book.keep_only(spender, frozenset(listed), begun_before_s=now_s - YOUNG_S)
-        self._book.drop_older(than_s=now_s - MAX_AGE_S)
-        await self._desk.state(spender=spender, listed=listed)
+    async def state(self, page: Page) -> None:
+        """A page of a spender's statement of its running attempts. Raises UNAVAILABLE."""
+        self._book.keep_only(page)
+        self._book.drop_older(than_s=self._clock() - MAX_AGE_S)
+        await self._desk.state(page)
 
     # Choosing
 

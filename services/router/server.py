@@ -12,7 +12,7 @@ from chassis import ids
 from chassis.errors import Code, TollbridgeError
 from chassis.rpc import CallContext, Handler, RpcService
 from pricing.prices import PriceVersion, Rates
-from services.router.attempts import MAX_AGE_S, Attempt
+from services.router.attempts import MAX_AGE_S, Attempt, Page
 from services.router.breaker import Breaker, Verdict
 from services.router.decide import Ask, Decider, End
 from services.router.metrics import Decisions
@@ -24,7 +24,7 @@ CREDENTIAL_HOLDERS = frozenset({"edge", "tasks"})
 SPENDERS = frozenset({"edge", "tasks"})
 OPERATORS = frozenset({"edge", "cli"})
 RENEW_EVERY_S = 10.0
-MAX_LISTED = 100_000
+MAX_LISTED = 10_000
 MAX_RETRY_AFTER_S = 3600.0
 
 _VERDICTS = {
@@ -118,8 +118,14 @@ class RouterServer:
     async def state_attempts(self, request: pb.StateAttemptsRequest, _: CallContext) -> pb.StateAttemptsResponse:
         if len(request.attempt_ids) > MAX_LISTED:
             raise TollbridgeError(Code.INVALID_REQUEST, "Too many attempts.", details={"param": "attempt_ids"})
-        listed = [_id(attempt_id, "attempt_ids") for attempt_id in request.attempt_ids]
-        await self._decider.state(spender=_id(request.spender, "spender"), listed=listed)
+        page = Page(
+            spender=_id(request.spender, "spender"),
+            as_of=_id(request.as_of, "as_of"),
+            listed=frozenset(_id(attempt_id, "attempt_ids") for attempt_id in request.attempt_ids),
+            from_id=_id(request.from_id, "from_id") if request.from_id else "",
+            until_id=_id(request.until_id, "until_id") if request.until_id else "",
+        )
+        await self._decider.state(page)
         return pb.StateAttemptsResponse(renew_in_s=RENEW_EVERY_S)
 
     async def list_models(self, _request: pb.ListModelsRequest, _: CallContext) -> pb.ListModelsResponse:

@@ -4,8 +4,10 @@ Nothing is kept here. Trouble with the database is UNAVAILABLE to who must know,
 free by itself: a spender that doesn't state an attempt any more loses its slot.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Protocol
+
+from services.router.attempts import Page
 
 
 class SlotDesk(Protocol):
@@ -17,5 +19,5 @@ class SlotDesk(Protocol):
     async def release(self, attempt_ids: Collection[str]) -> dict[str, str]:
         """Gives back what they hold; the accounts of those that held one. Raises UNAVAILABLE."""
 
-    async def state(self, *, spender: str, listed: Sequence[str]) -> None:
-        """Renews the spender's slots and frees those not listed. Raises UNAVAILABLE."""
+    async def state(self, page: Page) -> None:
+        """Renews the spender's slots and frees those that the page should list but doesn't. Raises UNAVAILABLE."""

@@ -4,13 +4,16 @@ A slot is a row, and its account counts its rows: both change in one transaction
 replicas together never exceed `slots`. Whoever locks several accounts locks them in order of id.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
 from chassis.db import Connection
 from pricing.prices import PriceVersion
+from services.router.attempts import Page
 from services.router.pricebook import content_of, from_content
+
+FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
 # Prices
 
@@ -86,16 +89,17 @@ async def release_slots(connection: Connection, attempt_ids: Collection[str]) ->
     return await _free(connection, "attempt_id = ANY(%s::uuid[])", (list(attempt_ids),))
 
 
-async def state_spender(connection: Connection, *, spender: str, listed: Sequence[str], young_s: float) -> None:
-    """Renews the spender and frees its slots that it doesn't list, but for those younger than `young_s` seconds."""
+async def state_spender(connection: Connection, page: Page) -> None:
+    """Renews the spender and frees those of its slots that the page should list but doesn't."""
     await connection.execute(
         "INSERT INTO router.spenders (id) VALUES (%s) ON CONFLICT (id) DO UPDATE SET stated_at = clock_timestamp()",
-        (spender,),
+        (page.spender,),
     )
     await _free(
         connection,
-        "spender = %s AND attempt_id <> ALL(%s::uuid[]) AND taken_at < clock_timestamp() - make_interval(secs => %s)",
-        (spender, list(listed), young_s),
+        "spender = %s AND attempt_id >= %s AND attempt_id < %s"
+        " AND NOT EXISTS (SELECT FROM unnest(%s::uuid[]) AS listed (id) WHERE listed.id = attempt_id)",
+        (page.spender, page.from_id or FIRST_ID, page.end_id, sorted(page.listed)),
     )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import structlog
 from psycopg.errors import UniqueViolation
@@ -12,13 +12,12 @@ from chassis.db import Connection, Pool, in_transaction
 from chassis.errors import Code, TollbridgeError
 from pricing.prices import PriceVersion
 from services.router import store
+from services.router.attempts import Page
 from services.router.registry import Registry
 
 TTL_S = 30.0
 RENEW_EVERY_S = 10.0
 GRACE_S = 5.0
-YOUNG_S = 2.0
-"""An attempt younger than this may be missing from a statement that was already under way."""
 SWEEP_EVERY_S = 5.0
 MAX_KEPT_PRICES = 1000
 _TAKE_TRIES = 3
@@ -54,12 +53,9 @@ class PostgresDesk:
         """See SlotDesk."""
         return await in_transaction(self._pool, lambda connection: store.release_slots(connection, attempt_ids))
 
-    async def state(self, *, spender: str, listed: Sequence[str]) -> None:
+    async def state(self, page: Page) -> None:
         """See SlotDesk."""
-        await in_transaction(
-            self._pool,
-            lambda connection: store.state_spender(connection, spender=spender, listed=listed, young_s=YOUNG_S),
-        )
+        await in_transaction(self._pool, lambda connection: store.state_spender(connection, page))
 
     async def in_use(self) -> dict[str, int]:
         """Slots taken by account, over all replicas. Raises UNAVAILABLE."""

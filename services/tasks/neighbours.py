@@ -88,7 +88,9 @@ class Router:
             try:
                 await self._pipe.call(
                     "StateAttempts",
-                    router_pb2.StateAttemptsRequest(spender=self._spender, attempt_ids=sorted(self._open)),
+                    router_pb2.StateAttemptsRequest(
+                        spender=self._spender, attempt_ids=sorted(self._open), as_of=str(ids.now_floor())
+                    ),
                     router_pb2.StateAttemptsResponse,
                     key=self._spender,
                     timeout_s=CALL_TIMEOUT_S,
@@ -122,10 +124,15 @@ class Billing:
         self._pipe = pipe
         self._log = log
 
-    async def hold(self, request: billing_pb2.HoldRequest) -> None:
+    async def hold(self, request: billing_pb2.HoldRequest, traceparent: str) -> None:
         """Holds the money. Raises INSUFFICIENT_CREDITS and what else billing refuses with."""
         await self._pipe.call(
-            "Hold", request, billing_pb2.HoldResponse, key=request.customer_id, timeout_s=CALL_TIMEOUT_S
+            "Hold",
+            request,
+            billing_pb2.HoldResponse,
+            key=request.customer_id,
+            timeout_s=CALL_TIMEOUT_S,
+            traceparent=traceparent,
         )
 
     async def extend(self, job: Job) -> None:

@@ -15,6 +15,7 @@ from chassis import db, ids
 from chassis.errors import Code, TollbridgeError
 from chassis.rpc import CallContext, Handler
 from services.router import store
+from services.router.attempts import Page
 from services.router.breaker import CREDENTIAL_BASE_S, Verdict
 from services.router.decide import Ask, End
 from services.router.parts import Parts, build
@@ -291,19 +292,24 @@ async def test_unlimited_accounts_need_no_database(pair: Pair) -> None:
 
 
 async def test_a_statement_frees_what_it_does_not_list(pair: Pair) -> None:
-    """Slots not listed come free after two seconds, younger ones and those of other spenders stay."""
+    """Of its spender and of its time: what began after it was made stays, however late it is executed."""
     spender = str(uuid.uuid4())
-    old, kept = [await pair.one.decider.decide(ask("narrow", spender=spender)) for _ in range(2)]
+    at = [str(ids.uuid7_at(1_700_000_000_000 + ms)) for ms in range(5)]
+    for attempt_id in at[:3]:
+        await pair.one.decider.decide(ask("narrow", spender=spender, attempt_id=attempt_id))
     other = await pair.one.decider.decide(ask("narrow"))
-    async with db.transaction(pair.pool) as connection:
-        await connection.execute("UPDATE router.slots SET taken_at = taken_at - interval '3 seconds'")
-    young = await pair.one.decider.decide(ask("narrow", spender=spender))
-    await pair.two.decider.state(spender=spender, listed=[kept.id])
+    await pair.two.decider.state(Page(spender=spender, as_of=at[2], listed=frozenset({at[1]})))
+    assert await slots(pair) == {at[1], at[2], other.id}
+    await pair.two.decider.state(Page(spender=spender, as_of=at[4], listed=frozenset({at[1]}), until_id=at[2]))
+    assert await slots(pair) == {at[1], at[2], other.id}
+    await pair.two.decider.state(Page(spender=spender, as_of=at[4], listed=frozenset(), from_id=at[2]))
+    assert await slots(pair) == {at[1], other.id}
+
+
+async def slots(pair: Pair) -> set[str]:
     async with db.transaction(pair.pool) as connection:
         cursor = await connection.execute("SELECT attempt_id::text FROM router.slots")
-        left = {str(row[0]) for row in await cursor.fetchall()}
-    assert left == {kept.id, other.id, young.id}
-    assert old.id not in left
+        return {str(row[0]) for row in await cursor.fetchall()}
 
 
 async def test_silent_spenders_lose_their_slots(pair: Pair) -> None:
@@ -311,7 +317,7 @@ async def test_silent_spenders_lose_their_slots(pair: Pair) -> None:
     silent, speaks = await pair.one.decider.decide(ask("narrow")), await pair.one.decider.decide(ask("narrow"))
     async with db.transaction(pair.pool) as connection:
         await connection.execute("UPDATE router.slots SET taken_at = taken_at - interval '1 minute'")
-    await pair.one.decider.state(spender=speaks.spender, listed=[speaks.id])
+    await pair.one.decider.state(Page(spender=speaks.spender, as_of=speaks.id, listed=frozenset({speaks.id})))
     freed = await db.in_transaction(pair.pool, lambda connection: store.expire_silent(connection, silent_s=35))
     assert freed == 1
     assert sum((await rows(pair)).values()) == 1

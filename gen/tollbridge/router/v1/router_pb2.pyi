@@ -464,27 +464,42 @@ Global___FinishAttemptResponse: _TypeAlias = FinishAttemptResponse  # noqa: Y015
 
 @_typing.final
 class StateAttemptsRequest(_message.Message):
-    """What a spender has running."""
+    """A page of what a spender has running: of its attempts with from_id <= id < until_id, those listed run and the slots of
+    the others are freed. Each page is right by itself, executed late, twice or in another order. Attempt ids are UUIDv7,
+    made by the spender; an attempt is in its statements from before it is decided on until it is over, and never again.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SPENDER_FIELD_NUMBER: _builtins.int
     ATTEMPT_IDS_FIELD_NUMBER: _builtins.int
+    FROM_ID_FIELD_NUMBER: _builtins.int
+    UNTIL_ID_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     spender: _builtins.str
     """The incarnation."""
+    from_id: _builtins.str
+    """Empty: from the first on."""
+    until_id: _builtins.str
+    """Empty: up to `as_of`."""
+    as_of: _builtins.str
+    """UUIDv7 of the moment the statement was made, by the spender's clock: no younger slot is freed."""
     @_builtins.property
     def attempt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Every attempt that still holds a slot."""
+        """Every attempt of the range that still holds a slot; at most 10000."""
 
     def __init__(
         self,
         *,
         spender: _builtins.str = ...,
         attempt_ids: _abc.Iterable[_builtins.str] | None = ...,
+        from_id: _builtins.str = ...,
+        until_id: _builtins.str = ...,
+        as_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_ids", b"attempt_ids", "spender", b"spender"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "attempt_ids", b"attempt_ids", "from_id", b"from_id", "spender", b"spender", "until_id", b"until_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

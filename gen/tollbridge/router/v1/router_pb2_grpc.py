@@ -97,7 +97,7 @@ class RouterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StateAttempts(self, request, context):
-        """A spender's full statement of its running attempts; slots of attempts not listed are freed. Callers: edge, tasks.
+        """A spender's statement of its running attempts, in pages; slots of attempts not listed are freed. Callers: edge, tasks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,7 +39,7 @@ class RouterServiceStub:
     FinishAttempt: _grpc.UnaryUnaryMultiCallable[_router_pb2.FinishAttemptRequest, _router_pb2.FinishAttemptResponse]
     """Ends an attempt that will not be followed by another, and gives its slot back. Callers: edge, tasks, other teams."""
     StateAttempts: _grpc.UnaryUnaryMultiCallable[_router_pb2.StateAttemptsRequest, _router_pb2.StateAttemptsResponse]
-    """A spender's full statement of its running attempts; slots of attempts not listed are freed. Callers: edge, tasks."""
+    """A spender's statement of its running attempts, in pages; slots of attempts not listed are freed. Callers: edge, tasks."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_router_pb2.ListModelsRequest, _router_pb2.ListModelsResponse]
     """The public models. Callers: any service."""
     GetPriceVersion: _grpc.UnaryUnaryMultiCallable[_router_pb2.GetPriceVersionRequest, _router_pb2.GetPriceVersionResponse]
@@ -61,7 +61,7 @@ class RouterServiceAsyncStub(RouterServiceStub):
     FinishAttempt: _aio.UnaryUnaryMultiCallable[_router_pb2.FinishAttemptRequest, _router_pb2.FinishAttemptResponse]  # type: ignore[assignment]
     """Ends an attempt that will not be followed by another, and gives its slot back. Callers: edge, tasks, other teams."""
     StateAttempts: _aio.UnaryUnaryMultiCallable[_router_pb2.StateAttemptsRequest, _router_pb2.StateAttemptsResponse]  # type: ignore[assignment]
-    """A spender's full statement of its running attempts; slots of attempts not listed are freed. Callers: edge, tasks."""
+    """A spender's statement of its running attempts, in pages; slots of attempts not listed are freed. Callers: edge, tasks."""
     ListModels: _aio.UnaryUnaryMultiCallable[_router_pb2.ListModelsRequest, _router_pb2.ListModelsResponse]  # type: ignore[assignment]
     """The public models. Callers: any service."""
     GetPriceVersion: _aio.UnaryUnaryMultiCallable[_router_pb2.GetPriceVersionRequest, _router_pb2.GetPriceVersionResponse]  # type: ignore[assignment]
@@ -98,7 +98,7 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _router_pb2.StateAttemptsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_router_pb2.StateAttemptsResponse, _abc.Awaitable[_router_pb2.StateAttemptsResponse]]:
-        """A spender's full statement of its running attempts; slots of attempts not listed are freed. Callers: edge, tasks."""
+        """A spender's statement of its running attempts, in pages; slots of attempts not listed are freed. Callers: edge, tasks."""
 
     @_abc_1.abstractmethod
     def ListModels(
