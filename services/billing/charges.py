@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from uuid import UUID
 
+from chassis.ids import unix_ms
 from pricing.charge import ChargeOutOfRange, charge_nano_usd
 from pricing.prices import PriceVersion, Rates
 from pricing.tokens import ImplausibleUsage, Tokens, Units
@@ -18,6 +19,8 @@ from tollbridge.router.v1 import router_pb2
 from tollbridge.usage.v1 import usage_pb2
 
 MAX_TEXT = 512
+MAX_AHEAD_MS = 86_400_000
+"""A request that began later than a day from now comes from a broken clock."""
 _CUSTOMER = re.compile(r"[!-~]{1,64}")
 _PRICE_VERSION = re.compile(r"[0-9a-f]{64}")
 KINDS: Mapping[int, UsageKind] = {
@@ -36,6 +39,19 @@ class Checked:
     usage: Usage
     row: UsageRow
     traceparent: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """When a request may have begun, in Unix milliseconds: the days that the log has partitions for."""
+
+    earliest_ms: int
+    latest_ms: int
+
+
+def window(*, now_ms: int, kept_days: int) -> Window:
+    """From the oldest day that is kept to a day ahead."""
+    return Window(earliest_ms=now_ms - kept_days * 86_400_000, latest_ms=now_ms + MAX_AHEAD_MS)
 
 
 def is_customer_id(text: str) -> bool:
@@ -62,7 +78,7 @@ def wanted_price(event: usage_pb2.UsageRecorded) -> str:
     return event.price_version
 
 
-def check(event: usage_pb2.UsageRecorded, price: PriceVersion | None) -> Checked:
+def check(event: usage_pb2.UsageRecorded, price: PriceVersion | None, *, within: Window) -> Checked:
     """Checks everything about an event. `price` is that of `wanted_price`, None when none is wanted. Raises Poison."""
     kind = KINDS.get(event.kind)
     if kind is None:
@@ -72,7 +88,7 @@ def check(event: usage_pb2.UsageRecorded, price: PriceVersion | None) -> Checked
     _check_charge(event, tokens, units, price)
     if not 0 <= event.provider_cost_nano_usd <= MAX_AMOUNT:
         raise Poison("the provider's cost is out of range")
-    request_id = _uuid(event.request_id, "request_id")
+    request_id = _request_id(event.request_id, within)
     usage = Usage(
         request_id=request_id,
         kind=kind,
@@ -143,6 +159,16 @@ def _check_charge(event: usage_pb2.UsageRecorded, tokens: Tokens, units: Units, 
 
 def _rates(message: router_pb2.Rates) -> Rates:
     return Rates(**{name: getattr(message, name) for name in _RATE_CLASSES})
+
+
+def _request_id(text: str, within: Window) -> UUID:
+    """Its time chooses the partition: one that is far off would land where nothing is made or kept."""
+    request_id = _uuid(text, "request_id")
+    if request_id.version != 7:
+        raise Poison("request_id is no UUIDv7")
+    if not within.earliest_ms <= unix_ms(request_id) <= within.latest_ms:
+        raise Poison("request_id is of a time that the log does not keep")
+    return request_id
 
 
 def _uuid(text: str, name: str) -> UUID:

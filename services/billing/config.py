@@ -18,6 +18,9 @@ from services.billing.ledger import MAX_AMOUNT
 
 T = TypeVar("T")
 MAX_SETTLE_GRACE_S = 7 * 86_400
+LEAST_KEPT_DAYS = 40
+"""Longer than the streams and spools, so that a duplicate always meets its twin."""
+MOST_KEPT_DAYS = 3650
 
 
 class StripeSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,6 +50,8 @@ class BillingSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     on_short_credit: Literal["clamp", "refuse"] = "clamp"
     lease_chunk: Literal["exact", "adaptive"] = "adaptive"
     settle_grace_s: int = 1800
+    usage_kept_days: int = 400
+    holds_kept_days: int = 60
     top_up_url: str = ""
     stripe: StripeSection | None = None
     crypto: CryptoSection | None = None
@@ -66,6 +71,8 @@ class BillingConfig:
     on_short_credit: Literal["clamp", "refuse"]
     lease_chunk: Literal["exact", "adaptive"]
     settle_grace_s: int
+    usage_kept_days: int
+    holds_kept_days: int
     top_up_url: str
     stripe: StripeSection | None = dataclasses.field(repr=False)
     crypto: CryptoSection | None
@@ -82,6 +89,8 @@ def parse(text: ConfigText, environ: Mapping[str, str] | None = None) -> Billing
     credit_value = _checked(text, "credit_value", lambda: _amount(found.credit_value, least=1))
     welcome = _checked(text, "welcome_credit", lambda: _amount(found.welcome_credit, least=0))
     _checked(text, "settle_grace_s", lambda: _within(found.settle_grace_s, 0, MAX_SETTLE_GRACE_S))
+    _checked(text, "usage_kept_days", lambda: _within(found.usage_kept_days, LEAST_KEPT_DAYS, MOST_KEPT_DAYS))
+    _checked(text, "holds_kept_days", lambda: _within(found.holds_kept_days, LEAST_KEPT_DAYS, MOST_KEPT_DAYS))
     if found.top_up_url:
         _checked(text, "top_up_url", lambda: _http_url(found.top_up_url))
     if found.stripe is not None:
@@ -99,6 +108,8 @@ def _config(found: BillingSection, credit_value_nano_usd: int, welcome_credit_na
         on_short_credit=found.on_short_credit,
         lease_chunk=found.lease_chunk,
         settle_grace_s=found.settle_grace_s,
+        usage_kept_days=found.usage_kept_days,
+        holds_kept_days=found.holds_kept_days,
         top_up_url=found.top_up_url,
         stripe=found.stripe,
         crypto=found.crypto,

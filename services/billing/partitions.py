@@ -21,8 +21,11 @@ async def keep_made(*, pool: db.Pool, log: FilteringBoundLogger) -> None:
         try:
             async with db.transaction(pool) as connection:
                 made = await store.make_partitions(connection, days=DAYS_AHEAD)
+                missing = await store.missing_partitions(connection, days=DAYS_AHEAD)
             if made:
                 log.info("partitions_made", count=made)
+            if missing:
+                log.error("partitions_missing", count=missing)
         except (TollbridgeError, store.DatabaseError) as error:
             log.error("partitions_not_made", reason=str(error))
         await asyncio.sleep(PAUSE_S)

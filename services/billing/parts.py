@@ -45,7 +45,14 @@ class Parts:
         self.config = LiveConfig(path=settings.config_path, figures=self.figures, log=log)
         self.grants = Grants(pool=pool, figures=self.figures, lease_lives_s=LEASE_LIVES_S)
         prices = PriceBook(pool=pool, ask_router=ask_router, log=log)
-        self.settlement = Settlement(pool=pool, prices=prices, tracer=tracer, figures=self.figures, log=log)
+        self.settlement = Settlement(
+            pool=pool,
+            prices=prices,
+            tracer=tracer,
+            figures=self.figures,
+            log=log,
+            kept_days=lambda: self.config.current.usage_kept_days,
+        )
         self.consumer = UsageConsumer(settlement=self.settlement, figures=self.figures, log=log)
         self.server = BillingServer(
             accounts=Accounts(pool=pool),

@@ -9,7 +9,8 @@ database itself is nobody's fault and is raised as UNAVAILABLE: nothing was appl
 
 import dataclasses
 import enum
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from structlog.typing import FilteringBoundLogger
@@ -62,12 +63,14 @@ class Settlement:
         tracer: Tracer,
         figures: Figures,
         log: FilteringBoundLogger,
+        kept_days: Callable[[], int],
     ) -> None:
         self._pool = pool
         self._prices = prices
         self._tracer = tracer
         self._figures = figures
         self._log = log
+        self._kept_days = kept_days
 
     async def apply(self, events: Sequence[usage_pb2.UsageRecorded]) -> list[Fate]:
         """Applies at most MAX_EVENTS events in one transaction. Raises UNAVAILABLE, and then none is applied."""
@@ -98,11 +101,12 @@ class Settlement:
             except Poison as error:
                 work.condemn(str(error))
         prices = await self._prices.find(version for version in wanted.values() if version)
+        within = charges.window(now_ms=time.time_ns() // 1_000_000, kept_days=self._kept_days())
         for index, version in wanted.items():
             if version and version not in prices:
                 continue  # stays WAITING
             try:
-                works[index].checked = charges.check(works[index].event, prices.get(version))
+                works[index].checked = charges.check(works[index].event, prices.get(version), within=within)
             except Poison as error:
                 works[index].condemn(str(error))
 

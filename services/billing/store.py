@@ -73,6 +73,12 @@ _EVENT_STATES = """
 """
 
 
+_MISSING_PARTITIONS = """
+    SELECT count(*) FROM generate_series(0, %s) AS ahead WHERE to_regclass(
+        'billing.usage_events_' || to_char((now() AT TIME ZONE 'UTC')::date + ahead, 'YYYYMMDD')) IS NULL
+"""
+
+
 async def open_account(connection: Connection, customer_id: str) -> bool:
     """Makes the account's row; False when it was there."""
     cursor = await connection.execute(
@@ -189,6 +195,13 @@ async def keep_price(connection: Connection, version_id: str, content: bytes) ->
 async def make_partitions(connection: Connection, *, days: int) -> int:
     """Makes the usage log's partitions from today on; tells how many were missing."""
     cursor = await connection.execute("SELECT billing.make_partitions(%s)", (days,))
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+async def missing_partitions(connection: Connection, *, days: int) -> int:
+    """How many of the days from today on have no partition of their own."""
+    cursor = await connection.execute(_MISSING_PARTITIONS, (days,))
     row = await cursor.fetchone()
     return int(row[0]) if row else 0
 

@@ -186,6 +186,7 @@ class PostgresBank:
             tracer=Tracer(service="billing", replica="0", otlp_endpoint=""),
             figures=figures,
             log=log,
+            kept_days=lambda: 400,
         )
 
     def close(self) -> None:

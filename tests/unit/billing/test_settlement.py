@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from chassis.ids import uuid7
+from chassis.ids import unix_ms, uuid7, uuid7_at
 from services.billing.ledger import Usage, UsageKind
 from services.billing.settlement import Fate
 from tests.unit.billing.bank import PostgresBank, event
@@ -94,3 +94,49 @@ def test_batches_in_opposite_order_with_a_poison_each_never_deadlock(
     assert deadlocks == (0,)
     used = sum(bank.account(customer)[1] for customer in customers)
     assert used == rounds * 2 * CUSTOMERS
+
+
+DAY_MS = 86_400_000
+
+
+@pytest.mark.parametrize(
+    "request_id",
+    [
+        uuid4(),
+        UUID("ffffffff-ffff-7fff-bfff-ffffffffffff"),
+        uuid7_at(unix_ms(uuid7()) + DAY_MS + 600_000),
+        uuid7_at(unix_ms(uuid7()) - 401 * DAY_MS),
+    ],
+    ids=["no UUIDv7", "the end of time", "more than a day ahead", "older than what is kept"],
+)
+def test_an_event_of_an_impossible_time_is_set_aside(bank: PostgresBank, request_id: UUID):
+    """Its request id says when it began, and the log keeps its days only."""
+    customer = f"customer-{uuid4()}"
+    assert not bank.open(customer, CREDIT)
+    [fate] = bank.run(bank.settlement.apply([event(_charge(customer, request_id=request_id))]))
+    assert fate is Fate.DEAD_LETTERED
+    assert bank.account(customer)[1] == 0
+
+
+def test_a_row_in_the_way_stops_no_other_days_partition(billing_url: str, as_billing: psycopg.Connection):
+    """A day that can't have its partition is left out; all others are made."""
+    with psycopg.connect(billing_url, autocommit=True) as admin:
+        made = admin.execute("SELECT count(billing.make_partitions(20))").fetchone()
+        assert made is not None
+        admin.execute("DROP TABLE " + ", ".join(_partitions(admin)[-3:]))
+    in_the_way = uuid7_at(unix_ms(uuid7()) + 19 * DAY_MS)
+    as_billing.execute(
+        """INSERT INTO billing.usage_events (request_id, kind, customer_id, key_id, model, operation, prompt_tokens,
+            completion_tokens, charge, taken, overage, provider_cost, recorded)
+        VALUES (%s, 'void', 'c', '', '', '', 0, 0, 0, 0, 0, 0, '')""",
+        (in_the_way,),
+    )
+    assert as_billing.execute("SELECT billing.make_partitions(20)").fetchone() == (2,)
+
+
+def _partitions(admin: psycopg.Connection) -> list[str]:
+    """The log's daily partitions, oldest first."""
+    rows = admin.execute(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'billing.usage_events'::regclass"
+    ).fetchall()
+    return sorted(row[0] for row in rows if not row[0].endswith("_rest"))
