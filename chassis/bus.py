@@ -19,6 +19,7 @@ from nats.js import JetStreamContext, api
 from nats.js.errors import NoStreamResponseError, NotFoundError
 
 from chassis.errors import Code, TollbridgeError
+from chassis.streams import make_stream
 
 CONNECT_TIMEOUT_S = 2
 RECONNECT_PAUSE_S = 0.5  # constant: one client per process, and a bus that is back should be found at once
@@ -97,15 +98,23 @@ class Bus:
         self._wanted: dict[str, StreamSpec] = {}
         self._present: set[str] = set()
         self._streams_due = asyncio.Event()
-        self._tasks = [asyncio.create_task(self._stay_connected()), asyncio.create_task(self._keep_streams())]
+        self._tasks = [
+            asyncio.create_task(self._tend(work), name=f"bus-{work.__name__}")
+            for work in (self._stay_connected, self._keep_streams)
+        ]
 
     @classmethod
     async def connect(cls, url: str, *, name: str, log: Log) -> "Bus":
         """A bus that connects, and reconnects for ever, in the background; `name` is shown by the server."""
         bus = cls(url=url, name=name, log=log)
         # A server that is there is used from the first call on; one that is not delays nobody.
-        with contextlib.suppress(TimeoutError):
+        try:
             await asyncio.wait_for(bus._online.wait(), CONNECT_TIMEOUT_S / 4)
+        except TimeoutError:
+            return bus
+        except asyncio.CancelledError:  # nobody will ever own it
+            await bus.close()
+            raise
         return bus
 
     @property
@@ -118,8 +127,7 @@ class Bus:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with contextlib.suppress(*_TROUBLE):
-            await self._client.close()
+        await _close(self._client)
 
     async def ensure_stream(self, spec: StreamSpec) -> None:
         """Makes the stream or widens it to `spec`; when the server is away, as soon as it is there."""
@@ -204,17 +212,24 @@ class Bus:
         """Hands every message on `subject` to `handle`, until cancelled; what is sent while we are away is missed."""
         while True:
             await self._online.wait()
-            client = self._client
             try:
-                subscription = await client.subscribe(subject)
-                async for message in subscription.messages:
-                    try:
-                        await handle(message.data)
-                    except Exception:  # noqa: BLE001  # logged; one bad message must not deafen us
-                        self._log.exception("bus_listener_failed", subject=subject)
+                await self._listen(subject, handle)
             except _TROUBLE as error:
                 self._log.warning("bus_listener_trouble", subject=subject, error=repr(error))
             await asyncio.sleep(TROUBLE_PAUSE_S)
+
+    async def _listen(self, subject: str, handle: Callable[[bytes], Awaitable[None]]) -> None:
+        """One core subscription's life. Returns when its client is given up."""
+        subscription = await self._client.subscribe(subject)
+        try:
+            async for message in subscription.messages:
+                try:
+                    await handle(message.data)
+                except Exception:  # noqa: BLE001  # logged; one bad message must not deafen us
+                    self._log.exception("bus_listener_failed", subject=subject)
+        finally:
+            with contextlib.suppress(*_TROUBLE):
+                await subscription.unsubscribe()
 
     async def _consume(
         self, spec: ConsumerSpec, handle: Callable[[Sequence[Delivery]], Awaitable[None]], batch: int
@@ -277,9 +292,22 @@ class Bus:
     def _jetstream(self) -> JetStreamContext:
         return self._client.jetstream(timeout=API_TIMEOUT_S)
 
+    async def _tend(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Runs one of our own tasks until `close`: what ends it otherwise is logged, and it begins anew."""
+        while True:
+            try:
+                await work()
+            except asyncio.CancelledError:
+                _end_if_cancelled()  # else nats-py's doing, see `consume`
+                self._log.warning("bus_task_cancelled", task=work.__name__)
+            except Exception:  # noqa: BLE001  # logged; a process without its bus would look alive and do nothing
+                self._log.exception("bus_task_failed", task=work.__name__)
+            await asyncio.sleep(TROUBLE_PAUSE_S)
+
     async def _stay_connected(self) -> None:
         """Makes a client, and another when nats-py gives one up, which it may after an error it does not expect."""
         while True:
+            await _close(self._client)  # the former one's tasks end, however we lost it
             client, gone = Client(), asyncio.Event()
             self._client = client
 
@@ -338,36 +366,16 @@ class Bus:
             if spec.name in self._present:
                 continue
             try:
-                await _make_stream(self._jetstream(), spec)
+                await make_stream(self._jetstream(), spec)
                 self._present.add(spec.name)
             except _TROUBLE as error:
                 self._log.warning("bus_stream_not_made", stream=spec.name, error=repr(error))
 
 
-async def _make_stream(jetstream: JetStreamContext, spec: StreamSpec) -> None:
-    try:
-        present = (await jetstream.stream_info(spec.name)).config
-    except NotFoundError:
-        await jetstream.add_stream(
-            api.StreamConfig(
-                name=spec.name,
-                subjects=list(spec.subjects),
-                retention=api.RetentionPolicy(spec.retention),
-                storage=api.StorageType.FILE,
-                discard=api.DiscardPolicy.NEW,
-                max_age=spec.max_age_s,
-                max_bytes=spec.max_bytes,
-            )
-        )
-        return
-    # Subjects are only added and replicas left alone: newer code, or an operator, may have wanted them so.
-    subjects = sorted({*(present.subjects or ()), *spec.subjects})
-    changes = {"subjects": subjects, "max_age": spec.max_age_s, "max_bytes": spec.max_bytes}
-    if sorted(present.subjects or ()) != subjects or (present.max_age, present.max_bytes) != (
-        spec.max_age_s,
-        spec.max_bytes,
-    ):
-        await jetstream.update_stream(present.evolve(**changes))
+async def _close(client: Client) -> None:
+    # One that never came to connect has nothing to close, and nats-py says so by an assertion.
+    with contextlib.suppress(*_TROUBLE, AssertionError):
+        await client.close()
 
 
 def _end_if_cancelled() -> None:

@@ -313,3 +313,56 @@ async def test_closing_ends_a_bus_that_never_connected() -> None:
     """Without any server ever, close returns promptly."""
     bus = await Bus.connect(f"nats://127.0.0.1:{pick_ports(1)[0]}", name="alone", log=structlog.get_logger())
     await asyncio.wait_for(bus.close(), 5)
+
+
+async def test_an_unexpected_failure_is_logged_and_the_bus_goes_on(
+    nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a failure to connect nor one to make a stream that nobody expected ends the task that does it."""
+    connect, make_stream = bus_module.Client.connect, bus_module.make_stream
+    failures: list[str] = []
+
+    async def connect_later(self: object, *arguments: object, **named: object) -> None:
+        if "connect" not in failures:
+            failures.append("connect")
+            raise ValueError("unexpected")
+        await connect(self, *arguments, **named)
+
+    async def make_later(*arguments: object) -> None:
+        if "stream" not in failures:
+            failures.append("stream")
+            raise ValueError("unexpected")
+        await make_stream(*arguments)
+
+    monkeypatch.setattr(bus_module.Client, "connect", connect_later)
+    monkeypatch.setattr(bus_module, "make_stream", make_later)
+    stream, durable = specs()
+    with structlog.testing.capture_logs() as logged:
+        bus = bus_module.Bus(url=nats_url, name="test", log=structlog.get_logger())
+        await bus.ensure_stream(stream)
+        await send_until_stored(bus, durable.subject, "after all")
+        await bus.close()
+    assert failures == ["connect", "stream"]
+    assert [each["task"] for each in logged if each["event"] == "bus_task_failed"] == [
+        "_stay_connected",
+        "_keep_streams",
+    ]
+
+
+async def test_a_cancelled_connect_leaves_no_task() -> None:
+    """Who gives up while connecting has nothing to close."""
+    before = asyncio.all_tasks()
+    nobody = f"nats://127.0.0.1:{pick_ports(1)[0]}"
+    connecting = asyncio.create_task(Bus.connect(nobody, name="test", log=structlog.get_logger()))
+    await until(lambda: asyncio.all_tasks() - before > {connecting})
+    await cancelled(connecting)
+    assert not {task for task in asyncio.all_tasks() - before if task.get_name().startswith("bus-")}
+
+
+async def test_a_cancelled_listener_takes_its_subscription_along(bus: Bus) -> None:
+    """The server sends nothing for nobody."""
+    await until(lambda: bus.connected)
+    listening = asyncio.create_task(bus.listen("test.nobody", print))
+    await until(lambda: bool(bus._client._subs))
+    await cancelled(listening)
+    assert not bus._client._subs
