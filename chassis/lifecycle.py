@@ -7,7 +7,6 @@ once. A second signal, or 60 seconds, cuts the drain short. Exit status: 0 stopp
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import resource
 import signal
@@ -20,12 +19,10 @@ import structlog
 import uvloop
 
 from chassis.config import ConfigError
-from chassis.settings import SettingsError, environment
+from chassis.settings import SettingsError
 
 DRAIN_LIMIT_S = 60.0
 TASK_END_LIMIT_S = 5.0
-DIE_WITH_PARENT = "TOLLBRIDGE_DIE_WITH_PARENT"
-_PR_SET_PDEATHSIG = 1
 
 
 class Stopping(asyncio.Event):
@@ -80,7 +77,6 @@ def run(main: Callable[[Lifecycle], Awaitable[None]]) -> None:
 
     Raises SystemExit with the status when it isn't 0.
     """
-    _die_with_parent()
     _raise_file_limit()
     # Somebody else's task may survive its cancellation (a pool that connects does) and keep the loop from ending.
     exit_for_certain = threading.Timer(TASK_END_LIMIT_S, os._exit, (1,))
@@ -101,14 +97,16 @@ async def _supervise(main: Callable[[Lifecycle], Awaitable[None]], exit_for_cert
     loop = asyncio.get_running_loop()
     work = asyncio.ensure_future(main(lifecycle))
 
+    signals = 0
+
     def on_signal() -> None:
-        first = not lifecycle.stopping.is_set()
+        nonlocal signals
+        signals += 1
         lifecycle.stopping.set()
-        if first and getattr(lifecycle.stopping, "awaited", True):
-            loop.call_later(DRAIN_LIMIT_S, work.cancel)
-        else:
+        if signals > 1 or not getattr(lifecycle.stopping, "awaited", True):
             work.cancel()
 
+    limit = asyncio.create_task(_limit_the_drain(lifecycle.stopping, work))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     try:
@@ -122,9 +120,17 @@ async def _supervise(main: Callable[[Lifecycle], Awaitable[None]], exit_for_cert
         structlog.get_logger().exception("process_failed")
         lifecycle.failed = True
     finally:
+        limit.cancel()
         await lifecycle.end()
         exit_for_certain.start()
     return int(lifecycle.failed)
+
+
+async def _limit_the_drain(stopping: asyncio.Event, work: "asyncio.Future[None]") -> None:
+    """Cuts the drain short after a minute, whoever began it: a signal, or a task that failed."""
+    await asyncio.Event.wait(stopping)  # not Stopping's own, which would say that main waits
+    await asyncio.sleep(DRAIN_LIMIT_S)
+    work.cancel()
 
 
 def _raise_file_limit() -> None:
@@ -133,17 +139,3 @@ def _raise_file_limit() -> None:
         return
     with contextlib.suppress(ValueError, OSError):  # macOS caps it below the hard limit: the soft one then stays
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _die_with_parent() -> None:
-    """On Linux, with TOLLBRIDGE_DIE_WITH_PARENT set to 1 or to the parent's pid: SIGTERM when the parent dies.
-
-    The kernel watches the thread that started us: a supervisor starts its children from its main thread.
-    """
-    wanted = environment().get(DIE_WITH_PARENT, "")
-    if not wanted.isdigit() or wanted == "0" or sys.platform != "linux":
-        return
-    parent = os.getppid() if wanted == "1" else int(wanted)
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:  # it died before we asked: nobody would tell us any more
-        raise SystemExit(1)

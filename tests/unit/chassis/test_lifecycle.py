@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -89,6 +88,52 @@ lifecycle.run(main)
     assert status == 1
     assert "task_failed" in out + err
     assert "consumer" in out + err
+
+
+def test_a_drain_that_a_failed_task_began_is_limited_too(tmp_path: Path) -> None:
+    """A process that lost a part of itself ends in time, also when nobody sends it a signal."""
+    process = start(
+        tmp_path,
+        """
+async def work():
+    raise RuntimeError("broken")
+
+async def main(life):
+    life.spawn("consumer", work())
+    await life.stopping.wait()
+    await asyncio.sleep(600)
+
+lifecycle.DRAIN_LIMIT_S = 0.2
+lifecycle.run(main)
+""",
+    )
+    assert rest(process)[0] == 1
+
+
+def test_the_first_signal_after_a_failure_lets_the_drain_go_on(tmp_path: Path) -> None:
+    """Its supervisor asks for the stop that it has begun itself: that is no second request."""
+    process = start(
+        tmp_path,
+        """
+async def work():
+    raise RuntimeError("broken")
+
+async def main(life):
+    life.spawn("consumer", work())
+    await life.stopping.wait()
+    say("draining")
+    await asyncio.sleep(0.5)
+    say("drained")
+
+lifecycle.run(main)
+""",
+    )
+    lines = []
+    while "draining" not in lines:
+        lines.append(line(process))
+    process.send_signal(signal.SIGTERM)
+    status, out, _ = rest(process)
+    assert (status, out.strip()) == (1, "drained")
 
 
 def test_a_signal_during_the_start_ends_it_at_once(tmp_path: Path) -> None:
@@ -192,39 +237,3 @@ def test_exit_statuses_tell_mistakes_of_operators_from_failures(
     assert got == status
     assert text in out + err
     assert ("Traceback" in out + err) is (status == 1)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has parent-death signals")
-def test_a_process_dies_with_its_parent(tmp_path: Path) -> None:
-    """After SIGKILL of a supervisor nothing of it is left behind."""
-    child = tmp_path / "child.py"
-    child.write_text(
-        HEAD
-        + """
-async def main(life):
-    say(os.getpid())
-    await life.stopping.wait()
-
-lifecycle.run(main)
-"""
-    )
-    parent = start(
-        tmp_path,
-        f"import subprocess\nsubprocess.Popen([sys.executable, {str(child)!r}])\nimport time\ntime.sleep(600)\n",
-        TOLLBRIDGE_DIE_WITH_PARENT="1",
-    )
-    pid = int(line(parent))
-    parent.kill()
-    parent.wait(timeout=10)
-    deadline = time.monotonic() + 10
-    while running(pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not running(pid)
-
-
-def running(pid: int) -> bool:
-    """A zombie is no running process: its new parent may take its time."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
