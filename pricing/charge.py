@@ -74,10 +74,10 @@ def _rounded_up(tokens: Tokens, units: Units, rates: Rates, markup_ppm: int) -> 
         tokens.input * rates.input
         + tokens.cached_input * rates.cached_input
         + tokens.cache_write * rates.cache_write
-        + tokens.cache_write_1h * rates.cache_write_1h
+        + tokens.cache_write_1h * rates.for_cache_write_1h
         + tokens.output * rates.output
-        + tokens.audio_input * rates.audio_input
-        + tokens.audio_output * rates.audio_output
+        + tokens.audio_input * rates.for_audio_input
+        + tokens.audio_output * rates.for_audio_output
         + tokens.image_input * rates.image_input
     )
     numerator = numerator * _MS_PER_MINUTE + _pieces(units, rates)

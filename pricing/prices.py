@@ -21,7 +21,12 @@ _MOST_NANO_USD = 1 << 63
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """Nano-USD per million tokens by class; the `per_…` fields by their own unit."""
+    """Nano-USD per million tokens by class; the `per_…` fields by their own unit.
+
+    Three classes cost extra: `cache_write_1h`, `audio_input`, `audio_output`. 0 there is no rate of their own: requests
+    that would use them are refused, and a token that a provider reports in them all the same is charged at the dearest
+    rate of its side (`for_cache_write_1h` and so on), which is also what was reserved for it. So it is never free.
+    """
 
     input: int = 0
     cached_input: int = 0
@@ -58,6 +63,21 @@ class Rates:
     def dearest_output(self) -> int:
         """The highest rate that an output token can be charged at."""
         return max(self.output, self.audio_output)
+
+    @property
+    def for_cache_write_1h(self) -> int:
+        """What a token written to an hour's cache is charged at."""
+        return self.cache_write_1h or self.dearest_input
+
+    @property
+    def for_audio_input(self) -> int:
+        """What a token of sound in is charged at."""
+        return self.audio_input or self.dearest_input
+
+    @property
+    def for_audio_output(self) -> int:
+        """What a token of sound out is charged at."""
+        return self.audio_output or self.dearest_output
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,9 @@
 """From prices as operators write them (USD, decimals) to price versions (integer nano-USD), exactly or not at all.
 
 A price is given in one way: a markup over the route's cost, explicit rates, or a price by the piece. What is left out
-takes the rate of the class that it is a kind of (cached input costs what input costs), never zero by accident.
+takes the rate of the class that it is a kind of (cached input costs what input costs), never zero by accident. The
+classes that cost extra (an hour's cache, sound in and out) are not offered unless they are given: their rate stays 0,
+and `pricing.prices.Rates` says what a provider's report of them costs all the same.
 """
 
 import dataclasses
@@ -139,18 +141,17 @@ def _rates(table: RateTable, *, category: Category, complete: bool, prefix: str)
         amount: Decimal | None = getattr(table, name)
         return instead if amount is None else _nano(amount, prefix + name)
 
-    plain, output = rate("input", 0), rate("output", 0)
-    cache_write = rate("cache_write", plain)
+    plain = rate("input", 0)
     per_second = rate("per_second", 0) * SECONDS_PER_MINUTE
     try:
         return Rates(
             input=plain,
             cached_input=rate("cached_input", plain),
-            cache_write=cache_write,
-            cache_write_1h=rate("cache_write_1h", cache_write),
-            output=output,
-            audio_input=rate("audio_input", plain),
-            audio_output=rate("audio_output", output),
+            cache_write=rate("cache_write", plain),
+            cache_write_1h=rate("cache_write_1h", 0),
+            output=rate("output", 0),
+            audio_input=rate("audio_input", 0),
+            audio_output=rate("audio_output", 0),
             image_input=rate("image_input", plain),
             per_request=rate("per_request", 0),
             per_image=rate("per_image", 0),

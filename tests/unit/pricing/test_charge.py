@@ -22,10 +22,18 @@ from tests.unit.pricing.strategies import CLASSES, COUNTS, INPUT_CLASSES, OUTPUT
 ONE = Units(requests=1)
 
 
+def rate_of(rates: Rates, name: str) -> int:
+    """The rate of a class; what costs extra and has none of its own costs what is dearest on its side."""
+    side = INPUT_CLASSES if name in INPUT_CLASSES else OUTPUT_CLASSES
+    extra = name in ("cache_write_1h", "audio_input", "audio_output")
+    own: int = getattr(rates, name)
+    return own if own or not extra else max(getattr(rates, each) for each in side)
+
+
 def exact(used: Tokens, pieces: Units, rates: Rates, markup_ppm: int) -> Fraction:
     """The same price as a fraction, worked out in another way: each class by itself, in dollars."""
     million = Fraction(10**6)
-    total = sum(Fraction(getattr(used, name)) / million * getattr(rates, name) for name in CLASSES)
+    total = sum(Fraction(getattr(used, name)) / million * rate_of(rates, name) for name in CLASSES)
     total += Fraction(pieces.requests) * rates.per_request + Fraction(pieces.images) * rates.per_image
     total += Fraction(pieces.characters) / million * rates.per_million_characters
     total += Fraction(pieces.milliseconds, 60_000) * rates.per_minute
@@ -171,6 +179,28 @@ def test_extremes_are_refused_never_wrapped() -> None:
             worst_case_nano_usd(price, input_tokens=source, output_tokens=out)
     with pytest.raises(ChargeOutOfRange):
         affordable_output_tokens(price, available_nano_usd=10**9, input_tokens=-10)
+
+
+@given(prices(), st.sampled_from(("cache_write_1h", "audio_input", "audio_output")), st.integers(1, 10**6))
+@settings(max_examples=100, deadline=None)
+def test_a_token_that_costs_extra_never_costs_less_than_a_plain_one(price: PriceVersion, name: str, count: int) -> None:
+    """Without a rate of its own it costs the dearest of its side: never nothing, never more than was reserved."""
+    price = dataclasses.replace(price, rates=dataclasses.replace(price.rates, **{name: 0}))
+    plain = Tokens(output=count) if name == "audio_output" else Tokens(input=count)
+    charge = charge_nano_usd(Tokens(**{name: count}), ONE, price)
+    assert charge >= charge_nano_usd(plain, ONE, price)
+    assert charge == worst_case_nano_usd(price, input_tokens=plain.prompt, output_tokens=plain.completion)
+
+
+@given(tokens(), units(), prices())
+@settings(max_examples=100, deadline=None)
+def test_classes_sum(used: Tokens, pieces: Units, price: PriceVersion) -> None:
+    """A use is charged what its classes are charged each by itself, but for the one rounding."""
+    assume(exact(used, pieces, price.rates, price.markup_ppm) <= MAX_CHARGE)
+    each = [charge_nano_usd(Tokens(**{name: getattr(used, name)}), Units(), price) for name in CLASSES]
+    whole = charge_nano_usd(used, Units(), price)
+    assert whole <= sum(each) <= whole + len(CLASSES) - 1
+    assert used.prompt + used.completion == sum(getattr(used, name) for name in CLASSES)
 
 
 def test_the_worked_example() -> None:

@@ -42,17 +42,26 @@ def test_a_markup_charges_what_the_decimals_say_rounded_up_once(
 
 @given(rate=nano)
 def test_what_is_left_out_costs_what_it_is_a_kind_of(rate: Decimal) -> None:
-    """Cached input, cache writes, audio and images cost what input does, an hour's writes what writes do."""
+    """Cached input, cache writes and images cost what input does."""
     version = price_version(
-        PriceSection(input=rate, output=rate + 1, cache_write=rate + 2),
+        PriceSection(input=rate, output=rate + 1),
         None,
         category="chat",
         credit_value=CREDIT,
     )
     rates = version.rates
-    assert rates.input == rates.cached_input == rates.audio_input == rates.image_input == int(rate.scaleb(9))
-    assert rates.cache_write == rates.cache_write_1h == rates.input + 2 * 10**9
-    assert rates.audio_output == rates.output == rates.input + 10**9
+    assert rates.input == rates.cached_input == rates.cache_write == rates.image_input == int(rate.scaleb(9))
+    assert rates.output == rates.input + 10**9
+
+
+@given(rate=nano, given_rate=nano.filter(bool))
+def test_what_costs_extra_has_only_the_rate_that_it_is_given(rate: Decimal, given_rate: Decimal) -> None:
+    """An hour's cache and sound are unpriced, so not offered, unless the price book says what they cost."""
+    plain = PriceSection(input=rate, output=rate + 1, cache_write=rate + 2)
+    for name in ("cache_write_1h", "audio_input", "audio_output"):
+        for price, expected in ((plain, 0), (msgspec.structs.replace(plain, **{name: given_rate}), given_rate)):
+            rates = price_version(price, None, category="chat", credit_value=CREDIT).rates
+            assert getattr(rates, name) == expected * 10**9
 
 
 @given(rate=nano, markup=ppm)
