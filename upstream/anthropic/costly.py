@@ -1,16 +1,15 @@
 """Messages fields that cost money or change the model beyond what a route prices: refused, never passed on unpriced."""
 
-import re
 from collections.abc import Mapping
 
 import msgspec
 
 from chassis.errors import Code, TollbridgeError
 from pricing.prices import Rates
+from upstream.extras import HOUR_CACHE, extras
 
 COSTLY_FIELDS = frozenset({"container", "fallbacks", "inference_geo", "mcp_servers"})
 _HARMLESS = {"service_tier": ("auto", "standard_only"), "speed": ("standard",)}
-_HOUR_CACHE = re.compile(rb'"ttl"\s*:\s*"1h"')
 
 
 def refuse_costly(body: Mapping[str, object], *, rates: Rates | None = None) -> None:
@@ -27,11 +26,10 @@ def refuse_costly(body: Mapping[str, object], *, rates: Rates | None = None) -> 
             raise _refusal("tools")
     if rates is not None and rates.cache_write_1h:
         return
-    for name in ("system", "messages", "tools", "cache_control"):
-        value = body.get(name)
-        raw = bytes(value) if isinstance(value, msgspec.Raw) else msgspec.json.encode(value)
-        if _HOUR_CACHE.search(raw):
-            raise _refusal("cache_control.ttl")
+    top = {"cache_control": _plain(body.get("cache_control"))}
+    for value in (top, *(body.get(name) for name in ("system", "messages", "tools"))):
+        if HOUR_CACHE in extras(value):
+            raise _refusal(HOUR_CACHE)
 
 
 def _refusal(name: str) -> TollbridgeError:

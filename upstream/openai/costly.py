@@ -4,13 +4,13 @@ The list is kept by hand from the providers' documents. A field that is unknown 
 still bounded by the usage that the provider reports.
 """
 
-import re
 from collections.abc import Mapping
 
 import msgspec
 
 from chassis.errors import Code, TollbridgeError
 from pricing.prices import Rates
+from upstream.extras import HOUR_CACHE, SOUND, extras
 
 COSTLY_FIELDS = frozenset(
     {
@@ -31,7 +31,6 @@ COSTLY_FIELDS = frozenset(
 )
 _HARMLESS = {"service_tier": ("auto", "default", "standard")}
 """Fields that cost money only with some values; these are the values that don't."""
-_HOUR_CACHE = re.compile(rb'"ttl"\s*:\s*"1h"')
 _OWN_TOOLS = ("function", "custom")
 
 
@@ -49,10 +48,9 @@ def refuse_costly(body: Mapping[str, object], *, rates: Rates | None = None) -> 
             raise _refusal(name)
     _refuse_modalities(body, rates)
     _refuse_tools(body)
-    if not rates.cache_write_1h:
-        for name in ("messages", "tools", "cache_control"):
-            if _HOUR_CACHE.search(_bytes(body.get(name))):
-                raise _refusal("cache_control.ttl")
+    priced = {HOUR_CACHE: rates.cache_write_1h, SOUND: rates.audio_input}
+    for unpriced in sorted(name for name in _extras(body) if not priced[name]):
+        raise _refusal(unpriced)
 
 
 def _refuse_modalities(body: Mapping[str, object], rates: Rates) -> None:
@@ -81,7 +79,7 @@ def _plain(value: object) -> object:
     return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
 
 
-def _bytes(value: object) -> bytes:
-    if value is None:
-        return b""
-    return bytes(value) if isinstance(value, msgspec.Raw) else msgspec.json.encode(value)
+def _extras(body: Mapping[str, object]) -> set[str]:
+    deep = {name: body[name] for name in ("messages", "tools") if name in body}
+    top = {"cache_control": _plain(body.get("cache_control"))}
+    return set().union(extras(top), *map(extras, deep.values()))

@@ -143,6 +143,13 @@ def test_costly_fields_are_refused_by_name(name: str) -> None:
         ({"tools": [{"type": "web_search"}]}, "tools"),
         ({"messages": [{"content": [{"cache_control": {"type": "ephemeral", "ttl": "1h"}}]}]}, "cache_control.ttl"),
         ({"messages": msgspec.Raw(b'[{"cache_control":{"ttl" : "1h"}}]')}, "cache_control.ttl"),
+        ({"messages": msgspec.Raw(b'[{"cache_control":{"\\u0074tl":"1h"}}]')}, "cache_control.ttl"),
+        ({"messages": msgspec.Raw(b'[{"cache_control":{"ttl":"\\u0031h"}}]')}, "cache_control.ttl"),
+        ({"messages": msgspec.Raw(b'[{"cache_contro\\u006c":{"ttl":"1h"}}]')}, "cache_control.ttl"),
+        ({"tools": msgspec.Raw(b'[{"type":"function","cache_control":{"ttl":"1h"}}]')}, "cache_control.ttl"),
+        ({"cache_control": msgspec.Raw(b'{"type":"ephemeral","ttl":"1h"}')}, "cache_control.ttl"),
+        ({"messages": msgspec.Raw(b'[{"content":[{"type":"input_audi\\u006F"}]}]')}, "input_audio"),
+        ({"messages": [{"content": [{"type": "input_audio", "input_audio": {"data": "A"}}]}]}, "input_audio"),
     ],
 )
 def test_costly_values_are_refused(body: dict[str, object], param: str) -> None:
@@ -154,7 +161,9 @@ def test_costly_values_are_refused(body: dict[str, object], param: str) -> None:
 
 def test_what_is_priced_is_let_through() -> None:
     """A model that prices audio or the hour's cache offers them; plain tools and tiers are always fine."""
-    rates = Rates(audio_output=1, cache_write_1h=1)
-    cached = [{"content": [{"cache_control": {"ttl": "1h"}}]}]
+    rates = Rates(audio_input=1, audio_output=1, cache_write_1h=1)
+    cached = [{"content": [{"cache_control": {"ttl": "1h"}}, {"type": "input_audio"}]}]
     refuse_costly({"modalities": ["audio"], "audio": {"voice": "x"}, "messages": cached}, rates=rates)
     refuse_costly({"service_tier": "auto", "tools": [{"type": "function"}], "modalities": ["text"]})
+    talk = [{"content": 'a "ttl": "1h" in a cache_control, input_audio, \u00fc', "cache_control": {"ttl": "5m"}}]
+    refuse_costly({"messages": msgspec.Raw(msgspec.json.encode(talk))})
