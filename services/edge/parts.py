@@ -51,11 +51,16 @@ class Configuration:
     """Edge's running configuration; `app` is told when it changes."""
 
     def __init__(self, *, settings: Settings, log: FilteringBoundLogger) -> None:
+        self._settings_token = settings.admin_token
         self.current: EdgeConfig = without_file()
         self.app: EdgeApp | None = None
         self._watch: ConfigWatch[EdgeConfig] | None = None
         if settings.config_path:
             self._watch = ConfigWatch(path=Path(settings.config_path), parse=parse, apply=self._apply, log=log)
+
+    def admin_token(self) -> str:
+        """What opens the admin API now: the file's token, else the environment's."""
+        return self.current.admin_token or self._settings_token
 
     async def load(self) -> None:
         """Reads the file, if there is one."""
@@ -122,7 +127,7 @@ class Parts:
             tracer=tracer,
         )
         self._relay = Relay(tools=tools)
-        self.app = configuration.app = self._site(registry, configuration.current.admin_token or settings.admin_token)
+        self.app = configuration.app = self._site(registry)
 
     def _open_spool(self, config: EdgeConfig) -> Spool:
         return Spool.open(
@@ -142,11 +147,11 @@ class Parts:
         )
         return metrics
 
-    def _site(self, registry: CollectorRegistry, admin_token: str) -> EdgeApp:
+    def _site(self, registry: CollectorRegistry) -> EdgeApp:
         public = public_site(clients=self._clients, admission=self._admission)
         own = own_site(
             clients=self._clients,
-            admin_token=admin_token,
+            admin_token=self._configuration.admin_token,
             registry=registry,
             drain=self.drain,
             unready=self.unready,

@@ -47,7 +47,7 @@ def public_site(*, clients: Clients, admission: Admission) -> FastAPI:
 def own_site(
     *,
     clients: Clients,
-    admin_token: str,
+    admin_token: Callable[[], str],
     registry: CollectorRegistry,
     drain: DrainSwitch,
     unready: Callable[[], str | None],

@@ -130,9 +130,10 @@ def _app(clients: Clients, tracer: Tracer) -> EdgeApp:
     )
     own = own_site(
         clients=clients,
-        admin_token=ADMIN_TOKEN,
+        admin_token=lambda: ADMIN_TOKEN,
         registry=CollectorRegistry(),
         drain=DrainSwitch(),
         unready=lambda: None,
     )
-    return EdgeApp(config=without_file(), public=public_site(clients=clients, admission=admission), own=own, hot={})
+    public = public_site(clients=clients, admission=admission)
+    return EdgeApp(config=without_file(), public=public, own=own, hot={}, tracer=tracer)
