@@ -8,6 +8,7 @@ import msgspec
 
 from pricing.tokens import Tokens, Units
 from services.edge.settlement import EVIDENCE_COUNTED, Use
+from upstream.openai.chat_stream import texts_of
 from upstream.usage import Captured, UsageLimits, count_tokens
 
 TOKENS_PER_MESSAGE = 4
@@ -44,20 +45,22 @@ def _count(body: bytes, text: Callable[[], str], model: str, captured: Captured,
 
 
 def count_prompt(body: bytes, model: str) -> int:
-    """Tokens of the texts in a chat request; images and files are not counted. Blocks."""
+    """Tokens of all that a chat request has the model read, but for images, sounds and files. Blocks.
+
+    That is the messages' texts, names and tool calls, the tools, and the schema that the answer must have.
+    """
     decoded: object = msgspec.json.decode(body)
     fields = decoded if isinstance(decoded, dict) else {}
     messages = fields.get("messages")
     known = [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
     texts = [text for message in known for text in _texts(message)]
-    if fields.get("tools"):
-        texts.append(msgspec.json.encode(fields["tools"]).decode())
+    texts += [msgspec.json.encode(fields[name]).decode() for name in ("tools", "functions") if fields.get(name)]
+    wanted = fields.get("response_format")
+    if isinstance(wanted, dict) and wanted.get("type") == "json_schema":
+        texts.append(msgspec.json.encode(wanted).decode())
     return count_tokens("\n".join(texts), model) + TOKENS_PER_MESSAGE * len(known)
 
 
 def _texts(message: dict[str, object]) -> list[str]:
-    content = message.get("content")
-    if isinstance(content, str):
-        return [content]
-    parts = content if isinstance(content, list) else []
-    return [str(part["text"]) for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    name = message.get("name")
+    return [*texts_of(message), *([name] if isinstance(name, str) else [])]

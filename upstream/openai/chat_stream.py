@@ -227,19 +227,23 @@ class ChatStream:
 
 
 def texts_of(message: object) -> list[str]:
-    """Every text in a message or delta that a token was paid for: content, reasoning, refusal, tool calls."""
+    """Every text in a message or delta that a token was paid for: content, reasoning, refusal, speech, tool calls."""
     if not isinstance(message, dict):
         return []
     found: list[str] = []
     for name in _DELTA_TEXTS:
         found += _flat(message.get(name))
-    if "reasoning_content" not in message:
+    if not message.get("reasoning_content"):
         found += _flat(message.get("reasoning"))
+    speech = message.get("audio")
+    if isinstance(speech, dict):
+        found += _flat(speech.get("transcript"))
     calls = message.get("tool_calls")
-    functions = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    known = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    functions = [call.get(kind) for call in known for kind in ("function", "custom")]
     for function in (*functions, message.get("function_call")):
         if isinstance(function, dict):
-            found += _flat(function.get("name")) + _flat(function.get("arguments"))
+            found += [text for name in ("name", "arguments", "input") for text in _flat(function.get(name))]
     return found
 
 
@@ -250,7 +254,7 @@ def _flat(content: object) -> list[str]:
     if not isinstance(content, list):
         return []
     parts = [part for part in content if isinstance(part, dict)]
-    return [text for part in parts for name in ("text", "thinking") for text in _flat(part.get(name))]
+    return [text for part in parts for name in ("text", "thinking", "refusal") for text in _flat(part.get(name))]
 
 
 def _texts(kept: list[bytes]) -> list[str]:
