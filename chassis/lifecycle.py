@@ -15,6 +15,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Literal
 
+import prometheus_client
 import structlog
 import uvloop
 
@@ -78,6 +79,8 @@ def run(main: Callable[[Lifecycle], Awaitable[None]]) -> None:
     Raises SystemExit with the status when it isn't 0.
     """
     _raise_file_limit()
+    # A time beside each counter would be a third more samples that nobody reads.
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types for it
     # Somebody else's task may survive its cancellation (a pool that connects does) and keep the loop from ending.
     exit_for_certain = threading.Timer(TASK_END_LIMIT_S, os._exit, (1,))
     exit_for_certain.daemon = True

@@ -237,3 +237,26 @@ def test_exit_statuses_tell_mistakes_of_operators_from_failures(
     assert got == status
     assert text in out + err
     assert ("Traceback" in out + err) is (status == 1)
+
+
+def test_metrics_come_without_the_times_at_which_counters_were_made(tmp_path: Path) -> None:
+    """`_created` samples are many and say nothing that `up` doesn't."""
+    process = start(
+        tmp_path,
+        """
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
+async def main(life):
+    registry = CollectorRegistry()
+    Counter("things", "Things.", registry=registry).inc()
+    Histogram("seconds", "Seconds.", registry=registry).observe(1)
+    say(" ".join(line.split()[0] for line in generate_latest(registry).decode().splitlines() if line[0] != "#"))
+
+lifecycle.run(main)
+""",
+    )
+    status, out, err = rest(process)
+    assert status == 0, err
+    assert "things_total" in out
+    assert "seconds_sum" in out
+    assert "_created" not in out
