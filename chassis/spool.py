@@ -159,22 +159,18 @@ class Spool:
         await done
 
     def forget(self, keys: Iterable[bytes]) -> None:
-        """Settles all that was appended so far for these keys; unknown keys are ignored. Raises OSError."""
+        """Settles all that was appended so far for these keys; unknown keys are ignored.
+
+        Raises OSError: what is not settled then still counts, and can be forgotten again.
+        """
         self._flush()
-        tombstones: defaultdict[int, list[bytes]] = defaultdict(list)
-        for key in keys:
-            for number in self._where.pop(key, ()):
-                segment = self._segments[number]
-                segment.live -= 1
-                position = POSITION.pack(segment.size)
-                tombstones[number].append(encode(Record(kind=Kind.FORGOTTEN, key=key, payload=position)))
+        settled: defaultdict[int, list[bytes]] = defaultdict(list)
+        for key in set(keys):
+            for number in self._where.get(key, ()):
+                settled[number].append(key)
         # Oldest first: of a request that is forgotten by half, the end is left, never a beginning without an end.
-        for number in sorted(tombstones):
-            segment = self._segments[number]
-            if segment.live == 0 and segment is not self._active:
-                self._delete(segment)
-            else:
-                self._bury(segment, b"".join(tombstones[number]))
+        for number in sorted(settled):
+            self._forget_in(self._segments[number], settled[number])
 
     def close(self) -> None:
         """Writes and syncs the rest and gives the lock back; a spool with nothing to tell removes itself."""
@@ -282,6 +278,19 @@ class Spool:
         if full.live == 0:
             self._delete(full)
 
+    def _forget_in(self, segment: _Segment, keys: list[bytes]) -> None:
+        if segment.live == len(keys) and segment is not self._active:
+            self._delete(segment)
+        else:
+            position = POSITION.pack(segment.size)
+            records = (Record(kind=Kind.FORGOTTEN, key=key, payload=position) for key in keys)
+            self._bury(segment, b"".join(map(encode, records)))
+        segment.live -= len(keys)
+        for key in keys:
+            self._where[key].remove(segment.number)
+            if not self._where[key]:
+                del self._where[key]
+
     def _bury(self, segment: _Segment, tombstones: bytes) -> None:
         path = self._folder / f"{segment.number}.gone"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -293,9 +302,9 @@ class Spool:
         self._bytes += len(tombstones)
 
     def _delete(self, segment: _Segment) -> None:
+        unlink_segment(self._folder, segment.number)
         del self._segments[segment.number]
         self._bytes -= segment.size + segment.gone_size
-        unlink_segment(self._folder, segment.number)
 
 
 class FormerSpool:

@@ -9,13 +9,14 @@ event's identity (request, kind) once.
 import asyncio
 import collections
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeAlias
 from uuid import UUID
 
 import structlog
 
-from chassis.errors import TollbridgeError
+from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from services.edge.events import USAGE_RECORDED, USAGE_RECORDED_TYPE
 from tollbridge.billing.v1 import billing_pb2
@@ -27,8 +28,10 @@ WORKERS = 4
 CONFIRM_EVERY_S = 2.0
 CONFIRM_BATCH = 1000
 RECORD_BATCH = 500
-ASK_AGAIN_AFTER_S = 4.0
-"""An event that billing does not know yet is sent again when it was sent this long ago."""
+CONFIRM_AT_ONCE = 10_000
+"""Events that one round asks about: those that were not asked about for longest."""
+RETRY_AFTER_S = (4.0, 15.0, 60.0)
+"""How long billing may not know of an event after its first, second and any later try, until the next one."""
 DRAIN_PAUSE_S = 0.05
 MAX_TRIES = 3
 LIMIT = 200_000
@@ -64,12 +67,17 @@ class Recorder(Protocol):
 
 @dataclasses.dataclass(slots=True, eq=False)
 class _Pending:
-    """An event on its way. `sent_at_s` is None while it waits for (another) try."""
+    """An event on its way; after `due_s`, if billing still doesn't know it, it is tried again."""
 
     event: usage_pb2.UsageRecorded
     former: Callable[[], None] | None
     tries: int = 0
-    sent_at_s: float | None = None
+    due_s: float = 0.0
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What billing knows it by."""
+        return self.event.request_id, self.event.kind
 
 
 class Publisher:
@@ -91,6 +99,7 @@ class Publisher:
         self._source = source
         self._pending: dict[tuple[str, int], _Pending] = {}
         self._fresh: collections.deque[_Pending] = collections.deque()
+        self._sent: dict[tuple[str, int], _Pending] = {}  # tried, by when billing was last asked about them
         self._wake = asyncio.Event()
         self._full = asyncio.Event()
         self._pause_s = 0.0
@@ -115,7 +124,10 @@ class Publisher:
 
     def _add(self, event: usage_pb2.UsageRecorded, former: Callable[[], None] | None) -> None:
         pending = _Pending(event, former)
-        self._pending[event.request_id, event.kind] = pending
+        self._pending[pending.key] = pending
+        self._try(pending)
+
+    def _try(self, pending: _Pending) -> None:
         self._fresh.append(pending)
         self._wake.set()
         if len(self._fresh) >= BATCH:
@@ -173,81 +185,103 @@ class Publisher:
                 timeout_s=PUBLISH_TIMEOUT_S,
             )
         except TollbridgeError as error:
-            self._sent(batch)
+            self._tried(batch)
             self._pause_s = min(max(self._pause_s * 2, 0.2), MAX_PAUSE_S)
             self._log.warning("publish_failed", events=len(batch), waiting=len(self._pending), code=error.code.value)
             await asyncio.sleep(self._pause_s)
             return
         except asyncio.CancelledError:
-            self._sent(batch)
+            self._tried(batch)
             raise
-        self._sent(batch)
+        self._tried(batch)
         self._pause_s = 0.0
 
-    def _sent(self, batch: Iterable[_Pending]) -> None:
+    def _tried(self, batch: Iterable[_Pending]) -> None:
         now_s = asyncio.get_running_loop().time()
         for each in batch:
+            each.due_s = now_s + RETRY_AFTER_S[min(each.tries, MAX_TRIES - 1)]
             each.tries += 1
-            each.sent_at_s = now_s
+            if self._waits(each):
+                self._sent[each.key] = each
 
     async def _confirm_forever(self) -> None:
         while True:
             await asyncio.sleep(CONFIRM_EVERY_S)
-            await self._confirm_once()
+            while await self._confirm_once():
+                continue
 
-    async def _confirm_once(self) -> None:
-        """Asks about everything that was sent; what only billing itself can take any more goes there."""
-        if self._pause_s >= 1.0:  # the bus is down: what has not been tried yet need not wait for three failures
-            self._sent(self._fresh)
-            for each in self._fresh:
-                each.tries = MAX_TRIES
-            self._fresh.clear()
-            self._wake.clear()
-        sent = [each for each in self._pending.values() if each.sent_at_s is not None]
+    async def _confirm_once(self) -> bool:
+        """Asks about what was sent, and sends what is overdue; True when it got on and has not asked about all."""
+        if self._pause_s >= 1.0:
+            self._pass_by_the_bus()
+        asked, before = list(itertools.islice(self._sent.values(), CONFIRM_AT_ONCE)), len(self._pending)
+        overdue: list[_Pending] = []
         try:
-            for start in range(0, len(sent), CONFIRM_BATCH):
-                await self._confirm(sent[start : start + CONFIRM_BATCH])
-            await self._record([each for each in sent if each.tries >= MAX_TRIES and self._waits(each)])
+            for start in range(0, len(asked), CONFIRM_BATCH):
+                overdue += await self._confirm(asked[start : start + CONFIRM_BATCH])
+            await self._again(overdue)
         except TollbridgeError as error:
             self._log.warning("confirm_failed", waiting=len(self._pending), code=error.code.value)
+            return False
         finally:
             self._forget_settled()
+        return len(asked) == CONFIRM_AT_ONCE and len(self._pending) < before
 
-    def _forget_former(self, forget: Callable[[], None]) -> None:
-        try:
-            forget()
-        except OSError as error:
-            self._log.error("former_spool_not_deleted", reason=str(error))
+    def _pass_by_the_bus(self) -> None:
+        """The bus is down: what has not been tried yet need not wait for three failures."""
+        fresh = list(self._fresh)
+        self._fresh.clear()
+        self._wake.clear()
+        for each in fresh:
+            each.tries, each.due_s = MAX_TRIES, 0.0
+            self._sent[each.key] = each
 
     def _forget_settled(self) -> None:
-        """Frees the spool of what billing has. A disk that refuses costs only a second replay."""
-        keys, self._settled = self._settled, []
+        """Frees the spool of what billing has; when the disk refuses, the next round tries again."""
+        if not self._settled:
+            return
         try:
-            self._forget(keys)
+            self._forget(self._settled)
         except OSError as error:
-            self._log.error("spool_forget_failed", events=len(keys), reason=str(error))
+            self._log.error("spool_forget_failed", events=len(self._settled), reason=str(error))
+            return
+        self._settled = []
 
     def _waits(self, each: _Pending) -> bool:
-        return self._pending.get((each.event.request_id, each.event.kind)) is each
+        return self._pending.get(each.key) is each
 
-    async def _confirm(self, batch: list[_Pending]) -> None:
+    async def _confirm(self, batch: list[_Pending]) -> list[_Pending]:
+        """Asks about these; returns those that billing should have known by now."""
         states = await self._billing.confirm([(each.event.request_id, each.event.kind) for each in batch])
-        overdue_s = asyncio.get_running_loop().time() - ASK_AGAIN_AFTER_S
+        now_s = asyncio.get_running_loop().time()
+        overdue: list[_Pending] = []
         for each, state in zip(batch, states, strict=True):
-            if self._done(each, state) or each.sent_at_s is None or each.sent_at_s > overdue_s:
+            if self._done(each, state) or self._sent.pop(each.key, None) is not each:
                 continue
-            if each.tries < MAX_TRIES:
-                each.sent_at_s = None
-                self._fresh.append(each)
-                self._wake.set()
+            self._sent[each.key] = each
+            if each.due_s <= now_s:
+                overdue.append(each)
+        return overdue
 
-    async def _record(self, overdue: list[_Pending]) -> None:
-        """The second way: billing's RPC, for what the bus could not bring in three tries."""
-        for start in range(0, len(overdue), RECORD_BATCH):
-            batch = overdue[start : start + RECORD_BATCH]
+    async def _again(self, overdue: list[_Pending]) -> None:
+        """By the bus, or by billing's RPC what it could not bring in three tries."""
+        for each in overdue:
+            if each.tries < MAX_TRIES and self._sent.pop(each.key, None) is each:
+                self._try(each)
+        last = [each for each in overdue if each.tries >= MAX_TRIES]
+        for start in range(0, len(last), RECORD_BATCH):
+            await self._record(last[start : start + RECORD_BATCH])
+
+    async def _record(self, batch: list[_Pending]) -> None:
+        try:
             states = await self._billing.record_usage([each.event for each in batch])
-            for each, state in zip(batch, states, strict=True):
-                self._done(each, state)
+        except TollbridgeError as error:
+            if error.code is Code.UNAVAILABLE:
+                raise
+            self._log.error("record_usage_failed", events=len(batch), code=error.code.value)
+            self._tried(batch)
+            return
+        self._tried([each for each, state in zip(batch, states, strict=True) if not self._done(each, state)])
 
     def _done(self, each: _Pending, state: EventState) -> bool:
         """Forgets an event that billing has; True when it has. One that was set aside there is an operator's now."""
@@ -256,12 +290,13 @@ class Publisher:
         if not self._waits(each):
             return True
         event = each.event
-        del self._pending[event.request_id, event.kind]
+        del self._pending[each.key]
+        self._sent.pop(each.key, None)
         if state == billing_pb2.EVENT_STATE_DEAD_LETTERED:
             self._log.error("event_dead_lettered", request_id=event.request_id, event_id=event.event_id)
         if each.former is None:
             self._settled.append(UUID(event.request_id).bytes)
         else:
-            self._forget_former(each.former)
+            each.former()
         self._confirmed(event.hold_id)
         return True
