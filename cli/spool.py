@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import UUID
 
 from chassis.errors import TollbridgeError
+from chassis.ids import now_floor
 from chassis.pipe import PipeClient
 from chassis.spool import FormerSpool, former
 from chassis.telemetry import Tracer
@@ -84,6 +85,12 @@ async def _replay_one(spool: FormerSpool, billing: PipeClient) -> int:
         print(f"{spool.incarnation}: billing took only part of {len(events)} events; kept", file=sys.stderr)
         spool.close()
         return 1
+    try:
+        await _end_spender(billing, str(spool.incarnation))
+    except TollbridgeError as error:
+        print(f"{spool.incarnation}: its leases are not closed, kept: {error}", file=sys.stderr)
+        spool.close()
+        return 1
     spool.delete()
     print(f"{spool.incarnation}: {len(events)} events with billing, {aside} of them set aside for an operator")
     return 0
@@ -97,3 +104,13 @@ async def _send(billing: PipeClient, events: list[usage_pb2.UsageRecorded]) -> l
         timeout_s=TIMEOUT_S,
     )
     return list(reply.states)
+
+
+async def _end_spender(billing: PipeClient, spender: str) -> None:
+    """Nothing is left to charge, so its leases need not wait for their end."""
+    await billing.call(
+        "StateLeases",
+        billing_pb2.StateLeasesRequest(spender=spender, as_of=str(now_floor())),
+        billing_pb2.StateLeasesResponse,
+        timeout_s=TIMEOUT_S,
+    )

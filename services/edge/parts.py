@@ -5,6 +5,7 @@ back, and only then the connections to everybody else are closed. What does not 
 """
 
 import asyncio
+import functools
 from pathlib import Path
 from uuid import UUID
 
@@ -28,7 +29,7 @@ from services.edge.owners import AuthOwner, BillingOwner, RouterOwner
 from services.edge.publisher import Publisher
 from services.edge.purse import Purse
 from services.edge.relay import Relay, Tools
-from services.edge.replay import replay
+from services.edge.replay import Replay, end_spender
 from services.edge.routes.chat import ChatRoute
 from services.edge.routes.health import DrainSwitch
 from services.edge.settings import Settings
@@ -110,6 +111,12 @@ class Parts:
             confirmed=self._purse.confirmed,
             source=f"edge/{settings.replica}",
         )
+        self._replay = Replay(
+            directory=self._spool_dir,
+            own=incarnation,
+            outbox=self._publisher,
+            end_spender=functools.partial(end_spender, billing=billing, router=router),
+        )
         self._settlement = Settlement(spool=self._spool, purse=self._purse, outbox=self._publisher)
         self._admission = Admission(
             auth=AuthOwner(pipe=self._clients.auth),
@@ -173,7 +180,7 @@ class Parts:
         life.spawn("attempt-statements", self._attempts.run())
         life.spawn("key-changes", self._bus.listen(events.KEYS_CHANGED, self._admission.on_keys_changed))
         life.spawn("config", self._configuration.follow())
-        await replay(self._spool_dir, own=self._incarnation, publisher=self._publisher)
+        life.spawn("replay", self._replay.run())
 
     async def end(self, *, grace_s: float) -> None:
         """Ends exchanges, then what they left to do. Called when no new request can come."""

@@ -1,63 +1,125 @@
-"""What incarnations before this one left behind: their finished records are published, their started ones voided.
+"""What dead incarnations left behind: their finished records are published, their started ones voided.
 
-A former spool is deleted when billing has everything that was in it, so a replay that dies itself is done again by the
-next incarnation. Reading is bounded by what was never confirmed.
+The running edge looks for them, at its start and then every few seconds: a former process of this replica, or a sibling
+on the same disk that died. A spool is locked while it is worked on, and deleted when billing has everything that was in
+it and its spender's leases and slots are closed, so a replay that dies itself is done again by whoever looks next. A
+living incarnation keeps its lock and is left alone.
 """
 
 import asyncio
 import functools
-from collections.abc import Callable, Iterable
+import random
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
 import structlog
 
+from chassis.errors import TollbridgeError
+from chassis.ids import now_floor
 from chassis.spool import FormerSpool, Kind, Record, former
-from services.edge.publisher import Publisher
+from services.edge.owners import BillingOwner, RouterOwner
 from services.edge.settlement import voided
 from tollbridge.usage.v1 import usage_pb2
 
+LOOK_EVERY_S = 15.0
+ROOM = 20_000
+"""Former events wait while so many are on their way, so that a long replay doesn't push out requests."""
+ROOM_PAUSE_S = 0.1
 
-class _Left(Protocol):
-    """A former incarnation's spool (`chassis.spool.FormerSpool`)."""
 
-    def delete(self) -> None: ...
+class Outbox(Protocol):
+    """Who carries the events to billing (`publisher.Publisher`)."""
+
+    def __len__(self) -> int: ...
+
+    def add_former(self, event: usage_pb2.UsageRecorded, *, forget: Callable[[], None]) -> None: ...
 
 
-async def replay(directory: Path, *, own: UUID, publisher: Publisher) -> int:
-    """Hands everything unconfirmed of former incarnations to the publisher; returns how many events.
+class Replay:
+    """The replays of one process. Its owner runs `run()` as a task.
 
-    Reads in a thread. An incarnation that still lives keeps its lock and is left alone.
+    `end_spender` closes the leases and slots of an incarnation of which nothing is left to charge.
     """
-    log = structlog.get_logger()
-    count = 0
-    for spool in await asyncio.to_thread(_former, directory, own):
-        events = await asyncio.to_thread(unconfirmed, spool.records())
-        log.info("spool_replayed", incarnation=str(spool.incarnation), events=len(events))
-        count += len(events)
-        hand_over(spool, events, publisher.add_former)
-    return count
 
+    def __init__(
+        self, *, directory: Path, own: UUID, outbox: Outbox, end_spender: Callable[[str], Awaitable[None]]
+    ) -> None:
+        self._directory = directory
+        self._own = own
+        self._outbox = outbox
+        self._end_spender = end_spender
+        self._left: dict[FormerSpool, set[bytes]] = {}
+        self._emptied = asyncio.Event()
+        self._log = structlog.get_logger()
 
-def _former(directory: Path, own: UUID) -> list[FormerSpool]:
-    return list(former(directory, own=own))
+    async def run(self) -> None:
+        """Looks until cancelled; what is not done then is another's to find."""
+        try:
+            while True:
+                await self._look()
+                await self._pause()
+        finally:
+            for spool in self._left:
+                spool.close()
 
+    async def _look(self) -> None:
+        try:
+            for spool in await asyncio.to_thread(self._found):
+                await self._take(spool)
+        except OSError as error:
+            self._log.error("spools_not_read", reason=str(error))
+        self._emptied.clear()
+        for spool in [spool for spool, left in self._left.items() if not left]:
+            await self._end(spool)
 
-def hand_over(spool: _Left, events: list[usage_pb2.UsageRecorded], add: Callable[..., None]) -> None:
-    """Gives the events away; the last one that is forgotten deletes the spool."""
-    left = {event.request_id for event in events}
-    if not left:
-        spool.delete()
-        return
+    async def _pause(self) -> None:
+        """Replicas on one disk don't all look at once; a spool that is done is ended at once."""
+        try:
+            async with asyncio.timeout(LOOK_EVERY_S * random.uniform(0.8, 1.2)):
+                await self._emptied.wait()
+        except TimeoutError:
+            return
 
-    def forget(request_id: str) -> None:
-        left.discard(request_id)
+    def _found(self) -> list[FormerSpool]:
+        return list(former(self._directory, own=self._own))
+
+    async def _take(self, spool: FormerSpool) -> None:
+        try:
+            events = await asyncio.to_thread(unconfirmed, spool.records())
+        except OSError:
+            spool.close()
+            raise
+        left = self._left[spool] = {UUID(event.request_id).bytes for event in events}
+        self._log.info("spool_found", incarnation=str(spool.incarnation), events=len(events))
+        for event in events:
+            while len(self._outbox) >= ROOM:  # noqa: ASYNC110  any of many confirmations makes room
+                await asyncio.sleep(ROOM_PAUSE_S)
+            key = UUID(event.request_id).bytes
+            self._outbox.add_former(event, forget=functools.partial(self._forget, left, key))
+
+    def _forget(self, left: set[bytes], key: bytes) -> None:
+        left.discard(key)
         if not left:
-            spool.delete()
+            self._emptied.set()
 
-    for event in events:
-        add(event, forget=functools.partial(forget, event.request_id))
+    async def _end(self, spool: FormerSpool) -> None:
+        try:
+            await self._end_spender(str(spool.incarnation))
+        except TollbridgeError as error:
+            self._log.warning("spender_not_ended", incarnation=str(spool.incarnation), code=error.code.value)
+            return
+        await asyncio.to_thread(spool.delete)
+        del self._left[spool]
+        self._log.info("spool_replayed", incarnation=str(spool.incarnation))
+
+
+async def end_spender(spender: str, *, billing: BillingOwner, router: RouterOwner) -> None:
+    """Closes what an incarnation that is no more still holds, when nothing of it is left to charge."""
+    as_of = str(now_floor())
+    await billing.state_leases([], as_of=as_of, spender=spender)
+    await router.state_attempts([], as_of=as_of, spender=spender)
 
 
 def unconfirmed(records: Iterable[Record]) -> list[usage_pb2.UsageRecorded]:

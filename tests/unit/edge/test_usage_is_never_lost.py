@@ -1,11 +1,13 @@
 """The way of a usage event from the spool to billing, whatever is down or dies."""
 
 import asyncio
+import sys
 from pathlib import Path
 
 from chassis.ids import uuid7
 from chassis.spool import Kind, Record, Spool
 from services.edge import publisher as publishing
+from services.edge import replay
 from tests.unit.edge.world import Truth, World, edge_world, until
 from tollbridge.usage.v1 import usage_pb2
 
@@ -25,7 +27,7 @@ async def test_with_the_bus_down_requests_go_on_and_events_follow(world: World):
 
 async def test_what_the_bus_loses_goes_to_billing_itself(world: World, monkeypatch):
     """After three tries that billing never heard of, its own RPC is used."""
-    monkeypatch.setattr(publishing, "ASK_AGAIN_AFTER_S", 0.0)
+    monkeypatch.setattr(publishing, "RETRY_AFTER_S", (0.0, 0.0, 0.0))
     world.truth.lose_events = True
     async with world.post(world.body({"prompt_tokens": 5, "output_tokens": 3})) as response:
         assert response.status == 200
@@ -66,6 +68,85 @@ async def test_a_dead_edges_spool_is_replayed(tmp_path: Path):
     assert (charged.kind, charged.charge_nano_usd) == (usage_pb2.USAGE_KIND_CHARGE, 7000)
     assert (void.kind, void.ended) == (usage_pb2.USAGE_KIND_VOID, usage_pb2.ENDED_GATEWAY_FAILED)
     assert truth.balance_nano_usd == 1_000_000_000 - 7000
+
+
+SIBLING = """
+import asyncio, pathlib, sys, uuid
+from chassis.spool import Kind, Record, Spool
+from tollbridge.usage.v1 import usage_pb2
+
+async def main():
+    own, request = map(uuid.UUID, sys.argv[2:])
+    loop = asyncio.get_running_loop()
+    spool = Spool.open(pathlib.Path(sys.argv[1]), incarnation=own, sync="group", max_bytes=1 << 24, loop=loop)
+    event = usage_pb2.UsageRecorded(
+        event_id=str(request), request_id=str(request), kind=usage_pb2.USAGE_KIND_CHARGE, hold_id="hold",
+        charge_nano_usd=7000, closes_hold=True, spender=str(own),
+    )
+    spool.append_now(Record(kind=Kind.FINISHED, key=request.bytes, payload=event.SerializeToString()))
+    print("written", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_siblings_spool_is_replayed_while_we_run(tmp_path: Path, monkeypatch):
+    """Not while it lives; when it was killed, its end is charged, its leases are closed and its spool is deleted."""
+    monkeypatch.setattr(replay, "LOOK_EVERY_S", 0.1)
+    truth, sibling, request = Truth(), uuid7(), uuid7()
+    truth.held["hold"] = 50_000
+    folder = tmp_path / "spool"
+    async with edge_world(folder, truth=truth) as world:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", SIBLING, str(folder), str(sibling), str(request)), stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"written\n"
+        await asyncio.sleep(0.3)
+        assert (folder / str(sibling)).exists()
+        assert not truth.applied
+        process.kill()
+        await process.wait()
+        await until(lambda: not (folder / str(sibling)).exists())
+        await world.settled()
+        last = max(n for n, spender in enumerate(truth.spenders) if spender == str(sibling))
+        assert truth.statements[last] == []
+    assert truth.applied[str(request)].charge_nano_usd == 7000
+
+
+async def test_what_the_disk_would_not_forget_is_forgotten_later(world: World, monkeypatch):
+    """A failed tombstone costs a round, not the spool's room for ever."""
+    spool_dir, gone = world.spool_dir / str(world.incarnation), Spool._bury
+    refused: list[int] = []
+
+    def bury(self: Spool, segment, tombstones: bytes) -> None:
+        if len(refused) < 3:
+            refused.append(1)
+            raise OSError(28, "no space")
+        gone(self, segment, tombstones)
+
+    monkeypatch.setattr(Spool, "_bury", bury)
+    async with world.post(world.body({"output_tokens": 3})) as response:
+        await response.read()
+    await world.settled()
+    await until(lambda: len(refused) == 3 and any(spool_dir.glob("*.gone")))
+
+
+async def test_only_what_is_overdue_is_sent_again(world: World, monkeypatch):
+    """Before its time an event that billing doesn't know is asked about, and not sent."""
+    monkeypatch.setattr(publishing, "RETRY_AFTER_S", (60.0, 60.0, 60.0))
+    world.truth.lose_events = True
+    async with world.post(world.body({"output_tokens": 3})) as response:
+        await response.read()
+    await until(lambda: world.bus.messages == 1)
+    asked = world.truth.confirms
+    await until(lambda: world.truth.confirms > asked + 3)
+    assert world.bus.messages == 1
+    monkeypatch.setattr(publishing, "RETRY_AFTER_S", (0.0, 0.0, 0.0))
+    world.truth.lose_events = False
+    world.truth.apply(next(iter(world.publisher._pending.values())).event)
+    await world.settled()
 
 
 async def test_a_clean_stop_leaves_no_spool(tmp_path: Path):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import AsyncIterator
@@ -30,7 +31,7 @@ from services.edge.owners import AuthOwner, BillingOwner, RouterOwner
 from services.edge.publisher import Publisher
 from services.edge.purse import Purse
 from services.edge.relay import Relay, Tools
-from services.edge.replay import replay
+from services.edge.replay import Replay, end_spender
 from services.edge.routes.chat import ChatRoute
 from services.edge.settlement import Settlement
 from tollbridge.auth.v1 import auth_pb2
@@ -55,6 +56,8 @@ class Truth:
     held: dict[str, int] = dataclasses.field(default_factory=dict)
     applied: dict[str, usage_pb2.UsageRecorded] = dataclasses.field(default_factory=dict)
     applied_count: int = 0
+    confirms: int = 0
+    spenders: list[str] = dataclasses.field(default_factory=list)
     statements: list[list[str]] = dataclasses.field(default_factory=list)
     returned: list[str] = dataclasses.field(default_factory=list)
     lose_events: bool = False
@@ -204,10 +207,13 @@ class Owners:
         return billing_pb2.ReturnLeaseResponse()
 
     async def state_leases(self, request, _: CallContext) -> billing_pb2.StateLeasesResponse:
-        self.truth.statements.append([lease.hold_id for lease in request.leases])
+        stated = [lease.hold_id for lease in request.leases]
+        self.truth.spenders.append(request.spender)
+        self.truth.statements.append(stated)
         return billing_pb2.StateLeasesResponse(renew_in_s=10)
 
     async def confirm(self, request: billing_pb2.ConfirmRequest, _: CallContext) -> billing_pb2.ConfirmResponse:
+        self.truth.confirms += 1
         states = [
             billing_pb2.EVENT_STATE_COMMITTED
             if key.request_id in self.truth.applied
@@ -312,7 +318,6 @@ async def edge_world(
         settlement=Settlement(spool=spool, purse=purse, outbox=publisher),
         providers=Providers(client=client, sandbox=Sandbox()),
         metrics=EdgeMetrics(registry=registry, prefix="tollbridge"),
-        tracer=tracer,
     )
     relay = Relay(tools=tools)
     app = EdgeApp(
@@ -322,7 +327,11 @@ async def edge_world(
         hot={("POST", "/chat/completions"): ChatRoute(relay=relay)},
     )
     server = HttpServer(app=app, bind="127.0.0.1:0", grace_s=5)
-    tasks = [asyncio.create_task(run) for run in (publisher.run(), purse.run(), attempts.run(), server.serve())]
+    end_former = functools.partial(end_spender, billing=billing, router=router)
+    replay = Replay(directory=spool_dir, own=incarnation, outbox=publisher, end_spender=end_former)
+    tasks = [
+        asyncio.create_task(run) for run in (replay.run(), publisher.run(), purse.run(), attempts.run(), server.serve())
+    ]
     session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
     world = World(
         truth=truth,
@@ -339,7 +348,6 @@ async def edge_world(
         owners=owners,
         admission=tools.admission,
     )
-    await replay(spool_dir, own=incarnation, publisher=publisher)
     try:
         yield world
     finally:
