@@ -318,6 +318,7 @@ async def edge_world(
         settlement=Settlement(spool=spool, purse=purse, outbox=publisher),
         providers=Providers(client=client, sandbox=Sandbox()),
         metrics=EdgeMetrics(registry=registry, prefix="tollbridge"),
+        tracer=tracer,
     )
     relay = Relay(tools=tools)
     app = EdgeApp(
