@@ -7,6 +7,8 @@ import os
 import time
 from uuid import UUID
 
+from chassis.errors import Code, TollbridgeError
+
 _VERSION_AND_VARIANT = (7 << 76) | (2 << 62)
 _RANDOM = ((1 << 12) - 1) << 64 | ((1 << 62) - 1)
 
@@ -30,3 +32,16 @@ def now_floor() -> UUID:
 def unix_ms(u: UUID) -> int:
     """The Unix milliseconds that a UUIDv7 was made at; of another kind of UUID the answer means nothing."""
     return u.int >> 80
+
+
+def uuid_of(text: str, param: str) -> UUID:
+    """The UUID that a caller sent as the field `param`; raises INVALID_REQUEST that names it."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise TollbridgeError(Code.INVALID_REQUEST, f"{param} is not a UUID.", details={"param": param}) from None
+
+
+def canonical(text: str, param: str) -> str:
+    """The same as text, in the one way of writing it."""
+    return str(uuid_of(text, param))

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from chassis.config_state import ConfigState
 from services.auth.authorize import Authorizer
 from services.auth.kept_keys import KeptKeys
-from services.auth.server import ConfigState
 
 
 class AuthCollector(Collector):

@@ -9,6 +9,7 @@ from structlog.typing import FilteringBoundLogger
 from chassis import db
 from chassis.bus import Bus
 from chassis.config import ConfigText, ConfigWatch
+from chassis.config_state import ConfigState
 from chassis.errors import TollbridgeError
 from chassis.lifecycle import Lifecycle
 from services.auth import config, events, store
@@ -19,7 +20,7 @@ from services.auth.config import AuthConfig
 from services.auth.directory import Directory
 from services.auth.kept_keys import Holder, KeptKeys
 from services.auth.metrics import AuthCollector
-from services.auth.server import AuthServer, ConfigState
+from services.auth.server import AuthServer
 from services.auth.settings import Settings
 
 UPKEEP_S = 60.0
@@ -88,9 +89,7 @@ class Parts:
 
     def config_state(self) -> ConfigState:
         """Which configuration is in use."""
-        if self._watch is None:
-            return ConfigState()
-        return ConfigState(hash=self._watch.hash, loaded_at_us=self._watch.loaded_at_us, error=self._watch.error)
+        return ConfigState.of(self._watch)
 
     def not_ready(self) -> str | None:
         """Why no calls should come here; None when they may."""

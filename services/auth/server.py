@@ -1,13 +1,13 @@
 """Auth's gRPC face: convert, one call, convert back. Each method names its callers."""
 
-import dataclasses
 import hashlib
-import uuid
 from collections.abc import Awaitable, Callable
 
 from google.protobuf.message import Message
 
+from chassis.config_state import ConfigState, config_state_handler
 from chassis.errors import Code, TollbridgeError
+from chassis.ids import canonical
 from chassis.rpc import CallContext, Handler, RpcService
 from services.auth.authorize import Authorizer
 from services.auth.customers import Customer, Status
@@ -27,15 +27,6 @@ _STATUS_TO_WIRE = {
     Status.BANNED: pb.CUSTOMER_STATUS_BANNED,
 }
 _STATUS_FROM_WIRE = {wire: status for status, wire in _STATUS_TO_WIRE.items()}
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigState:
-    """Which configuration is in use."""
-
-    hash: str = ""
-    loaded_at_us: int = 0
-    error: str = ""
 
 
 class AuthServer:
@@ -71,7 +62,7 @@ class AuthServer:
                 "CreateKey": handler(self.create_key, OPERATORS),
                 "ListKeys": handler(self.list_keys, OPERATORS),
                 "RevokeKey": handler(self.revoke_key, OPERATORS),
-                "GetConfigState": handler(self.get_config_state, OPERATORS),
+                "GetConfigState": config_state_handler(pb.GetConfigStateResponse, self._config_state, OPERATORS),
             },
         )
 
@@ -107,7 +98,7 @@ class AuthServer:
     async def update_customer(self, request: pb.UpdateCustomerRequest, _: CallContext) -> pb.UpdateCustomerResponse:
         customer = await self._directory.update_customer(
             _call(request, request.request_id),
-            customer_id=_id(request.customer_id, "customer_id"),
+            customer_id=canonical(request.customer_id, "customer_id"),
             plan=request.plan or None,
             status=_status_from_wire(request.status),
         )
@@ -141,15 +132,11 @@ class AuthServer:
 
     async def revoke_key(self, request: pb.RevokeKeyRequest, _: CallContext) -> pb.RevokeKeyResponse:
         key = await self._directory.revoke_key(
-            key_id=_id(request.key_id, "key_id"),
+            key_id=canonical(request.key_id, "key_id"),
             customer_id=_id_or_empty(request.customer_id, "customer_id") or None,
             by_key_id=_id_or_empty(request.by_key_id, "by_key_id"),
         )
         return pb.RevokeKeyResponse(key=_key_to_wire(key))
-
-    async def get_config_state(self, _request: pb.GetConfigStateRequest, _: CallContext) -> pb.GetConfigStateResponse:
-        state = self._config_state()
-        return pb.GetConfigStateResponse(hash=state.hash, loaded_at_us=state.loaded_at_us, error=state.error)
 
     def _customer(self, customer: Customer) -> pb.Customer:
         return pb.Customer(
@@ -232,15 +219,8 @@ def _status_from_wire(status: pb.CustomerStatus.ValueType) -> Status | None:
     return _STATUS_FROM_WIRE[status]
 
 
-def _id(text: str, param: str) -> str:
-    try:
-        return str(uuid.UUID(text))
-    except ValueError:
-        raise TollbridgeError(Code.INVALID_REQUEST, f"{param} is not a UUID.", details={"param": param}) from None
-
-
 def _id_or_empty(text: str, param: str) -> str:
-    return _id(text, param) if text else ""
+    return canonical(text, param) if text else ""
 
 
 def _invalid(error: ValueError) -> TollbridgeError:

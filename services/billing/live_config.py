@@ -1,23 +1,14 @@
 """The config that holds now: the file's when there is one, watched, else the defaults."""
 
-import dataclasses
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
 from chassis.config import ConfigText, ConfigWatch
+from chassis.config_state import ConfigState
 from services.billing import config
 from services.billing.config import BillingConfig
 from services.billing.figures import Figures
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigState:
-    """What GetConfigState shows."""
-
-    hash: str = ""
-    loaded_at_us: int = 0
-    error: str = ""
 
 
 class LiveConfig:
@@ -42,9 +33,7 @@ class LiveConfig:
 
     def state(self) -> ConfigState:
         """Hash and time of what runs, and why a newer file doesn't."""
-        if self._watch is None:
-            return ConfigState()
-        return ConfigState(hash=self._watch.hash, loaded_at_us=self._watch.loaded_at_us, error=self._watch.error)
+        return ConfigState.of(self._watch)
 
     async def _apply(self, value: BillingConfig, _text: ConfigText) -> None:
         self.current = value

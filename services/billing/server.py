@@ -1,8 +1,8 @@
 """gRPC in: each method converts, makes one call, and converts back. Who may call what stands in `billing_service`."""
 
-from uuid import UUID
-
+from chassis.config_state import config_state_handler
 from chassis.errors import Code, TollbridgeError
+from chassis.ids import uuid_of
 from chassis.rpc import CallContext, Handler, RpcService
 from services.billing import charges
 from services.billing.accounts import Accounts
@@ -77,7 +77,7 @@ class BillingServer:
             "GetReceipt": Handler(self.get_receipt, OPERATORS | {TEAMS}),
             "ListReceipts": Handler(self.list_receipts, OPERATORS),
             "Refund": Handler(self.refund, OPERATORS),
-            "GetConfigState": Handler(self.get_config_state, OPERATORS),
+            "GetConfigState": config_state_handler(pb.GetConfigStateResponse, self._config.state, OPERATORS),
         }
         return RpcService(descriptor=pb.DESCRIPTOR.services_by_name["BillingService"], handlers=handlers)
 
@@ -103,12 +103,12 @@ class BillingServer:
 
     async def grant_lease(self, request: pb.GrantLeaseRequest, context: CallContext) -> pb.GrantLeaseResponse:
         ask = Ask(
-            hold_id=_uuid(request.hold_id, "hold_id"),
+            hold_id=uuid_of(request.hold_id, "hold_id"),
             customer_id=_customer(request.customer_id),
             kind=HoldKind.LEASE,
             spender=_text(request.spender, "spender", MAX_TEXT, least=1),
             amount_nano_usd=_amount(request.amount_nano_usd, "amount_nano_usd"),
-            request_id=_uuid(request.request_id, "request_id") if request.request_id else None,
+            request_id=uuid_of(request.request_id, "request_id") if request.request_id else None,
             key_id=_text(request.key_id, "key_id", MAX_TEXT),
         )
         if not 0 <= request.least_nano_usd <= ask.amount_nano_usd:
@@ -128,12 +128,12 @@ class BillingServer:
             raise _invalid("leases", f"at most {MAX_LEASES} in a page")
         page = Page(
             spender=_text(request.spender, "spender", MAX_TEXT, least=1),
-            as_of=_uuid(request.as_of, "as_of"),
-            from_id=_uuid(request.from_id, "from_id") if request.from_id else FIRST_ID,
-            until_id=_uuid(request.until_id, "until_id") if request.until_id else LAST_ID,
+            as_of=uuid_of(request.as_of, "as_of"),
+            from_id=uuid_of(request.from_id, "from_id") if request.from_id else FIRST_ID,
+            until_id=uuid_of(request.until_id, "until_id") if request.until_id else LAST_ID,
             leases=[
                 Stated(
-                    hold_id=_uuid(lease.hold_id, "hold_id"),
+                    hold_id=uuid_of(lease.hold_id, "hold_id"),
                     open_nano_usd=_amount(lease.open_nano_usd, "open_nano_usd", least=0),
                     spent_nano_usd=_amount(lease.spent_nano_usd, "spent_nano_usd", least=0),
                 )
@@ -145,7 +145,7 @@ class BillingServer:
 
     async def return_lease(self, request: pb.ReturnLeaseRequest, _: CallContext) -> pb.ReturnLeaseResponse:
         await self._leases.give_back(
-            hold_id=_uuid(request.hold_id, "hold_id"),
+            hold_id=uuid_of(request.hold_id, "hold_id"),
             spender=request.spender,
             free_nano_usd=_amount(request.free_nano_usd, "free_nano_usd", least=0),
             closes=request.closes,
@@ -156,12 +156,12 @@ class BillingServer:
         if request.kind not in {HoldKind.TASK, HoldKind.EXACT}:
             raise _invalid("kind", "must be task or exact")
         ask = Ask(
-            hold_id=_uuid(request.hold_id, "hold_id"),
+            hold_id=uuid_of(request.hold_id, "hold_id"),
             customer_id=_customer(request.customer_id),
             kind=HoldKind(request.kind),
             spender=context.caller,
             amount_nano_usd=_amount(request.amount_nano_usd, "amount_nano_usd"),
-            request_id=_uuid(request.request_id, "request_id") if request.request_id else None,
+            request_id=uuid_of(request.request_id, "request_id") if request.request_id else None,
             key_id=_text(request.key_id, "key_id", MAX_TEXT),
             deadline_us=_deadline(request.deadline_us),
         )
@@ -169,7 +169,8 @@ class BillingServer:
         return pb.HoldResponse(hold_id=request.hold_id, amount_nano_usd=granted.amount_nano_usd)
 
     async def extend_hold(self, request: pb.ExtendHoldRequest, _: CallContext) -> pb.ExtendHoldResponse:
-        await self._leases.extend(hold_id=_uuid(request.hold_id, "hold_id"), deadline_us=_deadline(request.deadline_us))
+        hold_id = uuid_of(request.hold_id, "hold_id")
+        await self._leases.extend(hold_id=hold_id, deadline_us=_deadline(request.deadline_us))
         return pb.ExtendHoldResponse()
 
     async def record_usage(self, request: pb.RecordUsageRequest, _: CallContext) -> pb.RecordUsageResponse:
@@ -181,34 +182,30 @@ class BillingServer:
     async def confirm(self, request: pb.ConfirmRequest, _: CallContext) -> pb.ConfirmResponse:
         if len(request.keys) > MAX_KEYS:
             raise _invalid("keys", f"at most {MAX_KEYS}")
-        keys = [(_uuid(key.request_id, "request_id"), charges.KINDS.get(key.kind, "")) for key in request.keys]
+        keys = [(uuid_of(key.request_id, "request_id"), charges.KINDS.get(key.kind, "")) for key in request.keys]
         return pb.ConfirmResponse(states=await self._confirmations.states(keys))
 
     async def get_receipt(self, request: pb.GetReceiptRequest, _: CallContext) -> pb.GetReceiptResponse:
-        receipt = await self._receipts.get(_uuid(request.request_id, "request_id"), customer_id=request.customer_id)
+        receipt = await self._receipts.get(uuid_of(request.request_id, "request_id"), customer_id=request.customer_id)
         return pb.GetReceiptResponse(receipt=receipt)
 
     async def list_receipts(self, request: pb.ListReceiptsRequest, _: CallContext) -> pb.ListReceiptsResponse:
         receipts, has_more = await self._receipts.page(
             customer_id=request.customer_id,
-            after=_uuid(request.after, "after") if request.after else None,
+            after=uuid_of(request.after, "after") if request.after else None,
             limit=request.limit,
         )
         return pb.ListReceiptsResponse(receipts=receipts, has_more=has_more)
 
     async def refund(self, request: pb.RefundRequest, _: CallContext) -> pb.RefundResponse:
         transfer, account = await self._accounts.refund(
-            _uuid(request.request_id, "request_id"),
+            uuid_of(request.request_id, "request_id"),
             amount_nano_usd=_amount(request.amount_nano_usd, "amount_nano_usd", least=0),
             reason=_text(request.reason, "reason", MAX_REASON),
         )
         return pb.RefundResponse(
             transfer_id=str(transfer.id), amount_nano_usd=transfer.amount_nano_usd, balance=_balance(account)
         )
-
-    async def get_config_state(self, _request: pb.GetConfigStateRequest, _: CallContext) -> pb.GetConfigStateResponse:
-        state = self._config.state()
-        return pb.GetConfigStateResponse(hash=state.hash, loaded_at_us=state.loaded_at_us, error=state.error)
 
 
 def _balance(account: Account) -> pb.Balance:
@@ -225,13 +222,6 @@ def _customer(text: str) -> str:
     if not charges.is_customer_id(text):
         raise _invalid("customer_id", "is missing or malformed")
     return text
-
-
-def _uuid(text: str, name: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise _invalid(name, "must be a UUID") from None
 
 
 def _amount(amount_nano_usd: int, name: str, *, least: int = 1) -> int:

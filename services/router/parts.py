@@ -9,6 +9,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from chassis.config import ConfigText, ConfigWatch
+from chassis.config_state import ConfigState
 from chassis.db import Pool
 from chassis.rpc import RpcService
 from services.router.attempts import AttemptBook
@@ -16,7 +17,7 @@ from services.router.breaker import Breaker
 from services.router.config import RouterConfig, parse
 from services.router.decide import Decider
 from services.router.metrics import Decisions, PoolCollector
-from services.router.server import ConfigState, RouterServer
+from services.router.server import RouterServer
 from services.router.store_desk import PostgresDesk
 
 
@@ -53,7 +54,7 @@ def build(*, pool: Pool, config_path: Path, everybody: frozenset[str], metrics: 
         desk=desk,
         breaker=breaker,
         load_of=book.load_of,
-        config_state=lambda: ConfigState(hash=watch.hash, loaded_at_us=watch.loaded_at_us, error=watch.error),
+        config_state=lambda: ConfigState.of(watch),
         decisions=Decisions(registry=metrics),
     )
     return Parts(decider=decider, desk=desk, watch=watch, service=server.service(everybody=everybody))

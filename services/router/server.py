@@ -9,7 +9,9 @@ from typing import Protocol
 from google.protobuf.message import Message
 
 from chassis import ids
+from chassis.config_state import ConfigState, config_state_handler
 from chassis.errors import Code, TollbridgeError
+from chassis.ids import canonical
 from chassis.rpc import CallContext, Handler, RpcService
 from pricing.prices import PriceVersion, Rates
 from services.router.attempts import MAX_AGE_S, Attempt, Page
@@ -47,15 +49,6 @@ class Desk(Protocol):
     async def in_use(self) -> dict[str, int]: ...
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigState:
-    """Which configuration is in use."""
-
-    hash: str = ""
-    loaded_at_us: int = 0
-    error: str = ""
-
-
 class RouterServer:
     """The handlers."""
 
@@ -87,15 +80,15 @@ class RouterServer:
                 "ListModels": handler(self.list_models, everybody),
                 "GetPriceVersion": handler(self.get_price_version, everybody),
                 "ListAccounts": handler(self.list_accounts, OPERATORS),
-                "GetConfigState": handler(self.get_config_state, OPERATORS),
+                "GetConfigState": config_state_handler(pb.GetConfigStateResponse, self._config_state, OPERATORS),
             },
         )
 
     async def decide(self, request: pb.DecideRequest, context: CallContext) -> pb.DecideResponse:
         ask = Ask(
-            request_id=_id(request.request_id, "request_id"),
-            attempt_id=_id(request.attempt_id, "attempt_id"),
-            spender=_id(request.spender, "spender"),
+            request_id=canonical(request.request_id, "request_id"),
+            attempt_id=canonical(request.attempt_id, "attempt_id"),
+            spender=canonical(request.spender, "spender"),
             model=request.model,
             operation=request.operation,
             tried=tuple(map(_end, request.tried)),
@@ -111,7 +104,7 @@ class RouterServer:
         return _decision(attempt, with_credential=context.caller in CREDENTIAL_HOLDERS)
 
     async def finish_attempt(self, request: pb.FinishAttemptRequest, _: CallContext) -> pb.FinishAttemptResponse:
-        _id(request.request_id, "request_id")
+        canonical(request.request_id, "request_id")
         await self._decider.finish(_end(request.outcome))
         return pb.FinishAttemptResponse()
 
@@ -119,11 +112,11 @@ class RouterServer:
         if len(request.attempt_ids) > MAX_LISTED:
             raise TollbridgeError(Code.INVALID_REQUEST, "Too many attempts.", details={"param": "attempt_ids"})
         page = Page(
-            spender=_id(request.spender, "spender"),
-            as_of=_id(request.as_of, "as_of"),
-            listed=frozenset(_id(attempt_id, "attempt_ids") for attempt_id in request.attempt_ids),
-            from_id=_id(request.from_id, "from_id") if request.from_id else "",
-            until_id=_id(request.until_id, "until_id") if request.until_id else "",
+            spender=canonical(request.spender, "spender"),
+            as_of=canonical(request.as_of, "as_of"),
+            listed=frozenset(canonical(attempt_id, "attempt_ids") for attempt_id in request.attempt_ids),
+            from_id=canonical(request.from_id, "from_id") if request.from_id else "",
+            until_id=canonical(request.until_id, "until_id") if request.until_id else "",
         )
         await self._decider.state(page)
         return pb.StateAttemptsResponse(renew_in_s=RENEW_EVERY_S)
@@ -154,10 +147,6 @@ class RouterServer:
             )
         return answer
 
-    async def get_config_state(self, _request: pb.GetConfigStateRequest, _: CallContext) -> pb.GetConfigStateResponse:
-        state = self._config_state()
-        return pb.GetConfigStateResponse(hash=state.hash, loaded_at_us=state.loaded_at_us, error=state.error)
-
     def _configured(self, name: str) -> str:
         try:
             model = self._decider.registry.find(name)
@@ -171,7 +160,7 @@ def _end(outcome: pb.AttemptOutcome) -> End:
     if verdict is None:
         raise TollbridgeError(Code.INVALID_REQUEST, "An attempt without an outcome.", details={"param": "outcome"})
     retry_after_s = outcome.retry_after_s
-    attempt_id = _id(outcome.attempt_id, "attempt_id")
+    attempt_id = canonical(outcome.attempt_id, "attempt_id")
     return End(
         attempt_id=attempt_id,
         verdict=verdict,
@@ -250,10 +239,3 @@ def _rates(rates: Rates) -> pb.Rates:
 
 def _bounds(bounds: Bounds) -> pb.ModelBounds:
     return pb.ModelBounds(**dataclasses.asdict(bounds))
-
-
-def _id(text: str, param: str) -> str:
-    try:
-        return str(uuid.UUID(text))
-    except ValueError:
-        raise TollbridgeError(Code.INVALID_REQUEST, f"{param} is not a UUID.", details={"param": param}) from None

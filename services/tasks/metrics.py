@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from chassis.config_state import ConfigState
 from services.tasks.ends import Ends
-from services.tasks.server import ConfigState
 from services.tasks.worker import Worker
 
 

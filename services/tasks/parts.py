@@ -8,6 +8,7 @@ from structlog.typing import FilteringBoundLogger
 from chassis import db
 from chassis.bus import Bus
 from chassis.config import ConfigText, ConfigWatch
+from chassis.config_state import ConfigState
 from chassis.lifecycle import Lifecycle
 from chassis.pipe import PipeClient
 from chassis.telemetry import Tracer
@@ -21,7 +22,7 @@ from services.tasks.neighbours import Billing, Router
 from services.tasks.outbox import OutboxPublisher
 from services.tasks.painter import Painter
 from services.tasks.results_store import NatsResults
-from services.tasks.server import ConfigState, TasksServer
+from services.tasks.server import TasksServer
 from services.tasks.settings import Settings
 from services.tasks.sweeper import Sweeper
 from services.tasks.worker import Worker
@@ -109,9 +110,7 @@ class Parts:
 
     def config_state(self) -> ConfigState:
         """Which configuration is in use."""
-        if self._watch is None:
-            return ConfigState()
-        return ConfigState(hash=self._watch.hash, loaded_at_us=self._watch.loaded_at_us, error=self._watch.error)
+        return ConfigState.of(self._watch)
 
     def collector(self) -> TasksCollector:
         """This process's numbers."""

@@ -1,14 +1,14 @@
 """Tasks' gRPC face: convert, one call, convert back. Each method names its callers."""
 
 import asyncio
-import dataclasses
 import hashlib
 import re
-import uuid
 from collections.abc import AsyncIterator, Callable
 
 from chassis import db
+from chassis.config_state import ConfigState, config_state_handler
 from chassis.errors import Code, TollbridgeError
+from chassis.ids import canonical
 from chassis.rpc import CallContext, Handler, RpcService, StreamHandler
 from services.tasks import store
 from services.tasks.acceptance import Acceptance, Wish
@@ -27,15 +27,6 @@ ANSWER_MARGIN_S = 0.5
 PAGE = 50
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 MAX_PAGE = 200
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigState:
-    """Which configuration is in use."""
-
-    hash: str = ""
-    loaded_at_us: int = 0
-    error: str = ""
 
 
 class TasksServer:
@@ -66,15 +57,15 @@ class TasksServer:
                 "ListTasks": Handler(run=self.list_tasks, callers=CALLERS),
                 "CancelTask": Handler(run=self.cancel_task, callers=CALLERS),
                 "GetResult": StreamHandler(run=self.get_result, callers=CALLERS),
-                "GetConfigState": Handler(run=self.get_config_state, callers=OPERATORS),
+                "GetConfigState": config_state_handler(pb.GetConfigStateResponse, self._config_state, OPERATORS),
             },
         )
 
     async def create_task(self, request: pb.CreateTaskRequest, context: CallContext) -> pb.CreateTaskResponse:
         wish = Wish(
-            task_id=_id(request.task_id, "task_id"),
-            customer_id=_id(request.customer_id, "customer_id"),
-            key_id=_id(request.key_id, "key_id") if request.key_id else "",
+            task_id=canonical(request.task_id, "task_id"),
+            customer_id=canonical(request.customer_id, "customer_id"),
+            key_id=canonical(request.key_id, "key_id") if request.key_id else "",
             kind=request.kind,
             model=request.model,
             body=request.body,
@@ -84,7 +75,7 @@ class TasksServer:
         return pb.CreateTaskResponse(task=to_wire(await self._acceptance.accept(wish)))
 
     async def get_task(self, request: pb.GetTaskRequest, context: CallContext) -> pb.GetTaskResponse:
-        task_id = _id(request.task_id, "task_id")
+        task_id = canonical(request.task_id, "task_id")
         job = await self._owned(task_id, request.customer_id)
         wait_s = min(request.wait_s, MAX_WAIT_S, context.timeout_s - ANSWER_MARGIN_S)
         if wait_s > 0 and not job.status.ended:
@@ -93,8 +84,8 @@ class TasksServer:
         return pb.GetTaskResponse(task=to_wire(job))
 
     async def list_tasks(self, request: pb.ListTasksRequest, _: CallContext) -> pb.ListTasksResponse:
-        customer_id = _id(request.customer_id, "customer_id")
-        after = _id(request.after, "after") if request.after else None
+        customer_id = canonical(request.customer_id, "customer_id")
+        after = canonical(request.after, "after") if request.after else None
         if not 0 <= request.limit <= MAX_PAGE:
             raise _invalid("limit", f"is at most {MAX_PAGE}")
         size = request.limit or PAGE
@@ -103,13 +94,13 @@ class TasksServer:
         return pb.ListTasksResponse(tasks=map(to_wire, jobs[:size]), has_more=len(jobs) > size)
 
     async def cancel_task(self, request: pb.CancelTaskRequest, _: CallContext) -> pb.CancelTaskResponse:
-        task_id = _id(request.task_id, "task_id")
+        task_id = canonical(request.task_id, "task_id")
         await self._owned(task_id, request.customer_id)
         await self._ends.cancel(task_id)
         return pb.CancelTaskResponse(task=to_wire(await self._owned(task_id, request.customer_id)))
 
     async def get_result(self, request: pb.GetResultRequest, _: CallContext) -> AsyncIterator[pb.GetResultResponse]:
-        file_id = _id(request.file_id, "file_id")
+        file_id = canonical(request.file_id, "file_id")
         async with db.transaction(self._pool) as conn:
             found = await store.file_with_owner(conn, file_id)
         if found is None or request.customer_id not in ("", found[1]):
@@ -118,10 +109,6 @@ class TasksServer:
         async for piece in pieces(await self._results.get(file_id)):
             yield pb.GetResultResponse(content_type=kind, data=piece)
             kind = ""
-
-    async def get_config_state(self, _request: pb.GetConfigStateRequest, _: CallContext) -> pb.GetConfigStateResponse:
-        state = self._config_state()
-        return pb.GetConfigStateResponse(hash=state.hash, loaded_at_us=state.loaded_at_us, error=state.error)
 
     async def _owned(self, task_id: str, customer_id: str) -> Job:
         async with db.transaction(self._pool) as conn:
@@ -154,13 +141,6 @@ def _fingerprint(request: pb.CreateTaskRequest) -> bytes:
 def _trace(text: str) -> str:
     """A trace context, or nothing: it is stored and travels on, so it must be one."""
     return text if _TRACEPARENT.fullmatch(text) else ""
-
-
-def _id(text: str, param: str) -> str:
-    try:
-        return str(uuid.UUID(text))
-    except ValueError:
-        raise _invalid(param, "is not a UUID") from None
 
 
 def _invalid(param: str, what: str) -> TollbridgeError:

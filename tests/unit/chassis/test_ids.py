@@ -1,11 +1,13 @@
-"""UUIDv7: version, variant, order and bounds."""
+"""UUIDv7: version, variant, order and bounds; and UUIDs that callers send."""
 
 import time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chassis.ids import unix_ms, uuid7, uuid7_at
+from chassis.errors import Code, TollbridgeError
+from chassis.ids import canonical, unix_ms, uuid7, uuid7_at, uuid_of
 
 
 def test_a_new_id_is_a_uuid7_of_now() -> None:
@@ -33,3 +35,17 @@ def test_an_id_lies_between_the_bounds_of_its_millisecond() -> None:
     """Ids sort by time."""
     made = uuid7()
     assert uuid7_at(unix_ms(made)) <= made < uuid7_at(unix_ms(made) + 1)
+
+
+@pytest.mark.parametrize("text", ["", "me", "0192aaaa-0000-7000-8000-00000000000", "\0"])
+def test_what_is_no_uuid_is_refused_with_the_name_of_its_field(text: str) -> None:
+    """Every service refuses it alike."""
+    with pytest.raises(TollbridgeError) as caught:
+        uuid_of(text, "key_id")
+    assert caught.value.code is Code.INVALID_REQUEST
+    assert caught.value.details == {"param": "key_id"}
+
+
+def test_a_uuid_is_written_in_one_way() -> None:
+    """So that it can be compared as text."""
+    assert canonical("0192AAAA00007000800000000000000F", "id") == "0192aaaa-0000-7000-8000-00000000000f"
