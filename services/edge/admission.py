@@ -21,14 +21,17 @@ from upstream.usage import UsageLimits
 
 MAX_KEPT = 50_000
 SOMETHING_TOKENS = 16
-"""Output that makes a request worth running when credit is short."""
+"""Output that makes a request worth running when credit is short: beside its thinking, if that has a budget."""
 UNKNOWN_MAX_OUTPUT = 16_384
 """What is asked of a model whose `max_output` and context are unknown, when the client sets no limit."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
-    """What a request may do: its draw, the output tokens per choice that the provider is asked for, its bounds."""
+    """What a request may do: its draw, the output tokens per choice that the provider is asked for, its bounds.
+
+    `clamped`: these are fewer than the client asked for, or than the model could make, so that it has to be told.
+    """
 
     draw: Draw
     max_tokens: int
@@ -118,14 +121,15 @@ class Admission:
     ) -> Allowance:
         """Draws what the request can cost on this route. `before`, of an earlier attempt, is kept when it suffices.
 
-        Raises INSUFFICIENT_CREDITS, SPEND_CAP_REACHED, BALANCE_RESERVED, UNAVAILABLE.
+        Raises INSUFFICIENT_CREDITS, SPEND_CAP_REACHED, BALANCE_RESERVED, UNAVAILABLE; INVALID_REQUEST for a limit that
+        its thinking would use up.
         """
         terms = _Terms(request, route)
         if before is not None and terms.worst_nano_usd(before.max_tokens) <= before.draw.amount_nano_usd:
             return terms.allowance(before.draw, wanted=before.max_tokens, clamped=before.clamped)
         wanted = terms.wanted_tokens
         clamps = self._clamps() or request.asked_tokens is None
-        least = terms.worst_nano_usd(min(wanted, SOMETHING_TOKENS)) if clamps else 0
+        least = terms.worst_nano_usd(terms.least_tokens) if clamps else 0
         with self._tracer.span("edge.draw", parent=traceparent) as span:
             try:
                 draw = await self._purse.draw(
@@ -154,6 +158,10 @@ class _Terms:
         known = bool(route.bounds.max_output or route.bounds.context)
         self.over_limit = asked is not None and known and asked > limit
         self.wanted_tokens = limit if asked is None or self.over_limit else asked
+        if self.wanted_tokens <= request.thinking_budget:
+            message = f"max_tokens is at most {self.wanted_tokens} here: it must be more than the thinking budget."
+            raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": "max_tokens"})
+        self.least_tokens = min(self.wanted_tokens, request.thinking_budget + SOMETHING_TOKENS)
 
     def worst_nano_usd(self, tokens: int) -> int:
         """The most that this can cost with so many output tokens per choice."""
@@ -172,12 +180,11 @@ class _Terms:
     def allowance(self, draw: Draw, *, wanted: int, clamped: bool) -> Allowance:
         """What the draw allows, of what is wanted."""
         tokens = max(1, min(wanted, self.affordable(draw.amount_nano_usd)))
-        short = tokens < wanted and self._request.asked_tokens is not None
         output = self._request.choices * tokens + self._bounds.hidden_output
         return Allowance(
             draw=draw,
             max_tokens=tokens,
-            clamped=clamped or short,
+            clamped=clamped or tokens < wanted,
             limits=UsageLimits(
                 max_input=self._input,
                 max_output=output,
@@ -193,6 +200,8 @@ class _Terms:
             return error
         tokens = max(0, self.affordable(int(affordable)))
         message = "You do not have enough credits for this request"
-        words = f"{message}: they cover {tokens} output tokens." if tokens else f"{message}."
+        words = f"{message}: they cover {tokens} output tokens"
+        if self._request.thinking_budget and tokens < self.least_tokens:
+            words += f", and it needs {self.least_tokens} with its thinking"
         details = {**error.details, "affordable_tokens": str(tokens)}
-        return TollbridgeError(error.code, words, details=details, retry_after_s=error.retry_after_s)
+        return TollbridgeError(error.code, f"{words}.", details=details, retry_after_s=error.retry_after_s)

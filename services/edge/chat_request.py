@@ -79,6 +79,20 @@ class _StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool | None = None
 
 
+class _Thinking(msgspec.Struct, frozen=True):
+    """`thinking` as Anthropic has it, `reasoning` as OpenRouter has it; other providers' shapes carry no budget."""
+
+    type: object = None
+    budget_tokens: object = None
+    max_tokens: object = None
+
+    @property
+    def budget(self) -> int:
+        """Tokens that may be thought before the answer begins; 0 without a limit."""
+        budgets = () if self.type == "disabled" else (self.budget_tokens, self.max_tokens)
+        return max((each for each in budgets if isinstance(each, int) and each > 0), default=0)
+
+
 class _Body(msgspec.Struct, frozen=True):
     model: Annotated[str, Meta(min_length=1, max_length=256)]
     messages: Annotated[list[_Message], Meta(min_length=1)]
@@ -87,6 +101,8 @@ class _Body(msgspec.Struct, frozen=True):
     max_tokens: _Count | None = None
     max_completion_tokens: _Count | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    thinking: _Thinking | bool | str | None = None
+    reasoning: _Thinking | bool | str | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     presence_penalty: _Penalty | None = None
@@ -109,7 +125,11 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
-    """A checked request. `asked_tokens` is the client's own limit on output per choice, None without one."""
+    """A checked request.
+
+    `asked_tokens` is the client's own limit on output per choice, None without one; `thinking_budget` is the part of it
+    that may go into thinking.
+    """
 
     body: bytes = dataclasses.field(repr=False)
     model: str
@@ -117,6 +137,7 @@ class ChatRequest:
     include_usage: bool
     choices: int
     asked_tokens: int | None
+    thinking_budget: int
     pieces: tuple[Piece, ...]
 
     def input_tokens(self, bounds: Bounds) -> int:
@@ -160,6 +181,9 @@ def parse_chat(body: bytes) -> ChatRequest:
         include_usage=bool(found.stream_options and found.stream_options.include_usage),
         choices=found.n or 1,
         asked_tokens=limit,
+        thinking_budget=max(
+            each.budget if isinstance(each, _Thinking) else 0 for each in (found.thinking, found.reasoning)
+        ),
         pieces=tuple(piece for part in parts if (piece := part.piece) is not None),
     )
 

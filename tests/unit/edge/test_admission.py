@@ -113,6 +113,54 @@ async def test_a_balance_that_pays_input_and_sixteen_tokens_runs():
     assert refused.value.details["affordable_tokens"] == "15"
 
 
+@pytest.mark.parametrize(
+    "thinking",
+    [
+        '"thinking": {"type": "enabled", "budget_tokens": 100}',
+        '"reasoning": {"max_tokens": 100}',
+    ],
+)
+@pytest.mark.parametrize("limit", ["", '"max_tokens": 500, '])
+async def test_output_is_never_clamped_below_a_thinking_budget(thinking: str, limit: str):
+    """Sixteen tokens beside the thinking run; one nano-dollar less is a 402 that says what is affordable."""
+    price = PriceVersion(rates=Rates(input=10**9, output=4 * 10**9), cost=Rates())
+    body = f'{{"model": "fast", {limit}{thinking}, "messages": [{{"role": "user", "content": "Hi"}}]}}'
+    request, to = parse_chat(body.encode()), route(price, Bounds(max_output=1000))
+    least = worst_case_nano_usd(price, input_tokens=request.input_tokens(to.bounds), output_tokens=116)
+    allowed = await admission(least).fund(request=request, request_id=uuid4(), authority=WHO, route=to)
+    assert (allowed.max_tokens, allowed.clamped) == (116, True)
+    with pytest.raises(TollbridgeError, match="cover 115 output tokens, and it needs 116") as refused:
+        await admission(least - 1).fund(request=request, request_id=uuid4(), authority=WHO, route=to)
+    assert refused.value.code is Code.INSUFFICIENT_CREDITS
+    assert refused.value.details["affordable_tokens"] == "115"
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ('"max_tokens": 100, "thinking": {"type": "enabled", "budget_tokens": 100}', Code.INVALID_REQUEST),
+        ('"thinking": {"type": "enabled", "budget_tokens": 1000}', Code.INVALID_REQUEST),
+        ('"max_tokens": 101, "thinking": {"type": "enabled", "budget_tokens": 100}', None),
+        ('"max_tokens": 10, "thinking": {"type": "disabled", "budget_tokens": 100}', None),
+        ('"max_tokens": 10, "thinking": {"type": "enabled"}, "reasoning": {"effort": "high"}', None),
+        ('"max_tokens": 10, "thinking": true, "reasoning": "auto"', None),
+    ],
+)
+async def test_a_limit_that_thinking_would_use_up_is_a_400(fields: str, code: Code | None):
+    """The provider is never sent a limit that is not above the thinking budget, rich or poor."""
+    price = PriceVersion(rates=Rates(input=10**9, output=4 * 10**9), cost=Rates())
+    request = parse_chat(f'{{"model": "fast", {fields}, "messages": [{{"role": "user", "content": "Hi"}}]}}'.encode())
+    funding = admission(10**15).fund(
+        request=request, request_id=uuid4(), authority=WHO, route=route(price, Bounds(max_output=1000))
+    )
+    if code is None:
+        assert not (await funding).clamped
+        return
+    with pytest.raises(TollbridgeError, match="thinking budget") as refused:
+        await funding
+    assert refused.value.code is code
+
+
 def test_a_key_is_read_whatever_its_scheme_is_called():
     """`bearer` in any case counts, as HTTP has it."""
     assert api_key_of([(b"authorization", b"bearer abc")]) == "abc"
