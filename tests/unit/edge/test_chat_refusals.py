@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 
 import pytest
 
@@ -140,13 +141,34 @@ async def test_short_credit_clamps_the_output(world: World):
     assert world.truth.balance_nano_usd >= 0
 
 
+@pytest.mark.parametrize("limit", [{"max_tokens": 900}, {}])
+async def test_a_clamped_stream_ends_as_length_and_says_how_much_it_was(world: World, limit: dict):
+    """The header comes before the first event, with a limit of the client's and without."""
+    world.truth.balance_nano_usd = 1_000_000
+    async with world.post(world.body({"output_tokens": 900}, stream=True, **limit)) as response:
+        allowed = int(response.headers["x-tollbridge-max-tokens"])
+        assert 16 <= allowed < 250
+        events = [json.loads(line[6:]) for line in (await response.text()).split("\n\n") if line.startswith("data: {")]
+    finishes = [choice["finish_reason"] for event in events for choice in event["choices"] if choice["finish_reason"]]
+    assert finishes == ["length"]
+    event = await world.only_event()
+    assert event.tokens.output == allowed
+
+
 async def test_refusing_short_credit_says_what_is_affordable(world: World):
-    """With `on_short_credit: refuse` a limit that is too dear is a 402 that names the affordable tokens."""
+    """With `on_short_credit: refuse` a limit that is too dear is a 402; the tokens that it names do run, in full."""
     world.clamps[0] = False
     world.truth.balance_nano_usd = 1_000_000
     async with world.post(chat(max_tokens=900)) as response:
         assert response.status == 402
-        assert "output tokens" in (await response.json())["error"]["message"]
+        message = (await response.json())["error"]["message"]
+    affordable = int(re.findall(r"cover (\d+) output tokens", message)[0])
+    async with world.post(chat(max_tokens=affordable + 1)) as response:
+        assert response.status == 402
+    async with world.post(chat(max_tokens=affordable)) as response:
+        assert response.status == 200
+        assert "x-tollbridge-max-tokens" not in response.headers
+    await world.settled()
 
 
 async def test_more_than_the_model_can_is_clamped(world: World):
