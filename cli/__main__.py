@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
+from uuid import UUID
 
 import typer
 
@@ -139,6 +140,39 @@ def ledger_verify(data_dir: DataDirOption = None, as_json: JsonOption = False) -
     from cli.ledger import verify
 
     raise typer.Exit(verify(data_dir, as_json=as_json))
+
+
+@ledger_app.command("dead-letters")
+def ledger_dead_letters(
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+    resolved_too: Annotated[bool, typer.Option("--all", help="Also those that were resolved.")] = False,
+) -> None:
+    """Lists the usage events that billing set aside; each keeps its hold until it is resolved."""
+    from cli.letters import show_all
+
+    raise typer.Exit(show_all(data_dir, resolved_too=resolved_too, as_json=as_json))
+
+
+@ledger_app.command("resolve")
+def ledger_resolve(
+    letter_id: Annotated[UUID, typer.Argument(help="As `ledger dead-letters` shows it.")],
+    *,
+    charge: Annotated[str, typer.Option("--charge", help="Charge this many USD instead.")] = "",
+    void: Annotated[bool, typer.Option("--void", help="Charge nothing.")] = False,
+    drop: Annotated[bool, typer.Option("--drop", help="Apply nothing: the right event came or will come.")] = False,
+    because: Annotated[str, typer.Option("--because", help="For the books.")] = "",
+    by: Annotated[str, typer.Option("--by", envvar="USER", help="Who decides.")] = "operator",
+    data_dir: DataDirOption = None,
+) -> None:
+    """Resolves one event that billing set aside and lets go of its hold; without a choice it is only shown."""
+    from cli.letters import resolve
+
+    chosen = [name for name, given in (("charge", charge), ("void", void), ("drop", drop)) if given]
+    if len(chosen) > 1:
+        raise _exit("give one of --charge, --void and --drop", NOT_POSSIBLE)
+    how = chosen[0] if chosen else ""
+    raise typer.Exit(resolve(data_dir, letter_id, how=how, charge_usd=charge, by=by, because=because))
 
 
 def _exit(message: str, status: int) -> typer.Exit:

@@ -31,7 +31,8 @@ from services.billing.ledger import (
 class Books:
     """A working set of accounts and holds, and what has changed in it. Not shared between tasks.
 
-    `applied` names the usage events that are known to be in the ledger already.
+    `applied` names the usage events that are known to be in the ledger already; `superseded` gathers the requests whose
+    dead letter keeps its hold no longer, because a later event of theirs was applied.
     """
 
     def __init__(
@@ -49,6 +50,8 @@ class Books:
         self.transfers: list[Transfer] = []
         self.changed_accounts: set[str] = set()
         self.changed_holds: set[UUID] = set()
+        self.superseded: set[UUID] = set()
+        self._letters: dict[UUID, set[UUID | None]] = {}
 
     def account(self, customer_id: str) -> Account:
         """Raises NOT_FOUND."""
@@ -130,6 +133,8 @@ class Books:
         if usage.charge_nano_usd and usage.customer_id not in self.accounts:
             raise Poison("the customer has no account")
         settled = self._charge(usage, hold) if usage.charge_nano_usd else Settled()
+        if hold is not None and hold.pinned:
+            self._supersede(hold.id, usage.request_id)
         made_for_it = hold is not None and hold.request_id == usage.request_id
         if hold is not None and (usage.closes_hold or (usage.kind is UsageKind.VOID and made_for_it)):
             self.release([hold.id])
@@ -156,11 +161,23 @@ class Books:
             self._move_hold(hold, hold.expire(now_us=now_us, settle_grace_s=settle_grace_s))
         return self.holds[hold_id]
 
-    def pin(self, hold_id: UUID) -> None:
-        """Keeps a hold for a dead letter."""
+    def pin(self, hold_id: UUID, request_id: UUID | None) -> None:
+        """Keeps a hold for the dead letter of a request."""
         hold = self.holds[hold_id]
         if hold.is_open:
+            self.kept_for([(hold_id, request_id)])
             self._put_hold(dataclasses.replace(hold, pinned=True))
+
+    def kept_for(self, letters: Iterable[tuple[UUID, UUID | None]]) -> None:
+        """Tells which open dead letters, by hold and request, keep the pinned holds that were loaded."""
+        for hold_id, request_id in letters:
+            self._letters.setdefault(hold_id, set()).add(request_id)
+
+    def let_go(self, hold_id: UUID) -> None:
+        """Ends the pin of a hold that no open dead letter keeps; its own time or event ends the hold."""
+        hold = self.holds[hold_id]
+        if hold.pinned and not self._letters.get(hold_id):
+            self._put_hold(dataclasses.replace(hold, pinned=False))
 
     def refund(
         self,
@@ -196,6 +213,13 @@ class Books:
             reason=reason,
             customer_id=charge.customer_id,
         )
+
+    def _supersede(self, hold_id: UUID, request_id: UUID) -> None:
+        letters = self._letters.get(hold_id, set())
+        if request_id in letters:
+            letters.remove(request_id)
+            self.superseded.add(request_id)
+        self.let_go(hold_id)
 
     def _charge(self, usage: Usage, hold: Hold | None) -> Settled:
         charge = usage.charge_nano_usd

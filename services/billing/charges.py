@@ -14,7 +14,7 @@ from chassis.ids import unix_ms
 from pricing.charge import ChargeOutOfRange, charge_nano_usd
 from pricing.prices import PriceVersion, Rates
 from pricing.tokens import ImplausibleUsage, Tokens, Units
-from services.billing.ledger import MAX_AMOUNT, DeadLetter, Poison, Usage, UsageKind, UsageRow
+from services.billing.ledger import MAX_AMOUNT, DeadLetter, Poison, Settled, Usage, UsageKind, UsageRow
 from tollbridge.router.v1 import router_pb2
 from tollbridge.usage.v1 import usage_pb2
 
@@ -39,6 +39,15 @@ class Checked:
     usage: Usage
     row: UsageRow
     traceparent: str
+
+    def line(self, settled: Settled) -> UsageRow:
+        """The log line, with what became of the charge."""
+        return dataclasses.replace(
+            self.row,
+            charge_nano_usd=self.usage.charge_nano_usd,
+            taken_nano_usd=settled.taken_nano_usd,
+            overage_nano_usd=settled.overage_nano_usd,
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +95,33 @@ def check(event: usage_pb2.UsageRecorded, price: PriceVersion | None, *, within:
     _check_texts(event)
     tokens, units = _counts(event)
     _check_charge(event, tokens, units, price)
+    return _checked(event, kind, tokens, within)
+
+
+def corrected(event: usage_pb2.UsageRecorded, *, kind: UsageKind, charge_nano_usd: int, within: Window) -> Checked:
+    """The event as an operator corrects it: their charge instead of its own, and no count that can't be. Raises Poison.
+
+    Nothing is computed: that it could not be computed is why it was set aside.
+    """
+    is_charge = kind is UsageKind.CHARGE
+    copy = usage_pb2.UsageRecorded()
+    copy.CopyFrom(event)
+    copy.kind = usage_pb2.USAGE_KIND_CHARGE if is_charge else usage_pb2.USAGE_KIND_VOID
+    copy.charge_nano_usd = charge_nano_usd
+    copy.provider_cost_nano_usd = min(max(event.provider_cost_nano_usd, 0), MAX_AMOUNT)
+    for name in ("key_id", "model", "operation"):
+        setattr(copy, name, getattr(event, name).replace("\x00", "")[:MAX_TEXT])
+    try:
+        tokens, _ = _counts(copy)
+    except Poison:
+        tokens = Tokens()
+        copy.ClearField("tokens")
+        copy.ClearField("units")
+    _check_texts(copy)
+    return _checked(copy, kind, tokens, within)
+
+
+def _checked(event: usage_pb2.UsageRecorded, kind: UsageKind, tokens: Tokens, within: Window) -> Checked:
     if not 0 <= event.provider_cost_nano_usd <= MAX_AMOUNT:
         raise Poison("the provider's cost is out of range")
     request_id = _request_id(event.request_id, within)

@@ -18,11 +18,11 @@ from structlog.typing import FilteringBoundLogger
 from chassis import db
 from chassis.db import Connection
 from chassis.telemetry import Tracer
-from services.billing import charges, store
+from services.billing import charges, letter_store, store
 from services.billing.books import Books
 from services.billing.charges import Checked
 from services.billing.figures import Figures
-from services.billing.ledger import DeadLetter, Poison, UsageRow
+from services.billing.ledger import DeadLetter, Poison, UsageKind, UsageRow
 from services.billing.prices import PriceBook
 from tollbridge.usage.v1 import usage_pb2
 
@@ -91,7 +91,7 @@ class Settlement:
         self._log.error("dead_letter", reason=reason)
         self._figures.dead_letters.inc()
         async with db.transaction(self._pool) as connection:
-            await store.add_dead_letter(connection, DeadLetter(reason=reason, recorded=payload))
+            await letter_store.add(connection, DeadLetter(reason=reason, recorded=payload))
 
     async def _check(self, works: Sequence[_Work]) -> None:
         wanted: dict[int, str] = {}
@@ -157,10 +157,16 @@ async def _lock(connection: Connection, works: Sequence[_Work]) -> Books:
 
 async def _write(connection: Connection, works: Sequence[_Work]) -> None:
     books = await _lock(connection, works)
+    pinned = [hold.id for hold in books.holds.values() if hold.pinned]
+    if pinned:
+        books.kept_for(await letter_store.open_of_holds(connection, pinned))
     rows: list[UsageRow] = []
     for work in works:
         _decide(books, work, rows)
     await store.save_books(connection, books, usage=rows)
+    if books.superseded:
+        charged = [row.request_id for row in rows if row.kind is UsageKind.CHARGE]
+        await letter_store.supersede(connection, applied=books.superseded, charged=charged)
 
 
 def _decide(books: Books, work: _Work, rows: list[UsageRow]) -> None:
@@ -173,14 +179,7 @@ def _decide(books: Books, work: _Work, rows: list[UsageRow]) -> None:
         work.condemn(str(error))
         return
     if not settled.duplicate:
-        rows.append(
-            dataclasses.replace(
-                checked.row,
-                charge_nano_usd=checked.usage.charge_nano_usd,
-                taken_nano_usd=settled.taken_nano_usd,
-                overage_nano_usd=settled.overage_nano_usd,
-            )
-        )
+        rows.append(checked.line(settled))
 
 
 async def _set_aside(connection: Connection, works: Sequence[_Work]) -> None:
@@ -189,11 +188,11 @@ async def _set_aside(connection: Connection, works: Sequence[_Work]) -> None:
     if not letters:
         return
     books = await _lock(connection, works)
-    for letter in sorted(letters, key=store.digest):
-        await store.add_dead_letter(connection, letter)
+    for letter in sorted(letters, key=letter_store.digest):
+        is_open = await letter_store.add(connection, letter)
         hold_id: UUID | None = letter.hold_id
-        if hold_id in books.holds and books.holds[hold_id].customer_id == letter.customer_id:
-            books.pin(hold_id)
+        if is_open and hold_id in books.holds and books.holds[hold_id].customer_id == letter.customer_id:
+            books.pin(hold_id, letter.request_id)
     await store.save_books(connection, books)
 
 

@@ -4,7 +4,6 @@ Every function takes the connection of the caller's transaction. Locks are taken
 id and then holds by id, so that two transactions can't wait for each other. Balances are read only under their lock.
 """
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
@@ -15,7 +14,7 @@ from chassis.db import Connection
 from chassis.ids import uuid7
 from services.billing.books import Books
 from services.billing.holds import Hold, HoldKind, HoldState
-from services.billing.ledger import Account, DeadLetter, Transfer, TransferKind, UsageKind, UsageRow
+from services.billing.ledger import Account, Transfer, TransferKind, UsageKind, UsageRow
 
 DatabaseError = psycopg.Error
 REFUSED = (psycopg.IntegrityError, psycopg.DataError)
@@ -60,15 +59,10 @@ _ADD_USAGE = """
     SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[],
         %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bytea[])
 """
-_ADD_DEAD_LETTER = """
-    INSERT INTO billing.dead_letters (id, digest, request_id, kind, customer_id, hold_id, reason, recorded)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (digest) DO NOTHING
-"""
 _EVENT_STATES = """
     SELECT asked.n,
         EXISTS (SELECT FROM billing.usage_events u WHERE u.request_id = asked.request_id AND u.kind = asked.kind),
-        EXISTS (SELECT FROM billing.dead_letters d WHERE d.request_id = asked.request_id AND d.kind = asked.kind
-            AND d.resolved_at IS NULL)
+        EXISTS (SELECT FROM billing.dead_letters d WHERE d.request_id = asked.request_id AND d.kind = asked.kind)
     FROM unnest(%s::uuid[], %s::text[]) WITH ORDINALITY AS asked(request_id, kind, n) ORDER BY asked.n
 """
 
@@ -133,30 +127,8 @@ async def save_books(connection: Connection, books: Books, *, usage: Sequence[Us
             await connection.execute(_ADD_TO_OUTBOX, ([transfer.id for transfer in books.transfers],))
 
 
-def digest(letter: DeadLetter) -> bytes:
-    """What makes two dead letters the same."""
-    return hashlib.sha256(letter.recorded).digest()
-
-
-async def add_dead_letter(connection: Connection, letter: DeadLetter) -> None:
-    """Sets an event aside; the same bytes are set aside once."""
-    await connection.execute(
-        _ADD_DEAD_LETTER,
-        (
-            uuid7(),
-            digest(letter),
-            letter.request_id,
-            letter.kind,
-            letter.customer_id,
-            letter.hold_id,
-            letter.reason,
-            letter.recorded,
-        ),
-    )
-
-
 async def event_states(connection: Connection, keys: Sequence[tuple[UUID, str]]) -> list[tuple[bool, bool]]:
-    """For each (request, kind), whether it is committed and whether it lies in the dead letters."""
+    """For each (request, kind), whether it is committed and whether it is or was a dead letter."""
     cursor = await connection.execute(_EVENT_STATES, ([key[0] for key in keys], [key[1] for key in keys]))
     return [(committed, dead) for _, committed, dead in await cursor.fetchall()]
 

@@ -119,7 +119,7 @@ class ModelBank:
                 self.dead.append(usage)
                 hold = self.books.holds.get(usage.hold_id) if usage.hold_id else None
                 if hold is not None and hold.customer_id == usage.customer_id:
-                    self.books.pin(hold.id)
+                    self.books.pin(hold.id, usage.request_id)
         return ""
 
     def give_back(self, hold_id: UUID, amount: int, closes: bool) -> str:

@@ -136,7 +136,7 @@ def test_a_pinned_hold_outlives_everything():
     """A dead letter keeps its hold until an operator resolves it."""
     books = _books(100)
     hold = books.grant(_hold("c", 60))
-    books.pin(hold.id)
+    books.pin(hold.id, uuid7())
     books.release([hold.id])
     books.give_back(hold.id, 10)
     books.expire(hold.id, now_us=10**9, settle_grace_s=0)

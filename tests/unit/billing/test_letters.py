@@ -1,0 +1,182 @@
+"""Dead letters: each keeps its hold until it is resolved, once, by the operator or by a later event."""
+
+import json
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from chassis.errors import Code, TollbridgeError
+from chassis.ids import uuid7
+from cli import letters as commands
+from services.billing.ledger import Usage, UsageKind
+from services.billing.letter_store import Letter
+from services.billing.letters import DeadLetters, Resolution
+from services.billing.reconcile import verify
+from services.billing.settlement import Fate
+from tests.unit.billing.bank import PostgresBank, event
+
+CREDIT, HELD = 1_000, 400
+
+
+class Case:
+    """A customer with one hold, and a charge for it that can't be right."""
+
+    def __init__(self, bank: PostgresBank) -> None:
+        self.bank = bank
+        self.customer = f"customer-{uuid4()}"
+        self.request_id, self.hold_id = uuid7(), uuid7()
+        assert not bank.open(self.customer, CREDIT)
+        assert not bank.grant(self.hold_id, self.customer, HELD, 0, self.request_id)
+        self.poison = event(self.usage(), charge_nano_usd=301)
+        self.letters = DeadLetters(pool=bank.pool, kept_days=lambda: 400)
+
+    def usage(self, kind: UsageKind = UsageKind.CHARGE, amount: int = 300) -> Usage:
+        return Usage(
+            request_id=self.request_id,
+            kind=kind,
+            customer_id=self.customer,
+            hold_id=self.hold_id,
+            closes_hold=True,
+            charge_nano_usd=amount if kind is UsageKind.CHARGE else 0,
+        )
+
+    def send(self, *messages: object) -> list[Fate]:
+        return self.bank.run(self.bank.settlement.apply(list(messages)))  # type: ignore[arg-type]
+
+    def letter(self) -> Letter:
+        [found] = [it for it in self.bank.run(self.letters.list(resolved_too=True)) if it.customer_id == self.customer]
+        return found
+
+    def resolve(self, how: Resolution, charge: int = 0) -> Letter:
+        return self.bank.run(
+            self.letters.resolve(self.letter().id, how, charge_nano_usd=charge, by="ann", because="looked it up")
+        )
+
+    def seen(self) -> tuple[int, int, str]:
+        """used, held, the hold's state"""
+        account = self.bank.account(self.customer)
+        return account[1], account[2], self.bank.hold(self.hold_id)[3]
+
+    def pinned(self) -> bool:
+        with psycopg.connect(self.bank.url) as admin:
+            row = admin.execute("SELECT pinned FROM billing.holds WHERE id = %s", (self.hold_id,)).fetchone()
+        assert row is not None
+        return bool(row[0])
+
+
+@pytest.fixture
+def case(bank: PostgresBank) -> Case:
+    """With its event set aside."""
+    made = Case(bank)
+    assert made.send(made.poison) == [Fate.DEAD_LETTERED]
+    assert made.seen() == (0, HELD, "open")
+    assert made.pinned()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("how", "charge", "seen"),
+    [(Resolution.CHARGE, 250, (250, 0, "settled")), (Resolution.VOID, 0, (0, 0, "settled"))],
+)
+def test_a_resolved_letter_moves_its_money_and_ends_its_hold(
+    case: Case, billing_url: str, how: Resolution, charge: int, seen: tuple[int, int, str]
+):
+    """The operator's charge or void is applied, and the letter says who decided what, when and why."""
+    resolved = case.resolve(how, charge)
+    assert case.seen() == seen
+    assert (resolved.resolution, resolved.resolved_by, resolved.resolved_because) == (how, "ann", "looked it up")
+    assert resolved.resolved_charge_nano_usd == charge
+    assert resolved.resolved_at_us >= resolved.arrived_at_us > 0
+    report = verify(billing_url)
+    assert report.clean, report.checks
+
+
+def test_a_dropped_letter_lets_its_hold_end_by_its_time(case: Case):
+    """Nothing is applied; the hold is like any other again."""
+    case.resolve(Resolution.DROP)
+    assert case.seen() == (0, HELD, "open")
+    assert not case.pinned()
+    assert not case.bank.give_back(case.hold_id, 0, True)
+    assert case.seen() == (0, 0, "settled")
+
+
+def test_a_letter_is_resolved_once(case: Case):
+    """The same again changes nothing; another way is refused."""
+    first = case.resolve(Resolution.CHARGE, 250)
+    assert case.resolve(Resolution.CHARGE, 250) == first
+    for how, charge in ((Resolution.VOID, 0), (Resolution.CHARGE, 251)):
+        with pytest.raises(TollbridgeError) as caught:
+            case.resolve(how, charge)
+        assert caught.value.code is Code.CONFLICT
+    assert case.seen() == (250, 0, "settled")
+
+
+def test_the_same_bytes_again_keep_no_hold_once_resolved(case: Case):
+    """A redelivery meets the letter that was resolved."""
+    case.resolve(Resolution.DROP)
+    assert case.send(case.poison) == [Fate.DEAD_LETTERED]
+    assert not case.pinned()
+    assert case.letter().resolution == "drop"
+
+
+def test_a_later_event_of_the_request_resolves_its_letter(case: Case):
+    """What is accepted at last takes the hold and closes the letter."""
+    assert case.send(event(case.usage())) == [Fate.COMMITTED]
+    assert case.seen() == (300, 0, "settled")
+    assert case.letter().resolution == "superseded"
+
+
+def test_a_later_void_frees_the_hold_and_leaves_the_charge_to_the_operator(case: Case):
+    """A void must not make a charge forgotten that somebody should look at."""
+    assert case.send(event(case.usage(UsageKind.VOID))) == [Fate.COMMITTED]
+    assert case.seen() == (0, 0, "settled")
+    assert case.letter().resolution == ""
+    case.resolve(Resolution.CHARGE, 200)
+    assert case.seen() == (200, 0, "settled")
+
+
+def test_a_hold_that_two_letters_keep_waits_for_both(case: Case):
+    """The first resolution doesn't take the hold from the second letter."""
+    other = event(case.usage(), charge_nano_usd=302, request_id=str(uuid7()))
+    assert case.send(other) == [Fate.DEAD_LETTERED]
+    mine = [it for it in case.bank.run(case.letters.list(resolved_too=False)) if it.customer_id == case.customer]
+    pinned = []
+    for letter in mine:
+        case.bank.run(case.letters.resolve(letter.id, Resolution.DROP, by="ann", because=""))
+        pinned.append(case.pinned())
+    assert pinned == [True, False]
+
+
+def test_a_charge_that_came_meanwhile_is_not_charged_twice(case: Case):
+    """The request's one charge is a constraint; the letter can only be dropped then."""
+    case.bank.run(case.letters.resolve(case.letter().id, Resolution.DROP, by="ann", because=""))
+    second = event(case.usage(), charge_nano_usd=299)
+    assert case.send(event(case.usage()), second) == [Fate.COMMITTED, Fate.DEAD_LETTERED]
+    [letter] = [it for it in case.bank.run(case.letters.list(resolved_too=False)) if it.customer_id == case.customer]
+    with pytest.raises(TollbridgeError) as caught:
+        case.bank.run(case.letters.resolve(letter.id, Resolution.CHARGE, charge_nano_usd=5, by="ann", because=""))
+    assert caught.value.code is Code.CONFLICT
+
+
+def test_an_unknown_letter_is_not_found(case: Case):
+    """Nor is one invented."""
+    with pytest.raises(TollbridgeError) as caught:
+        case.bank.run(case.letters.resolve(UUID(int=7), Resolution.DROP, by="ann", because=""))
+    assert caught.value.code is Code.NOT_FOUND
+
+
+def test_the_operators_command_lists_shows_and_resolves(
+    case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """What `tollbridge ledger` does with a letter, by its exit codes and its JSON."""
+    monkeypatch.setenv("TOLLBRIDGE_DATABASE_URL", case.bank.url)
+    letter_id = case.letter().id
+    assert commands.show_all(None, resolved_too=False, as_json=True) == 0
+    assert str(letter_id) in {item["id"] for item in json.loads(capsys.readouterr().out)}
+    assert commands.resolve(None, letter_id, how="", charge_usd="", by="ann", because="") == 0
+    assert json.loads(capsys.readouterr().out)["event"]["charge_nano_usd"] == "301"
+    assert commands.resolve(None, letter_id, how="charge", charge_usd="0.00000025", by="ann", because="") == 0
+    assert json.loads(capsys.readouterr().out)["resolved_charge_usd"] == "0.00000025"
+    assert commands.resolve(None, letter_id, how="void", charge_usd="", by="ann", because="") == 1
+    assert case.seen() == (250, 0, "settled")
