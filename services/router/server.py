@@ -24,6 +24,8 @@ from tollbridge.router.v1 import router_pb2 as pb
 CREDENTIAL_HOLDERS = frozenset({"edge", "tasks"})
 """Who calls providers, and so may hold a credential for an attempt."""
 SPENDERS = frozenset({"edge", "tasks"})
+DECIDERS = SPENDERS | {"teams"}
+"""Other teams call providers by themselves, with their own credentials."""
 OPERATORS = frozenset({"edge", "cli"})
 RENEW_EVERY_S = 10.0
 MAX_LISTED = 10_000
@@ -74,8 +76,8 @@ class RouterServer:
         return RpcService(
             descriptor=pb.DESCRIPTOR.services_by_name["RouterService"],
             handlers={
-                "Decide": handler(self.decide, everybody),
-                "FinishAttempt": handler(self.finish_attempt, everybody),
+                "Decide": handler(self.decide, DECIDERS),
+                "FinishAttempt": handler(self.finish_attempt, DECIDERS),
                 "StateAttempts": handler(self.state_attempts, SPENDERS),
                 "ListModels": handler(self.list_models, everybody),
                 "GetPriceVersion": handler(self.get_price_version, everybody),

@@ -22,7 +22,7 @@ from services.auth.settings import Settings
 from tollbridge.auth.v1 import auth_pb2 as pb
 
 PEPPERS = "1:" + "5a" * 32
-TOKENS = {"edge": "e", "cli": "c", "tasks": "t", "billing": "b"}
+TOKENS = {"edge": "e", "cli": "c", "tasks": "t", "billing": "b", "teams": "o", "stranger": "s"}
 DEFAULT_CUSTOMER = str(uuid.uuid4())
 
 

@@ -1,11 +1,15 @@
 """auth's gRPC face: rights, refusals and numbers."""
 
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
 from chassis.errors import Code
-from tests.unit.auth.replica import Replica, refused
+from chassis.pipe import PipeClient
+from chassis.telemetry import Tracer
+from tests.unit.auth.replica import TOKENS, Replica, refused
 from tollbridge.auth.v1 import auth_pb2 as pb
 
 
@@ -57,15 +61,43 @@ async def test_what_can_not_be_is_refused_with_its_code(replica: Replica, method
     assert await refused(replica.call(method, request_, kind)) is code
 
 
-async def test_each_method_has_its_callers(replica: Replica):
-    """tasks lets requests in but makes no keys; billing has no business here."""
-    create = pb.CreateKeyRequest(request_id="y")
-    assert await refused(replica.call("CreateKey", create, pb.CreateKeyResponse, caller="tasks")) is (
-        Code.PERMISSION_DENIED
+@asynccontextmanager
+async def pipe_of(replica: Replica, caller: str) -> AsyncIterator[PipeClient]:
+    """A Pipe that this caller opened."""
+    client = PipeClient(
+        descriptor=pb.DESCRIPTOR.services_by_name["AuthService"],
+        addresses=replica.address,
+        token=f"{caller}:{TOKENS[caller]}",
+        tracer=Tracer(service="test", replica="0", otlp_endpoint=""),
     )
-    ask = pb.AuthorizeRequest(api_key="x")
-    for caller, code in (("billing", Code.PERMISSION_DENIED), ("tasks", Code.INVALID_API_KEY)):
-        assert await refused(replica.call("Authorize", ask, pb.AuthorizeResponse, caller=caller)) is code
+    await client.start()
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@pytest.mark.parametrize(
+    ("caller", "may_ask", "may_make"),
+    [
+        ("edge", True, True),
+        ("cli", False, True),
+        ("tasks", True, False),
+        ("teams", True, False),
+        ("billing", False, False),
+        ("stranger", False, False),
+    ],
+)
+async def test_each_method_has_its_callers(replica: Replica, caller: str, may_ask: bool, may_make: bool):
+    """A token of ours opens what lists its name and nothing else, by a call of its own and through the Pipe."""
+    ask, make = pb.AuthorizeRequest(api_key="x"), pb.CreateKeyRequest()
+    asked = Code.INVALID_API_KEY if may_ask else Code.PERMISSION_DENIED
+    made = Code.INVALID_REQUEST if may_make else Code.PERMISSION_DENIED
+    assert await refused(replica.call("Authorize", ask, pb.AuthorizeResponse, caller=caller)) is asked
+    assert await refused(replica.call("CreateKey", make, pb.CreateKeyResponse, caller=caller)) is made
+    async with pipe_of(replica, caller) as pipe:
+        assert await refused(pipe.call("Authorize", ask, pb.AuthorizeResponse, timeout_s=5)) is asked
+        assert await refused(pipe.call("CreateKey", make, pb.CreateKeyResponse, timeout_s=5)) is made
 
 
 async def test_a_replica_shows_its_numbers(replica: Replica):
