@@ -61,8 +61,10 @@ class Accounts:
 
         return await db.in_transaction(self._pool, work)
 
-    async def refund(self, request_id: UUID, *, amount_nano_usd: int, reason: str) -> tuple[Transfer, Account]:
-        """Gives back what a request took, once; amount 0 is all of it.
+    async def refund(
+        self, request_id: UUID, *, amount_nano_usd: int, reason: str, call_id: str = ""
+    ) -> tuple[Transfer, Account]:
+        """Gives back what a request took, once; amount 0 is all of it. The same call_id is the same refund.
 
         Raises NOT_FOUND, NOT_SETTLED before the charge is committed, ALREADY_REFUNDED, and INVALID_REQUEST when the
         request took nothing or less.
@@ -79,6 +81,10 @@ class Accounts:
             charge = await store.transfer_of_event(connection, f"charge:{request_id}")
             if charge is None or charge.customer_id is None:
                 raise TollbridgeError(Code.INVALID_REQUEST, "the request took nothing from the customer")
+            if call_id and await receipt_store.refunded_by(connection, request_id) == call_id:
+                known = await store.transfer_of_event(connection, f"refund:{request_id}")
+                if known is not None:
+                    return known, books.account(line.customer_id)
             transfer = books.refund(charge, request_id=request_id, amount_nano_usd=amount_nano_usd, reason=reason)
             row = UsageRow(
                 request_id=request_id,
@@ -86,6 +92,7 @@ class Accounts:
                 customer_id=line.customer_id,
                 charge_nano_usd=-transfer.amount_nano_usd,
                 taken_nano_usd=-transfer.amount_nano_usd,
+                recorded=call_id.encode(),
             )
             await store.save_books(connection, books, usage=[row])
             return transfer, books.accounts[line.customer_id]

@@ -18,6 +18,7 @@ _LINE = """
 _ONE = f"{_LINE} AND u.request_id = %s"
 _PAGE = f"{_LINE} AND u.request_id < %s ORDER BY u.request_id DESC LIMIT %s"
 _PAGE_OF_CUSTOMER = f"{_LINE} AND u.customer_id = %s AND u.request_id < %s ORDER BY u.request_id DESC LIMIT %s"
+_REFUNDED_BY = "SELECT recorded FROM billing.usage_events WHERE request_id = %s AND kind = 'refund'"
 _MOVEMENTS = """
     SELECT request_id, id, debit, credit, amount, kind, (extract(epoch FROM created_at) * 1000000)::bigint
     FROM billing.transfers WHERE request_id = ANY(%s) ORDER BY created_at, leg
@@ -69,6 +70,13 @@ async def line(connection: Connection, request_id: UUID) -> Line | None:
     cursor = await connection.execute(_ONE, (request_id,))
     row = await cursor.fetchone()
     return Line(request_id=row[0], customer_id=row[1], recorded=row[2], paid_nano_usd=row[3]) if row else None
+
+
+async def refunded_by(connection: Connection, request_id: UUID) -> str | None:
+    """The id of the call that refunded a request, None when none did."""
+    cursor = await connection.execute(_REFUNDED_BY, (request_id,))
+    row = await cursor.fetchone()
+    return bytes(row[0]).decode() if row else None
 
 
 async def page(connection: Connection, *, customer_id: str, before: UUID, limit: int) -> list[Line]:

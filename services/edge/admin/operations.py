@@ -6,6 +6,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from chassis.errors import TollbridgeError
+from chassis.ids import uuid7
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
 from services.edge.clients import Clients
@@ -47,6 +48,7 @@ def routes(*, clients: Clients, drain: DrainSwitch) -> APIRouter:
                 request_id=body.request_id,
                 reason=body.reason,
                 amount_nano_usd=amount(body.amount_usd, param="amount_usd"),
+                call_id=str(uuid7()),
             ),
             billing_pb2.RefundResponse,
             timeout_s=TIMEOUT_S,
