@@ -20,6 +20,21 @@ from services.billing.holds import HoldKind, HoldState
 _LOCK = """
     SELECT customer_id FROM billing.ledger_accounts WHERE customer_id = ANY(%s) ORDER BY customer_id FOR NO KEY UPDATE
 """
+_REPLACE = """
+    WITH replaced AS MATERIALIZED (
+        SELECT h.id, h.customer_id, h.amount - h.captured - h.freed AS rest
+        FROM unnest(%s::uuid[], %s::text[], %s::text[]) AS r (id, customer_id, spender)
+        JOIN billing.holds h ON h.id = r.id AND h.customer_id = r.customer_id AND h.spender = r.spender
+        WHERE h.kind = 'lease' AND h.state = 'open' AND NOT h.pinned
+        ORDER BY h.id FOR NO KEY UPDATE OF h
+    ), settled AS (
+        UPDATE billing.holds h SET state = 'settled', freed = h.amount - h.captured
+        FROM replaced WHERE h.id = replaced.id
+    )
+    UPDATE billing.ledger_accounts a SET held = a.held - r.rest
+    FROM (SELECT customer_id, sum(rest)::bigint AS rest FROM replaced GROUP BY customer_id) r
+    WHERE a.customer_id = r.customer_id
+"""
 _GRANT = """
     WITH asked AS MATERIALIZED (
         SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::uuid[], %s::text[],
@@ -92,7 +107,10 @@ _OWNER = "SELECT customer_id, spender FROM billing.holds WHERE id = %s"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """A hold that somebody wants, exactly of this amount. `deadline_us` 0: it lives as long as a lease."""
+    """A hold that somebody wants, exactly of this amount. `deadline_us` 0: it lives as long as a lease.
+
+    `replaces` names an earlier lease of the same spender and customer that ends with the asking, granted or not.
+    """
 
     hold_id: UUID
     customer_id: str
@@ -102,6 +120,7 @@ class Ask:
     request_id: UUID | None = None
     key_id: str = ""
     deadline_us: int = 0
+    replaces: UUID | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +152,17 @@ class Answer:
 
 
 async def send_grant(connection: Connection, asks: Sequence[Ask], *, lease_lives_s: float) -> AsyncCursor[TupleRow]:
-    """Grants what fits, in this order. Atomic, and safe to repeat with the same ids; no id may be there twice."""
+    """Ends what they replace and grants what fits, in this order.
+
+    Atomic, and safe to repeat with the same ids; no id may be there twice.
+    """
     await connection.execute(_LOCK, (sorted({ask.customer_id for ask in asks}),))
+    ending = [ask for ask in asks if ask.replaces is not None]
+    if ending:
+        await connection.execute(
+            _REPLACE,
+            ([ask.replaces for ask in ending], [ask.customer_id for ask in ending], [ask.spender for ask in ending]),
+        )
     columns: list[object] = [
         [ask.hold_id for ask in asks],
         [ask.customer_id for ask in asks],

@@ -110,6 +110,7 @@ class BillingServer:
             amount_nano_usd=_amount(request.amount_nano_usd, "amount_nano_usd"),
             request_id=uuid_of(request.request_id, "request_id") if request.request_id else None,
             key_id=_text(request.key_id, "key_id", MAX_TEXT),
+            replaces=uuid_of(request.replaces_hold_id, "replaces_hold_id") if request.replaces_hold_id else None,
         )
         if not 0 <= request.least_nano_usd <= ask.amount_nano_usd:
             raise _invalid("least_nano_usd", "must be from 0 to amount_nano_usd")
@@ -202,7 +203,6 @@ class BillingServer:
             uuid_of(request.request_id, "request_id"),
             amount_nano_usd=_amount(request.amount_nano_usd, "amount_nano_usd", least=0),
             reason=_text(request.reason, "reason", MAX_REASON),
-            call_id=_text(request.call_id, "call_id", MAX_TEXT),
         )
         return pb.RefundResponse(
             transfer_id=str(transfer.id), amount_nano_usd=transfer.amount_nano_usd, balance=_balance(account)

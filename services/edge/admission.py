@@ -138,6 +138,7 @@ class Admission:
                     worst_case_nano_usd=terms.worst_nano_usd(wanted),
                     least_nano_usd=least,
                     capped_key_id=authority.key_id if authority.capped else "",
+                    replaces=before.draw if before is not None else None,
                     traceparent=span.traceparent or traceparent,
                 )
             except TollbridgeError as error:

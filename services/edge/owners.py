@@ -190,9 +190,13 @@ class BillingOwner:
         amount_nano_usd: int,
         least_nano_usd: int,
         capped_key_id: str,
+        replaces_hold_id: str = "",
         traceparent: str = "",
     ) -> Granted:
-        """Holds `amount`, or (with `least` > 0) what is affordable from `least` on. Raises INSUFFICIENT_CREDITS ..."""
+        """Holds `amount`, or (with `least` > 0) what is affordable from `least` on. Raises INSUFFICIENT_CREDITS ...
+
+        The replaced hold has ended when this returns, also by INSUFFICIENT_CREDITS.
+        """
         reply = await _patiently(
             self._pipe,
             "GrantLease",
@@ -204,6 +208,7 @@ class BillingOwner:
                 least_nano_usd=least_nano_usd,
                 request_id=request_id,
                 key_id=capped_key_id,
+                replaces_hold_id=replaces_hold_id,
             ),
             billing_pb2.GrantLeaseResponse,
             key=customer_id,

@@ -36,6 +36,7 @@ class Lender(Protocol):
         amount_nano_usd: int,
         least_nano_usd: int,
         capped_key_id: str,
+        replaces_hold_id: str = "",
         traceparent: str = "",
     ) -> Granted: ...
 
@@ -81,9 +82,12 @@ class Purse:
         worst_case_nano_usd: int,
         least_nano_usd: int = 0,
         capped_key_id: str = "",
+        replaces: Draw | None = None,
         traceparent: str = "",
     ) -> Draw:
         """Holds `worst_case`, or with `least` > 0 whatever is affordable between the two.
+
+        `replaces`, an earlier draw of the same request, ends as this one begins, so that it is never held twice.
 
         The draw belongs to the caller, who ends it by `settled` or `give_back`. Raises INSUFFICIENT_CREDITS,
         SPEND_CAP_REACHED, BALANCE_RESERVED, UNAVAILABLE; cancelled or failed, nothing stays held.
@@ -99,6 +103,7 @@ class Purse:
                 amount_nano_usd=worst_case_nano_usd,
                 least_nano_usd=least_nano_usd,
                 capped_key_id=capped_key_id,
+                replaces_hold_id=replaces.hold_id if replaces is not None else "",
                 traceparent=traceparent,
             )
         except BaseException:
@@ -107,6 +112,8 @@ class Purse:
             raise
         finally:
             self._asked.discard(hold_id)
+        if replaces is not None:
+            self._leases.pop(replaces.hold_id, None)
         amount = granted.amount_nano_usd
         self._leases[hold_id] = LeaseState(hold_id=hold_id, open_nano_usd=amount, spent_nano_usd=0)
         return Draw(hold_id=hold_id, amount_nano_usd=amount)

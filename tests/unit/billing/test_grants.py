@@ -1,6 +1,7 @@
 """Grants under pressure: as many as the balance pays for, the rest refused for money and for nothing else."""
 
 import asyncio
+import dataclasses
 from collections import Counter
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
@@ -96,3 +97,28 @@ async def test_the_same_hold_id_is_the_same_grant(pool: db.Pool, grants: Grants)
     with pytest.raises(TollbridgeError) as caught:
         await grants.grant(_ask(await _customer(pool, 100), 40, ask.hold_id))
     assert caught.value.code is Code.IDEMPOTENCY_MISMATCH
+
+
+async def test_a_hold_is_swapped_for_a_dearer_one_on_a_balance_that_pays_for_one(pool: db.Pool, grants: Grants):
+    """In one transaction: never held twice, never refused for the money that its own first hold holds."""
+    customer_id = await _customer(pool, 100)
+    first = _ask(customer_id, 80)
+    await grants.grant(first)
+    second = dataclasses.replace(_ask(customer_id, 100), replaces=first.hold_id)
+    assert (await grants.grant(second, wait_s=0)).amount_nano_usd == 100
+    assert (await grants.grant(second, wait_s=0)).amount_nano_usd == 100
+    assert (await Accounts(pool=pool).read(customer_id)).held_nano_usd == 100
+
+
+async def test_a_swap_that_is_refused_still_ends_the_first_hold(pool: db.Pool, grants: Grants, billing_url: str):
+    """The request has come to its end; and nobody can end another spender's hold this way."""
+    customer_id = await _customer(pool, 100)
+    first, others = _ask(customer_id, 60), dataclasses.replace(_ask(customer_id, 30), spender="other")
+    await grants.grant(first)
+    await grants.grant(others)
+    for replaced in (first, others):
+        with pytest.raises(TollbridgeError) as caught:
+            await grants.grant(dataclasses.replace(_ask(customer_id, 101), replaces=replaced.hold_id), wait_s=0)
+        assert caught.value.code is Code.INSUFFICIENT_CREDITS
+    assert (await Accounts(pool=pool).read(customer_id)).held_nano_usd == 30
+    assert verify(billing_url).clean

@@ -59,7 +59,21 @@ async def test_a_dearer_second_route_draws_anew(world: World, provider: Provider
     event = await world.only_event()
     assert event.charge_nano_usd == 5 * 3000 + 3 * 9000
     await world.settled()
-    assert len(world.truth.returned) == 1
+    assert not world.truth.returned
+
+
+async def test_a_dearer_second_route_runs_on_a_balance_that_pays_for_it_alone(world: World, provider: Provider):
+    """The request's own first hold is not what it is refused for."""
+    dear = {"input": 3_000_000_000, "output": 9_000_000_000}
+    world.truth.routes = [world.truth.routes[0], {"rates": dear}]
+    world.clamps[0] = False
+    for _ in range(2):
+        provider.handlers = [status(503)]
+        async with world.post(world.body({"prompt_tokens": 5, "output_tokens": 3}, max_tokens=50)) as response:
+            assert response.status == 200
+        await world.settled()
+        world.truth.balance_nano_usd = max(world.truth.asked)
+    assert len(world.truth.asked) == 4
 
 
 @pytest.mark.parametrize(

@@ -122,3 +122,16 @@ async def test_a_grant_that_comes_while_a_statement_is_under_way_is_not_forgotte
     billing.state_leases = overtaken
     await purse.state()
     assert purse.open_count == 1
+
+
+async def test_a_replaced_draw_is_stated_until_the_new_one_is_granted():
+    """Then only the new one is, and nothing is returned by a call of its own."""
+    billing = Billing()
+    billing.may_answer.set()
+    purse = purse_of(billing)
+    first = await drawing(purse)
+    second = await purse.draw(customer_id="c", request_id="r", worst_case_nano_usd=150, replaces=first)
+    purse.give_back(first)
+    await purse.drain()
+    assert billing.returned == []
+    assert billing.stated == [{second.hold_id: (150, 0)}]

@@ -57,6 +57,7 @@ class Truth:
     applied: dict[str, usage_pb2.UsageRecorded] = dataclasses.field(default_factory=dict)
     applied_count: int = 0
     confirms: int = 0
+    asked: list[int] = dataclasses.field(default_factory=list)
     spenders: list[str] = dataclasses.field(default_factory=list)
     statements: list[list[str]] = dataclasses.field(default_factory=list)
     returned: list[str] = dataclasses.field(default_factory=list)
@@ -191,6 +192,8 @@ class Owners:
 
     async def grant(self, request: billing_pb2.GrantLeaseRequest, _: CallContext) -> billing_pb2.GrantLeaseResponse:
         truth = self.truth
+        truth.held.pop(request.replaces_hold_id, None)
+        truth.asked.append(request.amount_nano_usd)
         available = truth.available
         amount = request.amount_nano_usd
         if amount > available and request.least_nano_usd:
