@@ -30,6 +30,7 @@ _SECRETS = re.compile(
     r"((?:\b[a-z]{2,4}_(?:live|test)_|\bsk-(?:[a-z]{2,5}-)?|\bdb-|\bwhsec_|\bBearer\s+)\w{0,2}|://[^/\s:@]+:)"
     r"(?:(?<=:)[^/\s@]+(?=@)|(?<!:)[\w+/=.:-]{10,})"
 )
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 MAX_DEPTH = 6
 MAX_QUEUED_SPANS = 8192
 EXPORT_TIMEOUT_S = 5
@@ -93,6 +94,11 @@ def _named(service: str, replica: str) -> Processor:
 
 def _json(value: object, **_options: object) -> str:
     return msgspec.json.encode(value, enc_hook=str).decode()
+
+
+def checked_traceparent(text: str) -> str:
+    """A W3C trace context as it is, empty when it is none: it is stored and travels on, so nothing else may get in."""
+    return text if _TRACEPARENT.fullmatch(text) else ""
 
 
 class Span:

@@ -11,10 +11,12 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
+from chassis.telemetry import Tracer, checked_traceparent
 from services.edge.config import EdgeConfig, Network
 from services.edge.dialects import DIALECTS, RenderedError
 from services.edge.json_http import SCOPE_KEY, RequestContext, context
@@ -35,9 +37,16 @@ class EdgeApp:
     """The ASGI application. `config` is replaced whole when the file changes; running requests keep their own."""
 
     def __init__(
-        self, *, config: EdgeConfig, public: FastAPI, own: FastAPI, hot: Mapping[tuple[str, str], HotRoute]
+        self,
+        *,
+        config: EdgeConfig,
+        public: FastAPI,
+        own: FastAPI,
+        hot: Mapping[tuple[str, str], HotRoute],
+        tracer: Tracer,
     ) -> None:
         self.config = config
+        self._tracer = tracer
         self._public = public
         self._own = own
         self._hot = hot
@@ -67,16 +76,30 @@ class EdgeApp:
             await send_rendered(send, surface.dialect.render_error(error, request_id=request_id))
             return
         inner = {**scope, "path": rest, "raw_path": rest.encode(), "root_path": ""}
-        await self._dispatch(self._public, inner, receive, send, surface=surface, request_id=request_id)
+        parent = checked_traceparent(Headers(scope=scope).get("traceparent", ""))
+        with self._tracer.span("edge.request", parent=parent, kind="server", request_id=request_id) as span:
+            trace = span.traceparent or parent
+            await self._dispatch(
+                self._public, inner, receive, send, surface=surface, request_id=request_id, traceparent=trace
+            )
 
     async def _dispatch(
-        self, app: FastAPI, scope: Scope, receive: Receive, send: Send, *, surface: Surface, request_id: str
+        self,
+        app: FastAPI,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        surface: Surface,
+        request_id: str,
+        traceparent: str = "",
     ) -> None:
         scope[SCOPE_KEY] = RequestContext(
             surface=surface,
             request_id=request_id,
             client_ip=scope["client"][0],
             public_url=self.config.public_url,
+            traceparent=traceparent,
         )
         await app(scope, receive, send)
 

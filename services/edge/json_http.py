@@ -33,6 +33,8 @@ class RequestContext:
     client_ip: str
     public_url: str
     """Where clients reach this API, without a trailing slash; empty when the config does not say."""
+    traceparent: str
+    """The trace to go on with, well formed or empty."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

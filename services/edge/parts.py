@@ -14,6 +14,7 @@ from structlog.typing import FilteringBoundLogger
 
 from chassis.bus import Bus
 from chassis.config import ConfigText, ConfigWatch
+from chassis.config_state import ConfigState
 from chassis.lifecycle import Lifecycle
 from chassis.spool import Spool
 from chassis.telemetry import Tracer
@@ -62,6 +63,10 @@ class Configuration:
     def admin_token(self) -> str:
         """What opens the admin API now: the file's token, else the environment's."""
         return self.current.admin_token or self._settings_token
+
+    def state(self) -> ConfigState:
+        """Which file runs."""
+        return ConfigState.of(self._watch)
 
     async def load(self) -> None:
         """Reads the file, if there is one."""
@@ -134,7 +139,7 @@ class Parts:
             tracer=tracer,
         )
         self._relay = Relay(tools=tools)
-        self.app = configuration.app = self._site(registry)
+        self.app = configuration.app = self._site(registry, tracer)
 
     def _open_spool(self, config: EdgeConfig) -> Spool:
         return Spool.open(
@@ -154,17 +159,18 @@ class Parts:
         )
         return metrics
 
-    def _site(self, registry: CollectorRegistry) -> EdgeApp:
+    def _site(self, registry: CollectorRegistry, tracer: Tracer) -> EdgeApp:
         public = public_site(clients=self._clients, admission=self._admission)
         own = own_site(
             clients=self._clients,
             admin_token=self._configuration.admin_token,
+            config_state=self._configuration.state,
             registry=registry,
             drain=self.drain,
             unready=self.unready,
         )
         hot = {("POST", "/chat/completions"): ChatRoute(relay=self._relay)}
-        return EdgeApp(config=self._configuration.current, public=public, own=own, hot=hot)
+        return EdgeApp(config=self._configuration.current, public=public, own=own, hot=hot, tracer=tracer)
 
     def unready(self) -> str | None:
         """Why this replica must get no new requests; None when it may."""

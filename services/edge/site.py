@@ -5,6 +5,7 @@ from collections.abc import Callable
 from fastapi import Depends, FastAPI, Request
 from prometheus_client import CollectorRegistry
 
+from chassis.config_state import ConfigState
 from services.edge.admin import customers, operations
 from services.edge.admin import keys as admin_keys
 from services.edge.admin.access import AdminAccess
@@ -25,7 +26,7 @@ def identify_with(admission: Admission) -> Identify:
         authority = await admission.authorize(
             api_key=api_key_of(request.headers.raw),
             client_ip=context(request).client_ip,
-            traceparent=request.headers.get("traceparent", ""),
+            traceparent=context(request).traceparent,
         )
         return Caller(customer_id=authority.customer_id, key_id=authority.key_id, models=authority.models)
 
@@ -48,6 +49,7 @@ def own_site(
     *,
     clients: Clients,
     admin_token: Callable[[], str],
+    config_state: Callable[[], ConfigState],
     registry: CollectorRegistry,
     drain: DrainSwitch,
     unready: Callable[[], str | None],
@@ -59,7 +61,7 @@ def own_site(
     for admin in (
         customers.routes(auth=clients.auth, billing=clients.billing),
         admin_keys.routes(auth=clients.auth),
-        operations.routes(clients=clients, drain=drain),
+        operations.routes(clients=clients, drain=drain, config_state=config_state),
     ):
         app.include_router(admin, prefix="/admin", dependencies=behind_token)
     return app

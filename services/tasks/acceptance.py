@@ -45,7 +45,7 @@ class Acceptance:
         *,
         pool: db.Pool,
         models: Callable[[], Awaitable[Iterable[router_pb2.Model]]],
-        hold: Callable[[billing_pb2.HoldRequest], Awaitable[None]],
+        hold: Callable[[billing_pb2.HoldRequest, str], Awaitable[None]],
         on_outbox: Callable[[], None],
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
@@ -66,7 +66,7 @@ class Acceptance:
             return found
         order = await self._order(wish)
         if order.is_held:
-            await self._hold(self._hold_request(order))
+            await self._hold(self._hold_request(order), order.traceparent)
 
         async def work(conn: db.Connection) -> None:
             if await store.insert(conn, order, fingerprint=wish.fingerprint):

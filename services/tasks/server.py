@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import re
 from collections.abc import AsyncIterator, Callable
 
 from chassis import db
@@ -10,6 +9,7 @@ from chassis.config_state import ConfigState, config_state_handler
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import canonical
 from chassis.rpc import CallContext, Handler, RpcService, StreamHandler
+from chassis.telemetry import checked_traceparent
 from services.tasks import store
 from services.tasks.acceptance import Acceptance, Wish
 from services.tasks.ends import Ends
@@ -25,7 +25,6 @@ POLL_S = 0.1
 ANSWER_MARGIN_S = 0.5
 """A waiting call answers this long before its caller gives up."""
 PAGE = 50
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 MAX_PAGE = 200
 
 
@@ -69,7 +68,7 @@ class TasksServer:
             kind=request.kind,
             model=request.model,
             body=request.body,
-            traceparent=_trace(context.traceparent or request.traceparent),
+            traceparent=checked_traceparent(context.traceparent or request.traceparent),
             fingerprint=_fingerprint(request),
         )
         return pb.CreateTaskResponse(task=to_wire(await self._acceptance.accept(wish)))
@@ -136,11 +135,6 @@ def _fingerprint(request: pb.CreateTaskRequest) -> bytes:
     digest = hashlib.sha256("\0".join(parts).encode())
     digest.update(b"\0" + request.body)
     return digest.digest()
-
-
-def _trace(text: str) -> str:
-    """A trace context, or nothing: it is stored and travels on, so it must be one."""
-    return text if _TRACEPARENT.fullmatch(text) else ""
 
 
 def _invalid(param: str, what: str) -> TollbridgeError:

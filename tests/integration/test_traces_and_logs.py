@@ -101,6 +101,38 @@ async def test_one_request_is_one_trace_from_edge_to_the_ledger(traced: Gateway,
     assert [name for _, _, _, parent, name in ours if parent not in known] == []
 
 
+async def test_an_image_task_is_one_trace_from_the_client_to_the_ledger(traced: Gateway, collector: Collector) -> None:
+    """Edge, the tasks API and its hold, the worker behind the bus, its provider's choice, and the settlement."""
+    account = await asyncio.to_thread(traced.customer, credit_usd="1")
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    reply = await asyncio.to_thread(
+        httpx.post,
+        f"{traced.base_url}/v1/images/generations",
+        headers=account.headers | {"traceparent": f"00-{trace_id}-b7ad6b7169203331-01"},
+        json={"model": "sandbox-image", "prompt": "a bridge"},
+        timeout=70,
+    )
+    assert reply.status_code == 200
+
+    def tree() -> set[tuple[str, str]] | None:
+        names = {(row[0], row[4].rpartition(".")[2]) for row in list(collector.spans) if row[1].hex() == trace_id}
+        wanted = {
+            ("edge", "request"),
+            ("auth", "AuthService/Authorize"),
+            ("tasks", "TasksService/CreateTask"),
+            ("billing", "BillingService/Hold"),
+            ("tasks", "tasks/run"),
+            ("router", "RouterService/Decide"),
+            ("billing", "apply_usage"),
+        }
+        return names if wanted <= names else None
+
+    await asyncio.to_thread(wait_until, tree, timeout_s=30, what="every service's spans")
+    ours = [span for span in collector.spans if span[1].hex() == trace_id]
+    known = {span_id for _, _, span_id, _, _ in ours} | {bytes.fromhex("b7ad6b7169203331")}
+    assert [name for _, _, _, parent, name in ours if parent not in known] == []
+
+
 async def test_no_log_line_holds_a_secret(traced: Gateway) -> None:
     """Keys, tokens, provider credentials and prompts never reach a log, and every line is JSON with its service."""
     account = await asyncio.to_thread(traced.customer, credit_usd="1")

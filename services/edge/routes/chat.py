@@ -7,7 +7,6 @@ itself either way.
 
 import asyncio
 import contextlib
-import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
@@ -16,7 +15,7 @@ from uuid import UUID
 import structlog
 
 from chassis.errors import Code, TollbridgeError
-from chassis.telemetry import Span
+from chassis.telemetry import Span, checked_traceparent
 from services.edge.admission import api_key_of
 from services.edge.chat_request import ClientLeft, parse_chat, read_body
 from services.edge.exchange import ChatExchange
@@ -31,7 +30,6 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 CLIENT_CLOSED_REQUEST = 499
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class ChatRoute:
@@ -149,9 +147,6 @@ class ChatRoute:
 
 
 def traceparent_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The client's W3C trace context; empty when there is none, or none that is well formed.
-
-    It travels on inside the usage event, so nothing else that a client makes up may get in here.
-    """
+    """The client's W3C trace context; empty when there is none, or none that is well formed."""
     value = next((value for name, value in headers if name == b"traceparent"), b"")
-    return value.decode() if _TRACEPARENT.fullmatch(value) else ""
+    return checked_traceparent(value.decode("latin-1"))

@@ -47,7 +47,8 @@ def routes(*, tasks: PipeClient, identify: Identify) -> APIRouter:
         body = await decode(request, dict[str, Any])
         model, as_base64 = _checked_image(body, caller)
         task_id = context(request).request_id
-        task = await jobs.hand_over(caller, task_id=task_id, kind="image", model=model, body=body)
+        trace = context(request).traceparent
+        task = await jobs.hand_over(caller, task_id=task_id, kind="image", model=model, body=body, traceparent=trace)
         task = await jobs.awaited(task, caller, wait_s=_wait_s(request))
         payload = await jobs.image_answer(task, caller, as_base64=as_base64, request=request)
         return answer(payload, request_id=context(request).request_id)
@@ -100,7 +101,7 @@ class TaskDesk:
         self._tasks = tasks
 
     async def hand_over(
-        self, caller: Caller, *, task_id: str, kind: str, model: str, body: dict[str, Any]
+        self, caller: Caller, *, task_id: str, kind: str, model: str, body: dict[str, Any], traceparent: str
     ) -> tasks_pb2.Task:
         """Has the job accepted, which holds its credits. Raises INSUFFICIENT_CREDITS, MODEL_NOT_FOUND ..."""
         reply = await self._tasks.call(
@@ -116,6 +117,7 @@ class TaskDesk:
             tasks_pb2.CreateTaskResponse,
             key=caller.customer_id,
             timeout_s=TIMEOUT_S,
+            traceparent=traceparent,
         )
         return reply.task
 

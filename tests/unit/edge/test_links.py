@@ -7,6 +7,7 @@ import pytest
 
 from chassis.config import ConfigError, read
 from chassis.errors import Code, TollbridgeError
+from chassis.telemetry import Tracer
 from services.edge.app import EdgeApp, new_fastapi
 from services.edge.config import EdgeConfig, parse
 from services.edge.json_http import Caller
@@ -36,7 +37,8 @@ def config(tmp_path: Path, text: str) -> EdgeConfig:
 def edge(config: EdgeConfig) -> EdgeApp:
     public = new_fastapi()
     public.include_router(tasks.routes(tasks=OneTask(), identify=identify))  # type: ignore[arg-type]  # a stand-in
-    return EdgeApp(config=config, public=public, own=new_fastapi(), hot={})
+    tracer = Tracer(service="edge", replica="0", otlp_endpoint="")
+    return EdgeApp(config=config, public=public, own=new_fastapi(), hot={}, tracer=tracer)
 
 
 async def link_of(app: EdgeApp, *, path: str = "/v1/tasks/t1") -> str:

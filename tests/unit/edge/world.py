@@ -329,6 +329,7 @@ async def edge_world(
         public=new_fastapi(),
         own=new_fastapi(),
         hot={("POST", "/chat/completions"): ChatRoute(relay=relay)},
+        tracer=tracer,
     )
     server = HttpServer(app=app, bind="127.0.0.1:0", grace_s=5)
     end_former = functools.partial(end_spender, billing=billing, router=router)
