@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from services.auth import api_keys
 from tests.unit.edge.office import ADMIN_TOKEN, Office, office
 
 
@@ -47,3 +48,16 @@ async def test_a_key_without_restrictions_makes_and_ends_its_customers_keys(desk
     assert (await desk.ask("DELETE", f"/v1/keys/{made.json()['id']}", free["key"])).status_code == 200
     other = await desk.key(await desk.customer())
     assert (await desk.ask("DELETE", f"/v1/keys/{other['id']}", free["key"])).status_code == 404
+
+
+async def test_whoever_holds_no_valid_key_gets_one_answer(desk: Office) -> None:
+    """Junk, a wrong checksum, a key that was never made and a revoked one can't be told apart."""
+    revoked = await desk.key(await desk.customer())
+    await desk.admin("DELETE", f"/admin/keys/{revoked['id']}")
+    never_made = api_keys.mint(prefix="tb_live_", seed=bytes(32), pepper=bytes(16))
+    answers = []
+    for key in ("x", revoked["key"][:-1] + "!", never_made[:-6] + "000000", never_made, revoked["key"], "\u00e9" * 60):
+        reply = await desk.http.get("/v1/keys", headers=[(b"authorization", f"Bearer {key}".encode("latin-1"))])
+        answers.append((reply.status_code, reply.json()["error"]))
+    assert answers[0][0] == 401
+    assert answers == [answers[0]] * len(answers)
