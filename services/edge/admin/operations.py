@@ -1,10 +1,15 @@
 """The rest of the admin API: the request log, refunds, provider accounts, the configuration in use, draining."""
 
+import asyncio
+from collections.abc import Callable
 from decimal import Decimal
+from typing import TypeVar
 
 import msgspec
 from fastapi import APIRouter, Request, Response
+from google.protobuf.message import Message
 
+from chassis.config_state import ConfigState
 from chassis.errors import TollbridgeError
 from chassis.ids import uuid7
 from chassis.pipe import PipeClient
@@ -17,6 +22,7 @@ from services.edge.routes.requests import receipts
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
+from tollbridge.tasks.v1 import tasks_pb2
 
 TIMEOUT_S = 3.0
 
@@ -29,7 +35,7 @@ class RefundBody(msgspec.Struct, frozen=True, kw_only=True):
     amount_usd: Decimal = Decimal(0)
 
 
-def routes(*, clients: Clients, drain: DrainSwitch) -> APIRouter:
+def routes(*, clients: Clients, drain: DrainSwitch, config_state: Callable[[], ConfigState]) -> APIRouter:
     """The routes; access is checked by whoever includes them."""
     router = APIRouter()
 
@@ -74,7 +80,7 @@ def routes(*, clients: Clients, drain: DrainSwitch) -> APIRouter:
 
     @router.get("/config")
     async def get_config(request: Request) -> Response:
-        states = await _config_states(clients)
+        states = await _config_states(clients, own=config_state())
         return answer(states, request_id=context(request).request_id)
 
     @router.post("/drain")
@@ -103,33 +109,38 @@ def account(found: router_pb2.ProviderAccount) -> dict[str, object]:
     }
 
 
-async def _config_states(clients: Clients) -> dict[str, object]:
-    """Router's configuration, and the hash that each owner runs; an owner that doesn't answer has none."""
-    states = {
-        "auth": await _state(clients.auth, auth_pb2.GetConfigStateRequest(), auth_pb2.GetConfigStateResponse),
-        "router": await _state(clients.router, router_pb2.GetConfigStateRequest(), router_pb2.GetConfigStateResponse),
-        "billing": await _state(
-            clients.billing, billing_pb2.GetConfigStateRequest(), billing_pb2.GetConfigStateResponse
-        ),
-    }
-    main = states["router"]
+async def _config_states(clients: Clients, *, own: ConfigState) -> dict[str, object]:
+    """Router's configuration, and the hash that each service runs; one that doesn't answer has none.
+
+    Of a service with several replicas one answers; each shows its own hash in its metrics.
+    """
+    auth, router, billing, tasks = await asyncio.gather(
+        _state(clients.auth, auth_pb2.GetConfigStateRequest(), auth_pb2.GetConfigStateResponse),
+        _state(clients.router, router_pb2.GetConfigStateRequest(), router_pb2.GetConfigStateResponse),
+        _state(clients.billing, billing_pb2.GetConfigStateRequest(), billing_pb2.GetConfigStateResponse),
+        _state(clients.tasks, tasks_pb2.GetConfigStateRequest(), tasks_pb2.GetConfigStateResponse),
+    )
+    states = {"auth": auth, "router": router, "billing": billing, "tasks": tasks, "edge": own}
     return {
-        "hash": main.hash if main else None,
-        "loaded_at": rfc3339(main.loaded_at_us) if main else None,
+        "hash": router.hash if router else None,
+        "loaded_at": rfc3339(router.loaded_at_us) if router else None,
         "error": next((state.error for state in states.values() if state and state.error), None),
         "replicas": {name: state.hash if state else None for name, state in states.items()},
     }
 
 
-ConfigState = auth_pb2.GetConfigStateResponse | router_pb2.GetConfigStateResponse | billing_pb2.GetConfigStateResponse
+Reply = TypeVar(
+    "Reply",
+    auth_pb2.GetConfigStateResponse,
+    router_pb2.GetConfigStateResponse,
+    billing_pb2.GetConfigStateResponse,
+    tasks_pb2.GetConfigStateResponse,
+)
 
 
-async def _state(
-    owner: PipeClient,
-    request: auth_pb2.GetConfigStateRequest | router_pb2.GetConfigStateRequest | billing_pb2.GetConfigStateRequest,
-    kind: type[ConfigState],
-) -> ConfigState | None:
+async def _state(owner: PipeClient, request: Message, kind: type[Reply]) -> ConfigState | None:
     try:
-        return await owner.call("GetConfigState", request, kind, timeout_s=TIMEOUT_S)
+        reply = await owner.call("GetConfigState", request, kind, timeout_s=TIMEOUT_S)
     except TollbridgeError:
         return None
+    return ConfigState(hash=reply.hash, loaded_at_us=reply.loaded_at_us, error=reply.error)

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 from prometheus_client import CollectorRegistry
 
+from chassis.config_state import ConfigState, config_state_handler
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from chassis.rpc import CallContext, Handler, RpcServer, RpcService
@@ -25,8 +26,10 @@ from services.edge.settings import Settings
 from services.edge.site import own_site, public_site
 from tests.unit.auth.replica import TOKENS, running
 from tollbridge.billing.v1 import billing_pb2
+from tollbridge.tasks.v1 import tasks_pb2
 
 ADMIN_TOKEN = "admin-token"
+EDGE = frozenset({"edge"})
 
 
 class Billing:
@@ -34,12 +37,14 @@ class Billing:
 
     def __init__(self) -> None:
         self.balances: dict[str, int] = {}
+        self.config = ConfigState(hash="billing's")
         self.pause_s = 0.0
         self.asking = 0
         self.most_asking = 0
         methods = {"OpenAccount": self.open_account, "GetBalance": self.get_balance}
         descriptor = billing_pb2.DESCRIPTOR.services_by_name["BillingService"]
-        handlers = {name: Handler(run, frozenset({"edge"})) for name, run in methods.items()}
+        handlers = {name: Handler(run, EDGE) for name, run in methods.items()}
+        handlers["GetConfigState"] = config_state_handler(billing_pb2.GetConfigStateResponse, lambda: self.config, EDGE)
         self.service = RpcService(descriptor, handlers)
 
     async def open_account(
@@ -96,8 +101,10 @@ class Office:
 async def office(database: str) -> AsyncIterator[Office]:
     """An edge for the time of the block, on auth's database."""
     billing, tracer = Billing(), Tracer(service="test", replica="0", otlp_endpoint="")
+    states = config_state_handler(tasks_pb2.GetConfigStateResponse, lambda: ConfigState(hash="tasks'"), EDGE)
+    tasks = RpcService(tasks_pb2.DESCRIPTOR.services_by_name["TasksService"], {"GetConfigState": states})
     server = RpcServer(
-        services=[billing.service],
+        services=[billing.service, tasks],
         bind="127.0.0.1:0",
         tokens=TOKENS,
         tracer=tracer,
@@ -131,6 +138,7 @@ def _app(clients: Clients, tracer: Tracer) -> EdgeApp:
     own = own_site(
         clients=clients,
         admin_token=lambda: ADMIN_TOKEN,
+        config_state=lambda: ConfigState(hash="edge's"),
         registry=CollectorRegistry(),
         drain=DrainSwitch(),
         unready=lambda: None,

@@ -1,0 +1,34 @@
+"""`/admin/config` over HTTP."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from chassis.config_state import ConfigState
+from tests.unit.edge.office import Office, office
+
+
+@pytest.fixture
+async def desk(auth_database: str) -> AsyncIterator[Office]:
+    """Edge's pages."""
+    async with office(auth_database) as running:
+        yield running
+
+
+async def test_the_config_of_every_service_is_shown(desk: Office) -> None:
+    """Edge's own and tasks' too; auth runs without a file here, and a router that doesn't answer has none."""
+    shown = await desk.admin("GET", "/admin/config")
+    assert shown["replicas"] == {
+        "auth": "",
+        "router": None,
+        "billing": "billing's",
+        "tasks": "tasks'",
+        "edge": "edge's",
+    }
+    assert shown["error"] is None
+
+
+async def test_why_a_changed_file_was_refused_is_shown_whoever_refused_it(desk: Office) -> None:
+    """One sentence is enough to find it."""
+    desk.billing.config = ConfigState(hash="billing's", error="line 7: no")
+    assert (await desk.admin("GET", "/admin/config"))["error"] == "line 7: no"
