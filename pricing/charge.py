@@ -36,6 +36,20 @@ def charge_nano_usd(
     return min(by_list, -(-reported_cost_nano_usd * price.markup_ppm // PPM))
 
 
+def is_charged_as_reported(
+    tokens: Tokens, units: Units, price: PriceVersion, *, reported_cost_nano_usd: int | None
+) -> bool:
+    """Whether the charge comes from the reported cost.
+
+    False for a price that doesn't go by it, and where the list price stands in: nothing was reported, or more than the
+    list price of the same use. Raises ChargeOutOfRange.
+    """
+    if not price.cost_reported or reported_cost_nano_usd is None:
+        return False
+    by_list = _rounded_up(tokens, units, price.rates, price.markup_ppm)
+    return reported_cost_nano_usd * price.markup_ppm <= by_list * PPM
+
+
 def provider_cost_nano_usd(tokens: Tokens, units: Units, price: PriceVersion) -> int:
     """What the provider takes for one request by the route's cost table, in nano-USD. Raises ChargeOutOfRange."""
     return _rounded_up(tokens, units, price.cost, PPM)

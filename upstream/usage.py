@@ -18,6 +18,7 @@ from upstream.route import Bounds
 
 MAX_REPORTED_COST_USD = 9_000_000
 """As for any charge: beyond it something is broken."""
+_AMOUNT = re.compile(r"[+-]?[0-9]{1,30}(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,3})?")
 _CL100K_MODELS = ("gpt-4-", "gpt-3.5", "text-embedding-")
 _PARTS = (b"image_url", b"input_audio", b"file", b"input_image", b"input_file", b"image", b"document", b"video_url")
 _PART_MARKS = tuple(b'"' + part + b'"' for part in _PARTS)
@@ -52,7 +53,7 @@ class Captured:
     there was more input than can be), or did not get that far: then it has to be counted. `so_far` is what it had
     reported when the answer broke off: the input classes are exact, the output may be early. `complete` means that the
     provider's own end was seen; `error` is the provider's message when it failed inside its answer, with
-    `error_status` when it named one.
+    `error_status` when it named one. `implausible` beside `tokens` is about the reported cost, which is None then.
     """
 
     tokens: Tokens | None = None
@@ -157,11 +158,14 @@ def count_parts(body: bytes) -> int:
 def cost_nano_usd(usage: Mapping[str, object]) -> int | None:
     """The cost in USD that a usage object reports, rounded up to a nano-dollar; None without one.
 
-    Raises ImplausibleUsage for a negative, infinite or absurd one. Numbers must have been decoded as Decimal.
+    It is a number, or a text that is one. Raises ImplausibleUsage for a negative, infinite or absurd one. Numbers must
+    have been decoded as Decimal.
     """
     cost = usage.get("cost")
-    if cost is None or isinstance(cost, bool) or not isinstance(cost, (int, Decimal)):
+    if cost is None or isinstance(cost, bool) or not isinstance(cost, (int, Decimal, str)):
         return None
+    if isinstance(cost, str) and not _AMOUNT.fullmatch(cost):
+        raise ImplausibleUsage("the reported cost is no number")
     amount = Decimal(cost)
     if not amount.is_finite() or not 0 <= amount <= MAX_REPORTED_COST_USD:
         raise ImplausibleUsage("the reported cost is out of range")

@@ -8,7 +8,9 @@ import asyncio
 from collections.abc import Callable
 
 from chassis.errors import TollbridgeError
+from pricing.charge import is_charged_as_reported
 from pricing.prices import usd_number
+from pricing.tokens import Tokens
 from services.edge import settlement
 from services.edge.chat_request import ChatRequest
 from services.edge.counting import counted
@@ -49,7 +51,10 @@ class Endings:
         return isinstance(failure, TotalTimeReached)
 
     async def use(self, captured: Captured, text: Callable[[], str]) -> Use:
-        """What is charged for a finished answer: the provider's counts, or ours where it gave none."""
+        """What is charged for a finished answer: the provider's counts, or ours where it gave none.
+
+        Flagged where the price goes by the cost that the provider reports, and the list price has to stand in for it.
+        """
         if captured.tokens is None:
             return await self._counted(captured, text)
         return Use(
@@ -58,7 +63,15 @@ class Endings:
             evidence=settlement.EVIDENCE_PROVIDER,
             reported_cost_nano_usd=captured.reported_cost_nano_usd,
             generation_id=captured.generation_id,
+            implausible=captured.implausible or self._misses_cost(captured, captured.tokens),
         )
+
+    def _misses_cost(self, captured: Captured, tokens: Tokens) -> bool:
+        price = self._tab.route.price if self._tab.route is not None else None
+        if price is None or not price.cost_reported:
+            return False
+        cost = captured.reported_cost_nano_usd
+        return not is_charged_as_reported(tokens, captured.units, price, reported_cost_nano_usd=cost)
 
     def cost(self, use: Use) -> str:
         """`usage.cost`: what the customer pays, as a JSON number in USD."""

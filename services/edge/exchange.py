@@ -376,6 +376,8 @@ class ChatExchange:
                 model=self.model,
                 provider=event.provider_id,
                 generation_id=event.generation_id,
+                charge_nano_usd=event.charge_nano_usd,
+                reported_cost_nano_usd=event.provider_reported_cost_nano_usd,
             )
         if event is not None and event.charge_nano_usd:
             used = event.tokens

@@ -4,7 +4,7 @@ The provider's own cost and what belongs to it are taken out: what the client se
 """
 
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 import msgspec
 
@@ -13,7 +13,17 @@ from upstream.usage import InputBeyondBounds, UsageLimits, bound_usage, cost_nan
 
 _HIDDEN = ("cost", "cost_details", "is_byok", "estimated_cost", "cost_in_usd_ticks")
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
-_DECODER = msgspec.json.Decoder(dict[str, object], float_hook=Decimal)
+
+
+def _decimal(text: str) -> Decimal:
+    """A JSON number, exactly; one with an exponent beyond Decimal's is none."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return Decimal("NaN")
+
+
+_DECODER = msgspec.json.Decoder(dict[str, object], float_hook=_decimal)
 
 
 class UsageBlock:
@@ -37,17 +47,24 @@ class UsageBlock:
             tokens = from_openai(usage)
             if self._limits is not None:
                 bound_usage(tokens, self._limits)
-            cost = cost_nano_usd(usage)
         except (ImplausibleUsage, msgspec.DecodeError, UnicodeDecodeError, ArithmeticError, RecursionError) as error:
             self.beyond_input = isinstance(error, InputBeyondBounds)
             self.tokens = self.reported_cost_nano_usd = None
             self.implausible = True
             return
         self.implausible = self.beyond_input = False
-        self.reported_cost_nano_usd = cost
+        self._read_cost(usage)
         self._shown = {name: value for name, value in usage.items() if name not in _HIDDEN}
         # An object without any count is no usage: a plausible zero has to be said.
         self.tokens = tokens if "prompt_tokens" in usage or "completion_tokens" in usage else None
+
+    def _read_cost(self, usage: Mapping[str, object]) -> None:
+        """A cost that can't be takes nothing from the counts: the list price stands in for it."""
+        try:
+            self.reported_cost_nano_usd = cost_nano_usd(usage)
+        except (ImplausibleUsage, ArithmeticError):
+            self.reported_cost_nano_usd = None
+            self.implausible = True
 
     def render(self, *, tokens: Tokens, cost: str | None) -> msgspec.Raw:
         """The object for the client: the provider's own, if that is what is charged, else one made of `tokens`."""

@@ -12,6 +12,7 @@ from pricing.charge import (
     ChargeOutOfRange,
     affordable_output_tokens,
     charge_nano_usd,
+    is_charged_as_reported,
     provider_cost_nano_usd,
     worst_case_nano_usd,
 )
@@ -149,6 +150,11 @@ def test_reported_cost_is_charged_with_markup_but_not_beyond_the_list(
     wanted = Fraction(reported * price.markup_ppm, PPM)
     assert 0 <= charge - min(wanted, by_list) < 1
     assert charge_nano_usd(used, pieces, price) - by_list < 1
+    if is_charged_as_reported(used, pieces, price, reported_cost_nano_usd=reported):
+        assert 0 <= charge - wanted < 1
+    else:
+        assert charge == charge_nano_usd(used, pieces, price)
+    assert not is_charged_as_reported(used, pieces, price, reported_cost_nano_usd=None)
 
 
 def test_a_reported_cost_counts_only_where_the_price_says_so() -> None:

@@ -75,6 +75,7 @@ def test_a_stored_version_comes_back_with_its_id(rate: Decimal, markup: Decimal)
     )
     again = from_content(msgspec.json.encode(content_of(version)))
     assert again == version
+    assert again.cost_reported
     assert again.id == version.id
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pricing.tokens import ImplausibleUsage, Tokens
+from upstream.openai.usage_block import UsageBlock
 from upstream.route import Bounds
 from upstream.usage import (
     UsageLimits,
@@ -83,10 +84,46 @@ def test_reported_costs_are_rounded_up_to_a_nano_dollar(cost: Decimal) -> None:
     assert 0 <= nano - cost * 1_000_000_000 < 1
 
 
+def test_costs_are_exact_as_numbers_and_as_texts() -> None:
+    """No float comes between: what is written is what counts."""
+    for cost in ("0.0123456789", "1.23456789e-2", Decimal("0.0123456789")):
+        assert cost_nano_usd({"cost": cost}) == 12_345_679
+    block = UsageBlock(None)
+    for written, nano in ((b"0.1000000000000000055", 100_000_001), (b"4.35", 4_350_000_000), (b'"2e-9"', 2)):
+        block.read(b'{"prompt_tokens":1,"completion_tokens":1,"cost":' + written + b"}")
+        assert block.reported_cost_nano_usd == nano
+        assert not block.implausible
+
+
+@pytest.mark.parametrize("cost", [b"-1", b'"NaN"', b"1e30", b"1e99999999999999999999", b'"free"'])
+def test_an_impossible_cost_leaves_the_counts_as_they_are(cost: bytes) -> None:
+    """The provider's tokens still count; the answer is flagged and its cost forgotten."""
+    block = UsageBlock(None)
+    block.read(b'{"prompt_tokens":3,"completion_tokens":2,"cost":' + cost + b"}")
+    assert block.tokens == Tokens(input=3, output=2)
+    assert block.reported_cost_nano_usd is None
+    assert block.implausible
+
+
 def test_absent_costs_are_none_and_absurd_ones_refused() -> None:
     """No number is no cost; a number that no request can cost is implausible."""
-    for usage in ({}, {"cost": None}, {"cost": "1"}, {"cost": True}, {"cost": {}}):
+    for usage in ({}, {"cost": None}, {"cost": True}, {"cost": {}}):
         assert cost_nano_usd(usage) is None
-    for cost in (Decimal(-1), Decimal("NaN"), Decimal("Infinity"), Decimal("1e30"), Decimal("1e999999"), -1, 10**20):
+    for cost in (
+        Decimal(-1),
+        Decimal("NaN"),
+        Decimal("Infinity"),
+        Decimal("1e30"),
+        Decimal("1e999999"),
+        -1,
+        10**20,
+        "NaN",
+        "-1",
+        "1e99",
+        "",
+        "free",
+        "1_0",
+        " 1",
+    ):
         with pytest.raises(ImplausibleUsage):
             cost_nano_usd({"cost": cost})

@@ -279,7 +279,7 @@ class UsageRecorded(_message.Message):
     ended_at_us: _builtins.int
     """When it ended, microseconds since the epoch."""
     implausible: _builtins.bool
-    """True when the provider's counts were impossible and ours replaced them."""
+    """True when the provider's counts were impossible and ours replaced them, or its cost, and the list price did."""
     traceparent: _builtins.str
     """W3C trace context of the request, so that billing's work joins its trace."""
     @_builtins.property
