@@ -33,7 +33,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     bus = await Bus.connect(own.nats_url, name=own.service_name, log=log)
     await events.ensure_streams(bus)
     life.spawn("config", parts.config.run())
-    life.spawn("partitions", partitions.keep_made(pool=pool, log=log))
+    life.spawn("partitions", partitions.keep(pool=pool, config=lambda: parts.config.current, log=log))
     life.spawn("expiry", parts.expiry().run())
     life.spawn("outbox", parts.outbox(bus).run())
     life.spawn("consumer", bus.consume(events.APPLY_USAGE, parts.consumer.handle))

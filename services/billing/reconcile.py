@@ -71,12 +71,15 @@ _CHECKS: tuple[tuple[str, str, str], ...] = (
         """
         SELECT coalesce(u.event_id, t.event_id) FROM (
             SELECT kind || ':' || request_id AS event_id, customer_id, abs(taken) AS taken, overage, charge
-            FROM billing.usage_events WHERE kind <> 'void' AND charge <> 0) u
+            FROM billing.usage_events, billing.usage_log
+            WHERE kind <> 'void' AND charge <> 0 AND request_id >= kept_from) u
         FULL JOIN (
             SELECT event_id, max(customer_id) AS customer_id,
                 coalesce(sum(amount) FILTER (WHERE customer_id IS NOT NULL), 0) AS taken,
                 coalesce(sum(amount) FILTER (WHERE customer_id IS NULL), 0) AS overage
-            FROM billing.transfers WHERE kind IN ('charge', 'refund') GROUP BY event_id) t USING (event_id)
+            FROM billing.transfers, billing.usage_log
+            WHERE kind IN ('charge', 'refund') AND (request_id IS NULL OR request_id >= kept_from)
+            GROUP BY event_id) t USING (event_id)
         WHERE u.event_id IS NULL OR t.event_id IS NULL OR u.taken <> t.taken OR u.overage <> t.overage
             OR u.customer_id <> coalesce(t.customer_id, u.customer_id)
         """,

@@ -67,6 +67,7 @@ _EVENT_STATES = """
 """
 
 
+_DROP_OLD = "SELECT billing.drop_usage(%s, %s) + billing.prune_holds(%s, %s)"
 _MISSING_PARTITIONS = """
     SELECT count(*) FROM generate_series(0, %s) AS ahead WHERE to_regclass(
         'billing.usage_events_' || to_char((now() AT TIME ZONE 'UTC')::date + ahead, 'YYYYMMDD')) IS NULL
@@ -174,6 +175,17 @@ async def make_partitions(connection: Connection, *, days: int) -> int:
 async def missing_partitions(connection: Connection, *, days: int) -> int:
     """How many of the days from today on have no partition of their own."""
     cursor = await connection.execute(_MISSING_PARTITIONS, (days,))
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+async def drop_old(connection: Connection, *, usage_kept_days: int, holds_kept_days: int, limit: int) -> int:
+    """Drops a day of the usage log, or so many old rows; 0 when nothing is old, or another replica is at it."""
+    cursor = await connection.execute("SELECT pg_try_advisory_xact_lock(hashtext('billing.retention'))")
+    row = await cursor.fetchone()
+    if not row or not row[0]:
+        return 0
+    cursor = await connection.execute(_DROP_OLD, (usage_kept_days, limit, holds_kept_days, limit))
     row = await cursor.fetchone()
     return int(row[0]) if row else 0
 
