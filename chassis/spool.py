@@ -1,9 +1,9 @@
 """The spool: a local journal that lets no request's end be forgotten before billing has it.
 
-One folder per incarnation holds segments `N.spool` of 16 MiB, only ever appended to, beside each the keys that may be
-forgotten, `N.gone`. A record is its length, its CRC-32, its kind, its key and its payload. Whatever instant the process
-dies at, every record that was written is read back; a torn tail fails its CRC and is cut. A lock on the folder is held
-while its process lives, so that nobody replays a living incarnation.
+One folder per incarnation holds segments `N.spool` of at most 16 MiB, only ever appended to, beside each the keys that
+may be forgotten, `N.gone`. A record is its length, its CRC-32, its kind, its key and its payload. Whatever instant the
+process dies at, every record that was written is read back; a torn tail fails its CRC and is cut. A lock on the folder
+is held while its process lives, so that nobody replays a living incarnation.
 
 Written is not synced: a record survives the process once it is written, and the machine once it is synced, which
 happens within 20 ms (`group`) or before `written` returns (`always`). A tombstone is never synced; losing one only
@@ -39,6 +39,8 @@ from chassis.spool_files import (
 __all__ = ["FormerSpool", "Kind", "Record", "Spool", "SpoolFull", "former"]
 
 SEGMENT_BYTES = 16 << 20
+LEAST_SEGMENTS = 8
+"""A small spool has smaller segments: only whole ones are deleted, and the one that is written to never is."""
 SYNC_WITHIN_S = 0.02
 ROOM_FRACTION = 0.9
 RETRY_S = 1.0
@@ -70,6 +72,7 @@ class Spool:
         self._lock = lock
         self._always = always
         self._max_bytes = max_bytes
+        self._segment_bytes = min(SEGMENT_BYTES, max_bytes // LEAST_SEGMENTS)
         self._loop = loop
         self._waiting: list[bytes] = []  # encoded, not written yet
         self._waiting_keys: list[bytes] = []
@@ -211,7 +214,7 @@ class Spool:
             return
         data = b"".join(self._waiting)
         try:
-            if self._active.size >= SEGMENT_BYTES:
+            if self._active.size >= self._segment_bytes:
                 self._roll()
             write_all(self._fd, data, at=self._active.size)
         except OSError as error:

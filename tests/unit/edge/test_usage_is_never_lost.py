@@ -149,6 +149,35 @@ async def test_only_what_is_overdue_is_sent_again(world: World, monkeypatch):
     await world.settled()
 
 
+async def test_with_the_spool_full_requests_are_refused_rather_than_served_uncharged(tmp_path: Path, monkeypatch):
+    """Readiness falls before there is no room left; what was served is charged, and then there is room again."""
+    monkeypatch.setattr(publishing, "RETRY_AFTER_S", (60.0, 60.0, 60.0))
+    async with edge_world(tmp_path / "spool", spool_bytes=1 << 15) as world:
+        world.truth.lose_events = True
+        settlement, served = world.relay.tools.settlement, 0
+        while settlement.has_room:
+            async with world.post(world.body({"output_tokens": 1})) as response:
+                assert response.status == 200
+            served += 1
+        written = sum(path.stat().st_size for path in (tmp_path / "spool").rglob("*.spool"))
+        assert (1 << 15) * 0.8 < written < 1 << 15
+        calls = len(world.truth.decisions)
+        async with world.post(world.body({"output_tokens": 1})) as response:
+            assert response.status == 503
+            assert response.headers["retry-after"] == "1"
+        assert len(world.truth.decisions) == calls
+        for each in list(world.publisher._pending.values()):
+            world.truth.apply(each.event)
+        await world.settled()
+        assert world.truth.applied_count == served
+        await until(lambda: settlement.has_room)
+        async with world.post(world.body({"output_tokens": 1})) as response:
+            assert response.status == 200
+        for each in list(world.publisher._pending.values()):
+            world.truth.apply(each.event)
+        await world.settled()
+
+
 async def test_a_clean_stop_leaves_no_spool(tmp_path: Path):
     """What billing has confirmed is forgotten on disk too."""
     folder = tmp_path / "spool"

@@ -287,7 +287,7 @@ async def until(condition, *, within_s: float = 10.0) -> None:
 
 @contextlib.asynccontextmanager
 async def edge_world(
-    spool_dir: Path, *, truth: Truth | None = None, tracer: Tracer | None = None
+    spool_dir: Path, *, truth: Truth | None = None, tracer: Tracer | None = None, spool_bytes: int = 1 << 26
 ) -> AsyncIterator[World]:
     """A running edge with its world around it."""
     truth = truth or Truth()
@@ -304,7 +304,7 @@ async def edge_world(
     billing = BillingOwner(pipe=pipes["BillingService"], spender=incarnation)
     router = RouterOwner(pipe=pipes["RouterService"], spender=incarnation)
     spool = Spool.open(
-        spool_dir, incarnation=incarnation, sync="group", max_bytes=1 << 26, loop=asyncio.get_running_loop()
+        spool_dir, incarnation=incarnation, sync="group", max_bytes=spool_bytes, loop=asyncio.get_running_loop()
     )
     purse = Purse(billing=billing, spender=incarnation)
     publisher = Publisher(bus=bus, billing=billing, forget=spool.forget, confirmed=purse.confirmed, source="/edge/0")
