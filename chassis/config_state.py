@@ -1,10 +1,12 @@
-"""Which configuration a process runs, and the RPC `GetConfigState` that tells it, the same in every service."""
+"""Which configuration a process runs; the RPC `GetConfigState` and the metrics that tell it, alike in every service."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from google.protobuf.message import Message
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from chassis.config import ConfigWatch
 from chassis.rpc import CallContext, Handler
@@ -26,6 +28,22 @@ class ConfigState:
         if watch is None:
             return cls()
         return cls(hash=watch.hash, loaded_at_us=watch.loaded_at_us, error=watch.error)
+
+
+class ConfigCollector(Collector):
+    """The running config's hash, and whether the file as it is now is refused."""
+
+    def __init__(self, state: Callable[[], ConfigState]) -> None:
+        self._state = state
+
+    def collect(self) -> Iterable[Metric]:
+        """As it is at this moment."""
+        state = self._state()
+        config = GaugeMetricFamily("tollbridge_config_in_use", "1, with the hash as label.", labels=["hash"])
+        config.add_metric([state.hash], 1.0)
+        refused = GaugeMetricFamily("tollbridge_config_refused", "1 while the file as it is now is refused.")
+        refused.add_metric([], float(bool(state.error)))
+        return [config, refused]
 
 
 def config_state_handler(

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from chassis import db, lifecycle, settings, telemetry
 from chassis.bus import Bus
+from chassis.config_state import ConfigCollector
 from chassis.health import HealthServer
 from chassis.rpc import RpcServer, parse_tokens
 from services.auth.parts import Parts
@@ -25,6 +26,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     pool = await db.open_pool(own.database_url, role="auth")
     parts = Parts(settings=own, pool=pool, log=log)
     registry.register(parts.collector())
+    registry.register(ConfigCollector(parts.config_state))
     tokens, services = parse_tokens(own.service_tokens), [parts.server.service()]
     server = RpcServer(services=services, bind=own.grpc_bind, tokens=tokens, tracer=tracer, registry=registry)
     health = HealthServer(bind=own.metrics_bind, registry=registry, ready=parts.not_ready)

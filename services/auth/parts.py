@@ -56,7 +56,7 @@ class Parts:
 
     def collector(self) -> AuthCollector:
         """This replica's numbers."""
-        return AuthCollector(authorizer=self.authorizer, kept=self.kept, config_state=self.config_state)
+        return AuthCollector(authorizer=self.authorizer, kept=self.kept)
 
     def running_config(self) -> AuthConfig:
         """The running configuration."""

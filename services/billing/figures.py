@@ -34,6 +34,3 @@ class Figures:
         self.config_loaded = Gauge(
             "tollbridge_billing_config_loaded_seconds", "When the running config was loaded", registry=registry
         )
-        self.config_refused = Gauge(
-            "tollbridge_billing_config_refused", "1 while the config file is refused", registry=registry
-        )

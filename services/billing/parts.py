@@ -5,6 +5,7 @@ from structlog.typing import FilteringBoundLogger
 
 from chassis import db
 from chassis.bus import Bus
+from chassis.config_state import ConfigCollector
 from chassis.pipe import PipeClient
 from chassis.telemetry import Tracer
 from services.billing.accounts import Accounts
@@ -43,6 +44,7 @@ class Parts:
         self.is_serving = False
         self.figures = Figures(registry=registry)
         self.config = LiveConfig(path=settings.config_path, figures=self.figures, log=log)
+        registry.register(ConfigCollector(self.config.state))
         self.grants = Grants(pool=pool, figures=self.figures, lease_lives_s=LEASE_LIVES_S)
         prices = PriceBook(pool=pool, ask_router=ask_router, log=log)
         self.settlement = Settlement(

@@ -14,7 +14,7 @@ from structlog.typing import FilteringBoundLogger
 
 from chassis.bus import Bus
 from chassis.config import ConfigText, ConfigWatch
-from chassis.config_state import ConfigState
+from chassis.config_state import ConfigCollector, ConfigState
 from chassis.lifecycle import Lifecycle
 from chassis.spool import Spool
 from chassis.telemetry import Tracer
@@ -97,6 +97,7 @@ class Parts:
         tracer: Tracer,
         registry: CollectorRegistry,
     ) -> None:
+        registry.register(ConfigCollector(configuration.state))
         self._configuration = configuration
         self._incarnation = incarnation
         self._bus = bus

@@ -30,7 +30,7 @@ class Decisions:
 
 
 class PoolCollector(Collector):
-    """States of accounts and of the config, read when they are asked for."""
+    """States of accounts, read when they are asked for."""
 
     def __init__(
         self,
@@ -38,12 +38,11 @@ class PoolCollector(Collector):
         models: Callable[[], Registry],
         breaker: Breaker,
         load_of: Callable[[str], int],
-        config_state: Callable[[], tuple[str, str]],
     ) -> None:
-        self._models, self._breaker, self._load_of, self._config_state = models, breaker, load_of, config_state
+        self._models, self._breaker, self._load_of = models, breaker, load_of
 
     def collect(self) -> Iterable[Metric]:
-        """One sample per account and state, the running attempts, the config's hash and whether one was refused."""
+        """One sample per account and state, and the running attempts."""
         state = GaugeMetricFamily(
             "tollbridge_router_account_state", "1 for the state it is in.", labels=["account", "state"]
         )
@@ -56,9 +55,4 @@ class PoolCollector(Collector):
             for name in STATES:
                 state.add_metric([account_id, name], float(name == current))
             load.add_metric([account_id], float(self._load_of(account_id)))
-        config_hash, error = self._config_state()
-        config = GaugeMetricFamily("tollbridge_config_in_use", "1, with the hash as label.", labels=["hash"])
-        config.add_metric([config_hash], 1.0)
-        refused = GaugeMetricFamily("tollbridge_config_refused", "1 while the file as it is now is refused.")
-        refused.add_metric([], float(bool(error)))
-        return [state, load, config, refused]
+        return [state, load]

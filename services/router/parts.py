@@ -9,7 +9,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from chassis.config import ConfigText, ConfigWatch
-from chassis.config_state import ConfigState
+from chassis.config_state import ConfigCollector, ConfigState
 from chassis.db import Pool
 from chassis.rpc import RpcService
 from services.router.attempts import AttemptBook
@@ -41,20 +41,18 @@ def build(*, pool: Pool, config_path: Path, everybody: frozenset[str], metrics: 
         decider.use(config)
 
     watch = ConfigWatch(path=config_path, parse=parse, apply=adopt, log=structlog.get_logger())
-    metrics.register(
-        PoolCollector(
-            models=lambda: decider.known,
-            breaker=breaker,
-            load_of=book.load_of,
-            config_state=lambda: (watch.hash, watch.error),
-        )
-    )
+
+    def config_state() -> ConfigState:
+        return ConfigState.of(watch)
+
+    metrics.register(PoolCollector(models=lambda: decider.known, breaker=breaker, load_of=book.load_of))
+    metrics.register(ConfigCollector(config_state))
     server = RouterServer(
         decider=decider,
         desk=desk,
         breaker=breaker,
         load_of=book.load_of,
-        config_state=lambda: ConfigState.of(watch),
+        config_state=config_state,
         decisions=Decisions(registry=metrics),
     )
     return Parts(decider=decider, desk=desk, watch=watch, service=server.service(everybody=everybody))

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from chassis import db, lifecycle, settings, telemetry
 from chassis.bus import Bus
+from chassis.config_state import ConfigCollector
 from chassis.health import HealthServer
 from chassis.rpc import RpcServer, parse_tokens
 from services.tasks.parts import Parts
@@ -26,6 +27,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     bus = await Bus.connect(own.nats_url, name=own.service_name, log=log)
     parts = Parts(settings=own, pool=pool, bus=bus, tracer=tracer, log=log)
     registry.register(parts.collector())
+    registry.register(ConfigCollector(parts.config_state))
     services = [parts.server.service()] if own.is_api else []
     tokens = parse_tokens(own.service_tokens)
     server = RpcServer(services=services, bind=own.grpc_bind, tokens=tokens, tracer=tracer, registry=registry)

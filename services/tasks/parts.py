@@ -114,7 +114,7 @@ class Parts:
 
     def collector(self) -> TasksCollector:
         """This process's numbers."""
-        return TasksCollector(ends=self._ends, worker=self._worker, config_state=self.config_state)
+        return TasksCollector(ends=self._ends, worker=self._worker)
 
     def not_ready(self) -> str | None:
         """Why no calls should come here; None when they may."""
