@@ -9,7 +9,7 @@ from chassis import db, lifecycle, settings, telemetry
 from chassis.bus import Bus
 from chassis.health import HealthServer
 from chassis.rpc import RpcServer, parse_tokens
-from services.billing import events, partitions
+from services.billing import events
 from services.billing.parts import Parts, asking, router_client
 from services.billing.settings import Settings
 
@@ -25,18 +25,15 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     parts = Parts(settings=own, pool=pool, ask_router=asking(router), tracer=tracer, registry=registry, log=log)
     await parts.config.load_first()
     health = HealthServer(bind=own.metrics_bind, registry=registry, ready=parts.not_ready)
-    tokens, services = parse_tokens(own.service_tokens), [parts.server.service()]
-    server = RpcServer(services=services, bind=own.grpc_bind, tokens=tokens, tracer=tracer, registry=registry)
+    tokens = parse_tokens(own.service_tokens)
+    server = RpcServer(services=parts.services(), bind=own.grpc_bind, tokens=tokens, tracer=tracer, registry=registry)
     await health.start()
     await router.start()
     await db.wait_for_schema(pool, service="billing", timeout_s=own.schema_wait_s)
     bus = await Bus.connect(own.nats_url, name=own.service_name, log=log)
     await events.ensure_streams(bus)
-    life.spawn("config", parts.config.run())
-    life.spawn("partitions", partitions.keep(pool=pool, config=lambda: parts.config.current, log=log))
-    life.spawn("expiry", parts.expiry().run())
-    life.spawn("outbox", parts.outbox(bus).run())
-    life.spawn("consumer", bus.consume(events.APPLY_USAGE, parts.consumer.handle))
+    for name, loop in parts.loops(bus).items():
+        life.spawn(name, loop)
     log.info("serving", grpc=await server.start())
     parts.is_serving = True
     await life.stopping.wait()

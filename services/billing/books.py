@@ -105,6 +105,43 @@ class Books:
             customer_id=customer_id,
         )
 
+    def pay_in(self, customer_id: str, amount_nano_usd: int, *, source: House, event_id: str) -> Transfer:
+        """Credits a payment that has arrived at a clearing account."""
+        self.account(customer_id)
+        if not 0 < amount_nano_usd <= MAX_AMOUNT:
+            raise TollbridgeError(Code.INVALID_REQUEST, "the amount is zero or out of range")
+        return self._credit(customer_id, amount_nano_usd, source=source, kind=TransferKind.PAYMENT, event_id=event_id)
+
+    def reverse_payment(self, customer_id: str, amount_nano_usd: int, *, into: House, event_id: str) -> int:
+        """Gives a payment's money back to where it came from: what is available, the rest from `bad_debt`.
+
+        Returns what the customer's account paid of it.
+        """
+        account = self.account(customer_id)
+        taken = min(amount_nano_usd, account.available_nano_usd)
+        if taken:
+            self._put_account(
+                dataclasses.replace(
+                    account,
+                    credited_nano_usd=account.credited_nano_usd - taken,
+                    version=account.version + 1,
+                )
+            )
+        for leg, (source, amount) in enumerate(
+            ((credits_account(customer_id), taken), (House.BAD_DEBT, amount_nano_usd - taken))
+        ):
+            if amount:
+                self._record(
+                    debit=source,
+                    credit=into,
+                    amount_nano_usd=amount,
+                    kind=TransferKind.REVERSAL,
+                    event_id=event_id,
+                    leg=leg,
+                    customer_id=None if leg else customer_id,
+                )
+        return taken
+
     def grant(self, hold: Hold, *, least_nano_usd: int = 0) -> Hold:
         """Sets money aside: the whole amount, or the most affordable from `least_nano_usd` on when that is not 0.
 

@@ -50,6 +50,7 @@ class TransferKind(enum.StrEnum):
     ADJUSTMENT = "adjustment"
     WELCOME = "welcome"
     PAYMENT = "payment"
+    REVERSAL = "reversal"
 
 
 class UsageKind(enum.StrEnum):

@@ -1,5 +1,7 @@
 """Billing's objects, built once by keyword and handed to whoever needs them; `__main__` only starts and stops them."""
 
+from collections.abc import Coroutine, Mapping, Sequence
+
 from prometheus_client import CollectorRegistry
 from structlog.typing import FilteringBoundLogger
 
@@ -7,7 +9,9 @@ from chassis import db
 from chassis.bus import Bus
 from chassis.config_state import ConfigCollector
 from chassis.pipe import PipeClient
+from chassis.rpc import RpcService
 from chassis.telemetry import Tracer
+from services.billing import events, partitions
 from services.billing.accounts import Accounts
 from services.billing.confirm import Confirmations
 from services.billing.consumer import UsageConsumer
@@ -16,6 +20,7 @@ from services.billing.grants import Grants
 from services.billing.leases import LEASE_LIVES_S, Expiry, Leases
 from services.billing.live_config import LiveConfig
 from services.billing.outbox import Outbox
+from services.billing.payments.parts import PaymentParts
 from services.billing.prices import AskRouter, PriceBook
 from services.billing.receipts import Receipts
 from services.billing.server import BillingServer
@@ -65,6 +70,22 @@ class Parts:
             receipts=Receipts(pool=pool),
             config=self.config,
         )
+        self.payments = PaymentParts(pool=pool, config=lambda: self.config.current, log=log)
+
+    def services(self) -> Sequence[RpcService]:
+        """What the RPC server serves."""
+        return [self.server.service(), self.payments.server.service()]
+
+    def loops(self, bus: Bus) -> Mapping[str, Coroutine[object, object, None]]:
+        """What runs beside the server, by name; the lifecycle owns the tasks."""
+        return {
+            "config": self.config.run(),
+            "partitions": partitions.keep(pool=self._pool, config=lambda: self.config.current, log=self._log),
+            "expiry": self.expiry().run(),
+            "outbox": self.outbox(bus).run(),
+            "consumer": bus.consume(events.APPLY_USAGE, self.consumer.handle),
+            **self.payments.loops(),
+        }
 
     def expiry(self) -> Expiry:
         """Made when the service begins to hear its spenders: its quiet time counts from then."""

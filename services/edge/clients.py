@@ -1,4 +1,4 @@
-"""Edge's pipes to the owners, one each, started and closed together."""
+"""Edge's pipes to the owners, one for each of their services, started and closed together."""
 
 from google.protobuf.descriptor import ServiceDescriptor
 
@@ -6,7 +6,7 @@ from chassis.pipe import PipeClient
 from chassis.telemetry import Tracer
 from services.edge.settings import Settings
 from tollbridge.auth.v1 import auth_pb2
-from tollbridge.billing.v1 import billing_pb2
+from tollbridge.billing.v1 import billing_pb2, payments_pb2
 from tollbridge.router.v1 import router_pb2
 from tollbridge.tasks.v1 import tasks_pb2
 
@@ -21,14 +21,15 @@ class Clients:
         self.auth = pipe(auth_pb2.DESCRIPTOR.services_by_name["AuthService"], settings.auth_addresses)
         self.router = pipe(router_pb2.DESCRIPTOR.services_by_name["RouterService"], settings.router_addresses)
         self.billing = pipe(billing_pb2.DESCRIPTOR.services_by_name["BillingService"], settings.billing_addresses)
+        self.payments = pipe(payments_pb2.DESCRIPTOR.services_by_name["PaymentService"], settings.billing_addresses)
         self.tasks = pipe(tasks_pb2.DESCRIPTOR.services_by_name["TasksService"], settings.tasks_addresses)
 
     async def start(self) -> None:
         """Begins to connect; services start in any order."""
-        for pipe in (self.auth, self.router, self.billing, self.tasks):
+        for pipe in (self.auth, self.router, self.billing, self.payments, self.tasks):
             await pipe.start()
 
     async def close(self) -> None:
         """Ends the streams."""
-        for pipe in (self.auth, self.router, self.billing, self.tasks):
+        for pipe in (self.auth, self.router, self.billing, self.payments, self.tasks):
             await pipe.close()

@@ -14,8 +14,8 @@ from services.edge.app import new_fastapi
 from services.edge.catalogue import Catalogue
 from services.edge.clients import Clients
 from services.edge.json_http import Caller, Identify, context
+from services.edge.routes import billing, health, keys, models, requests, tasks, webhooks
 from services.edge.routes import credits as credit
-from services.edge.routes import health, keys, models, requests, tasks
 from services.edge.routes.health import DrainSwitch
 
 
@@ -39,6 +39,7 @@ def public_site(*, clients: Clients, admission: Admission) -> FastAPI:
     app = new_fastapi()
     app.include_router(models.routes(catalogue=Catalogue(router=clients.router), identify=identify))
     app.include_router(credit.routes(billing=clients.billing, identify=identify))
+    app.include_router(billing.routes(payments=clients.payments, identify=identify))
     app.include_router(requests.routes(billing=clients.billing, identify=identify))
     app.include_router(keys.routes(auth=clients.auth, identify=identify))
     app.include_router(tasks.routes(tasks=clients.tasks, identify=identify))
@@ -57,6 +58,7 @@ def own_site(
     """What FastAPI serves outside the surfaces: health, metrics and, behind the admin token, the admin API."""
     app = new_fastapi()
     app.include_router(health.routes(router_client=clients.router, registry=registry, drain=drain, unready=unready))
+    app.include_router(webhooks.routes(payments=clients.payments, auth=clients.auth))
     behind_token = [Depends(AdminAccess(token=admin_token))]
     for admin in (
         customers.routes(auth=clients.auth, billing=clients.billing),

@@ -1,0 +1,38 @@
+"""The objects of payments, built once by keyword; billing's own `parts` builds this."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+
+from structlog.typing import FilteringBoundLogger
+
+from chassis import db
+from services.billing.config import BillingConfig, StripeSection
+from services.billing.payments.checkout import Checkout, StripeAccess
+from services.billing.payments.desk import PaymentDesk
+from services.billing.payments.server import PaymentServer
+from services.billing.payments.stripe_port import StripeApi
+
+
+class PaymentParts:
+    """Desk, methods of payment, and the loops that look after them."""
+
+    def __init__(self, *, pool: db.Pool, config: Callable[[], BillingConfig], log: FilteringBoundLogger) -> None:
+        desk = PaymentDesk(pool=pool, log=log)
+        access = StripeAccess(config=config, open_stripe=open_stripe)
+        self._checkout = Checkout(pool=pool, desk=desk, access=access, log=log)
+        self.server = PaymentServer(desk=desk, checkout=self._checkout)
+
+    def loops(self) -> Mapping[str, Coroutine[object, object, None]]:
+        """What runs beside the server, by name; the lifecycle owns the tasks."""
+        return {"stripe-rounds": self._checkout.run()}
+
+
+async def open_stripe(section: StripeSection) -> StripeApi:
+    """Loads the library off the event loop, and only where it is configured."""
+
+    def opened() -> StripeApi:
+        from services.billing.payments.stripe_api import Stripe
+
+        return Stripe(section)
+
+    return await asyncio.to_thread(opened)

@@ -1,0 +1,105 @@
+"""`/billing/…`: a customer begins payments and sees what became of them. Billing and its providers do the rest."""
+
+from decimal import Decimal
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from chassis.pipe import PipeClient
+from pricing.prices import usd_text
+from services.edge.json_http import Identify, answer, context, decode, link, rfc3339
+from services.edge.routes.keys import amount, call_id
+from tollbridge.billing.v1 import payments_pb2
+
+TIMEOUT_S = 2.0
+BEGIN_TIMEOUT_S = 15.0
+"""Beginning a payment asks its provider."""
+
+
+class PaymentBody(msgspec.Struct, frozen=True, kw_only=True):
+    """Asks for a payment."""
+
+    amount_usd: Decimal
+
+
+def routes(*, payments: PipeClient, identify: Identify) -> APIRouter:
+    """The routes."""
+    router = APIRouter()
+
+    @router.post("/billing/checkout")
+    async def create_checkout(request: Request) -> Response:
+        caller = await identify(request)
+        body = await decode(request, PaymentBody)
+        reply = await payments.call(
+            "CreateCheckout",
+            payments_pb2.CreateCheckoutRequest(
+                request_id=call_id(request, whose="customer"),
+                customer_id=caller.customer_id,
+                amount_nano_usd=amount(body.amount_usd, param="amount_usd"),
+                return_url=link(request, "/"),
+            ),
+            payments_pb2.CreateCheckoutResponse,
+            timeout_s=BEGIN_TIMEOUT_S,
+        )
+        made = reply.payment
+        payload = {"payment_id": made.id, "url": made.url, "expires_at": rfc3339(made.expires_at_us)}
+        return answer(payload, request_id=context(request).request_id)
+
+    @router.post("/billing/crypto/create-payment")
+    async def create_crypto_payment(request: Request) -> Response:
+        caller = await identify(request)
+        body = await decode(request, PaymentBody)
+        reply = await payments.call(
+            "CreateCryptoPayment",
+            payments_pb2.CreateCryptoPaymentRequest(
+                request_id=call_id(request, whose="customer"),
+                customer_id=caller.customer_id,
+                amount_nano_usd=amount(body.amount_usd, param="amount_usd"),
+            ),
+            payments_pb2.CreateCryptoPaymentResponse,
+            timeout_s=TIMEOUT_S,
+        )
+        payload = {
+            "payment_id": reply.payment.id,
+            "address": reply.payment.address,
+            "network": reply.payment.network,
+            "currency": "USDT",
+            "amount": _usdt(reply.payment.amount_micro_usdt),
+            "amount_usd": usd_text(reply.payment.amount_nano_usd),
+            "expires_at": rfc3339(reply.payment.expires_at_us),
+        }
+        return answer(payload, request_id=context(request).request_id)
+
+    @router.get("/billing/payments/{payment_id}")
+    async def get_payment(request: Request, payment_id: str) -> Response:
+        caller = await identify(request)
+        reply = await payments.call(
+            "GetPayment",
+            payments_pb2.GetPaymentRequest(payment_id=payment_id, customer_id=caller.customer_id),
+            payments_pb2.GetPaymentResponse,
+            timeout_s=TIMEOUT_S,
+        )
+        return answer(shown(reply.payment), request_id=context(request).request_id)
+
+    return router
+
+
+def shown(payment: payments_pb2.Payment) -> dict[str, object]:
+    """A payment. `note` says what was odd about it; `reversed_usd` what a refund or dispute took back."""
+    return {
+        "id": payment.id,
+        "object": "payment",
+        "method": payment.method,
+        "status": payment.status,
+        "amount_usd": usd_text(payment.amount_nano_usd),
+        "credited_usd": usd_text(payment.credited_nano_usd),
+        "reversed_usd": usd_text(payment.reversed_nano_usd),
+        "note": payment.note or None,
+        "created_at": rfc3339(payment.created_at_us),
+        "expires_at": rfc3339(payment.expires_at_us),
+    }
+
+
+def _usdt(amount_micro_usdt: int) -> str:
+    """Six decimals, always: the last four tell this payment from others."""
+    return f"{amount_micro_usdt // 1_000_000}.{amount_micro_usdt % 1_000_000:06d}"

@@ -1,0 +1,78 @@
+"""A migrated billing database, its payment desk, and customers who pay."""
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+import structlog
+
+from chassis import db
+from services.billing.accounts import Accounts
+from services.billing.payments.desk import PaymentDesk, new_payment
+from services.billing.payments.payment import Method, Payment
+from services.billing.reconcile import verify
+
+
+@pytest.fixture(scope="module")
+def payments_url(postgres_url: str) -> str:
+    """A database with billing's schema, as a superuser."""
+    db.migrate(postgres_url, service="billing")
+    return postgres_url
+
+
+@pytest.fixture
+async def pool(payments_url: str) -> AsyncIterator[db.Pool]:
+    """The service's connections."""
+    opened = await db.open_pool(payments_url, role="billing", max_size=8)
+    yield opened
+    await opened.close()
+    report = verify(payments_url)
+    assert report.clean, report.checks
+
+
+@pytest.fixture
+def desk(pool: db.Pool) -> PaymentDesk:
+    """The desk."""
+    return PaymentDesk(pool=pool, log=structlog.get_logger())
+
+
+@pytest.fixture
+async def customer(pool: db.Pool) -> str:
+    """Somebody without money."""
+    customer_id = f"customer-{uuid4()}"
+    await Accounts(pool=pool).open(customer_id, welcome_nano_usd=0)
+    return customer_id
+
+
+Begin = Callable[..., Coroutine[Any, Any, Payment]]
+
+
+@pytest.fixture
+def begin(pool: db.Pool, desk: PaymentDesk, customer: str) -> Begin:
+    """Begins a payment of that customer."""
+
+    async def begun(amount_nano_usd: int, *, request_id: str = "", method: Method = Method.STRIPE) -> Payment:
+        draft = new_payment(
+            customer_id=customer,
+            request_id=request_id or str(uuid4()),
+            method=method,
+            amount_nano_usd=amount_nano_usd,
+        )
+        async with db.transaction(pool) as connection:
+            return (await desk.begin(connection, draft, lives_s=3600))[0]
+
+    return begun
+
+
+@pytest.fixture
+def rows(payments_url: str) -> Callable[..., list[tuple[Any, ...]]]:
+    """Asks the database, as a superuser."""
+
+    def asked(query: str, *values: object) -> list[tuple[Any, ...]]:
+        with psycopg.connect(payments_url, autocommit=True) as connection:
+            cursor = connection.execute(query.encode(), values)
+            return cursor.fetchall() if cursor.description else []
+
+    return asked
