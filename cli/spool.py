@@ -110,7 +110,7 @@ async def _end_spender(billing: PipeClient, spender: str) -> None:
     """Nothing is left to charge, so its leases need not wait for their end."""
     await billing.call(
         "StateLeases",
-        billing_pb2.StateLeasesRequest(spender=spender, as_of=str(now_floor())),
+        billing_pb2.StateLeasesRequest(spender=spender, as_of=str(now_floor()), spender_ended=True),
         billing_pb2.StateLeasesResponse,
         timeout_s=TIMEOUT_S,
     )

@@ -89,7 +89,8 @@ _RENEW = """
 """
 _UNLISTED = """
     SELECT id, customer_id FROM billing.holds
-    WHERE spender = %s AND kind = 'lease' AND state = 'open' AND NOT lapsed AND NOT pinned AND id >= %s AND id < %s
+    WHERE spender = %s AND kind = 'lease' AND state = 'open' AND NOT pinned AND id >= %s AND id < %s
+        AND (NOT lapsed OR %s)
         AND NOT EXISTS (SELECT FROM unnest(%s::uuid[]) AS listed (id) WHERE listed.id = holds.id)
     ORDER BY id LIMIT %s
 """
@@ -204,10 +205,17 @@ async def renew(
 
 
 async def unlisted(
-    connection: Connection, *, spender: str, listed: Sequence[UUID], from_id: UUID, until_id: UUID, limit: int
+    connection: Connection,
+    *,
+    spender: str,
+    listed: Sequence[UUID],
+    from_id: UUID,
+    until_id: UUID,
+    with_lapsed: bool,
+    limit: int,
 ) -> list[tuple[UUID, str]]:
     """A spender's leases in [from, until) that its statement does not name, with their customers."""
-    cursor = await connection.execute(_UNLISTED, (spender, from_id, until_id, list(listed), limit))
+    cursor = await connection.execute(_UNLISTED, (spender, from_id, until_id, with_lapsed, list(listed), limit))
     return [(row[0], row[1]) for row in await cursor.fetchall()]
 
 

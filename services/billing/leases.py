@@ -43,13 +43,17 @@ FIRST_ID, LAST_ID = UUID(int=0), UUID(int=(1 << 128) - 1)
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """A page of a spender's statement, made at `as_of`: what lives of its leases in [from, until)."""
+    """A page of a spender's statement, made at `as_of`: what lives of its leases in [from, until).
+
+    A lapsed lease ends only when its spender has ended: a living one no longer lists it while its request may run on.
+    """
 
     spender: str
     as_of: UUID
     leases: Sequence[Stated] = ()
     from_id: UUID = FIRST_ID
     until_id: UUID = LAST_ID
+    spender_ended: bool = False
 
 
 class Leases:
@@ -81,6 +85,7 @@ class Leases:
                 listed=listed,
                 from_id=page.from_id,
                 until_id=min(page.until_id, page.as_of),
+                with_lapsed=page.spender_ended,
                 limit=MAX_RELEASED,
             )
 

@@ -132,6 +132,7 @@ class BillingServer:
             as_of=uuid_of(request.as_of, "as_of"),
             from_id=uuid_of(request.from_id, "from_id") if request.from_id else FIRST_ID,
             until_id=uuid_of(request.until_id, "until_id") if request.until_id else LAST_ID,
+            spender_ended=request.spender_ended,
             leases=[
                 Stated(
                     hold_id=uuid_of(lease.hold_id, "hold_id"),

@@ -234,7 +234,7 @@ class BillingOwner:
     ) -> tuple[float, list[str]]:
         """The full statement as of then, in pages; the seconds until the next is due, and the holds that are settled.
 
-        `spender` is a former incarnation that this one speaks for.
+        `spender` is a former incarnation, of which billing has everything, that this one speaks for.
         """
         renew_in_s = 0.0
         gone: list[str] = []
@@ -243,6 +243,7 @@ class BillingOwner:
                 "StateLeases",
                 billing_pb2.StateLeasesRequest(
                     spender=spender or self._spender,
+                    spender_ended=bool(spender),
                     as_of=as_of,
                     from_id=page.from_id,
                     until_id=page.until_id,

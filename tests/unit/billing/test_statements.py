@@ -108,6 +108,17 @@ async def test_an_older_statement_that_comes_after_a_younger_one_only_renews(des
     assert rows == [(25,), (25,)]
 
 
+async def test_what_had_lapsed_ends_with_its_spender(desk: Desk, billing_url: str):
+    """A living spender's lapsed lease may still run; a dead one's, of which all is charged, may not."""
+    await desk.grant(desk.at(0), 30)
+    with psycopg.connect(billing_url) as admin:
+        admin.execute("UPDATE billing.holds SET lapsed = true WHERE spender = %s", (desk.spender,))
+    await desk.state(as_of=desk.at(1))
+    assert await desk.held() == 30
+    await desk.leases.state(Page(spender=desk.spender, as_of=desk.at(2), spender_ended=True))
+    assert await desk.held() == 0
+
+
 async def test_a_page_speaks_only_of_its_range(desk: Desk):
     """Pages of one statement may come in any order, and one that never comes frees nothing."""
     ids = [await desk.grant(desk.at(n)) for n in range(6)]

@@ -374,6 +374,7 @@ class StateLeasesRequest(_message.Message):
     FROM_ID_FIELD_NUMBER: _builtins.int
     UNTIL_ID_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
+    SPENDER_ENDED_FIELD_NUMBER: _builtins.int
     spender: _builtins.str
     """The incarnation."""
     from_id: _builtins.str
@@ -384,6 +385,8 @@ class StateLeasesRequest(_message.Message):
     """UUIDv7 of the moment the statement was made, by the spender's clock: no younger hold is freed, and the amounts of a
     younger statement stay.
     """
+    spender_ended: _builtins.bool
+    """The incarnation is no more and billing has all that it recorded: what had lapsed ends too."""
     @_builtins.property
     def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseStatement]:
         """At most 10000. What is listed is renewed, wherever its id lies."""
@@ -396,10 +399,11 @@ class StateLeasesRequest(_message.Message):
         from_id: _builtins.str = ...,
         until_id: _builtins.str = ...,
         as_of: _builtins.str = ...,
+        spender_ended: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "from_id", b"from_id", "leases", b"leases", "spender", b"spender", "until_id", b"until_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "from_id", b"from_id", "leases", b"leases", "spender", b"spender", "spender_ended", b"spender_ended", "until_id", b"until_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
