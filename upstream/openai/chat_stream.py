@@ -258,8 +258,8 @@ def _flat(content: object) -> list[str]:
 
 
 def _texts(kept: list[bytes]) -> list[str]:
-    """The texts in events that we have made ourselves."""
-    texts: list[str] = []
+    """The texts in events that we have made ourselves, one for each choice: torn apart they would be more tokens."""
+    by_choice: dict[int, list[str]] = {}
     for event in b"".join(kept).split(b"\n\n"):
         if not event.startswith(b"data: {"):
             continue
@@ -268,8 +268,10 @@ def _texts(kept: list[bytes]) -> list[str]:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue  # it was relayed unread, and what can't be read can't be counted
         for choice in choices:
-            texts += texts_of(choice.get("delta"))
-    return texts
+            index = choice.get("index")
+            number = index if isinstance(index, int) else 0
+            by_choice.setdefault(number, []).extend(texts_of(choice.get("delta")))
+    return ["".join(texts) for texts in by_choice.values()]
 
 
 def _event(fields: dict[str, msgspec.Raw]) -> bytes:

@@ -275,6 +275,16 @@ def test_first_content_is_noticed() -> None:
     assert stream.has_content
 
 
+def test_the_text_of_each_choice_is_counted_in_one_piece() -> None:
+    """Choices that take turns on the wire are not torn into more tokens than they are."""
+    stream = reader()
+    for piece in ("unbeliev", "able"):
+        for index in (0, 1):
+            choice = {"index": index, "delta": {"content": piece}, "finish_reason": None}
+            stream.feed(wire({**chunk(None), "choices": [choice]}, done=False))
+    assert stream.delivered_text() == "unbelievable" * 2
+
+
 def test_several_choices_all_have_to_finish() -> None:
     """With n > 1 a stream without an end mark is complete when each choice is."""
     stream = reader()
