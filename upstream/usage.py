@@ -7,7 +7,7 @@ drives. Counting with the tokenizer is exact but slow (0.2 ms per thousand token
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from typing import Protocol
 
 import msgspec
@@ -155,11 +155,19 @@ def count_parts(body: bytes) -> int:
     return max(len(_PART_TYPES.findall(body)), len(_PART_KEYS.findall(body)))
 
 
+def exact_number(text: str) -> Decimal:
+    """A JSON number as it is written, for decoders; one with an exponent beyond Decimal's is no number."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return Decimal("NaN")
+
+
 def cost_nano_usd(usage: Mapping[str, object]) -> int | None:
     """The cost in USD that a usage object reports, rounded up to a nano-dollar; None without one.
 
     It is a number, or a text that is one. Raises ImplausibleUsage for a negative, infinite or absurd one. Numbers must
-    have been decoded as Decimal.
+    have been decoded by `exact_number`.
     """
     cost = usage.get("cost")
     if cost is None or isinstance(cost, bool) or not isinstance(cost, (int, Decimal, str)):

@@ -13,7 +13,7 @@ from upstream.openai.chat import json_call
 from upstream.openai.errors import error_failure, read_error
 from upstream.outcome import ProviderMisbehaved
 from upstream.route import Route
-from upstream.usage import Captured
+from upstream.usage import Captured, cost_nano_usd, exact_number
 
 MAX_ANSWER_BYTES = 128 * 1024 * 1024
 
@@ -47,6 +47,9 @@ class _Answer(msgspec.Struct, frozen=True):
     error: msgspec.Raw = msgspec.Raw(b"null")
 
 
+_ANSWER = msgspec.json.Decoder(_Answer, float_hook=exact_number)
+
+
 def prepare(body: Mapping[str, object], route: Route, *, request_id: str) -> HttpCall:
     """The provider's call for a client's request; fields that we don't know travel on."""
     return json_call(route, "/images/generations", {**body, "model": route.provider_model}, request_id=request_id)
@@ -55,7 +58,7 @@ def prepare(body: Mapping[str, object], route: Route, *, request_id: str) -> Htt
 def read_answer(body: bytes) -> ImagesAnswer:
     """Reads an answer with status 2xx. Raises AttemptFailed when it holds an error, or no image."""
     try:
-        answer = msgspec.json.decode(body, type=_Answer)
+        answer = _ANSWER.decode(body)
         images = tuple(_image(image) for image in answer.data or [])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, binascii.Error) as error:
         raise ProviderMisbehaved("the provider's answer holds no images") from error
@@ -64,8 +67,15 @@ def read_answer(body: bytes) -> ImagesAnswer:
     if not images:
         raise ProviderMisbehaved("the provider's answer holds no images")
     tokens, implausible = _tokens(answer.usage)
-    units = Units(requests=1, images=len(images))
-    captured = Captured(tokens=tokens, so_far=tokens, units=units, complete=True, implausible=implausible)
+    cost, is_cost_odd = _cost(answer.usage)
+    captured = Captured(
+        tokens=tokens,
+        so_far=tokens,
+        units=Units(requests=1, images=len(images)),
+        reported_cost_nano_usd=cost,
+        complete=True,
+        implausible=implausible or is_cost_odd,
+    )
     return ImagesAnswer(images=images, captured=captured)
 
 
@@ -74,6 +84,14 @@ def _image(image: _Image) -> Image:
     if not data and not image.url:
         raise ProviderMisbehaved("the provider's answer holds an image without content")
     return Image(data=data or None, url=image.url, revised_prompt=image.revised_prompt)
+
+
+def _cost(usage: Mapping[str, object] | None) -> tuple[int | None, bool]:
+    """What the provider says that it took, and whether that can't be."""
+    try:
+        return cost_nano_usd(usage or {}), False
+    except ImplausibleUsage:
+        return None, True
 
 
 def _tokens(usage: Mapping[str, object] | None) -> tuple[Tokens | None, bool]:

@@ -4,26 +4,15 @@ The provider's own cost and what belongs to it are taken out: what the client se
 """
 
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
 
 import msgspec
 
 from pricing.tokens import ImplausibleUsage, Tokens, from_openai
-from upstream.usage import InputBeyondBounds, UsageLimits, bound_usage, cost_nano_usd
+from upstream.usage import InputBeyondBounds, UsageLimits, bound_usage, cost_nano_usd, exact_number
 
 _HIDDEN = ("cost", "cost_details", "is_byok", "estimated_cost", "cost_in_usd_ticks")
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
-
-
-def _decimal(text: str) -> Decimal:
-    """A JSON number, exactly; one with an exponent beyond Decimal's is none."""
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        return Decimal("NaN")
-
-
-_DECODER = msgspec.json.Decoder(dict[str, object], float_hook=_decimal)
+_DECODER = msgspec.json.Decoder(dict[str, object], float_hook=exact_number)
 
 
 class UsageBlock:

@@ -57,3 +57,15 @@ def test_no_image_is_a_failure(body: bytes) -> None:
     """A success without pictures is the provider's failure."""
     with pytest.raises(AttemptFailed):
         read_answer(body)
+
+
+@pytest.mark.parametrize(
+    ("cost", "nano"), [("0.0421", 42_100_000), ('"0.0421"', 42_100_000), ("-1", None), ("null", None)]
+)
+def test_the_cost_that_an_image_provider_reports_is_read_exactly(cost: str, nano: int | None) -> None:
+    """It is charged where the price goes by it; one that can't be is flagged and forgotten."""
+    body = '{"data": [{"url": "u"}], "usage": {"input_tokens": 3, "output_tokens": 5, "cost": ' + cost + "}}"
+    captured = read_answer(body.encode()).captured
+    assert captured.reported_cost_nano_usd == nano
+    assert captured.tokens == Tokens(input=3, output=5)
+    assert captured.implausible == (cost == "-1")
