@@ -23,6 +23,8 @@ from services.edge.json_http import (
 from tollbridge.auth.v1 import auth_pb2
 
 TIMEOUT_S = 2.0
+MAX_LIMIT = 10**12
+"""Auth takes no more; beyond 64 bits it could not even be asked."""
 
 
 class SpendCapBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,9 +99,10 @@ async def make_key(
     if body.spend_cap is not None:
         # Nothing enforces it yet, and a cap that doesn't hold is worse than none. Goes away with its enforcement.
         raise TollbridgeError(Code.INVALID_REQUEST, "spend_cap is not supported yet.", details={"param": "spend_cap"})
-    limits = (body.requests_per_minute, body.tokens_per_minute, body.concurrent)
-    if any(not 0 <= limit <= 1 << 40 for limit in limits):
-        raise TollbridgeError(Code.INVALID_REQUEST, "A limit must be a number from 0 up; 0 is the plan's.")
+    for name in ("requests_per_minute", "tokens_per_minute", "concurrent"):
+        if not 0 <= getattr(body, name) <= MAX_LIMIT:
+            words = f"{name} must be a number from 0 to {MAX_LIMIT}; 0 is the plan's."
+            raise TollbridgeError(Code.INVALID_REQUEST, words, details={"param": name})
     message = auth_pb2.CreateKeyRequest(
         request_id=call_id(request, whose=customer_id if context(request).surface.prefix else "admin"),
         customer_id=customer_id,

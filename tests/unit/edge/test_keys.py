@@ -61,3 +61,12 @@ async def test_whoever_holds_no_valid_key_gets_one_answer(desk: Office) -> None:
         answers.append((reply.status_code, reply.json()["error"]))
     assert answers[0][0] == 401
     assert answers == [answers[0]] * len(answers)
+
+
+@pytest.mark.parametrize("name", ["requests_per_minute", "tokens_per_minute", "concurrent"])
+@pytest.mark.parametrize("limit", [-1, 10**12 + 1, 10**30])
+async def test_an_impossible_limit_is_refused_by_name(desk: Office, name: str, limit: int) -> None:
+    """400 with `param`, however large the number."""
+    reply = await desk.ask("POST", "/admin/keys", ADMIN_TOKEN, {"customer_id": await desk.customer(), name: limit})
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"], error["param"]) == (400, "invalid_request", name)
