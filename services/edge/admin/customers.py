@@ -172,17 +172,22 @@ class CustomerAccounts:
         self, customer_id: str, *, amount_nano_usd: int, reason: str, call_id: str
     ) -> billing_pb2.AdjustCreditResponse:
         """Gives credit, or with a negative amount takes it back."""
-        return await self._billing.call(
-            "AdjustCredit",
-            billing_pb2.AdjustCreditRequest(
-                request_id=call_id,
-                customer_id=customer_id,
-                amount_nano_usd=amount_nano_usd,
-                reason=reason,
-            ),
-            billing_pb2.AdjustCreditResponse,
-            timeout_s=TIMEOUT_S,
+        request = billing_pb2.AdjustCreditRequest(
+            request_id=call_id,
+            customer_id=customer_id,
+            amount_nano_usd=amount_nano_usd,
+            reason=reason,
         )
+        try:
+            return await self._adjust(request)
+        except TollbridgeError as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+            await self.get(customer_id)  # opens the account of a customer whom auth knows, and of nobody else
+            return await self._adjust(request)
+
+    async def _adjust(self, request: billing_pb2.AdjustCreditRequest) -> billing_pb2.AdjustCreditResponse:
+        return await self._billing.call("AdjustCredit", request, billing_pb2.AdjustCreditResponse, timeout_s=TIMEOUT_S)
 
     async def _open(self, customer_id: str) -> billing_pb2.Balance:
         """Opens the account, if it is not open yet."""

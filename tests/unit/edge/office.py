@@ -41,7 +41,11 @@ class Billing:
         self.pause_s = 0.0
         self.asking = 0
         self.most_asking = 0
-        methods = {"OpenAccount": self.open_account, "GetBalance": self.get_balance}
+        methods = {
+            "OpenAccount": self.open_account,
+            "GetBalance": self.get_balance,
+            "AdjustCredit": self.adjust_credit,
+        }
         descriptor = billing_pb2.DESCRIPTOR.services_by_name["BillingService"]
         handlers = {name: Handler(run, EDGE) for name, run in methods.items()}
         handlers["GetConfigState"] = config_state_handler(billing_pb2.GetConfigStateResponse, lambda: self.config, EDGE)
@@ -52,6 +56,15 @@ class Billing:
     ) -> billing_pb2.OpenAccountResponse:
         balance = self.balances.setdefault(request.customer_id, 0)
         return billing_pb2.OpenAccountResponse(balance=billing_pb2.Balance(balance_nano_usd=balance))
+
+    async def adjust_credit(
+        self, request: billing_pb2.AdjustCreditRequest, _: CallContext
+    ) -> billing_pb2.AdjustCreditResponse:
+        if request.customer_id not in self.balances:
+            raise TollbridgeError(Code.NOT_FOUND, "There is no such account.")
+        self.balances[request.customer_id] += request.amount_nano_usd
+        balance = billing_pb2.Balance(balance_nano_usd=self.balances[request.customer_id])
+        return billing_pb2.AdjustCreditResponse(transfer_id="t", balance=balance)
 
     async def get_balance(
         self, request: billing_pb2.GetBalanceRequest, _: CallContext

@@ -29,10 +29,20 @@ async def test_a_customer_whose_creation_was_cut_in_two_is_completed_by_looking(
     assert desk.billing.balances[cut] == 0
 
 
+async def test_a_customer_whose_creation_was_cut_in_two_can_be_given_credit(desk: Office) -> None:
+    """Their account is opened for it."""
+    cut = await desk.customer()
+    del desk.billing.balances[cut]
+    given = await desk.admin("POST", f"/admin/customers/{cut}/credits", {"amount_usd": "2", "reason": "gift"})
+    assert float(given["balance"]) == 2
+
+
 async def test_an_unknown_customer_gets_no_account(desk: Office) -> None:
-    """404, and billing is not told."""
+    """404, and billing opens nothing."""
     unknown = "0192aaaa-0000-7000-8000-000000000009"
     assert (await desk.ask("GET", f"/admin/customers/{unknown}", ADMIN_TOKEN)).status_code == 404
+    credit = await desk.ask("POST", f"/admin/customers/{unknown}/credits", ADMIN_TOKEN, {"amount_usd": "2"})
+    assert credit.status_code == 404
     assert unknown not in desk.billing.balances
 
 
