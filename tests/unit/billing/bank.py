@@ -166,7 +166,7 @@ class PostgresBank:
         self.url = url
         self._runner = asyncio.Runner()
         self.run(self._build())
-        self._admin = psycopg.connect(url, autocommit=True)
+        self.admin = psycopg.connect(url, autocommit=True)
 
     async def _build(self) -> None:
         log = structlog.get_logger()
@@ -192,7 +192,7 @@ class PostgresBank:
     def close(self) -> None:
         self.run(self.grants.close())
         self.run(self.pool.close())
-        self._admin.close()
+        self.admin.close()
         self._runner.close()
 
     def open(self, customer_id: str, welcome: int) -> str:
@@ -220,14 +220,14 @@ class PostgresBank:
 
     def state(self, stated: dict[UUID, int]) -> str:
         for hold_id, unfinished in stated.items():
-            self._admin.execute(
+            self.admin.execute(
                 "UPDATE billing.holds SET stated = %s WHERE id = %s AND state = 'open' AND NOT lapsed",
                 (unfinished, hold_id),
             )
         return ""
 
     def expire(self, hold_id: UUID) -> str:
-        self._admin.execute(
+        self.admin.execute(
             "UPDATE billing.holds SET expires_at = now() - interval '1 second' WHERE id = %s", (hold_id,)
         )
         return self._coded(self.expiry.look())
@@ -236,14 +236,14 @@ class PostgresBank:
         return self._coded(self.accounts.refund(request_id, amount_nano_usd=amount, reason=""))
 
     def account(self, customer_id: str) -> Seen:
-        row = self._admin.execute(
+        row = self.admin.execute(
             "SELECT credited, used, held, version FROM billing.ledger_accounts WHERE customer_id = %s", (customer_id,)
         ).fetchone()
         assert row is not None
         return row[0], row[1], row[2], row[3]
 
     def hold(self, hold_id: UUID) -> HoldSeen:
-        row = self._admin.execute(
+        row = self.admin.execute(
             "SELECT amount, captured, freed, state, lapsed FROM billing.holds WHERE id = %s", (hold_id,)
         ).fetchone()
         assert row is not None
