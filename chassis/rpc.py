@@ -29,7 +29,8 @@ from chassis.telemetry import Tracer
 from tollbridge.pipe.v1 import pipe_pb2
 
 DEFAULT_TIMEOUT_S = 30.0
-MAX_MESSAGE_BYTES = 8 << 20
+MAX_MESSAGE_BYTES = 21 << 20
+"""A request body of 20 MiB, the largest that edge takes, and what travels with it."""
 BATCH_BYTES = 1 << 20
 """A frame of a Pipe is closed when it has grown to this."""
 MAX_CALLS_PER_STREAM = 8192

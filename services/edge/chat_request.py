@@ -171,7 +171,7 @@ def parse_chat(body: bytes) -> ChatRequest:
         raise _wrong_field(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise TollbridgeError(Code.INVALID_REQUEST, "The body is not valid JSON.") from error
-    _check_depth(body)
+    check_depth(body)
     parts = [part for message in found.messages if isinstance(message.content, list) for part in message.content]
     limit = found.max_completion_tokens if found.max_completion_tokens is not None else found.max_tokens
     return ChatRequest(
@@ -235,7 +235,7 @@ def _check_text(body: bytes) -> None:
         raise TollbridgeError(Code.INVALID_REQUEST, "The body is not valid UTF-8.") from error
 
 
-def _check_depth(body: bytes) -> None:
+def check_depth(body: bytes) -> None:
     """Refuses valid JSON that is nested deeper than MAX_DEPTH, at the speed of C whatever its shape."""
     if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
         return

@@ -14,11 +14,11 @@ import msgspec
 from fastapi import Request, Response
 
 from chassis.errors import Code, TollbridgeError
+from services.edge.chat_request import ClientLeft, check_depth, read_body
 from services.edge.surfaces import Surface
 
 T = TypeVar("T")
 
-MAX_BODY_BYTES = 1 << 20
 SCOPE_KEY = "tollbridge"
 _FIELD_PATH = re.compile(r" - at `\$\.?(.*?)`$")
 _MISSING_FIELD = re.compile(r"missing required field `(.+?)`")
@@ -67,13 +67,23 @@ def link(request: Request, path: str) -> str:
 
 async def decode(request: Request, kind: type[T]) -> T:
     """The JSON body as `kind`; raises INVALID_REQUEST with `param`, or REQUEST_TOO_LARGE."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise TollbridgeError(Code.REQUEST_TOO_LARGE, f"The body is larger than {MAX_BODY_BYTES} bytes.")
+    return parsed(await body_of(request), kind)
+
+
+async def body_of(request: Request) -> bytes:
+    """The body, bounded as the hot path's is. Raises REQUEST_TOO_LARGE, INVALID_REQUEST."""
     try:
-        return msgspec.json.decode(bytes(body), type=kind)
+        return await read_body(request.receive, request.headers.raw)
+    except ClientLeft:  # nobody hears this
+        raise TollbridgeError(Code.INVALID_REQUEST, "The body did not come whole.") from None
+
+
+def parsed(body: bytes, kind: type[T]) -> T:
+    """JSON as `kind`; raises INVALID_REQUEST with `param`."""
+    try:
+        found = msgspec.json.decode(body, type=kind)
+        check_depth(body)
+        return found
     except msgspec.ValidationError as error:
         raise TollbridgeError(Code.INVALID_REQUEST, _readable(str(error)), details=_param(str(error))) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -12,7 +12,7 @@ import msgspec
 from chassis.errors import Code, TollbridgeError
 
 MAX_IMAGES = 10
-MAX_BODY_BYTES = 1 << 20
+MAX_BODY_BYTES = 20 << 20
 MAX_PROMPT_CHARACTERS = 32_000
 
 

@@ -104,6 +104,7 @@ class Order:
     kind: str
     model: str
     body: bytes = dataclasses.field(repr=False)
+    """What the client asked for; read by the worker that claims the job, empty for all others."""
     price_version: str
     hold_id: str
     hold_nano_usd: int

@@ -16,7 +16,7 @@ from services.tasks.jobs import Job, Move, Order, ResultFile, Status
 
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 _JOB = (
-    "t.id, t.customer_id, t.key_id, t.kind, t.model, t.body, t.price_version, t.hold_id, t.hold_nano_usd,"
+    "t.id, t.customer_id, t.key_id, t.kind, t.model, t.price_version, t.hold_id, t.hold_nano_usd,"
     " t.traceparent, t.status, t.claims, t.spender, t.created_at_us, t.deadline_us, t.started_at_us,"
     " t.finished_at_us, t.charge_nano_usd, t.error_code, t.error_message, t.provider_task_id"
 )
@@ -132,13 +132,16 @@ async def insert(conn: Connection, order: Order, *, fingerprint: bytes) -> bool:
 
 
 async def claim(conn: Connection, task_id: str, *, spender: str) -> Job | None:
-    """Takes a job that is pending, or whose worker has fallen silent. None when there is nothing to take."""
+    """Takes a job that is pending, or whose worker has fallen silent. None when there is nothing to take.
+
+    Only what is claimed comes with its body, which may be 20 MiB: a list of jobs must not hold them all.
+    """
     row = await _one(
         conn,
         f"UPDATE tasks.tasks t SET status = %s, spender = %s, claims = claims + 1, lease_until_us = {_NOW} + %s,"
         f" started_at_us = CASE WHEN started_at_us = 0 THEN {_NOW} ELSE started_at_us END"
         f" WHERE t.id = %s AND t.claims < %s AND t.deadline_us > {_NOW} AND (t.status = ANY(%s)"
-        f" OR (t.status = ANY(%s) AND t.lease_until_us < {_NOW})) RETURNING {_JOB}",
+        f" OR (t.status = ANY(%s) AND t.lease_until_us < {_NOW})) RETURNING {_JOB}, t.body",
         (
             Status.RUNNING.value,
             spender,
@@ -256,7 +259,7 @@ def _job(row: _Row, files: tuple[ResultFile, ...]) -> Job:
         key_id=row["key_id"],
         kind=row["kind"],
         model=row["model"],
-        body=bytes(row["body"]),
+        body=bytes(row.get("body", b"")),
         price_version=row["price_version"],
         hold_id=str(row["hold_id"]),
         hold_nano_usd=row["hold_nano_usd"],

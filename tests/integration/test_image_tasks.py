@@ -75,6 +75,34 @@ def test_a_cancelled_task_costs_nothing(account: Account) -> None:
     assert Decimal(account.receipt(accepted["task_id"])["charge"]) == 0
 
 
+def test_an_order_with_a_picture_of_many_mebibytes_is_run(account: Account) -> None:
+    """As contract says, JSON of up to 20 MiB passes through edge, tasks and the database."""
+    reply = httpx.post(
+        f"{account.gateway.base_url}/v1/images/generations",
+        json={"model": "sandbox-image", "prompt": "like this one", "image": "A" * (19 << 20)},
+        headers=account.headers,
+        timeout=70,
+    )
+    assert reply.status_code == 200, reply.text
+    assert len(reply.json()["data"]) == 1
+
+
+def test_to_a_stranger_a_task_does_not_exist(account: Account) -> None:
+    """It can be neither read, nor cancelled, nor found in a list; its owner sees it run on."""
+    accepted = order(account, prompt='x\n#sandbox {"first_byte_ms": 2000}', prefer="respond-async").json()
+    stranger = account.gateway.customer(credit_usd="1")
+    url = f"{account.gateway.base_url}/v1/tasks/{accepted['task_id']}"
+    for reply in (
+        httpx.get(url, headers=stranger.headers, timeout=10),
+        httpx.post(f"{url}/cancel", headers=stranger.headers, timeout=10),
+    ):
+        assert reply.status_code == 404
+        assert reply.json()["error"]["code"] == "not_found"
+    assert stranger.get("/tasks")["data"] == []
+    assert [each["id"] for each in account.get("/tasks")["data"]] == [accepted["task_id"]]
+    assert task(account, accepted["task_id"])["status"] in ("pending", "running", "succeeded")
+
+
 def test_what_the_provider_rejects_is_the_clients_to_know_and_free(account: Account) -> None:
     """A 400 with the provider's words."""
     reply = order(account, prompt='x\n#sandbox {"status": 400, "message": "not that"}')

@@ -15,7 +15,7 @@ from fastapi.responses import StreamingResponse
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from pricing.prices import usd_number, usd_text
-from services.edge.json_http import Caller, Identify, answer, context, decode, link, page, page_limit, rfc3339
+from services.edge.json_http import Caller, Identify, answer, body_of, context, link, page, page_limit, parsed, rfc3339
 from tollbridge.tasks.v1 import tasks_pb2
 
 TIMEOUT_S = 5.0
@@ -44,8 +44,8 @@ def routes(*, tasks: PipeClient, identify: Identify) -> APIRouter:
     @router.post("/images/generations")
     async def create_image(request: Request) -> Response:
         caller = await identify(request)
-        body = await decode(request, dict[str, Any])
-        model, as_base64 = _checked_image(body, caller)
+        body = await body_of(request)
+        model, as_base64 = _checked_image(parsed(body, dict[str, Any]), caller)
         task_id = context(request).request_id
         trace = context(request).traceparent
         task = await jobs.hand_over(caller, task_id=task_id, kind="image", model=model, body=body, traceparent=trace)
@@ -101,7 +101,7 @@ class TaskDesk:
         self._tasks = tasks
 
     async def hand_over(
-        self, caller: Caller, *, task_id: str, kind: str, model: str, body: dict[str, Any], traceparent: str
+        self, caller: Caller, *, task_id: str, kind: str, model: str, body: bytes, traceparent: str
     ) -> tasks_pb2.Task:
         """Has the job accepted, which holds its credits. Raises INSUFFICIENT_CREDITS, MODEL_NOT_FOUND ..."""
         reply = await self._tasks.call(
@@ -112,7 +112,7 @@ class TaskDesk:
                 key_id=caller.key_id,
                 kind=kind,
                 model=model,
-                body=msgspec.json.encode(body),
+                body=body,
             ),
             tasks_pb2.CreateTaskResponse,
             key=caller.customer_id,

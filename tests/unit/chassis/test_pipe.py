@@ -184,12 +184,12 @@ async def test_rights_are_checked_for_each_method() -> None:
 
 
 async def test_the_largest_messages_pass_and_larger_ones_are_refused() -> None:
-    """Several large messages at once go out in frames that gRPC takes; one above 8 MiB is the caller's mistake."""
+    """Several large messages at once go out in frames that gRPC takes; one above 21 MiB is the caller's mistake."""
     running = server(named("a"))
     pipe = await client(await running.start())
-    small, large = "x" * (1 << 19), "x" * ((8 << 20) - 100)
+    small, large = "x" * (1 << 19), "x" * ((21 << 20) - 100)
     answers = await asyncio.gather(*(ask(pipe, text) for text in (small, large, small, large)))
-    error = await refused(pipe, customer_id="x" * (8 << 20))
+    error = await refused(pipe, customer_id="x" * (21 << 20))
     await pipe.close()
     await running.stop(1)
     assert [len(answer.id) for answer in answers] == [len(small), len(large), len(small), len(large)]

@@ -1,0 +1,90 @@
+"""JSON bodies outside the hot path: up to 20 MiB, and not a byte more is kept."""
+
+import json
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from chassis.telemetry import Tracer
+from services.edge.app import EdgeApp, new_fastapi
+from services.edge.chat_request import MAX_BODY_BYTES
+from services.edge.config import without_file
+from services.edge.json_http import Caller
+from services.edge.routes import tasks
+from tollbridge.tasks.v1 import tasks_pb2
+
+CHUNK = bytes(1 << 20)
+
+
+class Tasks:
+    """The tasks service, which remembers the bodies that it was handed."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+
+    async def call(self, method: str, request: tasks_pb2.CreateTaskRequest, *_: object, **__: object):
+        assert method == "CreateTask"
+        self.bodies.append(request.body)
+        task = tasks_pb2.Task(id=request.task_id, status=tasks_pb2.TASK_STATUS_PENDING)
+        return tasks_pb2.CreateTaskResponse(task=task)
+
+
+async def identify(_: object) -> Caller:
+    return Caller(customer_id="c", key_id="k", models=frozenset())
+
+
+async def post(content: bytes | AsyncIterator[bytes], handed_over: Tasks) -> httpx.Response:
+    public = new_fastapi()
+    public.include_router(tasks.routes(tasks=handed_over, identify=identify))  # type: ignore[arg-type]  # a stand-in
+    tracer = Tracer(service="edge", replica="0", otlp_endpoint="")
+    app = EdgeApp(config=without_file(), public=public, own=new_fastapi(), hot={}, tracer=tracer)
+    transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # a bare ASGI callable
+    async with httpx.AsyncClient(transport=transport, base_url="http://edge") as client:
+        return await client.post("/v1/images/generations", content=content, headers={"prefer": "respond-async"})
+
+
+def order_of(size: int) -> bytes:
+    """An image order of exactly so many bytes."""
+    bare = len(json.dumps({"model": "m", "prompt": "p", "image": ""}))
+    return json.dumps({"model": "m", "prompt": "p", "image": "x" * (size - bare)}).encode()
+
+
+async def test_a_body_of_20_mib_passes_as_it_is() -> None:
+    """The largest that the contract allows reaches tasks byte for byte."""
+    handed_over, body = Tasks(), order_of(MAX_BODY_BYTES)
+    assert len(body) == 20 * 1024 * 1024
+    reply = await post(body, handed_over)
+    assert reply.status_code == 200, reply.text
+    assert handed_over.bodies == [body]
+
+
+async def test_a_larger_body_is_413_in_the_dialects_shape() -> None:
+    """One byte more, known before any of it is read."""
+    handed_over = Tasks()
+    reply = await post(order_of(MAX_BODY_BYTES + 1), handed_over)
+    assert reply.status_code == 413
+    assert reply.json()["error"]["code"] == "request_too_large"
+    assert "20 MiB" in reply.json()["error"]["message"]
+    assert handed_over.bodies == []
+
+
+async def test_a_body_without_a_length_is_read_no_further_than_the_bound() -> None:
+    """An endless upload is refused in its 21st MiB; nothing buffers the rest."""
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(100):
+            sent += 1
+            yield CHUNK
+
+    reply = await post(endless(), Tasks())
+    assert reply.status_code == 413
+    assert sent <= 22
+
+
+@pytest.mark.parametrize("body", [b"{", b"[" * 100_000, b'{"a":' + b"[" * 70 + b"]" * 70 + b"}", b"\xff", b""])
+async def test_what_is_no_json_of_decent_depth_is_400(body: bytes) -> None:
+    """Never a 500."""
+    assert (await post(body, Tasks())).status_code == 400
