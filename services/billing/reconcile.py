@@ -93,6 +93,22 @@ _CHECKS: tuple[tuple[str, str, str], ...] = (
             OR c.customer_id <> r.customer_id)
         """,
     ),
+    (
+        "payments_are_transfers",
+        "SELECT count(*) FROM billing.payments",
+        """
+        SELECT coalesce(p.event_id, t.event_id) FROM (
+            SELECT 'payment:' || id AS event_id, credited AS amount, customer_id
+            FROM billing.payments WHERE credited > 0
+            UNION ALL SELECT 'reversals:' || id, reversed, customer_id FROM billing.payments WHERE reversed > 0) p
+        FULL JOIN (
+            SELECT CASE kind WHEN 'payment' THEN event_id ELSE 'reversals:' || split_part(event_id, ':', 2) END
+                AS event_id, sum(amount) AS amount, max(customer_id) AS customer_id
+            FROM billing.transfers WHERE kind IN ('payment', 'reversal') GROUP BY 1) t USING (event_id)
+        WHERE p.event_id IS NULL OR t.event_id IS NULL OR p.amount <> t.amount
+            OR p.customer_id <> coalesce(t.customer_id, p.customer_id)
+        """,
+    ),
 )
 _ACCOUNTS = """
     SELECT account, sum(amount)::text FROM (

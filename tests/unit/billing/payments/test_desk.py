@@ -17,6 +17,7 @@ from services.billing.hold_store import Ask
 from services.billing.holds import HoldKind
 from services.billing.payments.desk import Arrival, PaymentDesk
 from services.billing.payments.payment import MAX_OPEN, Method, State, check_amount
+from services.billing.reconcile import verify
 from tests.unit.billing.payments.conftest import Begin
 
 USD = 1_000_000_000
@@ -143,3 +144,15 @@ def _figures() -> Any:
     from services.billing.figures import Figures
 
     return Figures(registry=CollectorRegistry())
+
+
+async def test_a_payment_that_does_not_agree_with_its_transfers_is_found(
+    desk: PaymentDesk, begin: Begin, payments_url: str, rows: Rows
+):
+    """`ledger verify` compares what payments say was credited and taken back with the transfers."""
+    payment = await begin(3 * USD)
+    await desk.settle(payment.id, arrival(3 * USD))
+    rows("UPDATE billing.payments SET credited = credited + 1 WHERE id = %s", payment.id)
+    found = next(each for each in verify(payments_url).checks if each.name == "payments_are_transfers")
+    assert found.examples == [f"payment:{payment.id}"]
+    rows("UPDATE billing.payments SET credited = credited - 1 WHERE id = %s", payment.id)

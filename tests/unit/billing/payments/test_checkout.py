@@ -1,0 +1,126 @@
+"""Stripe's side where no webhook comes: lost ones are made up for, and the library is loaded only when it is needed."""
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from chassis import db
+from chassis.config import ConfigError, read
+from chassis.errors import Code, TollbridgeError
+from services.billing import config
+from services.billing.config import BillingConfig, StripeSection
+from services.billing.payments.checkout import Checkout, StripeAccess
+from services.billing.payments.desk import PaymentDesk
+from services.billing.payments.parts import open_stripe
+from services.billing.payments.payment import Payment, State
+from tests.fakes.stripe import FakeStripe, fake_stripe
+
+USD = 1_000_000_000
+
+
+@pytest.fixture
+def stripe() -> Iterator[FakeStripe]:
+    """Stripe."""
+    with fake_stripe() as running:
+        yield running
+
+
+def configured(stripe: FakeStripe, **changes: str) -> BillingConfig:
+    """A configuration with Stripe."""
+    fields = {"secret_key": stripe.secret_key, "webhook_secret": stripe.webhook_secret, "api_base": stripe.url}
+    return dataclasses.replace(config.defaults(), stripe=StripeSection(**{**fields, **changes}))
+
+
+def checkout_of(pool: db.Pool, desk: PaymentDesk, current: Callable[[], BillingConfig]) -> Checkout:
+    """Checkout with a configuration that may change."""
+    access = StripeAccess(config=current, open_stripe=open_stripe)
+    return Checkout(pool=pool, desk=desk, access=access, log=structlog.get_logger())
+
+
+@pytest.fixture
+def checkout(pool: db.Pool, desk: PaymentDesk, stripe: FakeStripe) -> Checkout:
+    """Checkout with Stripe."""
+    return checkout_of(pool, desk, lambda: configured(stripe))
+
+
+async def begun(checkout: Checkout, customer: str, request_id: str = "r") -> Payment:
+    """A payment that has begun."""
+    return await checkout.create(
+        customer_id=customer, amount_nano_usd=5 * USD, request_id=request_id, return_url="http://localhost/"
+    )
+
+
+async def test_a_payment_whose_webhook_was_lost_is_settled_when_its_time_is_over(
+    checkout: Checkout, customer: str, stripe: FakeStripe, desk: PaymentDesk, rows: Callable[..., Any]
+):
+    """The round asks Stripe itself: what was paid is credited, the rest expires."""
+    paid, unpaid = await begun(checkout, customer, "paid"), await begun(checkout, customer, "unpaid")
+    stripe.pay(str(paid.object_id))
+    stripe.lapse(str(unpaid.object_id))
+    await checkout.look()
+    assert (await desk.find(paid.id)).state is State.PENDING  # its time is not over
+    rows("UPDATE billing.payments SET check_at = now() WHERE id = ANY(%s)", [paid.id, unpaid.id])
+    await checkout.look()
+    assert (await desk.find(paid.id)).state is State.SETTLED
+    assert (await desk.find(unpaid.id)).state is State.EXPIRED
+
+
+async def test_a_payment_that_never_reached_stripe_expires(
+    checkout: Checkout, customer: str, stripe: FakeStripe, desk: PaymentDesk, rows: Callable[..., Any]
+):
+    """A begun payment whose session could not be made is no open payment for ever."""
+    stripe.down = True
+    with pytest.raises(TollbridgeError) as refused:
+        await begun(checkout, customer)
+    assert refused.value.code is Code.UNAVAILABLE
+    rows("UPDATE billing.payments SET check_at = now() WHERE customer_id = %s", customer)
+    [(payment_id,)] = rows("SELECT id FROM billing.payments WHERE customer_id = %s", customer)
+    await checkout.look()
+    assert (await desk.find(payment_id)).state is State.EXPIRED
+
+
+async def test_a_changed_config_takes_effect_at_the_next_call(
+    pool: db.Pool, desk: PaymentDesk, customer: str, stripe: FakeStripe
+):
+    """A rotated key and webhook secret need no restart; without the section there is no such method."""
+    current = [configured(stripe, secret_key="sk_test_wrong")]
+    checkout = checkout_of(pool, desk, lambda: current[0])
+    with pytest.raises(TollbridgeError) as refused:
+        await begun(checkout, customer)
+    assert refused.value.code is Code.PAYMENT_METHOD_UNAVAILABLE
+    current[0] = configured(stripe)
+    assert (await begun(checkout, customer)).url
+    current[0] = config.defaults()
+    with pytest.raises(TollbridgeError) as gone:
+        await begun(checkout, customer)
+    assert gone.value.code is Code.PAYMENT_METHOD_UNAVAILABLE
+
+
+async def test_the_operators_page_is_where_the_browser_returns_to(
+    pool: db.Pool, desk: PaymentDesk, customer: str, stripe: FakeStripe
+):
+    """`top_up_url` goes before edge's own address."""
+    with_page = dataclasses.replace(configured(stripe), top_up_url="https://shop.example/billing")
+    payment = await begun(checkout_of(pool, desk, lambda: with_page), customer)
+    assert stripe.sessions[str(payment.object_id)]["success_url"] == "https://shop.example/billing"
+
+
+@pytest.mark.parametrize("secret", ['""', '"  "', '"${NOT_SET:-}"'])
+def test_an_empty_webhook_secret_refuses_to_start(tmp_path: Path, secret: str):
+    """It would accept anybody's webhook."""
+    path = tmp_path / "tollbridge.yaml"
+    path.write_text(f"billing:\n  stripe: {{secret_key: sk, webhook_secret: {secret}}}\n")
+    with pytest.raises(ConfigError, match="webhook_secret"):
+        config.parse(read(path), {})
+
+
+def test_stripes_library_is_not_loaded_where_it_is_not_configured():
+    """It takes the better part of a second, which every start would pay."""
+    code = "import services.billing.parts, sys; sys.exit('stripe' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
