@@ -180,3 +180,36 @@ async def test_a_worker_that_stops_hands_its_job_over_and_it_is_charged_once(wor
         assert done.status == pb.TASK_STATUS_SUCCEEDED
     await until(lambda: (task.id, usage_pb2.USAGE_KIND_CHARGE) in world.ledger.records)
     assert [kind for request, kind in world.ledger.records if request == task.id] == [usage_pb2.USAGE_KIND_CHARGE]
+
+
+async def test_a_worker_killed_in_the_middle_of_painting_loses_its_job_to_another_and_it_is_charged_once(
+    world: World, postgres_url: str
+):
+    """kill -9: nothing is given back. Once its lease is over, another process finds the job and ends it."""
+    _, address = await world.start(role="api")
+    first, _ = await world.start(role="worker")
+    async with client_of(address) as client:
+        prompt = 'x\n#sandbox {"first_byte_ms": 2000}'
+        task = await create(client, customer_id=world.customer_id, prompt=prompt)
+        for _ in range(300):
+            if (await get(client, task.id)).status == pb.TASK_STATUS_RUNNING:
+                break
+            await asyncio.sleep(0.05)
+        first.kill()
+        assert await asyncio.wait_for(first.wait(), 5) == -signal.SIGKILL
+        assert (await get(client, task.id)).status == pb.TASK_STATUS_RUNNING
+        await lease_is_over(postgres_url, task.id)
+        await world.start(role="worker")
+        done = await get(client, task.id, wait_s=30)
+        assert done.status == pb.TASK_STATUS_SUCCEEDED
+    await until(lambda: (task.id, usage_pb2.USAGE_KIND_CHARGE) in world.ledger.records)
+    assert [kind for request, kind in world.ledger.records if request == task.id] == [usage_pb2.USAGE_KIND_CHARGE]
+    assert world.ledger.records[task.id, usage_pb2.USAGE_KIND_CHARGE].charge_nano_usd == CHARGE_PER_IMAGE
+
+
+async def lease_is_over(postgres_url: str, task_id: str) -> None:
+    """As after half a minute of silence."""
+    pool = await db.open_pool(postgres_url, role="tasks")
+    async with db.transaction(pool) as conn:
+        await conn.execute("UPDATE tasks.tasks SET lease_until_us = 0, announced_at_us = 0 WHERE id = %s", (task_id,))
+    await pool.close()
