@@ -12,7 +12,7 @@ from pricing.tokens import Tokens, Units
 from services.tasks import image_order
 from services.tasks.image_order import ImageOrder
 from services.tasks.jobs import Job
-from services.tasks.neighbours import Router
+from services.tasks.owners import Router
 from services.tasks.results import MAX_FILE_BYTES
 from services.tasks.settlement import NO_TOKENS, Made
 from upstream import calls

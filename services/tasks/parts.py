@@ -16,11 +16,11 @@ from services.tasks import config, events
 from services.tasks.acceptance import Acceptance
 from services.tasks.config import TasksConfig
 from services.tasks.ends import Ends
-from services.tasks.mail import Mail
 from services.tasks.metrics import TasksCollector
-from services.tasks.neighbours import Billing, Router
 from services.tasks.outbox import OutboxPublisher
+from services.tasks.owners import Billing, Router
 from services.tasks.painter import Painter
+from services.tasks.publisher import Publisher
 from services.tasks.results_store import NatsResults
 from services.tasks.server import TasksServer
 from services.tasks.settings import Settings
@@ -52,7 +52,9 @@ class Parts:
         billing = Billing(pipe=self._pipes[1], log=log)
         self._client = UpstreamClient()
         self._results = NatsResults(url=settings.nats_url)
-        self._outbox = OutboxPublisher(pool=pool, publish=Mail(bus=bus).send, committed=billing.committed, log=log)
+        self._outbox = OutboxPublisher(
+            pool=pool, publish=Publisher(bus=bus).publish, committed=billing.committed, log=log
+        )
         wake = self._outbox.wake
         ends = Ends(pool=pool, on_outbox=wake)
         self._ends = ends

@@ -20,8 +20,8 @@ from chassis.telemetry import Tracer
 from pricing.prices import PriceVersion, Rates
 from services.tasks.acceptance import Acceptance
 from services.tasks.ends import Ends
-from services.tasks.neighbours import Billing, Router
 from services.tasks.outbox import Letter, OutboxPublisher
+from services.tasks.owners import Billing, Router
 from services.tasks.painter import Painter
 from services.tasks.server import ConfigState, TasksServer
 from services.tasks.sweeper import Sweeper

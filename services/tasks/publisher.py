@@ -8,13 +8,13 @@ from services.tasks import events
 from services.tasks.outbox import Letter
 
 
-class Mail:
-    """Sends letters. Raises UNAVAILABLE when one could not be sent; those before it may be sent twice."""
+class Publisher:
+    """Publishes letters. Raises UNAVAILABLE when one could not be; those before it may go twice."""
 
     def __init__(self, *, bus: Bus) -> None:
         self._bus = bus
 
-    async def send(self, letters: Sequence[Letter]) -> None:
+    async def publish(self, letters: Sequence[Letter]) -> None:
         """Usage goes in one message, the rest one by one."""
         usage = [letter for letter in letters if letter.kind == "usage"]
         if usage:
