@@ -1,0 +1,95 @@
+"""Streams and short requests while something is wrong, what their clients saw, and what they must have cost."""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import time
+from decimal import Decimal
+from typing import Any
+
+import aiohttp
+
+from tests.integration.running import Account, price_usd
+
+STREAMS = 20
+ASKERS = 4
+SLOW = {"chunks": 60, "gap_ms": 100, "input_tokens": 40, "output_tokens": 30}
+QUICK = {"chunks": 2, "input_tokens": 40, "output_tokens": 30}
+PRICE = price_usd("alpha-chat", input=40, output=30)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What a client saw of one request: `status` 0 when the connection broke; `code` of the error, if any."""
+
+    account: Account
+    request_id: str
+    status: int
+    complete: bool
+    code: str
+    took_s: float
+
+
+async def ask(session: aiohttp.ClientSession, account: Account, url: str, *, stream: bool) -> Seen:
+    """One chat to its end."""
+    script = SLOW if stream else QUICK
+    text = "x" * 40 + " #script " + json.dumps(script)
+    body: dict[str, Any] = {"model": "alpha-chat", "stream": stream, "messages": [{"role": "user", "content": text}]}
+    began_s, request_id, status, content = time.monotonic(), "", 0, b""
+    with contextlib.suppress(aiohttp.ClientError):
+        async with session.post(f"{url}/v1/chat/completions", json=body, headers=account.headers) as reply:
+            request_id, status = reply.headers["x-request-id"], reply.status
+            content = await reply.read()
+    complete = content.endswith(b"data: [DONE]\n\n") if stream else status == 200
+    code = json.loads(content)["error"]["code"] if status not in (0, 200) else ""
+    return Seen(
+        account=account,
+        request_id=request_id,
+        status=status,
+        complete=complete,
+        code=code,
+        took_s=time.monotonic() - began_s,
+    )
+
+
+async def under_load(
+    accounts: list[Account], trouble: contextlib.AbstractContextManager[None], *, for_s: float
+) -> list[Seen]:
+    """Streams that were there before the trouble, then short requests from before it until a little after; the last
+    one is asked when all is over."""
+    urls = accounts[0].gateway.edge_urls
+    seen: list[Seen] = []
+    stop_s = [float("inf")]
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
+
+        async def keep_asking(number: int) -> None:
+            account = accounts[number % len(accounts)]
+            while time.monotonic() < stop_s[0]:
+                seen.append(await ask(session, account, urls[number % len(urls)], stream=False))
+                await asyncio.sleep(0.1)
+
+        streams = [
+            asyncio.create_task(ask(session, accounts[n % len(accounts)], urls[n % len(urls)], stream=True))
+            for n in range(STREAMS)
+        ]
+        askers = [asyncio.create_task(keep_asking(number)) for number in range(ASKERS)]
+        await asyncio.sleep(1)
+        with trouble:
+            await asyncio.sleep(for_s)
+        stop_s[0] = time.monotonic() + 3
+        await asyncio.gather(*askers)
+        seen.append(await ask(session, accounts[0], urls[0], stream=False))
+        return [*await asyncio.gather(*streams), *seen]
+
+
+def check_books(accounts: list[Account], seen: list[Seen]) -> None:
+    """What was answered is charged once, what was refused or broken not at all, and the books are clean."""
+    for each in seen:
+        if each.status == 200:
+            assert Decimal(each.account.receipt(each.request_id, timeout_s=40)["charge"]) == (
+                PRICE if each.complete else 0
+            )
+    charged = sum((account.settled_credits(timeout_s=60)["total_usage"] for account in accounts), Decimal(0))
+    assert charged == PRICE * sum(each.complete for each in seen)
+    assert accounts[0].gateway.verify()["clean"]
