@@ -75,7 +75,7 @@ def load(kind: type[S], environ: Mapping[str, str] | None = None) -> S:
         try:
             values[field.name] = msgspec.convert(text, field.type, strict=False, dec_hook=_decode)
         except msgspec.ValidationError as error:
-            problems.append(f"{variable}: {str(error).replace(text, '…')}")
+            problems.append(f"{variable}: {str(error).replace(repr(text), '…')}")  # quoted: `x` is in "expected" too
     if problems:
         raise SettingsError(problems)
     try:

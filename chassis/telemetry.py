@@ -16,6 +16,8 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from chassis.settings import PREFIX, environment
+
 if TYPE_CHECKING:
     from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
@@ -26,10 +28,21 @@ Kind = Literal["internal", "server", "client", "producer", "consumer"]
 HIDDEN = "…"
 SECRET_KEYS = frozenset({"key", "secret", "token", "authorization", "credential", "credentials", "password"})
 SECRET_ENDINGS = ("_secret", "_token", "_password", "_credential", "api_key", "api-key", "private_key")
+SECRET_VARIABLES = ("token", "tokens", "secret", "key", "password", "peppers")
+_RANDOM = r"(?=[\w+/=.:-]*(?:[0-9A-Z]|[a-z]{24}))"
+"""Words are no secrets: there must be a digit, a capital or a very long run of letters."""
 _SECRETS = re.compile(
-    r"((?:\b[a-z]{2,4}_(?:live|test)_|\bsk-(?:[a-z]{2,5}-)?|\bdb-|\bwhsec_|\bBearer\s+)\w{0,2}|://[^/\s:@]+:)"
-    r"(?:(?<=:)[^/\s@]+(?=@)|(?<!:)[\w+/=.:-]{10,})"
+    r"((?:\b[a-z]{2,4}_(?:live|test)_|\btba_|\bsk-(?:[a-z]{2,5}-)?|\bdb-|\bwhsec_|\bBearer\s+)"
+    rf"{_RANDOM}\w{{0,2}})[\w+/=.:-]{{10,}}"
+    r"|(://[^/\s:@]+:)[^/\s@]+(?=@)"
+    r"|(\b(?:edge|auth|router|billing|tasks|cli|admin):)(?=[\w+/=-]*\d)[\w+/=-]{16,}"
+    r"|(\b\d{1,5}:)[0-9a-f]{32,}\b"  # a pepper
+    # a key under any prefix: mixed case, so that a hash in hex is none
+    r"|((?<![0-9A-Za-z])(?=[0-9a-z]*[A-Z])(?=[0-9A-Z]*[a-z])[0-9A-Za-z]{2})[0-9A-Za-z]{41,}(?![0-9A-Za-z])"
 )
+_SHOWN = rf"\1\2\3\4\5{HIDDEN}"
+SHORTEST_KNOWN = 8
+"""Shorter values of secret variables are too likely to be part of innocent words."""
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 MAX_DEPTH = 6
 MAX_QUEUED_SPANS = 8192
@@ -39,12 +52,14 @@ EXPORT_TIMEOUT_S = 5
 def configure_logging(*, service: str, replica: str, level: str) -> None:
     """Sends structlog and the standard library's logging to stderr as JSON lines; called once, by a process's start."""
     number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
+    hide = hider(environment())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _named(service, replica),
         structlog.processors.format_exc_info,
+        hide,
         redact,
     ]
     render = structlog.processors.JSONRenderer(serializer=_json)
@@ -57,11 +72,40 @@ def configure_logging(*, service: str, replica: str, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, redact, render],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, hide, redact, render],
             foreign_pre_chain=shared,
         )
     )
     logging.basicConfig(handlers=[handler], level=max(number, logging.INFO), force=True)
+
+
+def hider(environ: Mapping[str, str]) -> Processor:
+    """Hides by their values, whatever they look like, the secrets that this process was told in its environment."""
+    known = re.compile("|".join(map(re.escape, sorted(_secrets_in(environ), key=len, reverse=True))) or "(?!)")
+
+    def clean(value: object) -> object:
+        if isinstance(value, str):
+            return known.sub(HIDDEN, value)
+        if isinstance(value, Mapping):
+            return {key: clean(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [clean(item) for item in value]
+        return value
+
+    def hide(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        return {name: value if name.startswith("_") else clean(value) for name, value in event.items()}
+
+    return hide
+
+
+def _secrets_in(environ: Mapping[str, str]) -> set[str]:
+    """Values of secret variables; of lists such as `edge:<secret>,tasks:<secret>` each secret."""
+    found = set()
+    for name, value in environ.items():
+        if not name.startswith(PREFIX) or not name.lower().endswith(SECRET_VARIABLES):
+            continue
+        found |= {part.strip().rpartition(":")[2] for part in value.split(",")}
+    return {each for each in found if len(each) >= SHORTEST_KNOWN}
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -74,14 +118,14 @@ def _clean(name: str, value: object, depth: int) -> object:
     if value and (lowered in SECRET_KEYS or lowered.endswith(SECRET_ENDINGS)):
         return HIDDEN
     if isinstance(value, str):
-        return _SECRETS.sub(rf"\1{HIDDEN}", value)
+        return _SECRETS.sub(_SHOWN, value)
     if value is None or isinstance(value, int | float) or name.startswith("_"):
         return value
     if isinstance(value, Mapping) and depth < MAX_DEPTH:
         return {str(key): _clean(str(key), item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset) and depth < MAX_DEPTH:
         return [_clean("", item, depth + 1) for item in value]
-    return HIDDEN if depth == MAX_DEPTH else _SECRETS.sub(rf"\1{HIDDEN}", str(value))
+    return HIDDEN if depth == MAX_DEPTH else _SECRETS.sub(_SHOWN, str(value))
 
 
 def _named(service: str, replica: str) -> Processor:

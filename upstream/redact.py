@@ -4,13 +4,15 @@ import re
 
 from upstream.outcome import MAX_EXCERPT_CHARACTERS
 
+# Words are no secrets ("basic understanding", "key_required"): a digit, a capital, a star, a dot inside or a long run.
+_RANDOM = r"(?=[\w*.~+/=-]*(?:[0-9A-Z*]|\w\.\w|[a-z]{16}))"
 _SECRETS = re.compile(
-    r"(?i)\b(?:bearer|basic)\s+[\w.~+/=-]{8,}"
-    r"|\b(?:sk|pk|rk|key|gsk|xai|pplx|tb|dsk|or|hf|AIza)[-_][\w*.-]{6,}"
+    rf"\b(?i:bearer|basic)\s+{_RANDOM}[\w.~+/=-]{{8,}}"
+    rf"|\b(?i:sk|pk|rk|key|gsk|xai|pplx|tb|tba|dsk|or|hf|org|AIza)[-_]{_RANDOM}[\w*.-]{{6,}}"
     r"|\bAIza[\w-]{10,}"
-    r"|\borg-[\w-]{8,}"
+    r"|\b(?:edge|auth|router|billing|tasks|cli|admin):(?=[\w+/=-]*\d)[\w+/=-]{16,}"
     r"|\b\w+://[^\s/@]+:[^\s/@]+@"
-    r"|\b[A-Za-z0-9+/_-]{40,}={0,2}"
+    r"|\b(?=[A-Za-z+/_-]*[0-9])[A-Za-z0-9+/_-]{40,}={0,2}"
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]+")
 

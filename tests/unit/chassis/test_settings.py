@@ -59,3 +59,9 @@ def test_repr_hides_secrets() -> None:
     got = load(Settings, {"TOLLBRIDGE_HTTP_BIND": ":1", **environ})
     assert "s3cret" not in repr(got)
     assert "':1'" in repr(got)
+
+
+def test_a_short_wrong_value_leaves_the_words_of_the_message_alone() -> None:
+    """The value is hidden as such, not each of its letters."""
+    with pytest.raises(SettingsError, match=r"TOLLBRIDGE_DRAIN_GRACE_S: Expected `float`"):
+        load(ServiceSettings, {"TOLLBRIDGE_DRAIN_GRACE_S": "x"})

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from chassis.rpc import CallContext, Handler, RpcServer, RpcService
-from chassis.telemetry import Tracer, redact
+from chassis.telemetry import Tracer, hider, redact
 from tollbridge.auth.v1 import auth_pb2
 
 CANARIES = {
@@ -55,6 +55,10 @@ def test_values_of_secret_keys_are_hidden_at_any_depth() -> None:
         "sk_live_AbCdEfGhIjKlMnOpQrStUvWxYz",
         "whsec_AbCdEfGhIjKlMnOpQrStUvWxYz",
         "Bearer AbCdEfGhIjKlMnOpQrStUvWxYz",
+        "tba_AbCdEfGhIjKlMnOpQrStUvWxYz-0123456789_abcde",
+        "edge:AbCdEfGhIjKlMnOpQrStUvWxYz012345",
+        "acme-AbCdEfGhIjKlMnOpQrStUvWxYz0123456789abcdefg",
+        "AbCdEfGhIjKlMnOpQrStUvWxYz0123456789abcdefg",
         "postgresql://user:AbCdEfGhIjKlMnOpQrStUvWxYz@host/db",
     ],
 )
@@ -73,8 +77,25 @@ def test_ordinary_text_stays() -> None:
         "deepseek-v4-flash",
         "http://127.0.0.1:8080/v1/chat",
         "ask-me-anything-about-it",
+        "Bearer authentication is required",
+        "db-migrations-of-billing are done",
+        "router:9000 and edge:tollbridge-edge-headless",
+        "config hash 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     ]
     assert redact(None, "info", {"texts": texts}) == {"texts": texts}
+
+
+def test_secrets_that_the_process_was_told_are_hidden_by_value() -> None:
+    """An operator's own secret may look like a word; it is hidden all the same, and short values hide nothing."""
+    environ = {
+        "TOLLBRIDGE_SERVICE_TOKENS": "edge:plainwords,tasks:otherwords",
+        "TOLLBRIDGE_ADMIN_TOKEN": "open sesame",
+        "TOLLBRIDGE_SERVICE_TOKEN": "edge:x",
+        "TOLLBRIDGE_REPLICA": "replica-zero",
+    }
+    event = {"event": "it was plainwords, expected", "deep": ["otherwords", {"a": "open sesame"}], "r": "replica-zero"}
+    clean = hider(environ)(None, "info", event)
+    assert clean == {"event": "it was …, expected", "deep": ["…", {"a": "…"}], "r": "replica-zero"}
 
 
 def test_logs_of_libraries_are_json_with_the_request_id_too() -> None:

@@ -75,11 +75,16 @@ def test_messages_are_bounded_and_hold_no_secret() -> None:
         "gsk_abcdefghijklmnopqrst",
         "https://user:pass@internal.host/x",
         "0123456789abcdef0123456789abcdef01234567",
+        "tba_AbCdEfGhIjKlMnOpQrSt",
+        "edge:0123456789abcdef0123",
+        "acme-AbCdEfGhIjKlMnOpQrStUvWxYz0123456789abcdefg",
     ):
         shown = without_secrets(f"Incorrect API key provided: {secret}. Try again")
         assert secret not in shown
         assert shown.startswith("Incorrect API key provided: ")
         assert shown.endswith("Try again")
+    for innocent in ("basic understanding", "Bearer authentication", "key_required or-else", "org-specific limits"):
+        assert without_secrets(f"needs {innocent}.") == f"needs {innocent}."
     assert without_secrets("max_tokens must be ≥ 1, got -5") == "max_tokens must be ≥ 1, got -5"
     assert len(classify(400, {}, json.dumps({"error": "x " * 100_000}).encode()).message) <= 1000
 
