@@ -20,7 +20,8 @@ def usage(script: Script) -> dict[str, Any]:
     }
     if script.cost is not None:
         block["cost"] = script.cost
-    return block
+    given = script.usage or {}
+    return {name: value for name, value in (block | given).items() if value is not None or name not in given}
 
 
 def whole(script: Script, *, answer_id: str, model: str, choices: int) -> dict[str, Any]:
@@ -60,7 +61,8 @@ def chunks(script: Script, *, answer_id: str, model: str, with_usage: bool) -> I
         yield choice({"content": script.piece(number)}, None)
     yield choice({}, script.finish)
     if none_yet:
-        yield {**head, "choices": [], "usage": usage(script)}
+        for _ in range(script.usage_times):
+            yield {**head, "choices": [], "usage": usage(script)}
 
 
 def images(*, count: int) -> dict[str, Any]:

@@ -30,6 +30,9 @@ class Script:
     error_after_chunks: int | None = None  # an error event in the stream, which then ends
     hang_after_chunks: int | None = None  # silence until the caller leaves
     no_usage: bool = False
+    usage: dict[str, Any] | None = None  # overrides fields of the usage object, however absurd; null leaves one out
+    usage_times: int = 1  # the usage chunk comes so often (OpenAI's streams)
+    usage_late: bool = False  # it comes after the end mark (OpenAI's streams)
     malformed: bool = False  # bytes that are no JSON
     text: str = ""  # what the pieces are made of, else `word1 word2 …`
     finish: str = "stop"

@@ -213,7 +213,11 @@ class FakeProvider:
 
 def _openai_frames(script: Script, chunks: Iterator[dict[str, Any]]) -> Events:
     pieces = 0
+    end = b"data: [DONE]\n\n"
     for chunk in chunks:
+        if script.usage_late and not chunk["choices"] and end:
+            yield end, False
+            end = b""
         is_piece = bool(
             chunk["choices"]
             and "content" in chunk["choices"][0]["delta"]
@@ -225,7 +229,8 @@ def _openai_frames(script: Script, chunks: Iterator[dict[str, Any]]) -> Events:
         text = '{"id": "brok' if script.malformed and pieces == 1 and is_piece else json.dumps(chunk)
         yield f"data: {text}\n\n".encode(), is_piece
         pieces += is_piece
-    yield b"data: [DONE]\n\n", False
+    if end:
+        yield end, False
 
 
 def _anthropic_frames(script: Script, events: Iterator[dict[str, Any]]) -> Events:

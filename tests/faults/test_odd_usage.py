@@ -1,0 +1,88 @@
+"""Providers that miscount: what can not be true is counted by us, what is said twice is charged once."""
+
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.running import CONFIG, Account, Gateway, gateway, price_usd, provider
+
+ABSURD: dict[str, dict[str, Any]] = {
+    "negative": {"prompt_tokens": -5},
+    "negative output": {"completion_tokens": -1},
+    "absurd": {"completion_tokens": 10**18},
+    "beyond 64 bits": {"prompt_tokens": 10**30},
+    "fraction": {"completion_tokens": 7.5},
+    "text": {"completion_tokens": "30"},
+    "more cached than there is": {"prompt_tokens_details": {"cached_tokens": 99}},
+    "nothing in it": {"prompt_tokens": None, "completion_tokens": None},
+}
+TRUE = {"chunks": 3, "input_tokens": 40, "output_tokens": 30}
+PRICE = price_usd("alpha-chat", input=40, output=30)
+MOST = price_usd("alpha-chat", input=200, output=40)
+"""More than this request can be counted to."""
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A system with a provider that says what it is told to."""
+    directory: Path = tmp_path_factory.mktemp("odd")
+    with provider(directory) as fake, gateway(directory, CONFIG % {"provider": fake.url}) as up:
+        yield up
+
+
+def ask(account: Account, script: dict[str, Any], *, stream: bool) -> dict[str, Any]:
+    """One chat, answered whole; its receipt."""
+    text = "x" * 40 + " #script " + json.dumps(TRUE | script)
+    body = {"model": "alpha-chat", "stream": stream, "messages": [{"role": "user", "content": text}]}
+    url = f"{account.gateway.base_url}/v1/chat/completions"
+    reply = httpx.post(url, json=body, headers=account.headers, timeout=30)
+    assert reply.status_code == 200, reply.text
+    assert "error" not in reply.text
+    return account.receipt(reply.headers["x-request-id"])
+
+
+def settle(account: Account, receipt: dict[str, Any]) -> None:
+    """The balance is what the receipt says, nothing is held, and the books are clean."""
+    assert account.settled_credits()["balance"] == 1 - Decimal(receipt["charge"])
+    assert account.gateway.verify()["clean"]
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("kind", ABSURD)
+def test_usage_that_can_not_be_true_is_counted(running: Gateway, kind: str, stream: bool) -> None:
+    """The charge is our own count of what was delivered: neither nothing nor what the provider invented."""
+    account = running.customer(credit_usd="1")
+    receipt = ask(account, {"usage": ABSURD[kind]}, stream=stream)
+    assert receipt["evidence"] == "counted"
+    assert 0 < Decimal(receipt["charge"]) <= MOST
+    settle(account, receipt)
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_an_explicit_zero_is_a_zero(running: Gateway, stream: bool) -> None:
+    """A provider that says it used nothing is believed."""
+    account = running.customer(credit_usd="1")
+    receipt = ask(account, {"input_tokens": 0, "output_tokens": 0}, stream=stream)
+    assert (Decimal(receipt["charge"]), receipt["evidence"]) == (0, "provider")
+    settle(account, receipt)
+
+
+def test_usage_sent_twice_is_charged_once(running: Gateway) -> None:
+    """A usage chunk that comes three times is one usage."""
+    account = running.customer(credit_usd="1")
+    receipt = ask(account, {"usage_times": 3}, stream=True)
+    assert Decimal(receipt["charge"]) == PRICE
+    settle(account, receipt)
+
+
+def test_usage_after_the_end_mark_loses_nothing(running: Gateway) -> None:
+    """What comes after the end was never promised: the answer is charged, by it or by our count."""
+    account = running.customer(credit_usd="1")
+    receipt = ask(account, {"usage_late": True}, stream=True)
+    assert 0 < Decimal(receipt["charge"]) <= MOST
+    settle(account, receipt)
