@@ -142,6 +142,14 @@ def ledger_verify(data_dir: DataDirOption = None, as_json: JsonOption = False) -
     raise typer.Exit(verify(data_dir, as_json=as_json))
 
 
+@ledger_app.command("replay")
+def ledger_replay(data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
+    """Rebuilds the ledger from the streams USAGE and LEDGER: status 0 when it is the live one, 1 on any difference."""
+    from cli.replay import replay
+
+    raise typer.Exit(replay(data_dir, as_json=as_json))
+
+
 @ledger_app.command("dead-letters")
 def ledger_dead_letters(
     data_dir: DataDirOption = None,

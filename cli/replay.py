@@ -1,0 +1,111 @@
+"""`ledger replay`: reads both streams from their beginnings and shows where the live ledger differs from them."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cli.running import NotRunning, find_database, find_instance
+
+if TYPE_CHECKING:
+    from nats.js import JetStreamContext
+
+    from services.billing.replay import Streams
+
+CLEAN, DIFFERENCES, NOT_READABLE = 0, 1, 2
+CONNECT_S = 5
+FETCH_S = 5.0
+BATCH = 500
+
+
+def replay(data_dir: Path | None, *, as_json: bool) -> int:
+    """Prints the report; returns 0 when the streams make the live ledger, 1 on a difference, 2 when unreadable."""
+    import nats.errors
+    import nats.js.errors
+    import psycopg
+
+    from services.billing.replay import compare
+    from services.billing.replay_store import read_live
+
+    try:
+        database_url, nats_url = find_database(data_dir), _nats_url(data_dir)
+        before = read_live(database_url)
+        streams = asyncio.run(_read(nats_url))
+        report = compare(before, streams, read_live(database_url))
+    except (NotRunning, psycopg.Error, nats.errors.Error, OSError) as error:
+        print(f"the ledger can't be replayed: {error!r}", file=sys.stderr)
+        return NOT_READABLE
+    if as_json:
+        print(msgspec.json.encode(report).decode())
+    else:
+        for example in report.examples:
+            print(example)
+        scope = "" if report.complete else " Balances were not compared: the streams have dropped their beginning."
+        print(
+            f"{report.transfers} transfers, {report.usage_events} charges and {report.balances} balances were compared;"
+            f" {report.differences} differ. {report.waiting} charges wait; {report.on_no_stream} came by no stream."
+            + scope
+        )
+    return CLEAN if report.clean else DIFFERENCES
+
+
+def _nats_url(data_dir: Path | None) -> str:
+    given = os.environ.get("TOLLBRIDGE_NATS_URL", "")
+    if data_dir is None and given:
+        return given
+    return str(find_instance(data_dir).content["nats_url"])
+
+
+async def _read(nats_url: str) -> "Streams":
+    import nats
+    from google.protobuf.message import DecodeError
+    from nats.js.errors import NotFoundError
+
+    from services.billing import events
+    from services.billing.replay import Streams
+
+    streams = Streams()
+
+    def usage(data: bytes, place: int) -> None:
+        try:
+            streams.add_usage(data, place=place)
+        except DecodeError:
+            return  # set aside whole
+
+    client = await nats.connect(nats_url, connect_timeout=CONNECT_S, allow_reconnect=False)
+    try:
+        context = client.jetstream()
+        try:
+            done = await context.consumer_info(events.USAGE.name, events.APPLY_USAGE.durable)
+            streams.applied_until = done.ack_floor.stream_seq if done.ack_floor else 0
+        except NotFoundError:
+            streams.applied_until = 0
+        whole = await _each(
+            context, events.LEDGER.name, events.LEDGER_TRANSFERRED, lambda it, _: streams.add_ledger(it)
+        )
+        streams.complete = await _each(context, events.USAGE.name, events.USAGE_RECORDED, usage) and whole
+    finally:
+        await client.close()
+    return streams
+
+
+async def _each(context: "JetStreamContext", stream: str, subject: str, take: Callable[[bytes, int], None]) -> bool:
+    """Hands over every message that the stream has now; False when its first ones are gone."""
+    from nats.js import api
+
+    state = (await context.stream_info(stream)).state
+    if not state.messages:
+        return state.last_seq == 0
+    config = api.ConsumerConfig(ack_policy=api.AckPolicy.NONE, deliver_policy=api.DeliverPolicy.ALL)
+    subscription = await context.pull_subscribe(subject, stream=stream, config=config)
+    waiting = True
+    while waiting:
+        for message in await subscription.fetch(BATCH, timeout=FETCH_S):
+            take(message.data, message.metadata.sequence.stream)
+            waiting = message.metadata.num_pending > 0
+    await subscription.unsubscribe()
+    return state.first_seq == 1
