@@ -12,8 +12,8 @@ from typing import Protocol, cast
 import msgspec
 
 from chassis.config import ConfigText, read, section
+from cli.services import SERVICES
 
-SERVICES = ("edge", "auth", "router", "billing", "tasks")
 KNOWN_KEYS = frozenset(
     [
         "surfaces",

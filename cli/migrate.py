@@ -12,8 +12,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from chassis import db
 from chassis.errors import TollbridgeError
-
-SERVICES = ("auth", "router", "billing", "tasks", "edge")
+from cli.services import SERVICES
 
 
 class MigrationRefused(Exception):

@@ -8,7 +8,8 @@ from typing import NoReturn, Protocol, cast
 
 from chassis.config import ConfigError, read
 from chassis.settings import ServiceSettings, SettingsError, load
-from cli.config_check import SERVICES, ConfigModule
+from cli.config_check import ConfigModule
+from cli.services import SERVICES
 from cli.up.process import SAFE_PATH
 
 ROLES = ("api", "worker")

@@ -9,9 +9,9 @@ import secrets
 import uuid
 from collections.abc import Mapping
 
+from cli.services import SERVICES
 from cli.up.data_dir import DataDir, DataDirError, read_json, write_private_json
 
-SERVICES = ("auth", "router", "billing", "tasks", "edge")
 CALLERS = (*SERVICES, "cli")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cli.up.instance_secrets import SERVICES
+from cli.services import SERVICES
 from cli.up.ports import is_free
 
 MAX_REPLICAS = 32

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+from cli.services import SERVICES
 from cli.up.data_dir import DataDir
-from cli.up.instance_secrets import SERVICES, InstanceSecrets
+from cli.up.instance_secrets import InstanceSecrets
 from cli.up.options import UpOptions
 from cli.up.ports import pick_ports
 from cli.up.probe import http_is_ready

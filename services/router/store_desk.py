@@ -16,7 +16,6 @@ from services.router.attempts import Page
 from services.router.registry import Registry
 
 TTL_S = 30.0
-RENEW_EVERY_S = 10.0
 GRACE_S = 5.0
 SWEEP_EVERY_S = 5.0
 MAX_KEPT_PRICES = 1000

@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
+from cli.services import SERVICES
 from cli.up.data_dir import DataDir
-from cli.up.instance_secrets import SERVICES, load_or_make, remember_demo_key
+from cli.up.instance_secrets import load_or_make, remember_demo_key
 
 MAIN = """
 import asyncio, ctypes, os, signal, sys
