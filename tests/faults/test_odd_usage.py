@@ -80,6 +80,25 @@ def test_usage_sent_twice_is_charged_once(running: Gateway) -> None:
     settle(account, receipt)
 
 
+def test_usage_in_every_chunk_is_charged_by_its_last(running: Gateway) -> None:
+    """A running count is not a sum of counts."""
+    account = running.customer(credit_usd="1")
+    receipt = ask(account, {"usage_running": True, "chunks": 10, "gap_ms": 10}, stream=True)
+    assert Decimal(receipt["charge"]) == PRICE
+    settle(account, receipt)
+
+
+def test_an_error_body_with_status_200_costs_nothing(running: Gateway) -> None:
+    """A success that is none is a failure of the provider."""
+    account = running.customer(credit_usd="1")
+    text = "#script " + json.dumps({"error_after_chunks": 0})
+    body = {"model": "alpha-chat", "stream": True, "messages": [{"role": "user", "content": text}]}
+    url = f"{account.gateway.base_url}/v1/chat/completions"
+    reply = httpx.post(url, json=body, headers=account.headers, timeout=30)
+    assert reply.status_code >= 500
+    assert account.settled_credits()["balance"] == 1
+
+
 def test_usage_after_the_end_mark_loses_nothing(running: Gateway) -> None:
     """What comes after the end was never promised: the answer is charged, by it or by our count."""
     account = running.customer(credit_usd="1")

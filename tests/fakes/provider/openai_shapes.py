@@ -1,6 +1,7 @@
 """OpenAI's shapes: a chat's chunks and its whole answer, an image answer, the models list and an error."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from tests.fakes.provider.script import Script
@@ -58,7 +59,9 @@ def chunks(script: Script, *, answer_id: str, model: str, with_usage: bool) -> I
 
     yield choice({"role": "assistant", "content": "", "refusal": None}, None)
     for number in range(script.chunks):
-        yield choice({"content": script.piece(number)}, None)
+        so_far = replace(script, output_tokens=script.output_tokens * (number + 1) // script.chunks)
+        running = {"usage": usage(so_far)} if none_yet and script.usage_running else {}
+        yield choice({"content": script.piece(number)}, None) | running
     yield choice({}, script.finish)
     if none_yet:
         for _ in range(script.usage_times):

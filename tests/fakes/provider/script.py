@@ -32,6 +32,7 @@ class Script:
     no_usage: bool = False
     usage: dict[str, Any] | None = None  # overrides fields of the usage object, however absurd; null leaves one out
     usage_times: int = 1  # the usage chunk comes so often (OpenAI's streams)
+    usage_running: bool = False  # every piece carries the usage so far (OpenAI's streams)
     usage_late: bool = False  # it comes after the end mark (OpenAI's streams)
     malformed: bool = False  # bytes that are no JSON
     text: str = ""  # what the pieces are made of, else `word1 word2 …`
