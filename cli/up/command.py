@@ -75,7 +75,6 @@ def _welcome(ready: dict[str, Any], findings: dict[str, str]) -> None:
     }
     _show(
         f"\n  base URL  {base_url}\n"
-        f"  console   {ready['console_url']}\n"
         f"  demo key  {ready['demo_key']}\n\n"
         f"  curl -N {base_url}/chat/completions \\\n"
         f"    -H 'Authorization: Bearer {ready['demo_key']}' \\\n"

@@ -92,6 +92,9 @@ def test_ready_json_has_the_promised_shape_and_is_private(up):
     assert set(rows["auth", 0]) == {"name", "replica", "pid", "grpc", "metrics"}
     assert set(rows["nats", None]) == {"name", "pid"}
     assert (up.data_dir / "ready.json").stat().st_mode & 0o777 == 0o600
+    shown = up.until(lambda: "Ctrl-C" in up.output() and up.output())
+    assert "demo key  tb_live_demo" in shown
+    assert "console" not in shown  # its URL is kept in the file, but nothing is there to be shown yet
 
 
 def test_sigterm_stops_edge_first_and_leaves_no_process_and_no_ready_json(up):
