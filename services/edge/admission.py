@@ -137,7 +137,7 @@ class Admission:
                     request_id=str(request_id),
                     worst_case_nano_usd=terms.worst_nano_usd(wanted),
                     least_nano_usd=least,
-                    capped_key_id=authority.key_id if authority.capped else "",
+                    caps=authority.caps,
                     replaces=before.draw if before is not None else None,
                     traceparent=span.traceparent or traceparent,
                 )

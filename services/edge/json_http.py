@@ -15,6 +15,7 @@ from fastapi import Request, Response
 
 from chassis.errors import Code, TollbridgeError
 from services.edge.chat_request import ClientLeft, check_depth, read_body
+from services.edge.spend_caps import SpendCap
 from services.edge.surfaces import Surface
 
 T = TypeVar("T")
@@ -39,11 +40,12 @@ class RequestContext:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Whose key it was. `models` empty means all."""
+    """Whose key it was, and the spend caps that bind it. `models` empty means all."""
 
     customer_id: str
     key_id: str
     models: frozenset[str]
+    caps: tuple[SpendCap, ...] = ()
 
 
 Identify = Callable[[Request], Awaitable[Caller]]

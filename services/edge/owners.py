@@ -16,6 +16,7 @@ from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from pricing.prices import PriceVersion, Rates
 from services.edge import statements
+from services.edge.spend_caps import SpendCap, caps_of, to_wire
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
@@ -49,7 +50,7 @@ class Authority:
     key_id: str
     plan: str
     models: frozenset[str]
-    capped: bool
+    caps: tuple[SpendCap, ...] = ()
     keep_s: float
 
 
@@ -92,7 +93,7 @@ class AuthOwner:
             key_id=reply.key_id,
             plan=reply.plan,
             models=frozenset(reply.models),
-            capped=reply.HasField("spend_cap"),
+            caps=caps_of(reply),
             keep_s=min(reply.keep_ms / 1000, MAX_KEEP_S),
         )
 
@@ -189,7 +190,7 @@ class BillingOwner:
         request_id: str,
         amount_nano_usd: int,
         least_nano_usd: int,
-        capped_key_id: str,
+        caps: Sequence[SpendCap],
         replaces_hold_id: str = "",
         traceparent: str = "",
     ) -> Granted:
@@ -207,8 +208,8 @@ class BillingOwner:
                 amount_nano_usd=amount_nano_usd,
                 least_nano_usd=least_nano_usd,
                 request_id=request_id,
-                key_id=capped_key_id,
                 replaces_hold_id=replaces_hold_id,
+                caps=to_wire(caps),
             ),
             billing_pb2.GrantLeaseResponse,
             key=customer_id,
@@ -388,12 +389,8 @@ def route_of(decision: router_pb2.DecideResponse, *, price: PriceVersion) -> Rou
 
 def price_of(price: router_pb2.PriceVersion) -> PriceVersion:
     """A price version as pricing computes with it."""
-    return PriceVersion(
-        rates=_rates(price.rates),
-        cost=_rates(price.cost),
-        markup_ppm=price.markup_ppm,
-        cost_reported=price.cost_reported,
-    )
+    rates, cost = _rates(price.rates), _rates(price.cost)
+    return PriceVersion(rates=rates, cost=cost, markup_ppm=price.markup_ppm, cost_reported=price.cost_reported)
 
 
 def _rates(rates: router_pb2.Rates) -> Rates:

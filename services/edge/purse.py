@@ -8,6 +8,7 @@ from the next statement, and no money of a running or unconfirmed request ever i
 
 import asyncio
 import dataclasses
+from collections.abc import Sequence
 from typing import Protocol
 from uuid import UUID
 
@@ -16,6 +17,7 @@ import structlog
 from chassis.errors import TollbridgeError
 from chassis.ids import now_floor, uuid7
 from services.edge.owners import Granted, LeaseState
+from services.edge.spend_caps import SpendCap
 
 STATEMENT_EVERY_S = 10.0
 MIN_STATEMENT_S = 1.0
@@ -35,7 +37,7 @@ class Lender(Protocol):
         request_id: str,
         amount_nano_usd: int,
         least_nano_usd: int,
-        capped_key_id: str,
+        caps: Sequence[SpendCap],
         replaces_hold_id: str = "",
         traceparent: str = "",
     ) -> Granted: ...
@@ -81,7 +83,7 @@ class Purse:
         request_id: str,
         worst_case_nano_usd: int,
         least_nano_usd: int = 0,
-        capped_key_id: str = "",
+        caps: Sequence[SpendCap] = (),
         replaces: Draw | None = None,
         traceparent: str = "",
     ) -> Draw:
@@ -102,7 +104,7 @@ class Purse:
                 request_id=request_id,
                 amount_nano_usd=worst_case_nano_usd,
                 least_nano_usd=least_nano_usd,
-                capped_key_id=capped_key_id,
+                caps=caps,
                 replaces_hold_id=replaces.hold_id if replaces is not None else "",
                 traceparent=traceparent,
             )

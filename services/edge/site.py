@@ -28,7 +28,9 @@ def identify_with(admission: Admission) -> Identify:
             client_ip=context(request).client_ip,
             traceparent=context(request).traceparent,
         )
-        return Caller(customer_id=authority.customer_id, key_id=authority.key_id, models=authority.models)
+        return Caller(
+            customer_id=authority.customer_id, key_id=authority.key_id, models=authority.models, caps=authority.caps
+        )
 
     return identify
 

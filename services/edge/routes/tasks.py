@@ -16,6 +16,7 @@ from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from pricing.prices import usd_number, usd_text
 from services.edge.json_http import Caller, Identify, answer, body_of, context, link, page, page_limit, parsed, rfc3339
+from services.edge.spend_caps import to_wire
 from tollbridge.tasks.v1 import tasks_pb2
 
 TIMEOUT_S = 5.0
@@ -113,6 +114,7 @@ class TaskDesk:
                 kind=kind,
                 model=model,
                 body=body,
+                caps=to_wire(caller.caps),
             ),
             tasks_pb2.CreateTaskResponse,
             key=caller.customer_id,

@@ -19,7 +19,7 @@ from services.edge.purse import Purse
 from upstream.client import Timeouts
 from upstream.route import Bounds, Route, WireProtocol
 
-WHO = Authority(customer_id="c", key_id="k", plan="", models=frozenset(), capped=False, keep_s=0)
+WHO = Authority(customer_id="c", key_id="k", plan="", models=frozenset(), keep_s=0)
 
 
 class Lender:

@@ -119,6 +119,7 @@ class Customer(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     CREATED_AT_US_FIELD_NUMBER: _builtins.int
+    SPEND_CAP_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7."""
     name: _builtins.str
@@ -131,6 +132,10 @@ class Customer(_message.Message):
     """Active, suspended or banned."""
     created_at_us: _builtins.int
     """Microseconds since the epoch."""
+    @_builtins.property
+    def spend_cap(self) -> Global___SpendCap:
+        """What all their keys together may spend, unset without a cap."""
+
     def __init__(
         self,
         *,
@@ -140,10 +145,11 @@ class Customer(_message.Message):
         plan: _builtins.str = ...,
         status: Global___CustomerStatus.ValueType = ...,
         created_at_us: _builtins.int = ...,
+        spend_cap: Global___SpendCap | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spend_cap", b"spend_cap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_us", b"created_at_us", "email", b"email", "id", b"id", "name", b"name", "plan", b"plan", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_us", b"created_at_us", "email", b"email", "id", b"id", "name", b"name", "plan", b"plan", "spend_cap", b"spend_cap", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -262,6 +268,7 @@ class AuthorizeResponse(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     SPEND_CAP_FIELD_NUMBER: _builtins.int
     KEEP_MS_FIELD_NUMBER: _builtins.int
+    CUSTOMER_SPEND_CAP_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """Who pays."""
     key_id: _builtins.str
@@ -282,6 +289,10 @@ class AuthorizeResponse(_message.Message):
     def spend_cap(self) -> Global___SpendCap:
         """Its spending limit, unset without one."""
 
+    @_builtins.property
+    def customer_spend_cap(self) -> Global___SpendCap:
+        """The spending limit of its customer, unset without one."""
+
     def __init__(
         self,
         *,
@@ -292,10 +303,11 @@ class AuthorizeResponse(_message.Message):
         models: _abc.Iterable[_builtins.str] | None = ...,
         spend_cap: Global___SpendCap | None = ...,
         keep_ms: _builtins.int = ...,
+        customer_spend_cap: Global___SpendCap | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "spend_cap", b"spend_cap"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["customer_spend_cap", b"customer_spend_cap", "limits", b"limits", "spend_cap", b"spend_cap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "keep_ms", b"keep_ms", "key_id", b"key_id", "limits", b"limits", "models", b"models", "plan", b"plan", "spend_cap", b"spend_cap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "customer_spend_cap", b"customer_spend_cap", "keep_ms", b"keep_ms", "key_id", b"key_id", "limits", b"limits", "models", b"models", "plan", b"plan", "spend_cap", b"spend_cap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -312,6 +324,7 @@ class CreateCustomerRequest(_message.Message):
     EMAIL_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    SPEND_CAP_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes the call idempotent."""
     name: _builtins.str
@@ -322,6 +335,10 @@ class CreateCustomerRequest(_message.Message):
     """Plan id; empty is the default plan."""
     customer_id: _builtins.str
     """Wished id, empty for a new one; `tollbridge up` names the default customer by it."""
+    @_builtins.property
+    def spend_cap(self) -> Global___SpendCap:
+        """What all their keys together may spend, unset without a cap."""
+
     def __init__(
         self,
         *,
@@ -330,10 +347,11 @@ class CreateCustomerRequest(_message.Message):
         email: _builtins.str = ...,
         plan: _builtins.str = ...,
         customer_id: _builtins.str = ...,
+        spend_cap: Global___SpendCap | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spend_cap", b"spend_cap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "email", b"email", "name", b"name", "plan", b"plan", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "email", b"email", "name", b"name", "plan", b"plan", "request_id", b"request_id", "spend_cap", b"spend_cap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -419,6 +437,8 @@ class UpdateCustomerRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    SPEND_CAP_FIELD_NUMBER: _builtins.int
+    LIFTS_SPEND_CAP_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes the call idempotent."""
     customer_id: _builtins.str
@@ -427,6 +447,12 @@ class UpdateCustomerRequest(_message.Message):
     """New plan, empty to keep."""
     status: Global___CustomerStatus.ValueType
     """New status, unspecified to keep."""
+    lifts_spend_cap: _builtins.bool
+    """Takes the cap away."""
+    @_builtins.property
+    def spend_cap(self) -> Global___SpendCap:
+        """New cap, unset to keep."""
+
     def __init__(
         self,
         *,
@@ -434,10 +460,12 @@ class UpdateCustomerRequest(_message.Message):
         customer_id: _builtins.str = ...,
         plan: _builtins.str = ...,
         status: Global___CustomerStatus.ValueType = ...,
+        spend_cap: Global___SpendCap | None = ...,
+        lifts_spend_cap: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spend_cap", b"spend_cap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "plan", b"plan", "request_id", b"request_id", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "lifts_spend_cap", b"lifts_spend_cap", "plan", b"plan", "request_id", b"request_id", "spend_cap", b"spend_cap", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -241,6 +241,38 @@ class AdjustCreditResponse(_message.Message):
 Global___AdjustCreditResponse: _TypeAlias = AdjustCreditResponse  # noqa: Y015
 
 @_typing.final
+class SpendCap(_message.Message):
+    """A spend cap, as auth tells it: what its owner may spend on requests that begin in one period. The period of a request
+    is that of its id, a UUIDv7.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OWNER_FIELD_NUMBER: _builtins.int
+    PER_FIELD_NUMBER: _builtins.int
+    AMOUNT_NANO_USD_FIELD_NUMBER: _builtins.int
+    owner: _builtins.str
+    """"key:<id>" or "customer:<id>"."""
+    per: _builtins.str
+    """"day" or "month" of UTC, or "total"."""
+    amount_nano_usd: _builtins.int
+    """In nano-USD."""
+    def __init__(
+        self,
+        *,
+        owner: _builtins.str = ...,
+        per: _builtins.str = ...,
+        amount_nano_usd: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nano_usd", b"amount_nano_usd", "owner", b"owner", "per", b"per"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpendCap: _TypeAlias = SpendCap  # noqa: Y015
+
+@_typing.final
 class GrantLeaseRequest(_message.Message):
     """Asks for credit to spend."""
 
@@ -254,6 +286,7 @@ class GrantLeaseRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
     REPLACES_HOLD_ID_FIELD_NUMBER: _builtins.int
+    CAPS_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     """Made by the spender; asked again it is the same grant."""
     customer_id: _builtins.str
@@ -267,11 +300,17 @@ class GrantLeaseRequest(_message.Message):
     request_id: _builtins.str
     """The request that this lease is for, when it is for one."""
     key_id: _builtins.str
-    """The capped key, empty without a cap."""
+    """The key that asked, empty when it doesn't matter."""
     replaces_hold_id: _builtins.str
     """An earlier lease of this spender and customer that this one takes the place of: it ends in the same transaction,
     also when the grant is refused, so that a request never has money held twice.
     """
+    @_builtins.property
+    def caps(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpendCap]:
+        """The caps that bind the request; with any, `request_id` is needed. What doesn't fit under one is spend_cap_reached,
+        with `affordable_nano_usd` in the details.
+        """
+
     def __init__(
         self,
         *,
@@ -283,10 +322,11 @@ class GrantLeaseRequest(_message.Message):
         request_id: _builtins.str = ...,
         key_id: _builtins.str = ...,
         replaces_hold_id: _builtins.str = ...,
+        caps: _abc.Iterable[Global___SpendCap] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nano_usd", b"amount_nano_usd", "customer_id", b"customer_id", "hold_id", b"hold_id", "key_id", b"key_id", "least_nano_usd", b"least_nano_usd", "replaces_hold_id", b"replaces_hold_id", "request_id", b"request_id", "spender", b"spender"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nano_usd", b"amount_nano_usd", "caps", b"caps", "customer_id", b"customer_id", "hold_id", b"hold_id", "key_id", b"key_id", "least_nano_usd", b"least_nano_usd", "replaces_hold_id", b"replaces_hold_id", "request_id", b"request_id", "spender", b"spender"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -501,6 +541,7 @@ class HoldRequest(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
+    CAPS_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     """Made by the caller; asked again it is the same hold."""
     customer_id: _builtins.str
@@ -514,7 +555,11 @@ class HoldRequest(_message.Message):
     request_id: _builtins.str
     """The request or task that this is for."""
     key_id: _builtins.str
-    """The capped key, empty without a cap."""
+    """The key that asked, empty when it doesn't matter."""
+    @_builtins.property
+    def caps(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpendCap]:
+        """The caps that bind it; with any, `request_id` is needed, a UUIDv7."""
+
     def __init__(
         self,
         *,
@@ -525,10 +570,11 @@ class HoldRequest(_message.Message):
         kind: _builtins.str = ...,
         request_id: _builtins.str = ...,
         key_id: _builtins.str = ...,
+        caps: _abc.Iterable[Global___SpendCap] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nano_usd", b"amount_nano_usd", "customer_id", b"customer_id", "deadline_us", b"deadline_us", "hold_id", b"hold_id", "key_id", b"key_id", "kind", b"kind", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nano_usd", b"amount_nano_usd", "caps", b"caps", "customer_id", b"customer_id", "deadline_us", b"deadline_us", "hold_id", b"hold_id", "key_id", b"key_id", "kind", b"kind", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from tollbridge.billing.v1 import billing_pb2 as _billing_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -174,6 +175,7 @@ class CreateTaskRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    CAPS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Made by the caller, a UUIDv7; asked again it is the same job."""
     customer_id: _builtins.str
@@ -188,6 +190,10 @@ class CreateTaskRequest(_message.Message):
     """The client's request body, JSON, validated by edge."""
     traceparent: _builtins.str
     """W3C trace context."""
+    @_builtins.property
+    def caps(self) -> _containers.RepeatedCompositeFieldContainer[_billing_pb2.SpendCap]:
+        """The spend caps of its key and customer, as auth told them."""
+
     def __init__(
         self,
         *,
@@ -198,10 +204,11 @@ class CreateTaskRequest(_message.Message):
         model: _builtins.str = ...,
         body: _builtins.bytes = ...,
         traceparent: _builtins.str = ...,
+        caps: _abc.Iterable[_billing_pb2.SpendCap] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "customer_id", b"customer_id", "key_id", b"key_id", "kind", b"kind", "model", b"model", "task_id", b"task_id", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "caps", b"caps", "customer_id", b"customer_id", "key_id", b"key_id", "kind", b"kind", "model", b"model", "task_id", b"task_id", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
