@@ -175,6 +175,8 @@ class Parts:
 
     def unready(self) -> str | None:
         """Why this replica must get no new requests; None when it may."""
+        if self.drain.draining:
+            return "draining"
         return None if self._settlement.has_room else "the spool is full"
 
     async def start(self, life: Lifecycle) -> None:

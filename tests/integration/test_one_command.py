@@ -83,6 +83,19 @@ def test_every_listed_address_answers_health_and_metrics(up: Gateway) -> None:
                 assert httpx.get(f"http://{each['metrics']}{path}", timeout=5).status_code == 200, (each, path)
 
 
+def test_a_draining_edge_says_so_at_its_metrics_port_too(up: Gateway) -> None:
+    """Whoever asks the port that a kubelet asks is told the same as at the HTTP port; the end of draining as well."""
+    edge = next(each for each in up.ready["services"] if each["name"] == "edge")
+    ports = (f"http://{edge['metrics']}/readyz", f"{up.base_url}/readyz")
+    up.admin("POST", "/admin/drain")
+    try:
+        assert [httpx.get(url, timeout=5).status_code for url in ports] == [503, 503]
+        assert httpx.get(ports[0], timeout=5).text.strip() == "draining"
+    finally:
+        up.admin("POST", "/admin/undrain")
+    assert [httpx.get(url, timeout=5).status_code for url in ports] == [200, 200]
+
+
 def test_the_listed_database_is_billings(up: Gateway) -> None:
     """The database URL in `ready.json` opens the ledger."""
     with psycopg.connect(up.ready["database_url"]) as connection:
