@@ -204,6 +204,7 @@ class BillingServer:
             uuid_of(request.request_id, "request_id"),
             amount_nano_usd=_amount(request.amount_nano_usd, "amount_nano_usd", least=0),
             reason=_text(request.reason, "reason", MAX_REASON),
+            call_id=_text(request.call_id, "call_id", MAX_TEXT),
         )
         return pb.RefundResponse(
             transfer_id=str(transfer.id), amount_nano_usd=transfer.amount_nano_usd, balance=_balance(account)
