@@ -1,9 +1,11 @@
 """Ids that sort by time: UUIDv7 (RFC 9562), 48 bits of Unix milliseconds and 74 random bits.
 
-Ids of one millisecond are in no order among themselves: nothing may lean on their order within one process.
+Ids of one millisecond are in no order among themselves: nothing may lean on their order. From one millisecond to the
+next a process' ids only go up, also while the wall clock is set back; statements lean on that.
 """
 
 import os
+import threading
 import time
 from uuid import UUID
 
@@ -13,9 +15,25 @@ _VERSION_AND_VARIANT = (7 << 76) | (2 << 62)
 _RANDOM = ((1 << 12) - 1) << 64 | ((1 << 62) - 1)
 
 
+class _Clock:
+    """The wall clock's milliseconds, waiting rather than going back. One for each process, since ids are its own."""
+
+    def __init__(self) -> None:
+        self._last_ms = 0
+        self._lock = threading.Lock()
+
+    def ms(self) -> int:
+        with self._lock:
+            self._last_ms = max(self._last_ms, time.time_ns() // 1_000_000)
+            return self._last_ms
+
+
+_CLOCK = _Clock()
+
+
 def uuid7() -> UUID:
     """A new id of the present millisecond."""
-    ms = time.time_ns() // 1_000_000
+    ms = _CLOCK.ms()
     return UUID(int=ms << 80 | _VERSION_AND_VARIANT | int.from_bytes(os.urandom(10), "big") & _RANDOM)
 
 
@@ -26,7 +44,7 @@ def uuid7_at(ms: int) -> UUID:
 
 def now_floor() -> UUID:
     """The lowest id of the present millisecond: no id that is made from now on is below it."""
-    return uuid7_at(time.time_ns() // 1_000_000)
+    return uuid7_at(_CLOCK.ms())
 
 
 def unix_ms(u: UUID) -> int:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.errors import Code, TollbridgeError
-from chassis.ids import canonical, unix_ms, uuid7, uuid7_at, uuid_of
+from chassis.ids import canonical, now_floor, unix_ms, uuid7, uuid7_at, uuid_of
 
 
 def test_a_new_id_is_a_uuid7_of_now() -> None:
@@ -21,6 +21,15 @@ def test_a_new_id_is_a_uuid7_of_now() -> None:
 def test_ids_differ() -> None:
     """74 random bits keep ids of one millisecond apart."""
     assert len({uuid7() for _ in range(10_000)}) == 10_000
+
+
+def test_ids_do_not_go_back_when_the_wall_clock_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A statement's moment is above all ids that were made before it, and below none that is made after it."""
+    floor, made = now_floor(), uuid7()
+    set_back_ns = time.time_ns() - 3600 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: set_back_ns)
+    assert floor <= now_floor()
+    assert unix_ms(uuid7()) >= unix_ms(made)
 
 
 @given(st.integers(min_value=0, max_value=2**48 - 2))
