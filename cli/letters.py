@@ -73,6 +73,9 @@ def _run(data_dir: Path | None, work: "Callable[[DeadLetters], Awaitable[int]]")
     except TollbridgeError as error:
         print(error.message, file=sys.stderr)
         return NOT_READABLE if error.code is Code.UNAVAILABLE else REFUSED
+    except (ValueError, ArithmeticError) as error:
+        print(f"--charge is no amount in USD: {error!r}", file=sys.stderr)
+        return REFUSED
     except (NotRunning, OSError) as error:
         print(f"the ledger can't be read: {error}", file=sys.stderr)
         return NOT_READABLE

@@ -176,6 +176,7 @@ def test_the_operators_command_lists_shows_and_resolves(
     assert str(letter_id) in {item["id"] for item in json.loads(capsys.readouterr().out)}
     assert commands.resolve(None, letter_id, how="", charge_usd="", by="ann", because="") == 0
     assert json.loads(capsys.readouterr().out)["event"]["charge_nano_usd"] == "301"
+    assert commands.resolve(None, letter_id, how="charge", charge_usd="much", by="ann", because="") == 1
     assert commands.resolve(None, letter_id, how="charge", charge_usd="0.00000025", by="ann", because="") == 0
     assert json.loads(capsys.readouterr().out)["resolved_charge_usd"] == "0.000000250"
     assert commands.resolve(None, letter_id, how="void", charge_usd="", by="ann", because="") == 1
