@@ -69,8 +69,6 @@ def run_tool(command: str, rest: list[str]) -> int:
         "faults": ["-m", "pytest", "tests/faults", *rest],
         "bench": ["-m", "bench", *rest],
     }
-    if command == "bench" and not (ROOT / "bench" / "__main__.py").exists():
-        return refuse("there is no performance harness in this checkout")
     os.execv(str(PYTHON), [str(PYTHON), *tools[command]])
     return 0
 
