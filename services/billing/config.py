@@ -1,7 +1,6 @@
 """The `billing` section of the config file: everything that it may hold is checked here, whoever uses it.
 
-Amounts are exact decimals in USD there and integer nano-USD here. Stripe and crypto are checked although top-ups come
-later, so that a file that is accepted today stays good.
+Amounts are exact decimals in USD there and integer nano-USD here.
 """
 
 import dataclasses
@@ -15,6 +14,7 @@ import msgspec
 from chassis.config import ConfigText, section
 from pricing.prices import nano_usd
 from services.billing.ledger import MAX_AMOUNT
+from services.billing.payments.tron_address import account_of
 
 T = TypeVar("T")
 MAX_SETTLE_GRACE_S = 7 * 86_400
@@ -32,13 +32,18 @@ class StripeSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class CryptoSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`billing.crypto`."""
+    """`billing.crypto`. `chain_file` is the chain of the local watcher, which is for tests."""
 
     address: str
     network: Literal["TRC-20"] = "TRC-20"
     watcher: Literal["tron", "local"] = "tron"
     confirmations: int = 19
     expires_minutes: int = 60
+    api_base: str = "https://api.trongrid.io"
+    api_key: str = ""
+    contract: str = "TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t"
+    poll_seconds: int = 10
+    chain_file: str = ""
 
 
 class BillingSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,7 +80,7 @@ class BillingConfig:
     holds_kept_days: int
     top_up_url: str
     stripe: StripeSection | None = dataclasses.field(repr=False)
-    crypto: CryptoSection | None
+    crypto: CryptoSection | None = dataclasses.field(repr=False)
 
 
 def defaults() -> BillingConfig:
@@ -124,7 +129,13 @@ def _check_stripe(text: ConfigText, stripe: StripeSection) -> None:
 
 
 def _check_crypto(text: ConfigText, crypto: CryptoSection) -> None:
+    """A mistyped address would be paid by customers and read by nobody, so its checksum is checked."""
     _checked(text, "crypto.address", lambda: _not_empty(crypto.address))
+    if crypto.watcher == "tron":
+        _checked(text, "crypto.address", lambda: account_of(crypto.address))
+        _checked(text, "crypto.contract", lambda: account_of(crypto.contract))
+        _checked(text, "crypto.api_base", lambda: _http_url(crypto.api_base))
+    _checked(text, "crypto.poll_seconds", lambda: _within(crypto.poll_seconds, 1, 600))
     _checked(text, "crypto.confirmations", lambda: _within(crypto.confirmations, 1, 1000))
     _checked(text, "crypto.expires_minutes", lambda: _within(crypto.expires_minutes, 1, 24 * 60))
 

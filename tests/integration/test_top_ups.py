@@ -11,12 +11,14 @@ import httpx
 import pytest
 
 from tests.fakes.stripe import FakeStripe, fake_stripe
+from tests.fakes.tron import SHOP, FakeTron, fake_tron
 from tests.integration.running import CONFIG, Account, Gateway, gateway, wait_until
 
 BILLING = """
 billing:
   default_plan: enterprise
-  stripe: {secret_key: "${STRIPE_SECRET_KEY}", webhook_secret: "${STRIPE_WEBHOOK_SECRET}", api_base: "%s"}
+  stripe: {secret_key: "${STRIPE_SECRET_KEY}", webhook_secret: "${STRIPE_WEBHOOK_SECRET}", api_base: "%(stripe)s"}
+  crypto: {network: TRC-20, watcher: tron, address: %(shop)s, confirmations: 3, api_base: "%(tron)s", poll_seconds: 600}
 """
 
 
@@ -28,10 +30,18 @@ def stripe() -> Iterator[FakeStripe]:
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory, stripe: FakeStripe) -> Iterator[Gateway]:
-    """A gateway that sells by card, two of its billing replicas."""
+def tron() -> Iterator[FakeTron]:
+    """The chain."""
+    with fake_tron() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory, stripe: FakeStripe, tron: FakeTron) -> Iterator[Gateway]:
+    """A gateway that sells by card and for USDT, with two billing replicas."""
     directory: Path = tmp_path_factory.mktemp("shop")
-    config = CONFIG.partition("\nbilling:")[0] % {"provider": "http://127.0.0.1:9"} + BILLING % stripe.url
+    billing = BILLING % {"stripe": stripe.url, "tron": tron.url, "shop": SHOP}
+    config = CONFIG.partition("\nbilling:")[0] % {"provider": "http://127.0.0.1:9"} + billing
     secrets = {"STRIPE_SECRET_KEY": stripe.secret_key, "STRIPE_WEBHOOK_SECRET": stripe.webhook_secret}
     with gateway(directory, config, "--replicas", "billing=2", **secrets) as running:
         yield running
@@ -280,6 +290,30 @@ def test_a_webhook_that_cant_be_served_now_comes_again(account: Account, stripe:
     assert post(account, "/billing/checkout", {"amount_usd": 7}, **again).status_code == 422
 
 
+def test_a_payment_in_usdt_is_credited_when_the_chain_has_settled_it(account: Account, tron: FakeTron) -> None:
+    """The call says what to send where; the webhook, which anybody may send, only makes us look."""
+    reply = post(account, "/billing/crypto/create-payment", {"amount_usd": "12.34"})
+    assert reply.status_code == 200, reply.text
+    begun = reply.json()
+    fixed = {name: begun[name] for name in ("address", "network", "currency", "amount_usd")}
+    assert fixed == {"address": SHOP, "network": "TRC-20", "currency": "USDT", "amount_usd": "12.340000000"}
+    amount = Decimal(begun["amount"])
+    assert 0 < amount - Decimal("12.34") < Decimal("0.01")
+    tron.send(int(amount * 1_000_000))
+
+    def look(status: str) -> Any:
+        forged = {"payment_id": begun["payment_id"], "status": "settled", "amount": "1000000"}
+        assert httpx.post(f"{account.gateway.base_url}/webhooks/crypto", json=forged).status_code == 200
+        return payment(account, begun["payment_id"])["status"] == status
+
+    wait_until(lambda: look("confirming"), timeout_s=15, what="the transfer is seen")
+    assert balance(account) == 0
+    tron.mine(3)
+    wait_until(lambda: look("settled"), timeout_s=15, what="the transfer is settled")
+    assert balance(account) == amount
+    assert payment(account, begun["payment_id"])["method"] == "crypto"
+
+
 def test_a_payment_is_its_customers_own(account: Account, shop: Gateway) -> None:
     """Others get 404, as for one that is not there."""
     begun = begin(account)
@@ -292,8 +326,9 @@ def test_a_payment_is_its_customers_own(account: Account, shop: Gateway) -> None
 @pytest.mark.parametrize("amount_usd", [0, -5, "0.49", "5.001", "1000000", "five", None])
 def test_an_amount_that_cant_be_paid_is_a_400(account: Account, amount_usd: Any) -> None:
     """With the field named."""
-    refused = post(account, "/billing/checkout", {"amount_usd": amount_usd})
-    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "amount_usd"), refused.text
+    for path in ("/billing/checkout", "/billing/crypto/create-payment"):
+        refused = post(account, path, {"amount_usd": amount_usd})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "amount_usd"), refused.text
 
 
 def test_a_method_that_is_not_configured_says_so(system: Gateway) -> None:

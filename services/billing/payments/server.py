@@ -7,7 +7,8 @@ from chassis.rpc import CallContext, Handler, RpcService
 from services.billing import charges
 from services.billing.payments.checkout import Checkout
 from services.billing.payments.desk import PaymentDesk
-from services.billing.payments.payment import Method, Payment, unavailable
+from services.billing.payments.payment import Method, Payment
+from services.billing.payments.watch import CryptoPayments, Watch
 from tollbridge.billing.v1 import payments_pb2 as pb
 
 EDGE = frozenset({"edge"})
@@ -19,9 +20,11 @@ MAX_BODY = 1 << 20
 class PaymentServer:
     """The methods of PaymentService."""
 
-    def __init__(self, *, desk: PaymentDesk, checkout: Checkout) -> None:
+    def __init__(self, *, desk: PaymentDesk, checkout: Checkout, crypto: CryptoPayments, watch: Watch) -> None:
         self._desk = desk
         self._checkout = checkout
+        self._crypto = crypto
+        self._watch = watch
 
     def service(self) -> RpcService:
         """Every method with those who may call it; a call is safe to repeat by its own ids."""
@@ -45,9 +48,14 @@ class PaymentServer:
         return pb.CreateCheckoutResponse(payment=_message(payment))
 
     async def create_crypto_payment(
-        self, _request: pb.CreateCryptoPaymentRequest, _: CallContext
+        self, request: pb.CreateCryptoPaymentRequest, _: CallContext
     ) -> pb.CreateCryptoPaymentResponse:
-        raise unavailable(Method.CRYPTO)
+        payment = await self._crypto.create(
+            customer_id=_customer(request.customer_id),
+            amount_nano_usd=request.amount_nano_usd,
+            request_id=_request_id(request.request_id),
+        )
+        return pb.CreateCryptoPaymentResponse(payment=_message(payment))
 
     async def get_payment(self, request: pb.GetPaymentRequest, _: CallContext) -> pb.GetPaymentResponse:
         try:
@@ -63,7 +71,10 @@ class PaymentServer:
         if request.provider == Method.STRIPE:
             suspension = await self._checkout.receive(request.body, request.signature)
             return pb.ReceiveWebhookResponse(suspend_customer_id=suspension.customer_id, cause=suspension.cause)
-        raise unavailable(Method.CRYPTO)
+        if request.provider != Method.CRYPTO:
+            raise _invalid("provider")
+        self._watch.look_soon()
+        return pb.ReceiveWebhookResponse()
 
 
 def _message(payment: Payment) -> pb.Payment:

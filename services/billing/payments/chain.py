@@ -1,0 +1,70 @@
+"""What we ask of a blockchain, and how a payment is told from others on it. `tron` and `local_chain` answer.
+
+All payments go to one address, because addresses of their own would need a wallet's keys here. So each payment asks for
+an amount whose last four digits, in millionths of a USDT, no other open payment to that address has: 25.50 USD asks
+for 25.503147 USDT. The digits name the payment also when more or less is sent. A transfer that names none, or one that
+has its money, is kept for the operator, and so is one from before the payment began: otherwise somebody could claim a
+stranger's transfer by beginning a payment that fits it.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from services.billing.payments.payment import MOST_NANO_USD, Payment
+
+NANO_USD_PER_MICRO_USDT = 1000
+"""A USDT is credited as a USD."""
+SUFFIXES = 10_000
+LEAST_MICRO_USDT = 10_000
+"""Less than a cent is dust, which strangers send to advertise: it is ignored."""
+MOST_MICRO_USDT = 10 * MOST_NANO_USD // NANO_USD_PER_MICRO_USDT
+"""More than this is never credited by itself."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """A transaction that a list of an address' transfers names. Nothing is believed of it but its id."""
+
+    transaction_id: str
+    arrived_at_us: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class OnChain:
+    """One transfer to the address inside a transaction that succeeded, as the chain has it now."""
+
+    position: int
+    sender: str
+    amount_micro_usdt: int
+    arrived_at_us: int
+    confirmations: int
+
+
+class Chain(Protocol):
+    """A blockchain. Calls raise UNAVAILABLE, and take a bounded time."""
+
+    async def listed(self, address: str, *, since_us: int) -> Sequence[Listed]:
+        """Transactions that brought this address USDT since then, oldest first; at most some thousand."""
+        ...
+
+    async def look_up(self, address: str, transaction_ids: Sequence[str]) -> Mapping[str, Sequence[OnChain]]:
+        """What these transactions bring the address; none for one that failed or is gone."""
+        ...
+
+
+def suffix_of(amount_micro_usdt: int) -> int:
+    """The digits that name a payment."""
+    return amount_micro_usdt % SUFFIXES
+
+
+def note_of(payment: Payment, found: OnChain) -> str:
+    """What is odd about how a payment was paid, empty for nothing."""
+    notes = []
+    if found.amount_micro_usdt < payment.amount_micro_usdt:
+        notes.append("underpaid")
+    if found.amount_micro_usdt > payment.amount_micro_usdt:
+        notes.append("overpaid")
+    if found.arrived_at_us > payment.expires_at_us:
+        notes.append("late")
+    return ",".join(notes)

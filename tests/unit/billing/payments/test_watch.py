@@ -1,0 +1,324 @@
+"""Payments in USDT: credited once their transfer is settled on the chain, and whatever else arrives has a path too."""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import structlog
+
+from chassis import db
+from chassis.config import ConfigError, read
+from chassis.errors import Code, TollbridgeError
+from services.billing import config
+from services.billing.accounts import Accounts
+from services.billing.config import CryptoSection
+from services.billing.payments.desk import PaymentDesk
+from services.billing.payments.parts import open_chain
+from services.billing.payments.payment import Payment, State
+from services.billing.payments.watch import CryptoAccess, CryptoPayments, Watch
+from tests.fakes.tron import SHOP, FakeTron, fake_tron
+
+USD = 1_000_000_000
+CONFIRMATIONS = 19
+Rows = Callable[..., list[tuple[Any, ...]]]
+
+
+@pytest.fixture
+def tron(rows: Rows) -> Iterator[FakeTron]:
+    """A chain of its own for each test; what another test left open no longer waits for it."""
+    rows("UPDATE billing.payments SET suffix = NULL")
+    rows("UPDATE billing.crypto_transfers SET state = 'dropped' WHERE state = 'seen'")
+    rows("DELETE FROM billing.crypto_watches")
+    with fake_tron() as running:
+        yield running
+
+
+@dataclasses.dataclass
+class Cashier:
+    """What a customer and the watch do."""
+
+    pool: db.Pool
+    desk: PaymentDesk
+    customer: str
+    payments: CryptoPayments
+    watch: Watch
+    another_watch: Watch
+
+    async def begin(self, usd: int = 25, request_id: str = "") -> Payment:
+        """A payment that has begun."""
+        return await self.payments.create(
+            customer_id=self.customer, amount_nano_usd=usd * USD, request_id=request_id or str(time.monotonic_ns())
+        )
+
+    async def now(self, payment: Payment) -> Payment:
+        """The payment as it is now."""
+        return await self.desk.find(payment.id)
+
+    async def balance(self) -> int:
+        """In nano-USD."""
+        return (await Accounts(pool=self.pool).read(self.customer)).posted_nano_usd
+
+
+@pytest.fixture
+def section(tron: FakeTron) -> CryptoSection:
+    """The configuration."""
+    return CryptoSection(address=SHOP, api_base=tron.url, api_key="canary", confirmations=CONFIRMATIONS)
+
+
+@pytest.fixture
+def cashier(pool: db.Pool, desk: PaymentDesk, customer: str, section: CryptoSection) -> Cashier:
+    """Two replicas' watches over the same database and chain."""
+    current = dataclasses.replace(config.defaults(), crypto=section)
+    access = CryptoAccess(config=lambda: current, open_chain=open_chain)
+    log = structlog.get_logger()
+    return Cashier(
+        pool=pool,
+        desk=desk,
+        customer=customer,
+        payments=CryptoPayments(pool=pool, desk=desk, access=access),
+        watch=Watch(pool=pool, desk=desk, access=access, log=log),
+        another_watch=Watch(pool=pool, desk=desk, access=access, log=log),
+    )
+
+
+async def test_a_transfer_is_credited_when_it_is_confirmed_and_not_before(cashier: Cashier, tron: FakeTron):
+    """pending, confirming while it is young, settled with the configured confirmations; then nothing more."""
+    payment = await cashier.begin(25)
+    await cashier.watch.look()
+    assert (await cashier.now(payment)).state is State.PENDING
+    tron.send(payment.amount_micro_usdt)
+    await cashier.watch.look()
+    assert ((await cashier.now(payment)).state, await cashier.balance()) == (State.CONFIRMING, 0)
+    tron.mine(CONFIRMATIONS - 2)
+    await cashier.watch.look()
+    assert (await cashier.now(payment)).state is State.CONFIRMING
+    tron.mine(1)
+    for _ in range(2):
+        await cashier.watch.look()
+    settled = await cashier.now(payment)
+    assert (settled.state, settled.note) == (State.SETTLED, "")
+    assert await cashier.balance() == settled.credited_nano_usd == payment.amount_micro_usdt * 1000
+    assert tron.keys_seen == {"canary"}
+
+
+async def test_payments_to_one_address_are_told_apart_by_their_amounts(cashier: Cashier, tron: FakeTron):
+    """Two payments over the same sum ask for different amounts, and each gets its own."""
+    first, second = await cashier.begin(10), await cashier.begin(10)
+    assert first.amount_micro_usdt != second.amount_micro_usdt
+    assert {payment.amount_micro_usdt // 10_000 for payment in (first, second)} == {1000}
+    tron.send(second.amount_micro_usdt)
+    tron.mine(CONFIRMATIONS)
+    await cashier.watch.look()
+    assert (await cashier.now(first)).state is State.PENDING
+    assert (await cashier.now(second)).state is State.SETTLED
+
+
+async def test_the_same_request_begins_the_same_payment(cashier: Cashier):
+    """With the same amount to send."""
+    first = await cashier.begin(10, "again")
+    assert await cashier.begin(10, "again") == first
+
+
+@pytest.mark.parametrize(("difference", "note"), [(-1_000_000, "underpaid"), (3_000_000, "overpaid")])
+async def test_what_arrived_is_credited_less_or_more(cashier: Cashier, tron: FakeTron, difference: int, note: str):
+    """An exchange that keeps a fee, or a customer who rounds up: the last digits still name the payment."""
+    payment = await cashier.begin(10)
+    tron.send(payment.amount_micro_usdt + difference)
+    tron.mine(CONFIRMATIONS)
+    await cashier.watch.look()
+    settled = await cashier.now(payment)
+    assert (settled.state, settled.note) == (State.SETTLED, note)
+    assert await cashier.balance() == (payment.amount_micro_usdt + difference) * 1000
+
+
+async def test_late_money_is_credited_and_marked(cashier: Cashier, tron: FakeTron, rows: Rows):
+    """An expired payment takes its money for a day."""
+    payment = await cashier.begin(10)
+    rows(
+        "UPDATE billing.payments SET created_at = now() - interval '2 hours', expires_at = now() - interval '1 hour'"
+        " WHERE id = %s",
+        payment.id,
+    )
+    await cashier.watch.look()
+    assert (await cashier.now(payment)).state is State.EXPIRED
+    tron.send(payment.amount_micro_usdt)
+    await cashier.watch.look()
+    assert (await cashier.now(payment)).state is State.CONFIRMING
+    tron.mine(CONFIRMATIONS)
+    await cashier.watch.look()
+    settled = await cashier.now(payment)
+    assert (settled.state, settled.note) == (State.SETTLED, "late")
+
+
+async def test_what_fits_no_payment_is_kept_for_the_operator(cashier: Cashier, tron: FakeTron, rows: Rows):
+    """Too late, a second transfer, one from before the payment, or one that names nobody: none is credited or lost."""
+    too_late, twice, too_early = await cashier.begin(10), await cashier.begin(11), await cashier.begin(12)
+    rows(
+        "UPDATE billing.payments SET created_at = now() - interval '3 days', expires_at = now() - interval '2 days',"
+        " open_until = now() - interval '1 second' WHERE id = %s",
+        too_late.id,
+    )
+    tron.send(twice.amount_micro_usdt)
+    odd = [
+        tron.send(too_late.amount_micro_usdt),
+        tron.send(twice.amount_micro_usdt),
+        tron.send(too_early.amount_micro_usdt, at=time.time() - 600),
+        tron.send(7_770_000),
+    ]
+    tron.mine(CONFIRMATIONS)
+    await cashier.watch.look()
+    await cashier.watch.look()
+    found = rows("SELECT transaction_id FROM billing.crypto_transfers WHERE state = 'unmatched'")
+    assert {row[0] for row in found} >= {each.id for each in odd}
+    assert await cashier.balance() == twice.amount_micro_usdt * 1000
+
+
+async def test_a_transfer_that_goes_away_credits_nothing_and_its_payment_waits_again(
+    cashier: Cashier, tron: FakeTron, rows: Rows
+):
+    """A reorganised block: dropped after a while; when it is in another block later, it settles."""
+    payment = await cashier.begin(10)
+    sent = tron.send(payment.amount_micro_usdt)
+    await cashier.watch.look()
+    sent.hidden = True
+    tron.mine(CONFIRMATIONS)
+    await cashier.watch.look()
+    assert (await cashier.now(payment)).state is State.CONFIRMING
+    rows(
+        "UPDATE billing.crypto_transfers SET seen_at = now() - interval '11 minutes' WHERE payment_id = %s", payment.id
+    )
+    await cashier.watch.look()
+    assert ((await cashier.now(payment)).state, await cashier.balance()) == (State.PENDING, 0)
+    sent.hidden, sent.block = False, tron.height
+    await cashier.watch.look()
+    assert (await cashier.now(payment)).state is State.CONFIRMING
+    tron.mine(CONFIRMATIONS)
+    await cashier.watch.look()
+    assert (await cashier.now(payment)).state is State.SETTLED
+
+
+async def test_only_the_real_usdt_to_our_address_in_a_transaction_that_succeeded_counts(
+    cashier: Cashier, tron: FakeTron
+):
+    """Look-alike tokens, other receivers and failed transactions credit nothing, though a list may name them."""
+    payment = await cashier.begin(10)
+    amount = payment.amount_micro_usdt
+    tron.send(amount, contract=SHOP)
+    tron.send(amount, to="TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t")
+    tron.send(amount).result = "OUT_OF_ENERGY"
+    tron.mine(CONFIRMATIONS)
+    await cashier.watch.look()
+    assert ((await cashier.now(payment)).state, await cashier.balance()) == (State.PENDING, 0)
+
+
+async def test_several_transfers_in_one_transaction_are_several_payments(cashier: Cashier, tron: FakeTron):
+    """An exchange that pays two customers' payments at once."""
+    first, second = await cashier.begin(10), await cashier.begin(11)
+    tron.send(first.amount_micro_usdt, second.amount_micro_usdt)
+    tron.mine(CONFIRMATIONS)
+    await cashier.watch.look()
+    assert {(await cashier.now(payment)).state for payment in (first, second)} == {State.SETTLED}
+    assert await cashier.balance() == (first.amount_micro_usdt + second.amount_micro_usdt) * 1000
+
+
+async def test_replicas_that_look_at_once_credit_once(cashier: Cashier, tron: FakeTron, rows: Rows):
+    """Also when a claim is broken."""
+    payment = await cashier.begin(10)
+    tron.send(payment.amount_micro_usdt)
+    tron.mine(CONFIRMATIONS)
+    await asyncio.gather(*(watch.look() for watch in (cashier.watch, cashier.another_watch) * 3))
+    rows("UPDATE billing.crypto_watches SET claimed_until = 'epoch'")
+    await asyncio.gather(*(watch.look() for watch in (cashier.watch, cashier.another_watch)))
+    assert (await cashier.now(payment)).state is State.SETTLED
+    assert await cashier.balance() == payment.amount_micro_usdt * 1000
+
+
+async def test_many_transfers_are_worked_off_in_bounded_looks(cashier: Cashier, tron: FakeTron):
+    """More than a page and more than one look takes; none is skipped."""
+    for number in range(210):
+        tron.send(1_000_000 + number * 10_000, at=time.time() - 300 + number)
+    payment = await cashier.begin(10)
+    tron.send(payment.amount_micro_usdt)
+    tron.mine(CONFIRMATIONS)
+    for _ in range(8):
+        await cashier.watch.look()
+    assert (await cashier.now(payment)).state is State.SETTLED
+
+
+async def test_a_chain_that_cant_be_asked_delays_and_loses_nothing(cashier: Cashier, tron: FakeTron):
+    """The look fails, its claim ends, and the next one finds everything."""
+    payment = await cashier.begin(10)
+    tron.send(payment.amount_micro_usdt)
+    tron.mine(CONFIRMATIONS)
+    tron.down = True
+    with pytest.raises(TollbridgeError) as refused:
+        await cashier.watch.look()
+    assert refused.value.code is Code.UNAVAILABLE
+    tron.down = False
+    await cashier.another_watch.look()
+    assert (await cashier.now(payment)).state is State.SETTLED
+
+
+async def test_a_changed_address_still_takes_what_was_asked_for_before(
+    cashier: Cashier, tron: FakeTron, section: CryptoSection, pool: db.Pool, desk: PaymentDesk
+):
+    """Open payments to the former address are watched on."""
+    payment = await cashier.begin(10)
+    other = msgspec.structs.replace(section, address="TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t", watcher="local")
+    moved = msgspec.structs.replace(section, address=other.address)
+    current = dataclasses.replace(config.defaults(), crypto=moved)
+
+    async def opened(_: CryptoSection) -> Any:
+        chain = await open_chain(section)
+        listed = chain.listed
+
+        async def only_ours(address: str, *, since_us: int) -> Any:
+            return await listed(address, since_us=since_us) if address == SHOP else []
+
+        chain.listed = only_ours  # type: ignore[method-assign]  # the stand-in knows one address
+        return chain
+
+    access = CryptoAccess(config=lambda: current, open_chain=opened)
+    tron.send(payment.amount_micro_usdt)
+    tron.mine(CONFIRMATIONS)
+    await Watch(pool=pool, desk=desk, access=access, log=structlog.get_logger()).look()
+    assert (await cashier.now(payment)).state is State.SETTLED
+
+
+async def test_the_local_watcher_reads_its_chain_from_a_file(
+    pool: db.Pool, desk: PaymentDesk, customer: str, tmp_path: Path, tron: FakeTron
+):
+    """For trying things out without a chain."""
+    path = tmp_path / "chain.jsonl"
+    section = CryptoSection(address="T-local", watcher="local", chain_file=str(path), confirmations=3)
+    current = dataclasses.replace(config.defaults(), crypto=section)
+    access = CryptoAccess(config=lambda: current, open_chain=open_chain)
+    payments = CryptoPayments(pool=pool, desk=desk, access=access)
+    watch = Watch(pool=pool, desk=desk, access=access, log=structlog.get_logger())
+    payment = await payments.create(customer_id=customer, amount_nano_usd=5 * USD, request_id="local")
+    await watch.look()
+    for confirmations, state in ((2, State.CONFIRMING), (3, State.SETTLED)):
+        line = {
+            "transaction_id": "local-1",
+            "to": "T-local",
+            "amount": f"{payment.amount_micro_usdt // 10**6}.{payment.amount_micro_usdt % 10**6:06d}",
+            "at_us": time.time_ns() // 1000,
+            "confirmations": confirmations,
+        }
+        path.write_bytes(msgspec.json.encode(line) + b"\n")
+        await watch.look()
+        assert (await desk.find(payment.id)).state is state
+
+
+@pytest.mark.parametrize("address", ["", "T123", SHOP[:-1] + ("1" if SHOP[-1] != "1" else "2"), SHOP.lower()])
+def test_a_mistyped_address_refuses_to_start(tmp_path: Path, address: str):
+    """Customers would pay it and nobody would have the money."""
+    path = tmp_path / "tollbridge.yaml"
+    path.write_text(f'billing:\n  crypto: {{address: "{address}"}}\n')
+    with pytest.raises(ConfigError, match="address"):
+        config.parse(read(path), {})
