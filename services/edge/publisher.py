@@ -1,9 +1,9 @@
 """The publisher: carries finished records from the spool to billing, and forgets each once billing has it.
 
-Way one is the bus, in batches. Way two, for what three tries could not bring there, is billing's own RPC. Only
-billing's word (`Confirm`) ends an event; until then it stays in the spool, which outlives this process, and in memory
-here, bounded by LIMIT: beyond that edge takes no new requests. Everything may be sent twice, since billing applies an
-event's identity (request, kind) once.
+Way one is the bus, in batches. Way two is billing's own RPC: for what the bus refused, at once, and for what it took
+and lost three times. Only billing's word (`Confirm`) ends an event; until then it stays in the spool, which outlives
+this process, and in memory here, bounded by LIMIT: beyond that edge takes no new requests. Everything may be sent
+twice, since billing applies an event's identity (request, kind) once.
 """
 
 import asyncio
@@ -185,7 +185,7 @@ class Publisher:
                 timeout_s=PUBLISH_TIMEOUT_S,
             )
         except TollbridgeError as error:
-            self._tried(batch)
+            self._pass_by_the_bus(batch)
             self._pause_s = min(max(self._pause_s * 2, 0.2), MAX_PAUSE_S)
             self._log.warning("publish_failed", events=len(batch), waiting=len(self._pending), code=error.code.value)
             await asyncio.sleep(self._pause_s)
@@ -213,7 +213,9 @@ class Publisher:
     async def _confirm_once(self) -> bool:
         """Asks about what was sent, and sends what is overdue; True when it got on and has not asked about all."""
         if self._pause_s >= 1.0:
-            self._pass_by_the_bus()
+            self._pass_by_the_bus(list(self._fresh))
+            self._fresh.clear()
+            self._wake.clear()
         asked, before = list(itertools.islice(self._sent.values(), CONFIRM_AT_ONCE)), len(self._pending)
         overdue: list[_Pending] = []
         try:
@@ -227,14 +229,12 @@ class Publisher:
             self._forget_settled()
         return len(asked) == CONFIRM_AT_ONCE and len(self._pending) < before
 
-    def _pass_by_the_bus(self) -> None:
-        """The bus is down: what has not been tried yet need not wait for three failures."""
-        fresh = list(self._fresh)
-        self._fresh.clear()
-        self._wake.clear()
-        for each in fresh:
+    def _pass_by_the_bus(self, batch: Iterable[_Pending]) -> None:
+        """The bus is down: the next round gives these to billing itself, unless it has them all the same."""
+        for each in batch:
             each.tries, each.due_s = MAX_TRIES, 0.0
-            self._sent[each.key] = each
+            if self._waits(each):
+                self._sent[each.key] = each
 
     def _forget_settled(self) -> None:
         """Frees the spool of what billing has; when the disk refuses, the next round tries again."""

@@ -14,7 +14,16 @@ import httpx
 import nats
 import pytest
 
-from tests.integration.running import CONFIG, Account, Gateway, gateway, price_usd, provider, wait_until
+from tests.integration.running import (
+    CONFIG,
+    Account,
+    Gateway,
+    free_port,
+    gateway,
+    price_usd,
+    provider,
+    wait_until,
+)
 
 STREAMS = 8
 SCRIPT = {"chunks": 20, "gap_ms": 100, "input_tokens": 40, "output_tokens": 30}
@@ -83,3 +92,21 @@ def test_every_event_is_charged_once_when_the_whole_bus_is_lost(running: Gateway
         assert Decimal(account.receipt(request_id, timeout_s=60)["charge"]) == PRICE
     assert account.settled_credits(timeout_s=60)["total_usage"] == PRICE * STREAMS
     assert running.verify()["clean"]
+
+
+def test_with_a_bus_that_never_was_there_charges_come_within_ten_seconds(tmp_path: Path) -> None:
+    """Nothing listens where NATS should be: billing gets each end by its own RPC after one failed try."""
+    with (
+        provider(tmp_path) as fake,
+        gateway(tmp_path, CONFIG % {"provider": fake.url}, "--nats-url", f"nats://127.0.0.1:{free_port()}") as alone,
+    ):
+        account = alone.customer(credit_usd="20")
+        text = "x" * 40 + " #script " + json.dumps({"input_tokens": 40, "output_tokens": 30})
+        body = {"model": "alpha-chat", "messages": [{"role": "user", "content": text}]}
+        url = f"{alone.base_url}/v1/chat/completions"
+        replies = [httpx.post(url, json=body, headers=account.headers, timeout=30) for _ in range(3)]
+        for reply in replies:
+            assert reply.status_code == 200, reply.text
+            assert Decimal(account.receipt(reply.headers["x-request-id"], timeout_s=10)["charge"]) == PRICE
+        assert account.settled_credits(timeout_s=10)["total_usage"] == PRICE * 3
+        assert alone.verify()["clean"]
