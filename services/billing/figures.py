@@ -31,6 +31,12 @@ class Figures:
         self.transfers_published = Counter(
             "tollbridge_billing_transfers_published", "Transfers that left on LEDGER", registry=registry
         )
+        self.payments = Counter(
+            "tollbridge_billing_payments",
+            "Money in and back by method; mismatched and unmatched is what an operator must look at",
+            ("method", "outcome"),
+            registry=registry,
+        )
         self.config_loaded = Gauge(
             "tollbridge_billing_config_loaded_seconds", "When the running config was loaded", registry=registry
         )

@@ -70,7 +70,7 @@ class Parts:
             receipts=Receipts(pool=pool),
             config=self.config,
         )
-        self.payments = PaymentParts(pool=pool, config=lambda: self.config.current, log=log)
+        self.payments = PaymentParts(pool=pool, config=lambda: self.config.current, figures=self.figures, log=log)
 
     def services(self) -> Sequence[RpcService]:
         """What the RPC server serves."""

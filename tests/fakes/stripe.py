@@ -23,13 +23,14 @@ Json = dict[str, Any]
 
 
 class FakeStripe:
-    """Stripe's state. `down` makes every call fail with 500."""
+    """Stripe's state. `down` makes every call fail with 500, `refuses` every new session with 400."""
 
     def __init__(self, *, secret_key: str, webhook_secret: str) -> None:
         self.secret_key = secret_key
         self.webhook_secret = webhook_secret
         self.url = ""
         self.down = False
+        self.refuses = False
         self.requests: list[str] = []
         self.sessions: dict[str, Json] = {}
         self._charges: dict[str, Json] = {}
@@ -116,10 +117,8 @@ class FakeStripe:
         with self._lock:
             path = urlsplit(target).path
             self.requests.append(f"{method} {path}")
-            if self.down:
-                return 500, {"error": {"type": "api_error", "message": "down"}}
-            if authorization != f"Bearer {self.secret_key}":
-                return 401, {"error": {"type": "invalid_request_error", "message": "Invalid API Key provided"}}
+            if refusal := self._refusal(method, authorization):
+                return refusal, {"error": {"type": "invalid_request_error", "message": "No"}}
             if (method, path) == ("POST", "/v1/checkout/sessions"):
                 return 200, self._create(parse_qs(form), key)
             if (method, path) == ("GET", "/v1/checkout/sessions"):
@@ -132,6 +131,13 @@ class FakeStripe:
             if thing is None:
                 return 404, {"error": {"type": "invalid_request_error", "code": "resource_missing", "message": "No"}}
             return 200, thing
+
+    def _refusal(self, method: str, authorization: str) -> int:
+        if self.down:
+            return 500
+        if authorization != f"Bearer {self.secret_key}":
+            return 401
+        return 400 if self.refuses and method == "POST" else 0
 
     def _create(self, form: dict[str, list[str]], key: str) -> Json:
         if key in self._made:

@@ -21,6 +21,7 @@ from structlog.typing import FilteringBoundLogger
 from chassis import db
 from chassis.db import Connection
 from chassis.errors import Code, TollbridgeError
+from services.billing import store as ledger_store
 from services.billing.config import BillingConfig, StripeSection
 from services.billing.payments import store
 from services.billing.payments.desk import Arrival, PaymentDesk, new_payment
@@ -32,6 +33,9 @@ LIVES_S = 3600
 MAX_ROUND = 50
 ROUND_PAUSE_S = 30.0
 LOOK_AGAIN_S = 6 * 3600
+"""A bank debit takes days."""
+RETRY_S = 300
+"""When a look failed."""
 
 OpenStripe = Callable[[StripeSection], Awaitable[StripeApi]]
 
@@ -97,20 +101,31 @@ class Checkout:
             return begun
 
         payment = await db.in_transaction(self._pool, begin)
-        if payment.url or not payment.state.is_open:
+        if payment.url:
             return payment
-        session = await stripe.create_session(
-            payment_id=payment.id,
-            customer_id=customer_id,
-            amount_cents=amount_nano_usd // CENT_NANO_USD,
-            return_url=self._access.top_up_url or return_url,
-            expires_at_us=payment.expires_at_us,
-        )
+        if not payment.state.is_open:
+            raise TollbridgeError(Code.CONFLICT, "That payment has ended; begin another one.")
+        session = await self._session_for(stripe, payment, return_url=self._access.top_up_url or return_url)
         async with db.transaction(self._pool) as connection:
             updated = await store.set_session(
                 connection, payment.id, session_id=session.id, url=session.url, expires_at_us=session.expires_at_us
             )
         return updated or await self._desk.find(payment.id)
+
+    async def _session_for(self, stripe: StripeApi, payment: Payment, *, return_url: str) -> Session:
+        """The payment's session; one that Stripe refuses to make is a payment that failed."""
+        try:
+            return await stripe.create_session(
+                payment_id=payment.id,
+                customer_id=payment.customer_id,
+                amount_cents=payment.amount_nano_usd // CENT_NANO_USD,
+                return_url=return_url,
+                expires_at_us=payment.expires_at_us,
+            )
+        except TollbridgeError as error:
+            if error.code is Code.PROVIDER_REJECTED:
+                await self._desk.move(payment.id, State.FAILED)
+            raise
 
     async def receive(self, body: bytes, signature: str) -> Suspension:
         """Takes a webhook. Raises INVALID_REQUEST for one that is not Stripe's, UNAVAILABLE to have it sent again."""
@@ -145,13 +160,21 @@ class Checkout:
         async with db.transaction(self._pool) as connection:
             payments = await store.due(connection, Method.STRIPE, limit=MAX_ROUND)
             for payment in payments:
-                await store.look_again(connection, payment.id, in_s=LOOK_AGAIN_S)
+                await store.look_again(connection, payment.id, in_s=RETRY_S)
         for payment in payments:
-            session = await stripe.session(payment.object_id) if payment.object_id else None
-            if session is not None:
-                await self._follow(session, event_id=f"look:{session.id}")
-            else:
-                await self._desk.move(payment.id, State.EXPIRED)
+            try:
+                await self._look_at(stripe, payment)
+            except ledger_store.REFUSED as error:
+                self._log.error("payment_refused", payment_id=str(payment.id), reason=str(error))
+
+    async def _look_at(self, stripe: StripeApi, payment: Payment) -> None:
+        session = await stripe.session(payment.object_id) if payment.object_id else None
+        if session is None:
+            await self._desk.move(payment.id, State.EXPIRED)
+            return
+        await self._follow(session, event_id=f"look:{session.id}")
+        async with db.transaction(self._pool) as connection:
+            await store.look_again(connection, payment.id, in_s=LOOK_AGAIN_S)
 
     async def _follow(self, session: Session, *, event_id: str, has_failed: bool = False) -> None:
         """Brings the payment to where its session is."""
@@ -171,8 +194,9 @@ class Checkout:
     async def _settle(self, payment: Payment, session: Session, *, event_id: str) -> None:
         amount = session.amount_cents * CENT_NANO_USD
         if session.currency != "usd" or amount != payment.amount_nano_usd:
-            self._log.error(
-                "payment_amount_mismatch",
+            self._desk.tell_oddity(
+                Method.STRIPE,
+                "mismatched",
                 payment_id=str(payment.id),
                 session_id=session.id,
                 asked_nano_usd=payment.amount_nano_usd,
@@ -198,7 +222,9 @@ class Checkout:
         if payment is None:
             return Suspension()
         if taken.currency != "usd":
-            self._log.error("reversal_in_another_currency", payment_id=str(payment.id), currency=taken.currency)
+            self._desk.tell_oddity(
+                Method.STRIPE, "mismatched", payment_id=str(payment.id), reversed_currency=taken.currency
+            )
             return Suspension()
         await self._desk.reverse(
             payment.id, object_id=taken.object_id, total_nano_usd=taken.amount_cents * CENT_NANO_USD

@@ -15,6 +15,7 @@ from chassis.db import Connection
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from services.billing import store as ledger_store
+from services.billing.figures import Figures
 from services.billing.payments import store
 from services.billing.payments.payment import MAX_OPEN, Method, Payment, State
 
@@ -33,8 +34,9 @@ class Arrival:
 class PaymentDesk:
     """What may be done with payments, whoever their provider is."""
 
-    def __init__(self, *, pool: db.Pool, log: FilteringBoundLogger) -> None:
+    def __init__(self, *, pool: db.Pool, figures: Figures, log: FilteringBoundLogger) -> None:
         self._pool = pool
+        self._figures = figures
         self._log = log
 
     async def begin(
@@ -95,7 +97,7 @@ class PaymentDesk:
             intent_id=arrival.intent_id,
             note=arrival.note,
         )
-        self._tell("payment_settled", settled)
+        self._tell("settled", settled)
         return _there(await store.settle(connection, settled))
 
     async def move(self, payment_id: UUID, state: State, *, note: str = "") -> Payment:
@@ -132,16 +134,22 @@ class PaymentDesk:
             await ledger_store.save_books(connection, books)
             after = dataclasses.replace(payment, reversed_nano_usd=payment.reversed_nano_usd + amount)
             await store.add_reversal(connection, after, object_id=object_id, total_nano_usd=before + amount)
-            self._tell("payment_reversed", after)
+            self._tell("reversed", after)
             return after
 
         return await db.in_transaction(self._pool, work)
 
-    def _tell(self, event: str, payment: Payment) -> None:
+    def tell_oddity(self, method: Method, outcome: str, **details: str | int) -> None:
+        """Money that nobody was credited for: an operator must look at it."""
+        self._figures.payments.labels(str(method), outcome).inc()
+        self._log.error(f"payment_{outcome}", method=str(method), **details)
+
+    def _tell(self, outcome: str, payment: Payment) -> None:
         """A line for the operator. It may be said of a transaction that is then tried again."""
+        self._figures.payments.labels(str(payment.method), outcome).inc()
         tell = self._log.warning if payment.note or payment.reversed_nano_usd else self._log.info
         tell(
-            event,
+            f"payment_{outcome}",
             payment_id=str(payment.id),
             customer_id=payment.customer_id,
             method=str(payment.method),

@@ -7,6 +7,7 @@ from structlog.typing import FilteringBoundLogger
 
 from chassis import db
 from services.billing.config import BillingConfig, CryptoSection, StripeSection
+from services.billing.figures import Figures
 from services.billing.payments.chain import Chain
 from services.billing.payments.checkout import Checkout, StripeAccess
 from services.billing.payments.desk import PaymentDesk
@@ -18,8 +19,10 @@ from services.billing.payments.watch import CryptoAccess, CryptoPayments, Watch
 class PaymentParts:
     """Desk, methods of payment, and the loops that look after them."""
 
-    def __init__(self, *, pool: db.Pool, config: Callable[[], BillingConfig], log: FilteringBoundLogger) -> None:
-        desk = PaymentDesk(pool=pool, log=log)
+    def __init__(
+        self, *, pool: db.Pool, config: Callable[[], BillingConfig], figures: Figures, log: FilteringBoundLogger
+    ) -> None:
+        desk = PaymentDesk(pool=pool, figures=figures, log=log)
         access = StripeAccess(config=config, open_stripe=open_stripe)
         self._checkout = Checkout(pool=pool, desk=desk, access=access, log=log)
         crypto = CryptoAccess(config=config, open_chain=open_chain)

@@ -3,7 +3,7 @@
 A transfer is *seen* when the chain has it, and settles its payment when it has the configured confirmations and was
 read from the chain again for that. What arrived is credited, less or more than was asked, in time or up to a day late;
 the payment's note says which. A transfer that is gone for ten minutes is dropped, and its payment waits again. One that
-fits no payment is kept as `unmatched`, with an error in the log, and is for the operator to credit by hand.
+fits no payment is kept as `unmatched`, told by the log and a metric, and is for the operator to credit by hand.
 
 One replica watches an address at a time, by a claim that lapses; should two do so, the constraints of payments and
 transfers still let each transfer settle once. Nobody's message is believed: a webhook only makes the next look sooner.
@@ -231,8 +231,9 @@ class Watch:
         if payment_id is None:
             reason = "no open payment asks for an amount that ends like this"
             await crypto_store.end(connection, transaction_id, transfer.position, state="unmatched", reason=reason)
-            self._log.error(
-                "crypto_transfer_unmatched",
+            self._desk.tell_oddity(
+                Method.CRYPTO,
+                "unmatched",
                 transaction_id=transaction_id,
                 amount_micro_usdt=transfer.amount_micro_usdt,
             )

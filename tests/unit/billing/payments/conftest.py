@@ -7,9 +7,11 @@ from uuid import uuid4
 import psycopg
 import pytest
 import structlog
+from prometheus_client import CollectorRegistry
 
 from chassis import db
 from services.billing.accounts import Accounts
+from services.billing.figures import Figures
 from services.billing.payments.desk import PaymentDesk, new_payment
 from services.billing.payments.payment import Method, Payment
 from services.billing.reconcile import verify
@@ -35,7 +37,7 @@ async def pool(payments_url: str) -> AsyncIterator[db.Pool]:
 @pytest.fixture
 def desk(pool: db.Pool) -> PaymentDesk:
     """The desk."""
-    return PaymentDesk(pool=pool, log=structlog.get_logger())
+    return PaymentDesk(pool=pool, figures=Figures(registry=CollectorRegistry()), log=structlog.get_logger())
 
 
 @pytest.fixture

@@ -85,6 +85,38 @@ async def test_a_payment_that_never_reached_stripe_expires(
     assert (await desk.find(payment_id)).state is State.EXPIRED
 
 
+async def test_a_payment_that_stripe_refuses_has_failed(checkout: Checkout, customer: str, stripe: FakeStripe):
+    """The customer is told, and asking for the same again says that it is over."""
+    stripe.refuses = True
+    for code in (Code.PROVIDER_REJECTED, Code.CONFLICT):
+        with pytest.raises(TollbridgeError) as refused:
+            await begun(checkout, customer)
+        assert refused.value.code is code
+
+
+async def test_a_round_that_stripe_cuts_short_is_made_up_for(
+    checkout: Checkout, customer: str, stripe: FakeStripe, desk: PaymentDesk, rows: Callable[..., Any]
+):
+    """What could not be read is read again in some minutes, not in hours; a bank debit under way is left in peace."""
+    payment, debit = await begun(checkout, customer, "card"), await begun(checkout, customer, "debit")
+    stripe.pay(str(payment.object_id))
+    stripe.pay(str(debit.object_id), paid=False)
+    rows("UPDATE billing.payments SET check_at = now() WHERE id = ANY(%s)", [payment.id, debit.id])
+    stripe.down = True
+    with pytest.raises(TollbridgeError):
+        await checkout.look()
+    stripe.down = False
+    rows(
+        "UPDATE billing.payments SET check_at = check_at - interval '5 minutes' WHERE id = ANY(%s)",
+        [payment.id, debit.id],
+    )
+    await checkout.look()
+    assert (await desk.find(payment.id)).state is State.SETTLED
+    assert (await desk.find(debit.id)).state is State.CONFIRMING
+    [(hours,)] = rows("SELECT extract(hour FROM check_at - now()) FROM billing.payments WHERE id = %s", debit.id)
+    assert hours == 5
+
+
 async def test_a_changed_config_takes_effect_at_the_next_call(
     pool: db.Pool, desk: PaymentDesk, customer: str, stripe: FakeStripe
 ):

@@ -7,11 +7,13 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from prometheus_client import CollectorRegistry
 from psycopg import errors
 
 from chassis import db
 from chassis.errors import Code, TollbridgeError
 from services.billing.accounts import Accounts
+from services.billing.figures import Figures
 from services.billing.grants import Grants
 from services.billing.hold_store import Ask
 from services.billing.holds import HoldKind
@@ -77,7 +79,7 @@ async def test_what_is_gone_back_takes_what_is_there_and_the_rest_is_bad_debt(
     """Held money stays held, the balance never falls below it, and the loss is booked where everybody can read it."""
     payment = await begin(10 * USD)
     await desk.settle(payment.id, arrival(10 * USD))
-    grants = Grants(pool=pool, figures=_figures(), lease_lives_s=40)
+    grants = Grants(pool=pool, figures=Figures(registry=CollectorRegistry()), lease_lives_s=40)
     ask = Ask(hold_id=uuid4(), customer_id=customer, kind=HoldKind.LEASE, spender="s", amount_nano_usd=4 * USD)
     await grants.grant(ask)
     after = await desk.reverse(payment.id, object_id="ch_1", total_nano_usd=10 * USD)
@@ -136,14 +138,6 @@ async def test_the_service_may_not_delete_payments(payments_url: str):
         pytest.raises(errors.InsufficientPrivilege),
     ):
         connection.execute("DELETE FROM billing.payments")
-
-
-def _figures() -> Any:
-    from prometheus_client import CollectorRegistry
-
-    from services.billing.figures import Figures
-
-    return Figures(registry=CollectorRegistry())
 
 
 async def test_a_payment_that_does_not_agree_with_its_transfers_is_found(
