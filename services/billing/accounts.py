@@ -9,8 +9,9 @@ from chassis import db
 from chassis.db import Connection
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
-from services.billing import receipt_store, store
+from services.billing import cap_store, receipt_store, store
 from services.billing.books import Books
+from services.billing.caps import CapRows
 from services.billing.ledger import Account, Transfer, UsageKind, UsageRow, credits_account
 
 
@@ -81,6 +82,7 @@ class Accounts:
             charge = await store.transfer_of_event(connection, f"charge:{request_id}")
             if charge is None or charge.customer_id is None:
                 raise TollbridgeError(Code.INVALID_REQUEST, "the request took nothing from the customer")
+            books.caps = CapRows(await cap_store.lock(connection, charge.cap_ids))
             if call_id and await receipt_store.refunded_by(connection, request_id) == call_id:
                 known = await store.transfer_of_event(connection, f"refund:{request_id}")
                 if known is not None:

@@ -6,10 +6,11 @@ it holds for the service as far as loading and saving are right, which the same 
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from uuid import UUID
 
 from chassis.errors import Code, TollbridgeError
+from services.billing.caps import Cap, CapAccount, CapRows, cap_reached
 from services.billing.holds import Hold, HoldState
 from services.billing.ledger import (
     MAX_AMOUNT,
@@ -29,7 +30,7 @@ from services.billing.ledger import (
 
 
 class Books:
-    """A working set of accounts and holds, and what has changed in it. Not shared between tasks.
+    """A working set of accounts, cap accounts and holds, and what has changed in it. Not shared between tasks.
 
     `applied` names the usage events that are known to be in the ledger already; `superseded` gathers the requests whose
     dead letter keeps its hold no longer, because a later event of theirs was applied.
@@ -41,11 +42,13 @@ class Books:
         new_id: Callable[[], UUID],
         accounts: Iterable[Account] = (),
         holds: Iterable[Hold] = (),
+        caps: Iterable[CapAccount] = (),
         applied: Iterable[tuple[UUID, UsageKind]] = (),
     ) -> None:
         self._new_id = new_id
         self.accounts = {account.customer_id: account for account in accounts}
         self.holds = {hold.id: hold for hold in holds}
+        self.caps = CapRows(caps)
         self.applied = set(applied)
         self.transfers: list[Transfer] = []
         self.changed_accounts: set[str] = set()
@@ -142,20 +145,25 @@ class Books:
                 )
         return taken
 
-    def grant(self, hold: Hold, *, least_nano_usd: int = 0) -> Hold:
+    def grant(self, hold: Hold, *, least_nano_usd: int = 0, caps: Sequence[Cap] = ()) -> Hold:
         """Sets money aside: the whole amount, or the most affordable from `least_nano_usd` on when that is not 0.
 
-        The same id is the same grant. Raises INSUFFICIENT_CREDITS, NOT_FOUND, IDEMPOTENCY_MISMATCH.
+        The same id is the same grant. Raises INSUFFICIENT_CREDITS, SPEND_CAP_REACHED, NOT_FOUND, IDEMPOTENCY_MISMATCH.
         """
         known = self.holds.get(hold.id)
         if known is not None:
             return same_grant(known, customer_id=hold.customer_id, spender=hold.spender)
         account = self.account(hold.customer_id)
         least = least_nano_usd or hold.amount_nano_usd
-        granted = min(hold.amount_nano_usd, account.available_nano_usd)
+        granted, room = min(hold.amount_nano_usd, account.available_nano_usd), self.caps.room(caps)
+        if room is not None and room.now_nano_usd < min(granted, least):
+            raise cap_reached(room)
         if granted < least:
             raise insufficient(account)
-        hold = dataclasses.replace(hold, amount_nano_usd=granted, stated_nano_usd=granted)
+        granted = granted if room is None else min(granted, room.now_nano_usd)
+        self.caps.hold(caps, granted)
+        cap_ids = tuple(cap.id for cap in caps)
+        hold = dataclasses.replace(hold, amount_nano_usd=granted, stated_nano_usd=granted, cap_ids=cap_ids)
         self._put_account(dataclasses.replace(account, held_nano_usd=account.held_nano_usd + granted))
         self._put_hold(hold)
         return hold
@@ -238,6 +246,7 @@ class Books:
         self._put_account(
             dataclasses.replace(account, used_nano_usd=account.used_nano_usd - amount, version=account.version + 1)
         )
+        self.caps.refund(charge.cap_ids, amount)
         self.applied.add((request_id, UsageKind.REFUND))
         return self._record(
             debit=House.REVENUE,
@@ -249,6 +258,7 @@ class Books:
             request_id=request_id,
             reason=reason,
             customer_id=charge.customer_id,
+            cap_ids=charge.cap_ids,
         )
 
     def _supersede(self, hold_id: UUID, request_id: UUID) -> None:
@@ -265,6 +275,8 @@ class Books:
         account = self.accounts[usage.customer_id]
         captured = min(charge, hold.remaining_nano_usd) if hold is not None and hold.is_open else 0
         taken = captured + min(charge - captured, account.available_nano_usd)
+        cap_ids = hold.cap_ids if hold is not None else ()
+        self.caps.spend(cap_ids, captured_nano_usd=captured, taken_nano_usd=taken)
         if hold is not None and captured:
             self._put_hold(hold.capture(captured))
         if taken:
@@ -276,12 +288,14 @@ class Books:
                     version=account.version + 1,
                 )
             )
-            self._record_charge(usage, taken, leg=0, source=credits_account(usage.customer_id))
+            self._record_charge(usage, taken, leg=0, source=credits_account(usage.customer_id), cap_ids=cap_ids)
         if charge > taken:
             self._record_charge(usage, charge - taken, leg=1, source=House.OVERAGE_LOSS)
         return Settled(taken_nano_usd=taken, overage_nano_usd=charge - taken)
 
-    def _record_charge(self, usage: Usage, amount_nano_usd: int, *, leg: int, source: str) -> None:
+    def _record_charge(
+        self, usage: Usage, amount_nano_usd: int, *, leg: int, source: str, cap_ids: tuple[str, ...] = ()
+    ) -> None:
         self._record(
             debit=source,
             credit=House.REVENUE,
@@ -291,6 +305,7 @@ class Books:
             leg=leg,
             request_id=usage.request_id,
             customer_id=usage.customer_id if leg == 0 else None,
+            cap_ids=cap_ids,
         )
 
     def _credit(
@@ -336,6 +351,7 @@ class Books:
         reverses: UUID | None = None,
         request_id: UUID | None = None,
         reason: str = "",
+        cap_ids: tuple[str, ...] = (),
     ) -> Transfer:
         account = self.accounts[customer_id] if customer_id is not None else None
         transfer = Transfer(
@@ -352,6 +368,7 @@ class Books:
             customer_id=customer_id,
             version=account.version if account else None,
             balance_after_nano_usd=account.posted_nano_usd if account else None,
+            cap_ids=cap_ids,
         )
         self.transfers.append(transfer)
         return transfer
@@ -361,6 +378,7 @@ class Books:
         account = self.accounts[before.customer_id]
         if freed:
             self._put_account(dataclasses.replace(account, held_nano_usd=account.held_nano_usd - freed))
+            self.caps.free(before.cap_ids, freed)
         self._put_hold(after)
 
     def _put_account(self, account: Account) -> None:

@@ -35,7 +35,7 @@ class Hold:
 
     `stated_nano_usd` is open + spent of the spender's last statement; before the first it is the whole amount, so that
     a spender that dies at once is not thought to have spent nothing. A pinned hold belongs to a dead letter and is
-    released by nobody but the operator who resolves that.
+    released by nobody but the operator who resolves that. `cap_ids` are the cap accounts that it counts in.
     """
 
     id: UUID
@@ -51,6 +51,7 @@ class Hold:
     pinned: bool = False
     request_id: UUID | None = None
     key_id: str = ""
+    cap_ids: tuple[str, ...] = ()
     granted_at_us: int
     expires_at_us: int
 

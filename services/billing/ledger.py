@@ -93,7 +93,10 @@ class Account:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer:
-    """A movement of money, never changed. The last three fields are set when a customer's account takes part."""
+    """A movement of money, never changed. The last four fields are set only when a customer's account takes part.
+
+    `cap_ids` are the cap accounts that a charge counted in, and that its refund takes it out of again.
+    """
 
     id: UUID
     debit: str
@@ -108,6 +111,7 @@ class Transfer:
     customer_id: str | None = None
     version: int | None = None
     balance_after_nano_usd: int | None = None
+    cap_ids: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

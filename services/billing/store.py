@@ -1,7 +1,8 @@
 """SQL of the ledger: what a transaction locks and loads into `Books`, and how what changed goes back.
 
 Every function takes the connection of the caller's transaction. Locks are taken in one order everywhere, accounts by
-id and then holds by id, so that two transactions can't wait for each other. Balances are read only under their lock.
+id, then cap accounts by id, then holds by id, so that two transactions can't wait for each other. Balances are read
+only under their lock.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,9 @@ from psycopg.rows import TupleRow
 
 from chassis.db import Connection
 from chassis.ids import uuid7
+from services.billing import cap_store
 from services.billing.books import Books
+from services.billing.caps import Cap
 from services.billing.holds import Hold, HoldKind, HoldState
 from services.billing.ledger import Account, Transfer, TransferKind, UsageKind, UsageRow
 
@@ -25,12 +28,13 @@ _LOCK_ACCOUNTS = """
     WHERE customer_id = ANY(%s) ORDER BY customer_id FOR NO KEY UPDATE
 """
 _HOLD_COLUMNS = """id, customer_id, kind, spender, amount, captured, freed, stated, state, lapsed, pinned, request_id,
-    key_id, (extract(epoch FROM granted_at) * 1000000)::bigint, (extract(epoch FROM expires_at) * 1000000)::bigint"""
+    key_id, (extract(epoch FROM granted_at) * 1000000)::bigint, (extract(epoch FROM expires_at) * 1000000)::bigint,
+    cap_ids"""
 _LOCK_HOLDS = f"SELECT {_HOLD_COLUMNS} FROM billing.holds WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
 _HOLDS_OF_REQUEST = f"SELECT {_HOLD_COLUMNS} FROM billing.holds WHERE request_id = %s ORDER BY granted_at DESC LIMIT 1"
 _APPLIED = "SELECT request_id, kind FROM billing.usage_events WHERE request_id = ANY(%s)"
 _TRANSFER_COLUMNS = """id, debit, credit, amount, kind, event_id, leg, reverses, request_id, reason, customer_id,
-    version, balance_after"""
+    version, balance_after, cap_ids"""
 
 _SAVE_ACCOUNTS = """
     UPDATE billing.ledger_accounts AS a
@@ -49,8 +53,11 @@ _SAVE_HOLDS = """
 """
 _ADD_TRANSFERS = f"""
     INSERT INTO billing.transfers ({_TRANSFER_COLUMNS})
-    SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::smallint[],
-        %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::bigint[], %s::bigint[])
+    SELECT id, debit, credit, amount, kind, event_id, leg, reverses, request_id, reason, customer_id, version,
+        balance_after, string_to_array(cap_ids, ' ')
+    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::smallint[],
+        %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[])
+        AS n({_TRANSFER_COLUMNS})
 """
 _ADD_TO_OUTBOX = "INSERT INTO billing.outbox (transfer_id) SELECT * FROM unnest(%s::uuid[])"
 _ADD_USAGE = """
@@ -98,16 +105,23 @@ async def lock_books(
     customer_ids: Iterable[str],
     hold_ids: Iterable[UUID] = (),
     request_ids: Iterable[UUID] = (),
+    caps: Iterable[Cap] = (),
 ) -> Books:
-    """Locks accounts and holds, and tells which usage events of these requests are applied. One round trip."""
+    """Locks accounts, holds and the cap accounts of both `caps` (opening what is not there) and holds.
+
+    Tells also which usage events of these requests are applied. One round trip.
+    """
+    hold_ids = sorted(set(hold_ids))
     async with connection.pipeline():
         accounts = await connection.execute(_LOCK_ACCOUNTS, (sorted(set(customer_ids)),))
         applied = await connection.execute(_APPLIED, (list(set(request_ids)),))
-        holds = await connection.execute(_LOCK_HOLDS, (sorted(set(hold_ids)),))
+        cap_rows = await cap_store.send_lock(connection, caps=caps, cap_ids=(), hold_ids=hold_ids)
+        holds = await connection.execute(_LOCK_HOLDS, (hold_ids,))
     return Books(
         new_id=uuid7,
         accounts=[_account(row) for row in await accounts.fetchall()],
         holds=[_hold(row) for row in await holds.fetchall()],
+        caps=await cap_store.read_locked(cap_rows),
         applied=[(request_id, UsageKind(kind)) for request_id, kind in await applied.fetchall()],
     )
 
@@ -115,12 +129,15 @@ async def lock_books(
 async def save_books(connection: Connection, books: Books, *, usage: Sequence[UsageRow] = ()) -> None:
     """Writes back what changed in books whose rows are locked, with the log lines that go with it. One round trip."""
     accounts = [books.accounts[customer_id] for customer_id in sorted(books.changed_accounts)]
+    caps = [books.caps.rows[cap_id] for cap_id in sorted(books.caps.changed)]
     holds = [books.holds[hold_id] for hold_id in sorted(books.changed_holds)]
     async with connection.pipeline():
         if usage:
             await connection.execute(_ADD_USAGE, _columns(_usage_values(row) for row in usage))
         if accounts:
             await connection.execute(_SAVE_ACCOUNTS, _columns(_account_values(account) for account in accounts))
+        if caps:
+            await cap_store.save(connection, caps)
         if holds:
             await connection.execute(_SAVE_HOLDS, _columns(_hold_values(hold) for hold in holds))
         if books.transfers:
@@ -232,6 +249,7 @@ def _hold(row: TupleRow) -> Hold:
         key_id=key_id,
         granted_at_us=row[13],
         expires_at_us=row[14],
+        cap_ids=tuple(row[15] or ()),
     )
 
 
@@ -248,7 +266,7 @@ def _hold_values(hold: Hold) -> tuple[object, ...]:
 
 
 def _transfer(row: TupleRow) -> Transfer:
-    (id_, debit, credit, amount, kind, event_id, leg, reverses, request_id, reason, customer_id, version, after) = row
+    (id_, debit, credit, amount, kind, event_id, leg, reverses, request_id, reason, customer_id, version) = row[:12]
     return Transfer(
         id=id_,
         debit=debit,
@@ -262,7 +280,8 @@ def _transfer(row: TupleRow) -> Transfer:
         reason=reason,
         customer_id=customer_id,
         version=version,
-        balance_after_nano_usd=after,
+        balance_after_nano_usd=row[12],
+        cap_ids=tuple(row[13] or ()),
     )
 
 
@@ -281,6 +300,7 @@ def _transfer_values(transfer: Transfer) -> tuple[object, ...]:
         transfer.customer_id,
         transfer.version,
         transfer.balance_after_nano_usd,
+        cap_store.joined(transfer.cap_ids),
     )
 
 
