@@ -342,6 +342,23 @@ def test_a_method_that_is_not_configured_says_so(system: Gateway) -> None:
         assert (reply.status_code, reply.json()["error"]["code"]) == (503, "payment_method_unavailable")
 
 
+def test_an_operators_credit_is_given_once_per_idempotency_key(account: Account, shop: Gateway) -> None:
+    """Ten calls over two replicas, all at once, are one transfer; another amount under the key is 422."""
+    url = f"{shop.base_url}/admin/customers/{account.customer_id}/credits"
+    headers = {"authorization": f"Bearer {shop.ready['admin_token']}", "idempotency-key": f"gift-{account.customer_id}"}
+
+    def give(amount_usd: str) -> httpx.Response:
+        body = {"amount_usd": amount_usd, "reason": "gift"}
+        return httpx.post(url, json=body, headers=headers, timeout=20)
+
+    with concurrent.futures.ThreadPoolExecutor(10) as pool:
+        replies = list(pool.map(give, ["2.50"] * 10))
+    assert {reply.status_code for reply in replies} == {200}
+    assert len({reply.json()["transfer_id"] for reply in replies}) == 1
+    assert balance(account) == Decimal("2.5")
+    assert give("2.51").status_code == 422
+
+
 def test_the_books_are_clean(shop: Gateway) -> None:
     """After all of this."""
     wait_until(lambda: shop.verify()["clean"], timeout_s=10, what="clean books")
