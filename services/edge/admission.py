@@ -12,11 +12,13 @@ from uuid import UUID
 from chassis.errors import Code, TollbridgeError
 from chassis.telemetry import Tracer
 from pricing.charge import ChargeOutOfRange, affordable_output_tokens, worst_case_nano_usd
+from pricing.prices import PriceVersion
 from services.edge.chat_request import ChatRequest
+from services.edge.max_cost import max_cost_exceeded
 from services.edge.owners import Authority, AuthOwner
 from services.edge.purse import Draw, Purse
 from tollbridge.auth.v1 import auth_pb2
-from upstream.route import Route
+from upstream.route import Bounds, Route
 from upstream.usage import UsageLimits
 
 MAX_KEPT = 50_000
@@ -122,9 +124,10 @@ class Admission:
         """Draws what the request can cost on this route. `before`, of an earlier attempt, is kept when it suffices.
 
         Raises INSUFFICIENT_CREDITS, SPEND_CAP_REACHED, BALANCE_RESERVED, UNAVAILABLE; INVALID_REQUEST for a limit that
-        its thinking would use up.
+        its thinking would use up; MAX_COST_EXCEEDED.
         """
-        terms = _Terms(request, route)
+        terms = Terms(request, price=route.price, bounds=route.bounds)
+        terms.check_cost()
         if before is not None and terms.worst_nano_usd(before.max_tokens) <= before.draw.amount_nano_usd:
             return terms.allowance(before.draw, wanted=before.max_tokens, clamped=before.clamped)
         wanted = terms.wanted_tokens
@@ -146,17 +149,17 @@ class Admission:
         return terms.allowance(draw, wanted=wanted, clamped=terms.over_limit)
 
 
-class _Terms:
+class Terms:
     """What one request costs on one route, by the number of output tokens."""
 
-    def __init__(self, request: ChatRequest, route: Route) -> None:
+    def __init__(self, request: ChatRequest, *, price: PriceVersion, bounds: Bounds) -> None:
         self._request = request
-        self._price = route.price
-        self._bounds = route.bounds
-        self._input = request.input_tokens(route.bounds)
-        limit = route.bounds.max_output or route.bounds.context or UNKNOWN_MAX_OUTPUT
+        self._price = price
+        self._bounds = bounds
+        self._input = request.input_tokens(bounds)
+        limit = bounds.max_output or bounds.context or UNKNOWN_MAX_OUTPUT
         asked = request.asked_tokens
-        known = bool(route.bounds.max_output or route.bounds.context)
+        known = bool(bounds.max_output or bounds.context)
         self.over_limit = asked is not None and known and asked > limit
         self.wanted_tokens = limit if asked is None or self.over_limit else asked
         if self.wanted_tokens <= request.thinking_budget:
@@ -172,6 +175,12 @@ class _Terms:
         except ChargeOutOfRange as error:
             message = "This request could cost more than any request may."
             raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": "max_tokens"}) from error
+
+    def check_cost(self) -> None:
+        """Raises MAX_COST_EXCEEDED when the client would not pay what this can cost; never clamped to it."""
+        most, worst = self._request.max_cost_nano_usd, self.worst_nano_usd(self.wanted_tokens)
+        if most is not None and worst > most:
+            raise max_cost_exceeded(worst_nano_usd=worst, max_cost_nano_usd=most)
 
     def affordable(self, nano_usd: int) -> int:
         """Output tokens per choice that so much money covers; negative when not even the input is covered."""

@@ -128,7 +128,7 @@ class ChatRequest:
     """A checked request.
 
     `asked_tokens` is the client's own limit on output per choice, None without one; `thinking_budget` is the part of it
-    that may go into thinking.
+    that may go into thinking. `max_cost_nano_usd` is the client's `X-Max-Cost`, None without one.
     """
 
     body: bytes = dataclasses.field(repr=False)
@@ -139,6 +139,7 @@ class ChatRequest:
     asked_tokens: int | None
     thinking_budget: int
     pieces: tuple[Piece, ...]
+    max_cost_nano_usd: int | None = None
 
     def input_tokens(self, bounds: Bounds) -> int:
         """The most input tokens this can be: no token is shorter than a byte. Pieces count as `piece_tokens` says."""
@@ -162,7 +163,7 @@ class ChatRequest:
         return len(self.pieces) * bounds.max_part_tokens
 
 
-def parse_chat(body: bytes) -> ChatRequest:
+def parse_chat(body: bytes, *, max_cost_nano_usd: int | None = None) -> ChatRequest:
     """Checks the body. Raises INVALID_REQUEST with `param` where a field is to blame."""
     _check_text(body)
     try:
@@ -185,6 +186,7 @@ def parse_chat(body: bytes) -> ChatRequest:
             each.budget if isinstance(each, _Thinking) else 0 for each in (found.thinking, found.reasoning)
         ),
         pieces=tuple(piece for part in parts if (piece := part.piece) is not None),
+        max_cost_nano_usd=max_cost_nano_usd,
     )
 
 

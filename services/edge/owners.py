@@ -355,7 +355,7 @@ def _outcome(attempt: Tried) -> router_pb2.AttemptOutcome:
 
 def route_of(decision: router_pb2.DecideResponse, *, price: PriceVersion) -> Route:
     """Router's decision as the wires read it."""
-    timeouts, bounds = decision.timeouts, decision.bounds
+    timeouts = decision.timeouts
     return Route(
         attempt_id=decision.attempt_id,
         model=decision.model,
@@ -373,18 +373,17 @@ def route_of(decision: router_pb2.DecideResponse, *, price: PriceVersion) -> Rou
             total_s=timeouts.total_s,
         ),
         price=price,
-        bounds=Bounds(
-            context=bounds.context,
-            max_output=bounds.max_output,
-            template_tokens=bounds.template_tokens,
-            max_part_tokens=bounds.max_part_tokens,
-            hidden_output=bounds.hidden_output,
-        ),
+        bounds=bounds_of(decision.bounds),
         on_disconnect=OnDisconnect(decision.on_disconnect or "drain"),
         drain_s=decision.drain_s,
         drain_at_once=decision.drain_at_once,
         may_retry=decision.may_retry,
     )
+
+
+def bounds_of(bounds: router_pb2.ModelBounds) -> Bounds:
+    """What bounds a model's worst case."""
+    return Bounds(**{field.name: getattr(bounds, field.name) for field in router_pb2.ModelBounds.DESCRIPTOR.fields})
 
 
 def price_of(price: router_pb2.PriceVersion) -> PriceVersion:

@@ -14,7 +14,8 @@ from services.edge.app import new_fastapi
 from services.edge.catalogue import Catalogue
 from services.edge.clients import Clients
 from services.edge.json_http import Caller, Identify, context
-from services.edge.routes import billing, health, keys, models, requests, tasks, webhooks
+from services.edge.quote import Quotes
+from services.edge.routes import billing, health, keys, models, quote, requests, tasks, webhooks
 from services.edge.routes import credits as credit
 from services.edge.routes.health import DrainSwitch
 
@@ -45,6 +46,7 @@ def public_site(*, clients: Clients, admission: Admission) -> FastAPI:
     app.include_router(requests.routes(billing=clients.billing, identify=identify))
     app.include_router(keys.routes(auth=clients.auth, identify=identify))
     app.include_router(tasks.routes(tasks=clients.tasks, identify=identify))
+    app.include_router(quote.routes(quotes=Quotes(router=clients.router), identify=identify))
     return app
 
 

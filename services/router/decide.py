@@ -18,7 +18,7 @@ from services.router.attempts import MAX_AGE_S, Attempt, AttemptBook, Page
 from services.router.breaker import Breaker, Verdict
 from services.router.config import RouterConfig
 from services.router.pool import Target, ranked, targets
-from services.router.registry import EMPTY, Account, Model, Registry
+from services.router.registry import EMPTY, Account, Model, Registry, Route
 from services.router.slot_desk import SlotDesk
 
 MAX_ATTEMPTS = 5
@@ -120,7 +120,7 @@ class Decider:
         running = self._book.find(ask.attempt_id)
         if running is not None:
             return running
-        model = self._model(ask)
+        model = self._model(ask.model, ask.operation)
         price = await self._shelf.price(ask.price_id) if ask.price_id else None
         candidates = [target for target in targets(model) if target.account.id not in excluded]
         if not candidates or len(ask.tried) >= MAX_ATTEMPTS:
@@ -145,6 +145,18 @@ class Decider:
         self._book.begin(attempt)
         return attempt
 
+    def quote(self, *, model: str, operation: str) -> tuple[Model, Sequence[Route]]:
+        """The model and its routes that could serve it: the likeliest first, those whose accounts all rest last.
+
+        Takes nothing and remembers nothing. Raises MODEL_NOT_FOUND, PROVIDER_NOT_CONFIGURED, INVALID_REQUEST.
+        """
+        found, now_s = self._model(model, operation), self._clock()
+
+        def rank(route: Route) -> tuple[bool, int]:
+            return not any(self._is_ready(account, now_s) for account in route.provider.accounts), route.priority
+
+        return found, sorted((route for route in found.routes if route.provider.accounts), key=rank)
+
     async def finish(self, end: End) -> None:
         """Ends an attempt that no other follows. Raises UNAVAILABLE when its slot couldn't be given back now."""
         await self._end((end,))
@@ -157,14 +169,14 @@ class Decider:
 
     # Choosing
 
-    def _model(self, ask: Ask) -> Model:
-        model = self.registry.find(ask.model)
+    def _model(self, name: str, operation: str) -> Model:
+        model = self.registry.find(name)
         if model is None:
             raise TollbridgeError(
-                Code.MODEL_NOT_FOUND, f"The model {ask.model[:200]!r} does not exist.", details={"param": "model"}
+                Code.MODEL_NOT_FOUND, f"The model {name[:200]!r} does not exist.", details={"param": "model"}
             )
-        if ask.operation and ask.operation != model.category:
-            message = f"The model {model.id!r} is for {model.category}, not for {ask.operation}."
+        if operation and operation != model.category:
+            message = f"The model {model.id!r} is for {model.category}, not for {operation}."
             raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": "model"})
         if not model.is_configured:
             raise TollbridgeError(Code.PROVIDER_NOT_CONFIGURED, f"The model {model.id!r} has no provider.")

@@ -79,6 +79,7 @@ class RouterServer:
                 "Decide": handler(self.decide, DECIDERS),
                 "FinishAttempt": handler(self.finish_attempt, DECIDERS),
                 "StateAttempts": handler(self.state_attempts, SPENDERS),
+                "Quote": handler(self.quote, everybody),
                 "ListModels": handler(self.list_models, everybody),
                 "GetPriceVersion": handler(self.get_price_version, everybody),
                 "ListAccounts": handler(self.list_accounts, OPERATORS),
@@ -122,6 +123,11 @@ class RouterServer:
         )
         await self._decider.state(page)
         return pb.StateAttemptsResponse(renew_in_s=RENEW_EVERY_S)
+
+    async def quote(self, request: pb.QuoteRequest, _: CallContext) -> pb.QuoteResponse:
+        model, routes = self._decider.quote(model=request.model, operation=request.operation)
+        offers = [pb.Offer(price=_price(route.price), provider_model=route.provider_model) for route in routes]
+        return pb.QuoteResponse(model=model.id, bounds=_bounds(model.bounds), offers=offers)
 
     async def list_models(self, _request: pb.ListModelsRequest, _: CallContext) -> pb.ListModelsResponse:
         models = map(_model, self._decider.registry.models)

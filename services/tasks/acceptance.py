@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from chassis import db
 from chassis.errors import Code, TollbridgeError
 from pricing.charge import ChargeOutOfRange, worst_case_nano_usd
-from pricing.prices import PriceVersion
+from pricing.prices import PriceVersion, usd_text
 from pricing.tokens import Units
 from services.tasks import events, image_order, jobs, outbox, store, wire
 from services.tasks.jobs import Job, Order
@@ -35,6 +35,7 @@ class Wish:
     body: bytes = dataclasses.field(repr=False)
     traceparent: str
     fingerprint: bytes
+    max_cost_nano_usd: int | None = None
 
 
 class Acceptance:
@@ -58,13 +59,14 @@ class Acceptance:
     async def accept(self, wish: Wish) -> Job:
         """The job, new or as it was accepted before under the same id.
 
-        Raises INVALID_REQUEST, MODEL_NOT_FOUND, PROVIDER_NOT_CONFIGURED, INSUFFICIENT_CREDITS and what else billing
-        refuses with, and IDEMPOTENCY_MISMATCH for an id that stands for something else.
+        Raises INVALID_REQUEST, MODEL_NOT_FOUND, PROVIDER_NOT_CONFIGURED, MAX_COST_EXCEEDED, INSUFFICIENT_CREDITS and
+        what else billing refuses with, and IDEMPOTENCY_MISMATCH for an id that stands for something else.
         """
         found = await self._found(wish)
         if found is not None:
             return found
         order = await self._order(wish)
+        _check_cost(order, wish.max_cost_nano_usd)
         if order.is_held:
             await self._hold(self._hold_request(order), order.traceparent)
 
@@ -137,6 +139,14 @@ def find_model(models: Iterable[router_pb2.Model], name: str, *, kind: str) -> r
             raise TollbridgeError(Code.PROVIDER_NOT_CONFIGURED, f"The model {name!r} has no provider.")
         return model
     raise TollbridgeError(Code.MODEL_NOT_FOUND, f"There is no {kind} model {name!r}.", details={"param": "model"})
+
+
+def _check_cost(order: Order, max_cost_nano_usd: int | None) -> None:
+    if max_cost_nano_usd is None or order.hold_nano_usd <= max_cost_nano_usd:
+        return
+    worst = usd_text(order.hold_nano_usd)
+    message = f"This task could cost {worst} USD, which is more than its caller allows ({usd_text(max_cost_nano_usd)})."
+    raise TollbridgeError(Code.MAX_COST_EXCEEDED, message, details={"worst_case_usd": worst})
 
 
 def worst_case(price: PriceVersion, bounds: router_pb2.ModelBounds, *, images: int, body_bytes: int) -> int:

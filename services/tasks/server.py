@@ -70,6 +70,7 @@ class TasksServer:
             body=request.body,
             traceparent=checked_traceparent(context.traceparent or request.traceparent),
             fingerprint=_fingerprint(request),
+            max_cost_nano_usd=request.max_cost_nano_usd if request.HasField("max_cost_nano_usd") else None,
         )
         return pb.CreateTaskResponse(task=to_wire(await self._acceptance.accept(wish)))
 

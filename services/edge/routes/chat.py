@@ -19,6 +19,7 @@ from chassis.telemetry import Span, checked_traceparent
 from services.edge.admission import api_key_of
 from services.edge.chat_request import ClientLeft, parse_chat, read_body
 from services.edge.exchange import ChatExchange
+from services.edge.max_cost import max_cost_of
 from services.edge.metrics import UNKNOWN_MODEL
 from services.edge.owners import Authority
 from services.edge.relay import Relay
@@ -91,7 +92,7 @@ class ChatRoute:
         authority: Authority = await self._tools.admission.authorize(
             api_key=api_key_of(headers), client_ip=scope["client"][0] if scope.get("client") else "", traceparent=trace
         )
-        request = parse_chat(await read_body(receive, headers))
+        request = parse_chat(await read_body(receive, headers), max_cost_nano_usd=max_cost_of(headers))
         facts = Facts(
             request_id=UUID(request_id),
             customer_id=authority.customer_id,

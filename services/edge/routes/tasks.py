@@ -16,6 +16,7 @@ from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from pricing.prices import usd_number, usd_text
 from services.edge.json_http import Caller, Identify, answer, body_of, context, link, page, page_limit, parsed, rfc3339
+from services.edge.max_cost import max_cost_of
 from services.edge.spend_caps import to_wire
 from tollbridge.tasks.v1 import tasks_pb2
 
@@ -46,10 +47,18 @@ def routes(*, tasks: PipeClient, identify: Identify) -> APIRouter:
     async def create_image(request: Request) -> Response:
         caller = await identify(request)
         body = await body_of(request)
-        model, as_base64 = _checked_image(parsed(body, dict[str, Any]), caller)
+        model, as_base64 = checked_image(parsed(body, dict[str, Any]), caller)
         task_id = context(request).request_id
         trace = context(request).traceparent
-        task = await jobs.hand_over(caller, task_id=task_id, kind="image", model=model, body=body, traceparent=trace)
+        task = await jobs.hand_over(
+            caller,
+            task_id=task_id,
+            kind="image",
+            model=model,
+            body=body,
+            max_cost_nano_usd=max_cost_of(request.headers.raw),
+            traceparent=trace,
+        )
         task = await jobs.awaited(task, caller, wait_s=_wait_s(request))
         payload = await jobs.image_answer(task, caller, as_base64=as_base64, request=request)
         return answer(payload, request_id=context(request).request_id)
@@ -102,7 +111,15 @@ class TaskDesk:
         self._tasks = tasks
 
     async def hand_over(
-        self, caller: Caller, *, task_id: str, kind: str, model: str, body: bytes, traceparent: str
+        self,
+        caller: Caller,
+        *,
+        task_id: str,
+        kind: str,
+        model: str,
+        body: bytes,
+        max_cost_nano_usd: int | None,
+        traceparent: str,
     ) -> tasks_pb2.Task:
         """Has the job accepted, which holds its credits. Raises INSUFFICIENT_CREDITS, MODEL_NOT_FOUND ..."""
         reply = await self._tasks.call(
@@ -115,6 +132,7 @@ class TaskDesk:
                 model=model,
                 body=body,
                 caps=to_wire(caller.caps),
+                max_cost_nano_usd=max_cost_nano_usd,
             ),
             tasks_pb2.CreateTaskResponse,
             key=caller.customer_id,
@@ -227,7 +245,7 @@ def shown(task: tasks_pb2.Task, request: Request) -> dict[str, object]:
     }
 
 
-def _checked_image(body: dict[str, Any], caller: Caller) -> tuple[str, bool]:
+def checked_image(body: dict[str, Any], caller: Caller) -> tuple[str, bool]:
     """The model, and whether the answer carries the images themselves; raises INVALID_REQUEST with `param`."""
     for name in ("model", "prompt"):
         if not isinstance(body.get(name), str) or not body[name]:

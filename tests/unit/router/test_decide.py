@@ -393,3 +393,20 @@ async def test_ids_that_are_no_uuids_are_refused(pair: Pair) -> None:
     context = CallContext(caller="edge", timeout_s=5, traceparent="")
     error = await refusal(handler(pair.one, "FinishAttempt")(request, context))
     assert (error.code, error.details) == (Code.INVALID_REQUEST, {"param": "request_id"})
+
+
+async def test_a_quote_names_every_price_and_takes_nothing(pair: Pair) -> None:
+    """The route that would be chosen now comes first, and one whose accounts all rest comes last."""
+    context = CallContext(caller="cli", timeout_s=1, traceparent="")
+    wanted = pb.QuoteRequest(model="both", operation="chat")
+    handler = pair.one.service.handlers["Quote"]
+    assert isinstance(handler, Handler)
+    found = await handler.run(wanted, context)
+    assert (found.model, [offer.price.rates.input for offer in found.offers]) == ("both", [10**9] * 2)
+    held = await pair.one.decider.decide(ask("both"))
+    assert held.target.account.id == "b1"
+    await pair.one.decider.finish(end(held.id, Verdict.CREDENTIAL_REFUSED))
+    _, routes = pair.one.decider.quote(model="both", operation="chat")
+    assert [route.provider.id for route in routes] == ["a", "b"]
+    assert (await refusal(handler.run(pb.QuoteRequest(model="keyless"), context))).code is Code.PROVIDER_NOT_CONFIGURED
+    assert await rows(pair) == {}

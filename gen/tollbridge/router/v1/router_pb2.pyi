@@ -528,6 +528,94 @@ class StateAttemptsResponse(_message.Message):
 Global___StateAttemptsResponse: _TypeAlias = StateAttemptsResponse  # noqa: Y015
 
 @_typing.final
+class QuoteRequest(_message.Message):
+    """Asks what a request would be priced by."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    OPERATION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Public model id or alias."""
+    operation: _builtins.str
+    """chat, embedding, image, speech, transcription, video."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        operation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "operation", b"operation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuoteRequest: _TypeAlias = QuoteRequest  # noqa: Y015
+
+@_typing.final
+class Offer(_message.Message):
+    """One way that the request could go."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRICE_FIELD_NUMBER: _builtins.int
+    PROVIDER_MODEL_FIELD_NUMBER: _builtins.int
+    provider_model: _builtins.str
+    """What the provider calls the model."""
+    @_builtins.property
+    def price(self) -> Global___PriceVersion:
+        """At this price."""
+
+    def __init__(
+        self,
+        *,
+        price: Global___PriceVersion | None = ...,
+        provider_model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["price", b"price", "provider_model", b"provider_model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Offer: _TypeAlias = Offer  # noqa: Y015
+
+@_typing.final
+class QuoteResponse(_message.Message):
+    """What a request of this model would be priced by now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    BOUNDS_FIELD_NUMBER: _builtins.int
+    OFFERS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Public model id, aliases resolved."""
+    @_builtins.property
+    def bounds(self) -> Global___ModelBounds:
+        """What bounds the worst case."""
+
+    @_builtins.property
+    def offers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Offer]:
+        """Every route that could serve it: first the one that would be chosen now, then those that failures could lead to."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        bounds: Global___ModelBounds | None = ...,
+        offers: _abc.Iterable[Global___Offer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds", "model", b"model", "offers", b"offers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuoteResponse: _TypeAlias = QuoteResponse  # noqa: Y015
+
+@_typing.final
 class ListModelsRequest(_message.Message):
     """Asks for models."""
 

@@ -51,6 +51,11 @@ class RouterServiceStub:
                 request_serializer=tollbridge_dot_router_dot_v1_dot_router__pb2.StateAttemptsRequest.SerializeToString,
                 response_deserializer=tollbridge_dot_router_dot_v1_dot_router__pb2.StateAttemptsResponse.FromString,
                 _registered_method=True)
+        self.Quote = channel.unary_unary(
+                '/tollbridge.router.v1.RouterService/Quote',
+                request_serializer=tollbridge_dot_router_dot_v1_dot_router__pb2.QuoteRequest.SerializeToString,
+                response_deserializer=tollbridge_dot_router_dot_v1_dot_router__pb2.QuoteResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/tollbridge.router.v1.RouterService/ListModels',
                 request_serializer=tollbridge_dot_router_dot_v1_dot_router__pb2.ListModelsRequest.SerializeToString,
@@ -98,6 +103,13 @@ class RouterServiceServicer:
 
     def StateAttempts(self, request, context):
         """A spender's statement of its running attempts, in pages; slots of attempts not listed are freed. Callers: edge, tasks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Quote(self, request, context):
+        """What a request would be priced by, without taking a slot or running anything. Callers: any service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,6 +167,11 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.StateAttempts,
                     request_deserializer=tollbridge_dot_router_dot_v1_dot_router__pb2.StateAttemptsRequest.FromString,
                     response_serializer=tollbridge_dot_router_dot_v1_dot_router__pb2.StateAttemptsResponse.SerializeToString,
+            ),
+            'Quote': grpc.unary_unary_rpc_method_handler(
+                    servicer.Quote,
+                    request_deserializer=tollbridge_dot_router_dot_v1_dot_router__pb2.QuoteRequest.FromString,
+                    response_serializer=tollbridge_dot_router_dot_v1_dot_router__pb2.QuoteResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -264,6 +281,33 @@ class RouterService:
             '/tollbridge.router.v1.RouterService/StateAttempts',
             tollbridge_dot_router_dot_v1_dot_router__pb2.StateAttemptsRequest.SerializeToString,
             tollbridge_dot_router_dot_v1_dot_router__pb2.StateAttemptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Quote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollbridge.router.v1.RouterService/Quote',
+            tollbridge_dot_router_dot_v1_dot_router__pb2.QuoteRequest.SerializeToString,
+            tollbridge_dot_router_dot_v1_dot_router__pb2.QuoteResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,8 @@ class RouterServiceStub:
     """Ends an attempt that will not be followed by another, and gives its slot back. Callers: edge, tasks, other teams."""
     StateAttempts: _grpc.UnaryUnaryMultiCallable[_router_pb2.StateAttemptsRequest, _router_pb2.StateAttemptsResponse]
     """A spender's statement of its running attempts, in pages; slots of attempts not listed are freed. Callers: edge, tasks."""
+    Quote: _grpc.UnaryUnaryMultiCallable[_router_pb2.QuoteRequest, _router_pb2.QuoteResponse]
+    """What a request would be priced by, without taking a slot or running anything. Callers: any service."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_router_pb2.ListModelsRequest, _router_pb2.ListModelsResponse]
     """The public models. Callers: any service."""
     GetPriceVersion: _grpc.UnaryUnaryMultiCallable[_router_pb2.GetPriceVersionRequest, _router_pb2.GetPriceVersionResponse]
@@ -62,6 +64,8 @@ class RouterServiceAsyncStub(RouterServiceStub):
     """Ends an attempt that will not be followed by another, and gives its slot back. Callers: edge, tasks, other teams."""
     StateAttempts: _aio.UnaryUnaryMultiCallable[_router_pb2.StateAttemptsRequest, _router_pb2.StateAttemptsResponse]  # type: ignore[assignment]
     """A spender's statement of its running attempts, in pages; slots of attempts not listed are freed. Callers: edge, tasks."""
+    Quote: _aio.UnaryUnaryMultiCallable[_router_pb2.QuoteRequest, _router_pb2.QuoteResponse]  # type: ignore[assignment]
+    """What a request would be priced by, without taking a slot or running anything. Callers: any service."""
     ListModels: _aio.UnaryUnaryMultiCallable[_router_pb2.ListModelsRequest, _router_pb2.ListModelsResponse]  # type: ignore[assignment]
     """The public models. Callers: any service."""
     GetPriceVersion: _aio.UnaryUnaryMultiCallable[_router_pb2.GetPriceVersionRequest, _router_pb2.GetPriceVersionResponse]  # type: ignore[assignment]
@@ -99,6 +103,14 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_router_pb2.StateAttemptsResponse, _abc.Awaitable[_router_pb2.StateAttemptsResponse]]:
         """A spender's statement of its running attempts, in pages; slots of attempts not listed are freed. Callers: edge, tasks."""
+
+    @_abc_1.abstractmethod
+    def Quote(
+        self,
+        request: _router_pb2.QuoteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.QuoteResponse, _abc.Awaitable[_router_pb2.QuoteResponse]]:
+        """What a request would be priced by, without taking a slot or running anything. Callers: any service."""
 
     @_abc_1.abstractmethod
     def ListModels(

@@ -176,6 +176,7 @@ class CreateTaskRequest(_message.Message):
     BODY_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     CAPS_FIELD_NUMBER: _builtins.int
+    MAX_COST_NANO_USD_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Made by the caller, a UUIDv7; asked again it is the same job."""
     customer_id: _builtins.str
@@ -190,6 +191,8 @@ class CreateTaskRequest(_message.Message):
     """The client's request body, JSON, validated by edge."""
     traceparent: _builtins.str
     """W3C trace context."""
+    max_cost_nano_usd: _builtins.int
+    """The most that it may cost; a worst case above it is max_cost_exceeded. Unset: no limit."""
     @_builtins.property
     def caps(self) -> _containers.RepeatedCompositeFieldContainer[_billing_pb2.SpendCap]:
         """The spend caps of its key and customer, as auth told them."""
@@ -205,12 +208,15 @@ class CreateTaskRequest(_message.Message):
         body: _builtins.bytes = ...,
         traceparent: _builtins.str = ...,
         caps: _abc.Iterable[_billing_pb2.SpendCap] | None = ...,
+        max_cost_nano_usd: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_cost_nano_usd", b"_max_cost_nano_usd", "max_cost_nano_usd", b"max_cost_nano_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "caps", b"caps", "customer_id", b"customer_id", "key_id", b"key_id", "kind", b"kind", "model", b"model", "task_id", b"task_id", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_cost_nano_usd", b"_max_cost_nano_usd", "body", b"body", "caps", b"caps", "customer_id", b"customer_id", "key_id", b"key_id", "kind", b"kind", "max_cost_nano_usd", b"max_cost_nano_usd", "model", b"model", "task_id", b"task_id", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_cost_nano_usd: _TypeAlias = _typing.Literal["max_cost_nano_usd"]  # noqa: Y015
+    _WhichOneofArgType__max_cost_nano_usd: _TypeAlias = _typing.Literal["_max_cost_nano_usd", b"_max_cost_nano_usd"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cost_nano_usd) -> _WhichOneofReturnType__max_cost_nano_usd | None: ...
 
 Global___CreateTaskRequest: _TypeAlias = CreateTaskRequest  # noqa: Y015
 
