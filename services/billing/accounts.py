@@ -3,6 +3,7 @@
 Each is one transaction and one transfer, named by its cause, so that a repeated call finds what the first one made.
 """
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from chassis import db
@@ -11,7 +12,7 @@ from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from services.billing import cap_store, receipt_store, store
 from services.billing.books import Books
-from services.billing.caps import CapRows
+from services.billing.caps import CapAccount, CapRows
 from services.billing.ledger import Account, Transfer, UsageKind, UsageRow, credits_account
 
 
@@ -38,6 +39,11 @@ class Accounts:
         """The account as committed now. Raises NOT_FOUND."""
         async with db.transaction(self._pool) as connection:
             return await _read(connection, customer_id)
+
+    async def caps(self, cap_ids: Sequence[str]) -> dict[str, CapAccount]:
+        """The cap accounts of these ids, as committed now; one that counted nothing yet is not there."""
+        async with db.transaction(self._pool) as connection:
+            return await cap_store.read(connection, cap_ids)
 
     async def adjust(
         self, customer_id: str, amount_nano_usd: int, *, request_id: str, reason: str

@@ -25,7 +25,7 @@ _REPLACE = """
         SELECT h.id, h.customer_id, h.amount - h.captured - h.freed AS rest
         FROM unnest(%s::uuid[], %s::text[], %s::text[]) AS r (id, customer_id, spender)
         JOIN billing.holds h ON h.id = r.id AND h.customer_id = r.customer_id AND h.spender = r.spender
-        WHERE h.kind = 'lease' AND h.state = 'open' AND NOT h.pinned
+        WHERE h.kind = 'lease' AND h.state = 'open' AND NOT h.pinned AND h.cap_ids IS NULL
         ORDER BY h.id FOR NO KEY UPDATE OF h
     ), settled AS (
         UPDATE billing.holds h SET state = 'settled', freed = h.amount - h.captured

@@ -13,6 +13,7 @@ from chassis.rpc import RpcService
 from chassis.telemetry import Tracer
 from services.billing import events, partitions
 from services.billing.accounts import Accounts
+from services.billing.capped_grants import CappedGrants
 from services.billing.confirm import Confirmations
 from services.billing.consumer import UsageConsumer
 from services.billing.figures import Figures
@@ -51,6 +52,7 @@ class Parts:
         self.config = LiveConfig(path=settings.config_path, figures=self.figures, log=log)
         registry.register(ConfigCollector(self.config.state))
         self.grants = Grants(pool=pool, figures=self.figures, lease_lives_s=LEASE_LIVES_S)
+        self.capped_grants = CappedGrants(pool=pool, figures=self.figures, lease_lives_s=LEASE_LIVES_S)
         prices = PriceBook(pool=pool, ask_router=ask_router, log=log)
         self.settlement = Settlement(
             pool=pool,
@@ -64,6 +66,7 @@ class Parts:
         self.server = BillingServer(
             accounts=Accounts(pool=pool),
             grants=self.grants,
+            capped_grants=self.capped_grants,
             leases=Leases(pool=pool),
             settlement=self.settlement,
             confirmations=Confirmations(pool=pool),

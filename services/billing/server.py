@@ -1,14 +1,18 @@
 """gRPC in: each method converts, makes one call, and converts back. Who may call what stands in `billing_service`."""
 
+from collections.abc import Sequence
+
 from chassis.config_state import config_state_handler
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid_of
 from chassis.rpc import CallContext, Handler, RpcService
-from services.billing import charges
+from services.billing import cap_wire, charges
 from services.billing.accounts import Accounts
+from services.billing.capped_grants import CappedGrants
+from services.billing.caps import CapAccount
 from services.billing.config import BillingConfig
 from services.billing.confirm import Confirmations
-from services.billing.grants import Grants
+from services.billing.grants import Granted, Grants
 from services.billing.hold_store import Ask
 from services.billing.holds import HoldKind
 from services.billing.leases import FIRST_ID, LAST_ID, RENEW_IN_S, TTL_S, Leases, Page, Stated
@@ -47,6 +51,7 @@ class BillingServer:
         *,
         accounts: Accounts,
         grants: Grants,
+        capped_grants: CappedGrants,
         leases: Leases,
         settlement: Settlement,
         confirmations: Confirmations,
@@ -55,6 +60,7 @@ class BillingServer:
     ) -> None:
         self._accounts = accounts
         self._grants = grants
+        self._capped_grants = capped_grants
         self._leases = leases
         self._settlement = settlement
         self._confirmations = confirmations
@@ -77,6 +83,7 @@ class BillingServer:
             "GetReceipt": Handler(self.get_receipt, OPERATORS | {TEAMS}),
             "ListReceipts": Handler(self.list_receipts, OPERATORS),
             "Refund": Handler(self.refund, OPERATORS),
+            "GetSpend": Handler(self.get_spend, OPERATORS),
             "GetConfigState": config_state_handler(pb.GetConfigStateResponse, self._config.state, OPERATORS),
         }
         return RpcService(descriptor=pb.DESCRIPTOR.services_by_name["BillingService"], handlers=handlers)
@@ -114,9 +121,7 @@ class BillingServer:
         )
         if not 0 <= request.least_nano_usd <= ask.amount_nano_usd:
             raise _invalid("least_nano_usd", "must be from 0 to amount_nano_usd")
-        granted = await self._grants.grant(
-            ask, least_nano_usd=request.least_nano_usd, wait_s=context.timeout_s - REPLY_MARGIN_S
-        )
+        granted = await self._grant(ask, request.caps, least_nano_usd=request.least_nano_usd, context=context)
         return pb.GrantLeaseResponse(
             hold_id=request.hold_id,
             amount_nano_usd=granted.amount_nano_usd,
@@ -167,8 +172,17 @@ class BillingServer:
             key_id=_text(request.key_id, "key_id", MAX_TEXT),
             deadline_us=_deadline(request.deadline_us),
         )
-        granted = await self._grants.grant(ask, wait_s=context.timeout_s - REPLY_MARGIN_S)
+        granted = await self._grant(ask, request.caps, context=context)
         return pb.HoldResponse(hold_id=request.hold_id, amount_nano_usd=granted.amount_nano_usd)
+
+    async def _grant(
+        self, ask: Ask, caps: Sequence[pb.SpendCap], *, least_nano_usd: int = 0, context: CallContext
+    ) -> Granted:
+        wait_s = context.timeout_s - REPLY_MARGIN_S
+        if not caps:
+            return await self._grants.grant(ask, least_nano_usd=least_nano_usd, wait_s=wait_s)
+        bound_by = cap_wire.caps_of(caps, request_id=ask.request_id)
+        return await self._capped_grants.grant(ask, caps=bound_by, least_nano_usd=least_nano_usd, wait_s=wait_s)
 
     async def extend_hold(self, request: pb.ExtendHoldRequest, _: CallContext) -> pb.ExtendHoldResponse:
         hold_id = uuid_of(request.hold_id, "hold_id")
@@ -208,6 +222,16 @@ class BillingServer:
         )
         return pb.RefundResponse(
             transfer_id=str(transfer.id), amount_nano_usd=transfer.amount_nano_usd, balance=_balance(account)
+        )
+
+
+    async def get_spend(self, request: pb.GetSpendRequest, _: CallContext) -> pb.GetSpendResponse:
+        cap_ids = cap_wire.ids_of_now(request.caps)
+        found = await self._accounts.caps(cap_ids)
+        none = CapAccount(id="", cap_nano_usd=0)
+        counted = [found.get(cap_id, none) for cap_id in cap_ids]
+        return pb.GetSpendResponse(
+            spends=[pb.Spend(spent_nano_usd=each.paid_nano_usd, held_nano_usd=each.held_nano_usd) for each in counted]
         )
 
 

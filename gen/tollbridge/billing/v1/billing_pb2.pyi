@@ -1026,6 +1026,80 @@ class RefundResponse(_message.Message):
 Global___RefundResponse: _TypeAlias = RefundResponse  # noqa: Y015
 
 @_typing.final
+class GetSpendRequest(_message.Message):
+    """Asks what was spent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def caps(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpendCap]:
+        """Whose, and in which kind of period; their amounts don't matter. At most 500."""
+
+    def __init__(
+        self,
+        *,
+        caps: _abc.Iterable[Global___SpendCap] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caps", b"caps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSpendRequest: _TypeAlias = GetSpendRequest  # noqa: Y015
+
+@_typing.final
+class Spend(_message.Message):
+    """What was spent under one cap in the period of now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPENT_NANO_USD_FIELD_NUMBER: _builtins.int
+    HELD_NANO_USD_FIELD_NUMBER: _builtins.int
+    spent_nano_usd: _builtins.int
+    """By settled requests that began in the period, less refunds."""
+    held_nano_usd: _builtins.int
+    """By those that still run."""
+    def __init__(
+        self,
+        *,
+        spent_nano_usd: _builtins.int = ...,
+        held_nano_usd: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_nano_usd", b"held_nano_usd", "spent_nano_usd", b"spent_nano_usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Spend: _TypeAlias = Spend  # noqa: Y015
+
+@_typing.final
+class GetSpendResponse(_message.Message):
+    """What was spent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPENDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def spends(self) -> _containers.RepeatedCompositeFieldContainer[Global___Spend]:
+        """In the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        spends: _abc.Iterable[Global___Spend] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["spends", b"spends"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSpendResponse: _TypeAlias = GetSpendResponse  # noqa: Y015
+
+@_typing.final
 class LedgerTransferred(_message.Message):
     """On the bus: a transfer was committed."""
 

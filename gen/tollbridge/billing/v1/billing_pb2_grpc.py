@@ -101,6 +101,11 @@ class BillingServiceStub:
                 request_serializer=tollbridge_dot_billing_dot_v1_dot_billing__pb2.RefundRequest.SerializeToString,
                 response_deserializer=tollbridge_dot_billing_dot_v1_dot_billing__pb2.RefundResponse.FromString,
                 _registered_method=True)
+        self.GetSpend = channel.unary_unary(
+                '/tollbridge.billing.v1.BillingService/GetSpend',
+                request_serializer=tollbridge_dot_billing_dot_v1_dot_billing__pb2.GetSpendRequest.SerializeToString,
+                response_deserializer=tollbridge_dot_billing_dot_v1_dot_billing__pb2.GetSpendResponse.FromString,
+                _registered_method=True)
         self.GetConfigState = channel.unary_unary(
                 '/tollbridge.billing.v1.BillingService/GetConfigState',
                 request_serializer=tollbridge_dot_billing_dot_v1_dot_billing__pb2.GetConfigStateRequest.SerializeToString,
@@ -208,6 +213,13 @@ class BillingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSpend(self, request, context):
+        """What capped keys and customers have spent in the periods of now. Callers: edge, cli.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetConfigState(self, request, context):
         """Hash and time of the configuration in use. Callers: edge, cli.
         """
@@ -289,6 +301,11 @@ def add_BillingServiceServicer_to_server(servicer, server):
                     servicer.Refund,
                     request_deserializer=tollbridge_dot_billing_dot_v1_dot_billing__pb2.RefundRequest.FromString,
                     response_serializer=tollbridge_dot_billing_dot_v1_dot_billing__pb2.RefundResponse.SerializeToString,
+            ),
+            'GetSpend': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSpend,
+                    request_deserializer=tollbridge_dot_billing_dot_v1_dot_billing__pb2.GetSpendRequest.FromString,
+                    response_serializer=tollbridge_dot_billing_dot_v1_dot_billing__pb2.GetSpendResponse.SerializeToString,
             ),
             'GetConfigState': grpc.unary_unary_rpc_method_handler(
                     servicer.GetConfigState,
@@ -653,6 +670,33 @@ class BillingService:
             '/tollbridge.billing.v1.BillingService/Refund',
             tollbridge_dot_billing_dot_v1_dot_billing__pb2.RefundRequest.SerializeToString,
             tollbridge_dot_billing_dot_v1_dot_billing__pb2.RefundResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSpend(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollbridge.billing.v1.BillingService/GetSpend',
+            tollbridge_dot_billing_dot_v1_dot_billing__pb2.GetSpendRequest.SerializeToString,
+            tollbridge_dot_billing_dot_v1_dot_billing__pb2.GetSpendResponse.FromString,
             options,
             channel_credentials,
             insecure,

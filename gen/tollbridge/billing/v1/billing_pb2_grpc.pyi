@@ -60,6 +60,8 @@ class BillingServiceStub:
     """Log lines, newest first. Callers: edge, cli."""
     Refund: _grpc.UnaryUnaryMultiCallable[_billing_pb2.RefundRequest, _billing_pb2.RefundResponse]
     """Gives back what a request took, once, as a new transfer. Callers: edge, cli."""
+    GetSpend: _grpc.UnaryUnaryMultiCallable[_billing_pb2.GetSpendRequest, _billing_pb2.GetSpendResponse]
+    """What capped keys and customers have spent in the periods of now. Callers: edge, cli."""
     GetConfigState: _grpc.UnaryUnaryMultiCallable[_billing_pb2.GetConfigStateRequest, _billing_pb2.GetConfigStateResponse]
     """Hash and time of the configuration in use. Callers: edge, cli."""
     Pipe: _grpc.StreamStreamMultiCallable[_pipe_pb2.CallBatch, _pipe_pb2.ReplyBatch]
@@ -96,6 +98,8 @@ class BillingServiceAsyncStub(BillingServiceStub):
     """Log lines, newest first. Callers: edge, cli."""
     Refund: _aio.UnaryUnaryMultiCallable[_billing_pb2.RefundRequest, _billing_pb2.RefundResponse]  # type: ignore[assignment]
     """Gives back what a request took, once, as a new transfer. Callers: edge, cli."""
+    GetSpend: _aio.UnaryUnaryMultiCallable[_billing_pb2.GetSpendRequest, _billing_pb2.GetSpendResponse]  # type: ignore[assignment]
+    """What capped keys and customers have spent in the periods of now. Callers: edge, cli."""
     GetConfigState: _aio.UnaryUnaryMultiCallable[_billing_pb2.GetConfigStateRequest, _billing_pb2.GetConfigStateResponse]  # type: ignore[assignment]
     """Hash and time of the configuration in use. Callers: edge, cli."""
     Pipe: _aio.StreamStreamMultiCallable[_pipe_pb2.CallBatch, _pipe_pb2.ReplyBatch]  # type: ignore[assignment]
@@ -207,6 +211,14 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_billing_pb2.RefundResponse, _abc.Awaitable[_billing_pb2.RefundResponse]]:
         """Gives back what a request took, once, as a new transfer. Callers: edge, cli."""
+
+    @_abc_1.abstractmethod
+    def GetSpend(
+        self,
+        request: _billing_pb2.GetSpendRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_pb2.GetSpendResponse, _abc.Awaitable[_billing_pb2.GetSpendResponse]]:
+        """What capped keys and customers have spent in the periods of now. Callers: edge, cli."""
 
     @_abc_1.abstractmethod
     def GetConfigState(
