@@ -6,6 +6,7 @@ _THIRTY_DAYS_S = 30 * 86_400
 
 USAGE_RECORDED = "tollbridge.usage.v1.recorded"
 LEDGER_TRANSFERRED = "tollbridge.ledger.v1.transferred"
+CREDITS_RECALLED = "tollbridge.credits.v1.recalled"
 
 USAGE = StreamSpec(
     name="USAGE",

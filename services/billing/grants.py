@@ -1,15 +1,19 @@
 """Granting holds: calls that wait at the same time go to the database as one statement and one commit.
 
-A customer who can't pay is refused at once, but not while their own running requests hold what is missing: those may
-cost less than was reserved, so the call waits for releases, at most two seconds, and is then refused. A refusal is
-always about money, never about load: many calls on a small balance end as exactly as many grants as it pays for.
-A caller that gives up may still have been granted; its spender doesn't list that hold, and so it is freed.
+A customer who can't pay is refused at once, but not while their own leases hold what is missing: running requests may
+cost less than was reserved, and spenders may have some left. So every spender is asked for what it has free, and the
+call waits for releases, at most two seconds. Then it is refused for want of credit, or, where a spender that may hold
+the rest has not answered, because the balance is reserved. A refusal is always about money, never about load: many
+calls on a small balance end as exactly as many grants as it pays for. A caller that gives up may still have been
+granted; its spender doesn't list that hold, and so it is freed.
 """
 
 import asyncio
 import dataclasses
+import datetime
 import time
 from collections import deque
+from collections.abc import Callable
 
 from chassis import db
 from chassis.errors import Code, TollbridgeError
@@ -39,38 +43,54 @@ class Granted:
 
 
 class Grants:
-    """Grants holds. It owns the tasks that run batches; each ends by itself when nobody waits."""
+    """Grants holds. It owns the tasks that run batches; each ends by itself when nobody waits.
 
-    def __init__(self, *, pool: db.Pool, figures: Figures, lease_lives_s: float) -> None:
+    `recall` asks all spenders for what they have free of a customer's leases; it returns at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        pool: db.Pool,
+        figures: Figures,
+        lease_lives_s: float,
+        recall: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._pool = pool
         self._figures = figures
         self._lease_lives_s = lease_lives_s
+        self._recall = recall
         self._waiting: deque[_Waiting] = deque()
         self._running: set[asyncio.Task[None]] = set()
 
     async def grant(self, ask: Ask, *, least_nano_usd: int = 0, wait_s: float = WAIT_FOR_RELEASES_S) -> Granted:
         """Grants the asked amount, or the most affordable from `least_nano_usd` on when that is not 0.
 
-        Raises INSUFFICIENT_CREDITS (with affordable_nano_usd and balance_nano_usd), NOT_FOUND, IDEMPOTENCY_MISMATCH,
-        CONFLICT when the hold of that id is over, UNAVAILABLE.
+        Raises INSUFFICIENT_CREDITS (with affordable_nano_usd and balance_nano_usd), BALANCE_RESERVED, NOT_FOUND,
+        IDEMPOTENCY_MISMATCH, CONFLICT when the hold of that id is over, UNAVAILABLE.
         """
         least = least_nano_usd or ask.amount_nano_usd
         deadline = time.monotonic() + min(wait_s, WAIT_FOR_RELEASES_S)
         pause_s, races = FIRST_PAUSE_S, 0
+        short_since: datetime.datetime | None = None
         while races < MAX_RACES:
             answer = await self._ask(ask)
             granted = self._granted(ask, answer)
             if granted is not None:
                 return granted
             room = answer.available_nano_usd
+            if ask.spare:
+                self._figures.grants.labels("none_to_spare").inc()
+                raise _insufficient(answer)
             if room >= least:
-                ask = dataclasses.replace(ask, amount_nano_usd=min(room, ask.amount_nano_usd))
+                ask = dataclasses.replace(ask, amount_nano_usd=min(room, ask.amount_nano_usd), wish_nano_usd=0)
                 races += 1
                 continue
+            short_since = short_since or answer.at
             left_s = deadline - time.monotonic()
             if (answer.posted_nano_usd or 0) < least or left_s <= 0:
-                self._figures.grants.labels("insufficient").inc()
-                raise _insufficient(answer)
+                raise await self._refusal(ask, answer, least_nano_usd=least, short_since=short_since)
+            self._recall(ask.customer_id)
             await asyncio.sleep(min(pause_s, left_s))
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
         raise TollbridgeError(Code.UNAVAILABLE, "too many calls for the same credit", retry_after_s=1)
@@ -79,6 +99,20 @@ class Grants:
         """Waits for the batches that are under way."""
         if self._running:
             await asyncio.wait(self._running, timeout=5)
+
+    async def _refusal(
+        self, ask: Ask, answer: Answer, *, least_nano_usd: int, short_since: datetime.datetime
+    ) -> TollbridgeError:
+        """Whether it is money that is wanting, or a word from a spender that may have some left."""
+        if (answer.posted_nano_usd or 0) >= least_nano_usd:
+            async with db.transaction(self._pool) as connection:
+                reserved = await hold_store.unanswered(connection, customer_id=ask.customer_id, since=short_since)
+            if answer.available_nano_usd + reserved >= least_nano_usd:
+                self._figures.grants.labels("reserved").inc()
+                message = "The credit is reserved by requests elsewhere. Please try again."
+                return TollbridgeError(Code.BALANCE_RESERVED, message, retry_after_s=1)
+        self._figures.grants.labels("insufficient").inc()
+        return _insufficient(answer)
 
     def _granted(self, ask: Ask, answer: Answer) -> Granted | None:
         if answer.granted_nano_usd is not None:

@@ -6,6 +6,7 @@ caller, and `no_overspend` stands behind it all.
 """
 
 import dataclasses
+import datetime
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -38,21 +39,28 @@ _REPLACE = """
 _GRANT = """
     WITH asked AS MATERIALIZED (
         SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::uuid[], %s::text[],
-            %s::bigint[]) WITH ORDINALITY
-            AS a(id, customer_id, kind, spender, amount, request_id, key_id, deadline_us, n)
+            %s::bigint[], %s::bigint[], %s::boolean[]) WITH ORDINALITY
+            AS a(id, customer_id, kind, spender, amount, request_id, key_id, deadline_us, wish, spare, n)
     ), accounts AS MATERIALIZED (
         SELECT customer_id, posted, held FROM billing.ledger_accounts
         WHERE customer_id IN (SELECT customer_id FROM asked)
     ), known AS MATERIALIZED (
         SELECT h.id, h.customer_id, h.spender, h.amount, h.state
         FROM billing.holds h WHERE h.id IN (SELECT id FROM asked)
-    ), fits AS MATERIALIZED (
-        SELECT asked.*, posted - held - sum(amount) OVER (PARTITION BY asked.customer_id ORDER BY n) AS rest
+    ), shares AS MATERIALIZED (
+        SELECT asked.*, posted - held AS room, CASE WHEN wish > amount OR spare THEN (posted - held) / (4 * (1 + (
+                SELECT count(DISTINCT h.spender) FROM billing.holds h WHERE h.customer_id = asked.customer_id
+                    AND h.kind = 'lease' AND h.state = 'open' AND h.spender <> asked.spender
+            ))) END AS share
         FROM asked JOIN accounts ON accounts.customer_id = asked.customer_id
         WHERE asked.id NOT IN (SELECT id FROM known)
+    ), sized AS MATERIALIZED (
+        SELECT *, greatest(amount, least(wish, share)) AS size FROM shares WHERE NOT spare OR share >= amount
+    ), fits AS MATERIALIZED (
+        SELECT *, room - sum(size) OVER (PARTITION BY customer_id ORDER BY n) AS rest FROM sized
     ), granted AS (
         INSERT INTO billing.holds (id, customer_id, kind, spender, amount, stated, request_id, key_id, expires_at)
-        SELECT id, customer_id, kind, spender, amount, amount, request_id, key_id,
+        SELECT id, customer_id, kind, spender, size, size, CASE WHEN size = amount THEN request_id END, key_id,
             CASE WHEN deadline_us > 0 THEN 'epoch'::timestamptz + deadline_us * interval '1 microsecond'
                 ELSE now() + %s * interval '1 second' END
         FROM fits WHERE rest >= 0
@@ -65,7 +73,7 @@ _GRANT = """
         RETURNING a.customer_id, a.held
     )
     SELECT asked.id, granted.amount, accounts.posted, coalesce(moved.held, accounts.held),
-        known.customer_id, known.spender, known.amount, known.state
+        known.customer_id, known.spender, known.amount, known.state, now()
     FROM asked
     LEFT JOIN granted ON granted.id = asked.id
     LEFT JOIN accounts ON accounts.customer_id = asked.customer_id
@@ -74,7 +82,7 @@ _GRANT = """
 """
 _RENEW = """
     WITH stated AS MATERIALIZED (
-        SELECT * FROM unnest(%s::uuid[], %s::bigint[]) AS s(id, unfinished)
+        SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::boolean[]) AS s(id, unfinished, has_free)
     ), mine AS MATERIALIZED (
         SELECT id FROM billing.holds
         WHERE id IN (SELECT id FROM stated) AND spender = %s AND kind = 'lease' AND state = 'open' AND NOT lapsed
@@ -82,10 +90,23 @@ _RENEW = """
     )
     UPDATE billing.holds h
     SET stated = CASE WHEN h.stated_as_of > %s THEN h.stated ELSE s.unfinished END,
-        stated_as_of = greatest(h.stated_as_of, %s), expires_at = now() + %s * interval '1 second'
+        stated_as_of = greatest(h.stated_as_of, %s), expires_at = now() + %s * interval '1 second',
+        answered_at = CASE WHEN s.has_free THEN h.answered_at ELSE now() END
     FROM stated s JOIN mine ON mine.id = s.id
     WHERE h.id = s.id AND h.state = 'open'
     RETURNING h.id
+"""
+_RETURNED = """
+    SELECT h.id, h.customer_id FROM unnest(%s::uuid[], %s::bigint[]) AS s(id, returned)
+    JOIN billing.holds h ON h.id = s.id
+    WHERE h.spender = %s AND h.kind = 'lease' AND h.state = 'open' AND NOT h.lapsed AND h.freed < s.returned
+    ORDER BY h.id
+"""
+# What a lease of one request holds is spent; of one for many, a part may be free until its spender says that none is.
+_UNANSWERED = """
+    SELECT coalesce(sum(amount - captured - freed), 0)::bigint FROM billing.holds
+    WHERE customer_id = %s AND kind = 'lease' AND state = 'open' AND NOT pinned
+        AND coalesce(answered_at, CASE WHEN request_id IS NULL THEN '-infinity' ELSE granted_at END) < %s
 """
 _UNLISTED = """
     SELECT id, customer_id FROM billing.holds
@@ -111,6 +132,8 @@ class Ask:
     """A hold that somebody wants, exactly of this amount. `deadline_us` 0: it lives as long as a lease.
 
     `replaces` names an earlier lease of the same spender and customer that ends with the asking, granted or not.
+    With a `wish` more is granted where the customer has plenty, and then the lease is for no single request; one that
+    nobody waits for (`spare`) is granted only then.
     """
 
     hold_id: UUID
@@ -122,6 +145,8 @@ class Ask:
     key_id: str = ""
     deadline_us: int = 0
     replaces: UUID | None = None
+    wish_nano_usd: int = 0
+    spare: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,13 +163,15 @@ class Known:
 class Answer:
     """What became of an Ask. `posted_nano_usd` is None when the customer has no account.
 
-    Neither granted nor known: there was no room, or another transaction was granting the same id just then.
+    Neither granted nor known: there was no room, or another transaction was granting the same id just then. `at` is the
+    database's time of it.
     """
 
     granted_nano_usd: int | None
     posted_nano_usd: int | None
     held_nano_usd: int
     known: Known | None
+    at: datetime.datetime
 
     @property
     def available_nano_usd(self) -> int:
@@ -173,6 +200,8 @@ async def send_grant(connection: Connection, asks: Sequence[Ask], *, lease_lives
         [ask.request_id for ask in asks],
         [ask.key_id for ask in asks],
         [ask.deadline_us for ask in asks],
+        [ask.wish_nano_usd for ask in asks],
+        [ask.spare for ask in asks],
     ]
     return await connection.execute(_GRANT, [*columns, lease_lives_s])
 
@@ -180,12 +209,12 @@ async def send_grant(connection: Connection, asks: Sequence[Ask], *, lease_lives
 async def read_answers(cursor: AsyncCursor[TupleRow], asks: Sequence[Ask]) -> list[Answer]:
     """What `send_grant` answers, in the order of asking."""
     answers: dict[UUID, Answer] = {}
-    for hold_id, granted, posted, held, customer, spender, amount, state in await cursor.fetchall():
+    for hold_id, granted, posted, held, customer, spender, amount, state, at in await cursor.fetchall():
         known = None
         if customer is not None:
             known = Known(customer_id=customer, spender=spender, amount_nano_usd=amount, state=HoldState(state))
         answers[hold_id] = Answer(
-            granted_nano_usd=granted, posted_nano_usd=posted, held_nano_usd=held or 0, known=known
+            granted_nano_usd=granted, posted_nano_usd=posted, held_nano_usd=held or 0, known=known, at=at
         )
     return [answers[ask.hold_id] for ask in asks]
 
@@ -194,14 +223,34 @@ async def renew(
     connection: Connection,
     *,
     spender: str,
-    unfinished: Sequence[tuple[UUID, int]],
+    unfinished: Sequence[tuple[UUID, int, bool]],
     as_of: UUID,
     lease_lives_s: float,
 ) -> set[UUID]:
-    """Prolongs a spender's leases and notes open + spent of each as of then; returns those that are still its own."""
-    ids, amounts = [item[0] for item in unfinished], [item[1] for item in unfinished]
-    cursor = await connection.execute(_RENEW, (ids, amounts, spender, as_of, as_of, lease_lives_s))
+    """Prolongs a spender's leases and notes open + spent of each as of then; returns those that are still its own.
+
+    The third item says that a part of the lease is free: if none is, its spender has nothing to be asked for.
+    """
+    columns = [[item[0] for item in unfinished], [item[1] for item in unfinished], [item[2] for item in unfinished]]
+    cursor = await connection.execute(_RENEW, (*columns, spender, as_of, as_of, lease_lives_s))
     return {row[0] for row in await cursor.fetchall()}
+
+
+async def returned(
+    connection: Connection, *, spender: str, returned: Sequence[tuple[UUID, int]]
+) -> list[tuple[UUID, str]]:
+    """Those of a spender's leases of which it has given back more than was freed, with their customers."""
+    cursor = await connection.execute(
+        _RETURNED, ([item[0] for item in returned], [item[1] for item in returned], spender)
+    )
+    return [(row[0], row[1]) for row in await cursor.fetchall()]
+
+
+async def unanswered(connection: Connection, *, customer_id: str, since: datetime.datetime) -> int:
+    """What a customer's leases hold whose spenders have not said since then that nothing of it is free."""
+    cursor = await connection.execute(_UNANSWERED, (customer_id, since))
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
 
 
 async def unlisted(

@@ -31,11 +31,16 @@ EXPIRY_PAUSE_S = 1.0
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Stated:
-    """One lease in a spender's statement, in nano-USD: drawn by running requests, and spent but not yet confirmed."""
+    """One lease in a spender's statement, in nano-USD: drawn by running requests, and spent but not yet confirmed.
+
+    Besides, what may still be drawn, and all that was given back since it was granted.
+    """
 
     hold_id: UUID
     open_nano_usd: int
     spent_nano_usd: int
+    free_nano_usd: int = 0
+    returned_nano_usd: int = 0
 
 
 FIRST_ID, LAST_ID = UUID(int=0), UUID(int=(1 << 128) - 1)
@@ -63,19 +68,25 @@ class Leases:
         self._pool = pool
 
     async def state(self, page: Page) -> list[UUID]:
-        """Renews what is listed and frees what in the page's range is not; returns what is listed but gone.
+        """Frees what is given back, renews what is listed and frees what in the page's range is not; returns the gone.
 
-        A hold that a spender doesn't list it will never list again, so a page that is late or comes twice frees only
-        what was to be freed anyway, and what is younger than the statement is in no page's range.
+        What is gone was listed, but is no open lease of this spender. The order matters: a lease counts as answered for
+        (see `Grants`) only when what its spender gave back is there to be granted. A hold that a spender doesn't list
+        it will never list again, so a page that is late or comes twice frees only what was to be freed anyway, and what
+        is younger than the statement is in no page's range.
         """
         listed = sorted({lease.hold_id for lease in page.leases})
-        unfinished = {lease.hold_id: lease.open_nano_usd + lease.spent_nano_usd for lease in page.leases}
+        unfinished = {
+            lease.hold_id: (lease.open_nano_usd + lease.spent_nano_usd, lease.free_nano_usd > 0)
+            for lease in page.leases
+        }
+        await self._take_back(page)
 
         async def renew(connection: Connection) -> tuple[set[UUID], list[tuple[UUID, str]]]:
             renewed = await hold_store.renew(
                 connection,
                 spender=page.spender,
-                unfinished=sorted(unfinished.items()),
+                unfinished=[(hold_id, *unfinished[hold_id]) for hold_id in listed],
                 as_of=page.as_of,
                 lease_lives_s=LEASE_LIVES_S,
             )
@@ -94,8 +105,22 @@ class Leases:
             await _change(self._pool, unlisted, lambda books, hold_id: books.release([hold_id]))
         return [hold_id for hold_id in listed if hold_id not in renewed]
 
-    async def give_back(self, *, hold_id: UUID, spender: str, free_nano_usd: int, closes: bool) -> None:
-        """Frees a part of a lease, or ends it. A lease that is unknown or over is none to give back: nothing happens.
+    async def _take_back(self, page: Page) -> None:
+        """Frees what was given back and is not freed yet; said twice it is freed once, since amounts are in all."""
+        returned = {lease.hold_id: lease.returned_nano_usd for lease in page.leases if lease.returned_nano_usd}
+        if not returned:
+            return
+        async with db.transaction(self._pool) as connection:
+            due = await hold_store.returned(connection, spender=page.spender, returned=sorted(returned.items()))
+
+        def take_back(books: Books, hold_id: UUID) -> None:
+            books.give_back(hold_id, returned[hold_id] - books.holds[hold_id].freed_nano_usd)
+
+        if due:
+            await _change(self._pool, due, take_back)
+
+    async def give_back(self, *, hold_id: UUID, spender: str) -> None:
+        """Ends a lease. One that is unknown or over is none to give back: nothing happens.
 
         Raises PERMISSION_DENIED for another spender's lease.
         """
@@ -105,14 +130,7 @@ class Leases:
             return
         if owner[1] != spender:
             raise TollbridgeError(Code.PERMISSION_DENIED, "the hold is another spender's")
-
-        def give(books: Books, hold_id: UUID) -> None:
-            if closes:
-                books.release([hold_id])
-            else:
-                books.give_back(hold_id, free_nano_usd)
-
-        await _change(self._pool, [(hold_id, owner[0])], give)
+        await _change(self._pool, [(hold_id, owner[0])], lambda books, hold_id: books.release([hold_id]))
 
     async def extend(self, *, hold_id: UUID, deadline_us: int) -> None:
         """Moves a task's or exact hold's deadline to a later time. Raises NOT_FOUND when it is not open."""

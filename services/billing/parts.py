@@ -23,6 +23,7 @@ from services.billing.live_config import LiveConfig
 from services.billing.outbox import Outbox
 from services.billing.payments.parts import PaymentParts
 from services.billing.prices import AskRouter, PriceBook
+from services.billing.recalls import Recalls
 from services.billing.receipts import Receipts
 from services.billing.server import BillingServer
 from services.billing.settings import Settings
@@ -51,7 +52,8 @@ class Parts:
         self.figures = Figures(registry=registry)
         self.config = LiveConfig(path=settings.config_path, figures=self.figures, log=log)
         registry.register(ConfigCollector(self.config.state))
-        self.grants = Grants(pool=pool, figures=self.figures, lease_lives_s=LEASE_LIVES_S)
+        self.recalls = Recalls(log=log)
+        self.grants = Grants(pool=pool, figures=self.figures, lease_lives_s=LEASE_LIVES_S, recall=self.recalls.ask)
         self.capped_grants = CappedGrants(pool=pool, figures=self.figures, lease_lives_s=LEASE_LIVES_S)
         prices = PriceBook(pool=pool, ask_router=ask_router, log=log)
         self.settlement = Settlement(
@@ -86,6 +88,7 @@ class Parts:
             "partitions": partitions.keep(pool=self._pool, config=lambda: self.config.current, log=self._log),
             "expiry": self.expiry().run(),
             "outbox": self.outbox(bus).run(),
+            "recalls": self.recalls.run(bus),
             "consumer": bus.consume(events.APPLY_USAGE, self.consumer.handle),
             **self.payments.loops(),
         }

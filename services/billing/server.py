@@ -118,7 +118,11 @@ class BillingServer:
             request_id=uuid_of(request.request_id, "request_id") if request.request_id else None,
             key_id=_text(request.key_id, "key_id", MAX_TEXT),
             replaces=uuid_of(request.replaces_hold_id, "replaces_hold_id") if request.replaces_hold_id else None,
+            wish_nano_usd=self._wish(request),
+            spare=request.spare,
         )
+        if ask.spare and not ask.wish_nano_usd:
+            raise _invalid("spare", "needs a wish, and leases that may be for more than one request")
         if not 0 <= request.least_nano_usd <= ask.amount_nano_usd:
             raise _invalid("least_nano_usd", "must be from 0 to amount_nano_usd")
         granted = await self._grant(ask, request.caps, least_nano_usd=request.least_nano_usd, context=context)
@@ -128,6 +132,12 @@ class BillingServer:
             ttl_s=TTL_S,
             available_nano_usd=granted.available_nano_usd,
         )
+
+    def _wish(self, request: pb.GrantLeaseRequest) -> int:
+        """What the spender wishes beyond its request, as far as leases may be larger than one."""
+        if self._config.current.lease_chunk == "exact" or request.caps:
+            return 0
+        return _amount(request.wish_nano_usd, "wish_nano_usd", least=0)
 
     async def state_leases(self, request: pb.StateLeasesRequest, _: CallContext) -> pb.StateLeasesResponse:
         if len(request.leases) > MAX_LEASES:
@@ -143,6 +153,8 @@ class BillingServer:
                     hold_id=uuid_of(lease.hold_id, "hold_id"),
                     open_nano_usd=_amount(lease.open_nano_usd, "open_nano_usd", least=0),
                     spent_nano_usd=_amount(lease.spent_nano_usd, "spent_nano_usd", least=0),
+                    free_nano_usd=_amount(lease.free_nano_usd, "free_nano_usd", least=0),
+                    returned_nano_usd=_amount(lease.returned_nano_usd, "returned_nano_usd", least=0),
                 )
                 for lease in request.leases
             ],
@@ -151,12 +163,7 @@ class BillingServer:
         return pb.StateLeasesResponse(renew_in_s=RENEW_IN_S, gone=[str(hold_id) for hold_id in gone])
 
     async def return_lease(self, request: pb.ReturnLeaseRequest, _: CallContext) -> pb.ReturnLeaseResponse:
-        await self._leases.give_back(
-            hold_id=uuid_of(request.hold_id, "hold_id"),
-            spender=request.spender,
-            free_nano_usd=_amount(request.free_nano_usd, "free_nano_usd", least=0),
-            closes=request.closes,
-        )
+        await self._leases.give_back(hold_id=uuid_of(request.hold_id, "hold_id"), spender=request.spender)
         return pb.ReturnLeaseResponse()
 
     async def hold(self, request: pb.HoldRequest, context: CallContext) -> pb.HoldResponse:
@@ -223,7 +230,6 @@ class BillingServer:
         return pb.RefundResponse(
             transfer_id=str(transfer.id), amount_nano_usd=transfer.amount_nano_usd, balance=_balance(account)
         )
-
 
     async def get_spend(self, request: pb.GetSpendRequest, _: CallContext) -> pb.GetSpendResponse:
         cap_ids = cap_wire.ids_of_now(request.caps)

@@ -4,6 +4,7 @@ from chassis.bus import StreamSpec
 
 USAGE_RECORDED = "tollbridge.usage.v1.recorded"
 USAGE_RECORDED_TYPE = "tollbridge.usage.v1.UsageBatch"
+CREDITS_RECALLED = "tollbridge.credits.v1.recalled"
 KEYS_CHANGED = "tollbridge.keys.v1.changed"
 
 _30_DAYS_S = 30 * 24 * 3600

@@ -222,9 +222,7 @@ class BillingOwner:
         """Ends a lease of which nothing is open or spent."""
         await self._pipe.call(
             "ReturnLease",
-            billing_pb2.ReturnLeaseRequest(
-                hold_id=hold_id, spender=self._spender, free_nano_usd=free_nano_usd, closes=True
-            ),
+            billing_pb2.ReturnLeaseRequest(hold_id=hold_id, spender=self._spender),
             billing_pb2.ReturnLeaseResponse,
             key=hold_id,
             timeout_s=STATE_TIMEOUT_S,

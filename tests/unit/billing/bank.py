@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from chassis import db
 from chassis.errors import TollbridgeError
-from chassis.ids import uuid7
+from chassis.ids import now_floor, uuid7
 from chassis.telemetry import Tracer
 from pricing.prices import PriceVersion, Rates
 from services.billing.accounts import Accounts
@@ -21,7 +21,7 @@ from services.billing.figures import Figures
 from services.billing.grants import Grants
 from services.billing.hold_store import Ask
 from services.billing.holds import Hold, HoldKind
-from services.billing.leases import LEASE_LIVES_S, Expiry, Leases
+from services.billing.leases import LEASE_LIVES_S, Expiry, Leases, Page, Stated
 from services.billing.ledger import Poison, Usage, UsageKind
 from services.billing.prices import PriceBook
 from services.billing.settlement import Settlement
@@ -126,7 +126,9 @@ class ModelBank:
         if closes:
             self.books.release([hold_id])
         else:
-            self.books.give_back(hold_id, amount)
+            hold = self.books.holds[hold_id]
+            if not hold.lapsed:
+                self.books.give_back(hold_id, amount - hold.freed_nano_usd)
         return ""
 
     def state(self, stated: dict[UUID, int]) -> str:
@@ -210,13 +212,21 @@ class PostgresBank:
             amount_nano_usd=amount,
             request_id=request_id,
         )
-        return self._coded(self.grants.grant(ask, least_nano_usd=least, wait_s=0))
+        answer = self._coded(self.grants.grant(ask, least_nano_usd=least, wait_s=0))
+        # Here no spender answers in no time; the model has none that could.
+        return "insufficient_credits" if answer == "balance_reserved" else answer
 
     def settle(self, usages: Sequence[Usage]) -> str:
         return self._coded(self.settlement.apply([event(usage) for usage in usages]))
 
     def give_back(self, hold_id: UUID, amount: int, closes: bool) -> str:
-        return self._coded(self.leases.give_back(hold_id=hold_id, spender=SPENDER, free_nano_usd=amount, closes=closes))
+        if closes:
+            return self._coded(self.leases.give_back(hold_id=hold_id, spender=SPENDER))
+        row = self.admin.execute("SELECT stated FROM billing.holds WHERE id = %s", (hold_id,)).fetchone()
+        lease = Stated(hold_id=hold_id, open_nano_usd=row[0] if row else 0, spent_nano_usd=0, returned_nano_usd=amount)
+        now = now_floor()
+        page = Page(spender=SPENDER, as_of=now, from_id=now, until_id=now, leases=[lease])
+        return self._coded(self.leases.state(page))
 
     def state(self, stated: dict[UUID, int]) -> str:
         for hold_id, unfinished in stated.items():

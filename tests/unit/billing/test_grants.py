@@ -11,13 +11,13 @@ from prometheus_client import CollectorRegistry
 
 from chassis import db
 from chassis.errors import Code, TollbridgeError
-from chassis.ids import uuid7
+from chassis.ids import now_floor, uuid7
 from services.billing.accounts import Accounts
 from services.billing.figures import Figures
 from services.billing.grants import Grants
 from services.billing.hold_store import Ask
 from services.billing.holds import HoldKind
-from services.billing.leases import LEASE_LIVES_S, Leases
+from services.billing.leases import LEASE_LIVES_S, Leases, Page, Stated
 from services.billing.reconcile import verify
 
 
@@ -52,17 +52,28 @@ def _ask(customer_id: str, amount: int, hold_id: UUID | None = None) -> Ask:
 
 
 async def test_two_hundred_at_once_on_a_balance_for_ten(pool: db.Pool, grants: Grants, billing_url: str):
-    """Exactly ten are granted and 190 are refused as insufficient_credits."""
+    """Exactly ten are granted and 190 are refused as insufficient_credits, once their spender has nothing to give."""
     customer_id = await _customer(pool, 1000)
+    granted: list[UUID] = []
 
     async def one() -> str:
+        ask = _ask(customer_id, 100)
         try:
-            await grants.grant(_ask(customer_id, 100), wait_s=0.3)
+            await grants.grant(ask, wait_s=0.6)
         except TollbridgeError as error:
             return str(error.code)
+        granted.append(ask.hold_id)
         return "granted"
 
-    outcomes = Counter(await asyncio.gather(*(one() for _ in range(200))))
+    async def answer() -> None:
+        await asyncio.sleep(0.3)
+        now = now_floor()
+        leases = [Stated(hold_id=hold_id, open_nano_usd=100, spent_nano_usd=0) for hold_id in granted]
+        page = Page(spender="s", as_of=now, from_id=now, until_id=now, leases=leases)
+        await Leases(pool=pool).state(page)
+
+    *codes, _ = await asyncio.gather(*(one() for _ in range(200)), answer())
+    outcomes = Counter(codes)
     assert outcomes == {"granted": 10, "insufficient_credits": 190}
     assert verify(billing_url).clean
 
@@ -73,7 +84,7 @@ async def test_a_call_waits_for_money_that_the_customers_own_requests_hold(pool:
     first = _ask(customer_id, 100)
     await grants.grant(first)
     second = asyncio.create_task(grants.grant(_ask(customer_id, 60)))
-    await Leases(pool=pool).give_back(hold_id=first.hold_id, spender="s", free_nano_usd=60, closes=False)
+    await Leases(pool=pool).give_back(hold_id=first.hold_id, spender="s")
     assert (await second).amount_nano_usd == 60
 
 

@@ -287,6 +287,8 @@ class GrantLeaseRequest(_message.Message):
     KEY_ID_FIELD_NUMBER: _builtins.int
     REPLACES_HOLD_ID_FIELD_NUMBER: _builtins.int
     CAPS_FIELD_NUMBER: _builtins.int
+    WISH_NANO_USD_FIELD_NUMBER: _builtins.int
+    SPARE_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     """Made by the spender; asked again it is the same grant."""
     customer_id: _builtins.str
@@ -294,7 +296,9 @@ class GrantLeaseRequest(_message.Message):
     spender: _builtins.str
     """The incarnation that will spend it."""
     amount_nano_usd: _builtins.int
-    """Exactly this much, or insufficient_credits with `affordable_nano_usd` in the details."""
+    """This much, or insufficient_credits with `affordable_nano_usd` in the details; balance_reserved when a spender that
+    does not answer may hold what is missing.
+    """
     least_nano_usd: _builtins.int
     """When not 0, any amount from here to `amount_nano_usd` will do and the most affordable is granted."""
     request_id: _builtins.str
@@ -305,6 +309,13 @@ class GrantLeaseRequest(_message.Message):
     """An earlier lease of this spender and customer that this one takes the place of: it ends in the same transaction,
     also when the grant is refused, so that a request never has money held twice.
     """
+    wish_nano_usd: _builtins.int
+    """When above `amount_nano_usd`: so much will be used soon, and is granted as far as it is at most a quarter of the
+    spender's share of what is available. Ignored with caps. Granted more than `amount_nano_usd`, the lease belongs to
+    no request.
+    """
+    spare: _builtins.bool
+    """Nobody waits for it: it belongs to no request, and is refused at once unless the customer has plenty."""
     @_builtins.property
     def caps(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpendCap]:
         """The caps that bind the request; with any, `request_id` is needed. What doesn't fit under one is spend_cap_reached,
@@ -323,10 +334,12 @@ class GrantLeaseRequest(_message.Message):
         key_id: _builtins.str = ...,
         replaces_hold_id: _builtins.str = ...,
         caps: _abc.Iterable[Global___SpendCap] | None = ...,
+        wish_nano_usd: _builtins.int = ...,
+        spare: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nano_usd", b"amount_nano_usd", "caps", b"caps", "customer_id", b"customer_id", "hold_id", b"hold_id", "key_id", b"key_id", "least_nano_usd", b"least_nano_usd", "replaces_hold_id", b"replaces_hold_id", "request_id", b"request_id", "spender", b"spender"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nano_usd", b"amount_nano_usd", "caps", b"caps", "customer_id", b"customer_id", "hold_id", b"hold_id", "key_id", b"key_id", "least_nano_usd", b"least_nano_usd", "replaces_hold_id", b"replaces_hold_id", "request_id", b"request_id", "spare", b"spare", "spender", b"spender", "wish_nano_usd", b"wish_nano_usd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -345,7 +358,7 @@ class GrantLeaseResponse(_message.Message):
     hold_id: _builtins.str
     """As asked."""
     amount_nano_usd: _builtins.int
-    """What may be spent."""
+    """What may be spent: more than was asked only when it was wished."""
     ttl_s: _builtins.float
     """Seconds it lives without a statement."""
     available_nano_usd: _builtins.int
@@ -376,6 +389,7 @@ class LeaseStatement(_message.Message):
     OPEN_NANO_USD_FIELD_NUMBER: _builtins.int
     SPENT_NANO_USD_FIELD_NUMBER: _builtins.int
     FREE_NANO_USD_FIELD_NUMBER: _builtins.int
+    RETURNED_NANO_USD_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     """Which."""
     open_nano_usd: _builtins.int
@@ -383,7 +397,9 @@ class LeaseStatement(_message.Message):
     spent_nano_usd: _builtins.int
     """Spent by finished requests that billing has not confirmed yet."""
     free_nano_usd: _builtins.int
-    """The rest."""
+    """What the spender may still draw; 0 says that there is nothing to recall."""
+    returned_nano_usd: _builtins.int
+    """What it has given back since it was granted, and will not spend. Never less than before."""
     def __init__(
         self,
         *,
@@ -391,10 +407,11 @@ class LeaseStatement(_message.Message):
         open_nano_usd: _builtins.int = ...,
         spent_nano_usd: _builtins.int = ...,
         free_nano_usd: _builtins.int = ...,
+        returned_nano_usd: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["free_nano_usd", b"free_nano_usd", "hold_id", b"hold_id", "open_nano_usd", b"open_nano_usd", "spent_nano_usd", b"spent_nano_usd"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["free_nano_usd", b"free_nano_usd", "hold_id", b"hold_id", "open_nano_usd", b"open_nano_usd", "returned_nano_usd", b"returned_nano_usd", "spent_nano_usd", b"spent_nano_usd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -404,7 +421,8 @@ Global___LeaseStatement: _TypeAlias = LeaseStatement  # noqa: Y015
 class StateLeasesRequest(_message.Message):
     """A page of everything that a spender holds: of its holds with from_id <= id < until_id, those listed live and the others
     are freed. Each page is right by itself, executed late, twice or in another order. Hold ids are UUIDv7, made by the
-    spender; a hold is in its statements from before it is asked for until it is over, and never again.
+    spender; a hold is in its statements from before it is asked for until it is over, and never again. An empty range frees
+    nothing: a statement of these leases only.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -479,33 +497,25 @@ Global___StateLeasesResponse: _TypeAlias = StateLeasesResponse  # noqa: Y015
 
 @_typing.final
 class ReturnLeaseRequest(_message.Message):
-    """Gives a lease back."""
+    """Ends a lease of which nothing is open or unconfirmed. Parts of one are given back by statements."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     HOLD_ID_FIELD_NUMBER: _builtins.int
     SPENDER_FIELD_NUMBER: _builtins.int
-    FREE_NANO_USD_FIELD_NUMBER: _builtins.int
-    CLOSES_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     """Which."""
     spender: _builtins.str
     """The incarnation."""
-    free_nano_usd: _builtins.int
-    """How much of it is free."""
-    closes: _builtins.bool
-    """True when nothing of it is open or unconfirmed: the hold ends."""
     def __init__(
         self,
         *,
         hold_id: _builtins.str = ...,
         spender: _builtins.str = ...,
-        free_nano_usd: _builtins.int = ...,
-        closes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closes", b"closes", "free_nano_usd", b"free_nano_usd", "hold_id", b"hold_id", "spender", b"spender"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold_id", b"hold_id", "spender", b"spender"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1154,6 +1164,30 @@ class LedgerTransferredBatch(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LedgerTransferredBatch: _TypeAlias = LedgerTransferredBatch  # noqa: Y015
+
+@_typing.final
+class CreditRecall(_message.Message):
+    """On the bus, to every spender: credit is short. Give back what is free of these customers' leases, and state them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def customer_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Whose."""
+
+    def __init__(
+        self,
+        *,
+        customer_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_ids", b"customer_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreditRecall: _TypeAlias = CreditRecall  # noqa: Y015
 
 @_typing.final
 class GetConfigStateRequest(_message.Message):

@@ -158,7 +158,7 @@ class BillingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReturnLease(self, request, context):
-        """Gives back what a lease did not spend, at once. Callers: edge, tasks.
+        """Ends a lease and gives back what it did not spend, at once. Callers: edge, tasks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

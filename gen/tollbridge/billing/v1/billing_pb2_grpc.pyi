@@ -45,7 +45,7 @@ class BillingServiceStub:
     StateLeases: _grpc.UnaryUnaryMultiCallable[_billing_pb2.StateLeasesRequest, _billing_pb2.StateLeasesResponse]
     """A spender's statement of its leases, in pages; grants not listed are freed. Callers: edge, tasks."""
     ReturnLease: _grpc.UnaryUnaryMultiCallable[_billing_pb2.ReturnLeaseRequest, _billing_pb2.ReturnLeaseResponse]
-    """Gives back what a lease did not spend, at once. Callers: edge, tasks."""
+    """Ends a lease and gives back what it did not spend, at once. Callers: edge, tasks."""
     Hold: _grpc.UnaryUnaryMultiCallable[_billing_pb2.HoldRequest, _billing_pb2.HoldResponse]
     """An exact hold with a deadline, for one request or task. Callers: tasks, other teams."""
     ExtendHold: _grpc.UnaryUnaryMultiCallable[_billing_pb2.ExtendHoldRequest, _billing_pb2.ExtendHoldResponse]
@@ -83,7 +83,7 @@ class BillingServiceAsyncStub(BillingServiceStub):
     StateLeases: _aio.UnaryUnaryMultiCallable[_billing_pb2.StateLeasesRequest, _billing_pb2.StateLeasesResponse]  # type: ignore[assignment]
     """A spender's statement of its leases, in pages; grants not listed are freed. Callers: edge, tasks."""
     ReturnLease: _aio.UnaryUnaryMultiCallable[_billing_pb2.ReturnLeaseRequest, _billing_pb2.ReturnLeaseResponse]  # type: ignore[assignment]
-    """Gives back what a lease did not spend, at once. Callers: edge, tasks."""
+    """Ends a lease and gives back what it did not spend, at once. Callers: edge, tasks."""
     Hold: _aio.UnaryUnaryMultiCallable[_billing_pb2.HoldRequest, _billing_pb2.HoldResponse]  # type: ignore[assignment]
     """An exact hold with a deadline, for one request or task. Callers: tasks, other teams."""
     ExtendHold: _aio.UnaryUnaryMultiCallable[_billing_pb2.ExtendHoldRequest, _billing_pb2.ExtendHoldResponse]  # type: ignore[assignment]
@@ -154,7 +154,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_pb2.ReturnLeaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_pb2.ReturnLeaseResponse, _abc.Awaitable[_billing_pb2.ReturnLeaseResponse]]:
-        """Gives back what a lease did not spend, at once. Callers: edge, tasks."""
+        """Ends a lease and gives back what it did not spend, at once. Callers: edge, tasks."""
 
     @_abc_1.abstractmethod
     def Hold(
