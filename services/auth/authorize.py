@@ -17,8 +17,8 @@ from chassis.errors import Code, TollbridgeError
 from services.auth import api_keys
 from services.auth.config import AuthConfig
 from services.auth.kept_keys import TRUSTED_S, Holder, Kept, KeptKeys
-from services.auth.key_terms import SpendCap
 from services.auth.limits import Limits, effective
+from services.auth.spend_caps import SpendCap
 
 LOOK_UP_TIMEOUT_S = 0.8
 """Callers get their 503 in under a second when the database is gone."""
@@ -34,6 +34,7 @@ class Grant:
     limits: Limits
     models: tuple[str, ...]
     spend_cap: SpendCap | None
+    customer_spend_cap: SpendCap | None
     keep_ms: int
     """How long the answer may be used without asking again."""
 
@@ -101,6 +102,7 @@ class Authorizer:
             ),
             models=key.terms.models,
             spend_cap=key.terms.spend_cap,
+            customer_spend_cap=customer.spend_cap,
             keep_ms=self._keep_ms(kept, now_us),
         )
 

@@ -3,6 +3,8 @@
 import dataclasses
 import enum
 
+from services.auth.spend_caps import SpendCap
+
 MAX_NAME_LENGTH = 200
 MAX_EMAIL_LENGTH = 320
 
@@ -17,7 +19,10 @@ class Status(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Customer:
-    """Somebody who pays. `plan` is what was chosen for them: empty follows the config's default plan."""
+    """Somebody who pays. `plan` is what was chosen for them: empty follows the config's default plan.
+
+    `spend_cap` is for all their keys together.
+    """
 
     id: str
     name: str
@@ -25,6 +30,7 @@ class Customer:
     plan: str = ""
     status: Status = Status.ACTIVE
     created_at_us: int = 0
+    spend_cap: SpendCap | None = None
 
     def __post_init__(self) -> None:
         if "\0" in self.name or not 1 <= len(self.name) <= MAX_NAME_LENGTH:

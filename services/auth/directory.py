@@ -20,6 +20,7 @@ from services.auth import api_keys, store
 from services.auth.config import AuthConfig
 from services.auth.customers import Customer, Status
 from services.auth.key_terms import ApiKey, KeyTerms
+from services.auth.spend_caps import Lifted, SpendCap
 
 REPLAY_US = 3600 * 1_000_000
 """How long a repeated CreateKey is answered with the secret again."""
@@ -62,7 +63,9 @@ class Directory:
 
     # Customers
 
-    async def create_customer(self, call: Call, *, name: str, email: str, plan: str, wished_id: str) -> Customer:
+    async def create_customer(
+        self, call: Call, *, name: str, email: str, plan: str, wished_id: str, spend_cap: SpendCap | None = None
+    ) -> Customer:
         """Makes a customer; the one that there is when the request or the wished id was used before.
 
         A wished id is what makes the call idempotent, whatever else is asked with it: it names a customer that some
@@ -70,7 +73,14 @@ class Directory:
         """
         self._check_plan(plan)
         now_us = self._now_us()
-        made = Customer(id=wished_id or str(ids.uuid7()), name=name, email=email, plan=plan, created_at_us=now_us)
+        made = Customer(
+            id=wished_id or str(ids.uuid7()),
+            name=name,
+            email=email,
+            plan=plan,
+            created_at_us=now_us,
+            spend_cap=spend_cap,
+        )
 
         async def work(conn: db.Connection) -> Customer:
             if wished_id:
@@ -93,9 +103,18 @@ class Directory:
         return await db.in_transaction(self._pool, work)
 
     async def update_customer(
-        self, call: Call, *, customer_id: str, plan: str | None, status: Status | None
+        self,
+        call: Call,
+        *,
+        customer_id: str,
+        plan: str | None,
+        status: Status | None,
+        spend_cap: SpendCap | Lifted | None = None,
     ) -> Customer:
-        """Changes plan or status, and voids kept answers. Repeated, it changes nothing, whatever came after it."""
+        """Changes plan, status or spend cap, and voids kept answers.
+
+        Repeated, it changes nothing, whatever came after it.
+        """
         self._check_plan(plan or "")
         now_us = self._now_us()
 
@@ -103,7 +122,8 @@ class Directory:
             claim = await _claim(conn, call, method="UpdateCustomer", object_id=customer_id, now_us=now_us)
             if not claim.first:
                 return _found(await store.customer(conn, customer_id), "customer")
-            updated = _found(await store.change_customer(conn, customer_id, plan=plan, status=status), "customer")
+            changed = await store.change_customer(conn, customer_id, plan=plan, status=status, spend_cap=spend_cap)
+            updated = _found(changed, "customer")
             await store.add_change(conn, key_id=None, customer_id=customer_id, now_us=now_us)
             return updated
 

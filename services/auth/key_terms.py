@@ -2,32 +2,14 @@
 
 import dataclasses
 import ipaddress
-from typing import Literal, get_args
 
 from services.auth.limits import AS_THE_PLAN, Limits
-
-Period = Literal["day", "month", "total"]
-PERIODS: tuple[Period, ...] = get_args(Period)
+from services.auth.spend_caps import SpendCap
 
 MAX_NAME_LENGTH = 200
 MAX_MODELS = 500
 MAX_MODEL_LENGTH = 200
 MAX_NETWORKS = 100
-MAX_CAP_NANO_USD = 1 << 53
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class SpendCap:
-    """At most so much in a period; billing enforces it."""
-
-    amount_nano_usd: int
-    per: Period
-
-    def __post_init__(self) -> None:
-        if not 0 < self.amount_nano_usd <= MAX_CAP_NANO_USD:
-            raise ValueError("spend_cap.amount is out of range")
-        if self.per not in PERIODS:
-            raise ValueError("spend_cap.per is day, month or total")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

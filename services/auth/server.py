@@ -12,8 +12,9 @@ from chassis.rpc import CallContext, Handler, RpcService
 from services.auth.authorize import Authorizer
 from services.auth.customers import Customer, Status
 from services.auth.directory import Call, Directory
-from services.auth.key_terms import PERIODS, ApiKey, KeyTerms, SpendCap
+from services.auth.key_terms import ApiKey, KeyTerms
 from services.auth.limits import Limits
+from services.auth.spend_caps import LIFTED, PERIODS, Lifted, SpendCap
 from tollbridge.auth.v1 import auth_pb2 as pb
 
 OPERATORS = frozenset({"edge", "cli"})
@@ -75,6 +76,7 @@ class AuthServer:
             limits=_limits_to_wire(grant.limits),
             models=grant.models,
             spend_cap=_cap_to_wire(grant.spend_cap),
+            customer_spend_cap=_cap_to_wire(grant.customer_spend_cap),
             keep_ms=grant.keep_ms,
         )
 
@@ -86,6 +88,7 @@ class AuthServer:
                 email=request.email,
                 plan=request.plan,
                 wished_id=_id_or_empty(request.customer_id, "customer_id"),
+                spend_cap=_cap_from_wire(request.spend_cap) if request.HasField("spend_cap") else None,
             )
         except ValueError as error:
             raise _invalid(error) from error
@@ -96,11 +99,16 @@ class AuthServer:
         return pb.GetCustomerResponse(customer=self._customer(customer))
 
     async def update_customer(self, request: pb.UpdateCustomerRequest, _: CallContext) -> pb.UpdateCustomerResponse:
+        try:
+            spend_cap = _new_cap(request)
+        except ValueError as error:
+            raise _invalid(error) from error
         customer = await self._directory.update_customer(
             _call(request, request.request_id),
             customer_id=canonical(request.customer_id, "customer_id"),
             plan=request.plan or None,
             status=_status_from_wire(request.status),
+            spend_cap=spend_cap,
         )
         return pb.UpdateCustomerResponse(customer=self._customer(customer))
 
@@ -146,6 +154,7 @@ class AuthServer:
             plan=self._plan_id(customer.plan),
             status=_STATUS_TO_WIRE[customer.status],
             created_at_us=customer.created_at_us,
+            spend_cap=_cap_to_wire(customer.spend_cap),
         )
 
 
@@ -209,6 +218,14 @@ def _cap_from_wire(cap: pb.SpendCap) -> SpendCap:
         if cap.per == period:
             return SpendCap(amount_nano_usd=cap.amount_nano_usd, per=period)
     raise ValueError("spend_cap.per is day, month or total")
+
+
+def _new_cap(request: pb.UpdateCustomerRequest) -> SpendCap | Lifted | None:
+    if not request.HasField("spend_cap"):
+        return LIFTED if request.lifts_spend_cap else None
+    if request.lifts_spend_cap:
+        raise ValueError("spend_cap is either set or lifted")
+    return _cap_from_wire(request.spend_cap)
 
 
 def _status_from_wire(status: pb.CustomerStatus.ValueType) -> Status | None:

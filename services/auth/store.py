@@ -13,10 +13,14 @@ from psycopg.rows import dict_row
 from chassis.db import Connection
 from services.auth.customers import Customer, Status
 from services.auth.kept_keys import Holder
-from services.auth.key_terms import ApiKey, KeyTerms, SpendCap
+from services.auth.key_terms import ApiKey, KeyTerms
 from services.auth.limits import Limits
+from services.auth.spend_caps import Lifted, Period, SpendCap
 
-_CUSTOMER = "c.id AS c_id, c.name AS c_name, c.email, c.plan, c.status, c.created_at_us AS c_created_at_us"
+_CUSTOMER = (
+    "c.id AS c_id, c.name AS c_name, c.email, c.plan, c.status, c.created_at_us AS c_created_at_us,"
+    " c.spend_cap_nano_usd AS c_spend_cap_nano_usd, c.spend_cap_per AS c_spend_cap_per"
+)
 _KEY = (
     "k.id, k.customer_id, k.name, k.shown_prefix, k.models, k.requests_per_minute, k.tokens_per_minute, k.concurrent,"
     " k.spend_cap_nano_usd, k.spend_cap_per, k.allowed_ips, k.expires_at_us, k.created_at_us, k.revoked_at_us,"
@@ -87,8 +91,8 @@ async def claim(
 async def insert_customer(conn: Connection, customer: Customer) -> bool:
     """Stores a customer; False when that id is taken."""
     made = await conn.execute(
-        "INSERT INTO auth.customers (id, name, email, plan, status, created_at_us)"
-        " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO auth.customers (id, name, email, plan, status, created_at_us, spend_cap_nano_usd, spend_cap_per)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING",
         (
             customer.id,
             customer.name,
@@ -96,6 +100,8 @@ async def insert_customer(conn: Connection, customer: Customer) -> bool:
             customer.plan,
             customer.status.value,
             customer.created_at_us,
+            customer.spend_cap and customer.spend_cap.amount_nano_usd,
+            customer.spend_cap and customer.spend_cap.per,
         ),
     )
     return made.rowcount == 1
@@ -108,14 +114,29 @@ async def customer(conn: Connection, customer_id: str) -> Customer | None:
 
 
 async def change_customer(
-    conn: Connection, customer_id: str, *, plan: str | None, status: Status | None
+    conn: Connection,
+    customer_id: str,
+    *,
+    plan: str | None,
+    status: Status | None,
+    spend_cap: SpendCap | Lifted | None = None,
 ) -> Customer | None:
     """Sets what is not None."""
+    cap = spend_cap if isinstance(spend_cap, SpendCap) else None
     row = await _one(
         conn,
-        "UPDATE auth.customers c SET plan = coalesce(%s, c.plan), status = coalesce(%s, c.status)"
-        f" WHERE c.id = %s RETURNING {_CUSTOMER}",
-        (plan, None if status is None else status.value, customer_id),
+        "UPDATE auth.customers c SET plan = coalesce(%(plan)s, c.plan), status = coalesce(%(status)s, c.status),"
+        " spend_cap_nano_usd = CASE WHEN %(keeps)s THEN c.spend_cap_nano_usd ELSE %(amount)s END,"
+        " spend_cap_per = CASE WHEN %(keeps)s THEN c.spend_cap_per ELSE %(per)s END"
+        f" WHERE c.id = %(id)s RETURNING {_CUSTOMER}",
+        {
+            "plan": plan,
+            "status": None if status is None else status.value,
+            "keeps": spend_cap is None,
+            "amount": cap and cap.amount_nano_usd,
+            "per": cap and cap.per,
+            "id": customer_id,
+        },
     )
     return None if row is None else _customer(row)
 
@@ -297,11 +318,11 @@ def _customer(row: _Row) -> Customer:
         plan=row["plan"],
         status=Status(row["status"]),
         created_at_us=row["c_created_at_us"],
+        spend_cap=_cap(row["c_spend_cap_nano_usd"], row["c_spend_cap_per"]),
     )
 
 
 def _key(row: _Row) -> ApiKey:
-    cap = row["spend_cap_nano_usd"]
     return ApiKey(
         id=str(row["id"]),
         customer_id=str(row["customer_id"]),
@@ -314,7 +335,7 @@ def _key(row: _Row) -> ApiKey:
                 tokens_per_minute=row["tokens_per_minute"],
                 concurrent=row["concurrent"],
             ),
-            spend_cap=None if cap is None else SpendCap(amount_nano_usd=cap, per=row["spend_cap_per"]),
+            spend_cap=_cap(row["spend_cap_nano_usd"], row["spend_cap_per"]),
             allowed_ips=tuple(row["allowed_ips"]),
             expires_at_us=row["expires_at_us"],
         ),
@@ -322,6 +343,10 @@ def _key(row: _Row) -> ApiKey:
         revoked_at_us=row["revoked_at_us"],
         made_by="" if row["made_by"] is None else str(row["made_by"]),
     )
+
+
+def _cap(amount_nano_usd: int | None, per: Period) -> SpendCap | None:
+    return None if amount_nano_usd is None else SpendCap(amount_nano_usd=amount_nano_usd, per=per)
 
 
 def _change(row: _Row) -> Change:

@@ -32,6 +32,40 @@ async def test_a_new_key_lets_its_customer_in(replica: Replica):
     assert made.key.prefix == made.secret[:12]
 
 
+async def test_a_customers_cap_is_told_with_each_of_their_keys_until_it_is_lifted(replica: Replica):
+    """A change of something else keeps it."""
+    customer = await replica.new_customer(spend_cap=pb.SpendCap(amount_nano_usd=7, per="month"))
+    made = await replica.new_key(customer_id=customer.id)
+
+    async def change(**fields) -> pb.Customer:
+        request = pb.UpdateCustomerRequest(request_id=str(uuid.uuid4()), customer_id=customer.id, **fields)
+        changed = (await replica.call("UpdateCustomer", request, pb.UpdateCustomerResponse)).customer
+        replica.parts.kept.clear()
+        return changed
+
+    assert customer.spend_cap == pb.SpendCap(amount_nano_usd=7, per="month")
+    assert (await replica.authorize(made.secret)).customer_spend_cap == customer.spend_cap
+    assert (await change(status=pb.CUSTOMER_STATUS_ACTIVE)).spend_cap == customer.spend_cap
+    raised = pb.SpendCap(amount_nano_usd=9, per="total")
+    assert (await change(spend_cap=raised)).spend_cap == raised
+    assert (await replica.authorize(made.secret)).customer_spend_cap == raised
+    assert not (await change(lifts_spend_cap=True)).HasField("spend_cap")
+    assert not (await replica.authorize(made.secret)).HasField("customer_spend_cap")
+
+
+@pytest.mark.parametrize("cap", [pb.SpendCap(amount_nano_usd=0, per="day"), pb.SpendCap(amount_nano_usd=1, per="year")])
+async def test_an_impossible_cap_is_refused_by_name(replica: Replica, cap: pb.SpendCap):
+    """For a new customer, a change of one, and a key."""
+    customer = await replica.new_customer()
+    change = pb.UpdateCustomerRequest(request_id=str(uuid.uuid4()), customer_id=customer.id, spend_cap=cap)
+    for call in (
+        replica.new_customer(spend_cap=cap),
+        replica.new_key(customer_id=customer.id, spend_cap=cap),
+        replica.call("UpdateCustomer", change, pb.UpdateCustomerResponse),
+    ):
+        assert await refused(call) is Code.INVALID_REQUEST
+
+
 async def test_neither_secret_nor_anything_it_could_be_guessed_from_is_stored(replica: Replica, database: str):
     """A dump of the database lets nobody in; after the hour not even with the pepper."""
     customer = await replica.new_customer()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from services.auth.key_terms import KeyTerms, SpendCap
+from services.auth.key_terms import KeyTerms
+from services.auth.spend_caps import SpendCap
 
 
 @pytest.mark.parametrize(
