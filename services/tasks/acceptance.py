@@ -25,7 +25,7 @@ HOLD_NAMESPACE = uuid.UUID("6f3c1c1e-6a0e-5c55-9a7c-0f4c9a5b7d11")
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What a caller asks for."""
+    """What a caller asks for. `caps` are the spend caps that bind it, which billing keeps when it holds the credits."""
 
     task_id: str
     customer_id: str
@@ -35,6 +35,7 @@ class Wish:
     body: bytes = dataclasses.field(repr=False)
     traceparent: str
     fingerprint: bytes
+    caps: tuple[billing_pb2.SpendCap, ...] = ()
     max_cost_nano_usd: int | None = None
 
 
@@ -68,7 +69,7 @@ class Acceptance:
         order = await self._order(wish)
         _check_cost(order, wish.max_cost_nano_usd)
         if order.is_held:
-            await self._hold(self._hold_request(order), order.traceparent)
+            await self._hold(self._hold_request(order, wish), order.traceparent)
 
         async def work(conn: db.Connection) -> None:
             if await store.insert(conn, order, fingerprint=wish.fingerprint):
@@ -87,7 +88,7 @@ class Acceptance:
             raise TollbridgeError(Code.INTERNAL, "The task was accepted and is gone.")
         return job
 
-    def _hold_request(self, order: Order) -> billing_pb2.HoldRequest:
+    def _hold_request(self, order: Order, wish: Wish) -> billing_pb2.HoldRequest:
         deadline_s = jobs.TIME_TO_LIVE_S + jobs.ACCEPTANCE_GRACE_S
         return billing_pb2.HoldRequest(
             hold_id=order.hold_id,
@@ -97,6 +98,7 @@ class Acceptance:
             kind="task",
             amount_nano_usd=order.hold_nano_usd,
             deadline_us=self._now_us() + int(deadline_s * 1_000_000),
+            caps=wish.caps,
         )
 
     async def _found(self, wish: Wish) -> Job | None:

@@ -70,6 +70,7 @@ class TasksServer:
             body=request.body,
             traceparent=checked_traceparent(context.traceparent or request.traceparent),
             fingerprint=_fingerprint(request),
+            caps=tuple(request.caps),
             max_cost_nano_usd=request.max_cost_nano_usd if request.HasField("max_cost_nano_usd") else None,
         )
         return pb.CreateTaskResponse(task=to_wire(await self._acceptance.accept(wish)))
@@ -131,7 +132,7 @@ class TasksServer:
 
 
 def _fingerprint(request: pb.CreateTaskRequest) -> bytes:
-    """A digest of what was asked; the trace is not part of it, since a repetition has its own."""
+    """A digest of what was asked; the trace and the caps are no part of it: a repetition has its own."""
     parts = (request.customer_id, request.key_id, request.kind, request.model)
     digest = hashlib.sha256("\0".join(parts).encode())
     digest.update(b"\0" + request.body)

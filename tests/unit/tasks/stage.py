@@ -117,6 +117,7 @@ class FakeBilling:
         self.holds: dict[str, int] = {}
         self.known: set[tuple[str, int]] = set()
         self.deadlines: dict[str, int] = {}
+        self.caps: dict[str, list[billing_pb2.SpendCap]] = {}
 
     async def hold(self, request: billing_pb2.HoldRequest, _: CallContext) -> billing_pb2.HoldResponse:
         if request.hold_id not in self.holds:
@@ -125,6 +126,7 @@ class FakeBilling:
             self.available -= request.amount_nano_usd
             self.holds[request.hold_id] = request.amount_nano_usd
             self.deadlines[request.hold_id] = request.deadline_us
+            self.caps[request.hold_id] = list(request.caps)
         return billing_pb2.HoldResponse(hold_id=request.hold_id, amount_nano_usd=self.holds[request.hold_id])
 
     async def extend(self, request: billing_pb2.ExtendHoldRequest, _: CallContext) -> billing_pb2.ExtendHoldResponse:

@@ -9,6 +9,7 @@ import pytest
 from chassis import db, ids
 from chassis.errors import Code, TollbridgeError
 from tests.unit.tasks.stage import CHARGE_PER_IMAGE, TasksApi, usage_of
+from tollbridge.billing.v1 import billing_pb2
 from tollbridge.tasks.v1 import tasks_pb2 as pb
 from tollbridge.usage.v1 import usage_pb2
 
@@ -42,6 +43,14 @@ async def test_the_same_task_id_for_another_request_is_refused(api: TasksApi):
     """An id stands for one job."""
     task = await api.create()
     assert await refused(api.create(task_id=task.id, prompt="something else")) is Code.IDEMPOTENCY_MISMATCH
+
+
+async def test_the_caps_that_bind_a_task_go_with_its_hold(api: TasksApi):
+    """Billing keeps them; a repetition may bring other caps, and finds the task that there is."""
+    caps = [billing_pb2.SpendCap(owner="key:k", per="day", amount_nano_usd=CHARGE_PER_IMAGE)]
+    task = await api.create(caps=caps)
+    assert list(api.process.billing.caps.values()) == [caps]
+    assert (await api.create(task_id=task.id)).id == task.id
 
 
 async def test_without_money_there_is_no_task(api: TasksApi):
