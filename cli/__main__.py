@@ -183,6 +183,28 @@ def ledger_resolve(
     raise typer.Exit(resolve(data_dir, letter_id, how=how, charge_usd=charge, by=by, because=because))
 
 
+@ledger_app.command("unmatched")
+def ledger_unmatched(data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
+    """Lists USDT that arrived and fits no payment."""
+    from cli.payments import show_unmatched
+
+    raise typer.Exit(show_unmatched(data_dir, as_json=as_json))
+
+
+@ledger_app.command("assign")
+def ledger_assign(
+    transaction_id: Annotated[str, typer.Argument(help="As `ledger unmatched` shows it.")],
+    customer_id: Annotated[str, typer.Argument(help="Whose money it is.")],
+    *,
+    position: Annotated[int, typer.Option(help="Which transfer of the transaction.")] = 0,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Credits USDT that fits no payment to a customer, once."""
+    from cli.payments import assign
+
+    raise typer.Exit(assign(data_dir, transaction_id, position, customer_id=customer_id))
+
+
 def _exit(message: str, status: int) -> typer.Exit:
     typer.echo(message, err=True)
     return typer.Exit(status)

@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Sequence
 from uuid import UUID
 
+from psycopg.rows import TupleRow
+
 from chassis.db import Connection
 from services.billing.payments.chain import OnChain
 
@@ -65,6 +67,17 @@ _END = """
 _EXPIRE = """
     UPDATE billing.payments SET state = 'expired'
     WHERE provider = 'crypto' AND state = 'pending' AND expires_at <= now()
+"""
+_UNMATCHED = """
+    SELECT transaction_id, position, sender, amount_micro_usdt, arrived_at FROM billing.crypto_transfers
+    WHERE state = 'unmatched' ORDER BY arrived_at DESC LIMIT %s
+"""
+_LOCK_ONE = """
+    SELECT state, payment_id, amount_micro_usdt FROM billing.crypto_transfers
+    WHERE transaction_id = %s AND position = %s FOR NO KEY UPDATE
+"""
+_GIVE = """
+    UPDATE billing.crypto_transfers SET state = 'settled', payment_id = %s WHERE transaction_id = %s AND position = %s
 """
 CLAIM_SLACK_US = 60_000_000
 """Our clock and the chain's may differ by so much."""
@@ -157,3 +170,21 @@ async def unsee(connection: Connection, payment_id: UUID) -> None:
 async def expire(connection: Connection) -> int:
     """Lets payments lapse that nobody paid in time; returns how many."""
     return (await connection.execute(_EXPIRE)).rowcount
+
+
+async def unmatched(connection: Connection, *, limit: int) -> Sequence[TupleRow]:
+    """Transaction, position, sender, amount and time of transfers that wait for an operator, the newest first."""
+    return await (await connection.execute(_UNMATCHED, (limit,))).fetchall()
+
+
+async def lock_transfer(
+    connection: Connection, transaction_id: str, position: int
+) -> tuple[str, UUID | None, int] | None:
+    """State, payment and amount of one transfer, locked."""
+    row = await (await connection.execute(_LOCK_ONE, (transaction_id, position))).fetchone()
+    return (row[0], row[1], row[2]) if row else None
+
+
+async def give(connection: Connection, transaction_id: str, position: int, *, payment_id: UUID) -> None:
+    """Says whose a transfer was after all."""
+    await connection.execute(_GIVE, (payment_id, transaction_id, position))
