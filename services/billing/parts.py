@@ -14,10 +14,12 @@ from chassis.telemetry import Tracer
 from services.billing import events, partitions
 from services.billing.accounts import Accounts
 from services.billing.capped_grants import CappedGrants
+from services.billing.claim_server import ClaimServer
 from services.billing.confirm import Confirmations
 from services.billing.consumer import UsageConsumer
 from services.billing.figures import Figures
 from services.billing.grants import Grants
+from services.billing.idempotency import Claims
 from services.billing.leases import LEASE_LIVES_S, Expiry, Leases
 from services.billing.live_config import LiveConfig
 from services.billing.outbox import Outbox
@@ -75,11 +77,12 @@ class Parts:
             receipts=Receipts(pool=pool),
             config=self.config,
         )
+        self.claims = Claims(pool=pool, log=log)
         self.payments = PaymentParts(pool=pool, config=lambda: self.config.current, figures=self.figures, log=log)
 
     def services(self) -> Sequence[RpcService]:
         """What the RPC server serves."""
-        return [self.server.service(), self.payments.server.service()]
+        return [self.server.service(), ClaimServer(claims=self.claims).service(), self.payments.server.service()]
 
     def loops(self, bus: Bus) -> Mapping[str, Coroutine[object, object, None]]:
         """What runs beside the server, by name; the lifecycle owns the tasks."""
@@ -88,6 +91,7 @@ class Parts:
             "partitions": partitions.keep(pool=self._pool, config=lambda: self.config.current, log=self._log),
             "expiry": self.expiry().run(),
             "outbox": self.outbox(bus).run(),
+            "claims": self.claims.keep(),
             "recalls": self.recalls.run(bus),
             "consumer": bus.consume(events.APPLY_USAGE, self.consumer.handle),
             **self.payments.loops(),
