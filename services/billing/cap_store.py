@@ -5,6 +5,7 @@ cap accounts, then holds. Lists of cap ids travel as texts with blanks between, 
 """
 
 import dataclasses
+import datetime
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
@@ -88,6 +89,16 @@ async def add_holds(
         list(deadlines_us),
     ]
     await connection.execute(_ADD_HOLDS, [lease_lives_s, *columns])
+
+
+async def now(connection: Connection) -> datetime.datetime:
+    """When this transaction began, by the database's clock."""
+    cursor = await connection.execute("SELECT now()")
+    row = await cursor.fetchone()
+    if row is None:
+        raise LookupError("the database does not tell the time")
+    began: datetime.datetime = row[0]
+    return began
 
 
 async def read(connection: Connection, cap_ids: Sequence[str]) -> dict[str, CapAccount]:

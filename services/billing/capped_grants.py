@@ -1,25 +1,26 @@
 """Granting holds that spend caps bind: each the whole request's, decided by `Books` under locks, many in a transaction.
 
 A call is refused at once when the cap's period, or the balance, is used up by what was spent; while running requests
-hold what is missing it waits for them, at most two seconds, as a call without caps does. Of cap and balance the tighter
-one names the refusal.
+hold what is missing it waits for them, at most two seconds, and short credit is recalled and told apart from reserved
+credit, as in `grants`. Of cap and balance the tighter one names the refusal.
 """
 
 import asyncio
 import dataclasses
+import datetime
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from chassis import db
 from chassis.db import Connection
 from chassis.errors import Code, TollbridgeError
-from services.billing import cap_store, store
+from services.billing import cap_store, hold_store, store
 from services.billing.batches import Batches
 from services.billing.books import Books
 from services.billing.caps import Cap
 from services.billing.figures import Figures
-from services.billing.grants import FIRST_PAUSE_S, LONGEST_PAUSE_S, WAIT_FOR_RELEASES_S, Granted
+from services.billing.grants import FIRST_PAUSE_S, LONGEST_PAUSE_S, WAIT_FOR_RELEASES_S, Granted, balance_reserved
 from services.billing.hold_store import Ask
 from services.billing.holds import Hold, HoldKind
 
@@ -39,22 +40,31 @@ class CappedAsk:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """Why an ask was not granted, and whether releases of running requests could change that."""
+    """Why an ask was not granted, at the database's time `at`, and whether releases of running requests may help."""
 
     error: TollbridgeError
-    may_wait: bool = False
+    may_wait: bool
+    at: datetime.datetime
 
 
 Outcome = Granted | Refused
 
 
 class CappedGrants:
-    """Grants holds with caps."""
+    """Grants holds with caps. `recall` is as for `Grants`."""
 
-    def __init__(self, *, pool: db.Pool, figures: Figures, lease_lives_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        pool: db.Pool,
+        figures: Figures,
+        lease_lives_s: float,
+        recall: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._pool = pool
         self._figures = figures
         self._lease_lives_s = lease_lives_s
+        self._recall = recall
         self._batches: Batches[CappedAsk, Outcome] = Batches(
             run=self._run, key=lambda each: each.ask.hold_id, most=MAX_BATCH, at_once=MAX_BATCHES_AT_ONCE
         )
@@ -70,21 +80,36 @@ class CappedGrants:
         capped = CappedAsk(ask=ask, caps=tuple(caps), least_nano_usd=least_nano_usd or ask.amount_nano_usd)
         deadline = time.monotonic() + min(wait_s, WAIT_FOR_RELEASES_S)
         pause_s = FIRST_PAUSE_S
+        short_since: datetime.datetime | None = None
         while True:
             outcome = await self._batches.ask(capped)
             if isinstance(outcome, Granted):
                 self._figures.grants.labels("granted").inc()
                 return outcome
             left_s = deadline - time.monotonic()
+            short_since = short_since or outcome.at
             if not outcome.may_wait or left_s <= 0:
-                self._figures.grants.labels("insufficient").inc()
-                raise outcome.error
+                raise await self._refusal(capped, outcome, short_since=short_since)
+            if outcome.error.code is Code.INSUFFICIENT_CREDITS:
+                self._recall(ask.customer_id)
             await asyncio.sleep(min(pause_s, left_s))
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
     async def close(self) -> None:
         """Waits for the batches that are under way."""
         await self._batches.close(timeout_s=CLOSE_TIMEOUT_S)
+
+    async def _refusal(self, capped: CappedAsk, refused: Refused, *, short_since: datetime.datetime) -> TollbridgeError:
+        if refused.may_wait and refused.error.code is Code.INSUFFICIENT_CREDITS:
+            async with db.transaction(self._pool) as connection:
+                reserved = await hold_store.unanswered(
+                    connection, customer_id=capped.ask.customer_id, since=short_since
+                )
+            if int(refused.error.details["affordable_nano_usd"]) + reserved >= capped.least_nano_usd:
+                self._figures.grants.labels("reserved").inc()
+                return balance_reserved()
+        self._figures.grants.labels("insufficient").inc()
+        return refused.error
 
     async def _run(self, asks: list[CappedAsk]) -> list[Outcome]:
         async def once(connection: Connection) -> list[Outcome]:
@@ -106,8 +131,8 @@ async def _grant(connection: Connection, asks: Sequence[CappedAsk], *, lease_liv
         hold_ids=[each.ask.hold_id for each in asks] + replaced,
         caps=[cap for each in asks for cap in each.caps],
     )
-    known = set(books.holds)
-    outcomes = [_decide(books, each) for each in asks]
+    known, at = set(books.holds), await cap_store.now(connection)
+    outcomes = [_decide(books, each, at) for each in asks]
     new = [each.ask for each in asks if each.ask.hold_id in books.holds and each.ask.hold_id not in known]
     await store.save_books(connection, books)
     if new:
@@ -120,7 +145,7 @@ async def _grant(connection: Connection, asks: Sequence[CappedAsk], *, lease_liv
     return outcomes
 
 
-def _decide(books: Books, capped: CappedAsk) -> Outcome:
+def _decide(books: Books, capped: CappedAsk, at: datetime.datetime) -> Outcome:
     ask = capped.ask
     if ask.replaces is not None and _is_own(books, ask, ask.replaces):
         books.release([ask.replaces])
@@ -128,7 +153,7 @@ def _decide(books: Books, capped: CappedAsk) -> Outcome:
         hold = books.grant(_hold(ask), least_nano_usd=capped.least_nano_usd, caps=capped.caps)
     except TollbridgeError as error:
         waits = error.code in {Code.INSUFFICIENT_CREDITS, Code.SPEND_CAP_REACHED} and _later(books, capped)
-        return Refused(error=error, may_wait=waits)
+        return Refused(error=error, may_wait=waits, at=at)
     available = books.accounts[ask.customer_id].available_nano_usd
     return Granted(amount_nano_usd=hold.amount_nano_usd, available_nano_usd=available)
 

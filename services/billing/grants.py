@@ -109,8 +109,7 @@ class Grants:
                 reserved = await hold_store.unanswered(connection, customer_id=ask.customer_id, since=short_since)
             if answer.available_nano_usd + reserved >= least_nano_usd:
                 self._figures.grants.labels("reserved").inc()
-                message = "The credit is reserved by requests elsewhere. Please try again."
-                return TollbridgeError(Code.BALANCE_RESERVED, message, retry_after_s=1)
+                return balance_reserved()
         self._figures.grants.labels("insufficient").inc()
         return _insufficient(answer)
 
@@ -181,6 +180,12 @@ def _same(ask: Ask, known: Known) -> int:
     if known.state is not HoldState.OPEN:
         raise TollbridgeError(Code.CONFLICT, "the hold is over")
     return known.amount_nano_usd
+
+
+def balance_reserved() -> TollbridgeError:
+    """The refusal while a spender that has not answered may hold what is missing."""
+    message = "The credit is reserved by requests elsewhere. Please try again."
+    return TollbridgeError(Code.BALANCE_RESERVED, message, retry_after_s=1)
 
 
 def _insufficient(answer: Answer) -> TollbridgeError:

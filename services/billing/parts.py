@@ -56,7 +56,9 @@ class Parts:
         registry.register(ConfigCollector(self.config.state))
         self.recalls = Recalls(log=log)
         self.grants = Grants(pool=pool, figures=self.figures, lease_lives_s=LEASE_LIVES_S, recall=self.recalls.ask)
-        self.capped_grants = CappedGrants(pool=pool, figures=self.figures, lease_lives_s=LEASE_LIVES_S)
+        self.capped_grants = CappedGrants(
+            pool=pool, figures=self.figures, lease_lives_s=LEASE_LIVES_S, recall=self.recalls.ask
+        )
         prices = PriceBook(pool=pool, ask_router=ask_router, log=log)
         self.settlement = Settlement(
             pool=pool,

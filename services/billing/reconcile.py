@@ -94,6 +94,21 @@ _CHECKS: tuple[tuple[str, str, str], ...] = (
         """,
     ),
     (
+        "caps_are_sums",
+        "SELECT count(*) FROM billing.cap_accounts",
+        """
+        SELECT id FROM (SELECT id, spent + overrun AS paid, held FROM billing.cap_accounts) c
+        FULL JOIN (
+            SELECT id, sum(paid) AS paid, sum(held) AS held FROM (
+                SELECT unnest(cap_ids) AS id, CASE kind WHEN 'charge' THEN amount ELSE -amount END AS paid, 0 AS held
+                FROM billing.transfers WHERE cap_ids IS NOT NULL
+                UNION ALL SELECT unnest(cap_ids), 0, amount - captured - freed FROM billing.holds
+                WHERE cap_ids IS NOT NULL AND state = 'open') parts
+            GROUP BY id) s USING (id)
+        WHERE c.paid IS NULL OR c.paid <> coalesce(s.paid, 0) OR c.held <> coalesce(s.held, 0)
+        """,
+    ),
+    (
         "payments_are_transfers",
         "SELECT count(*) FROM billing.payments",
         """

@@ -18,6 +18,7 @@ from services.billing.accounts import Accounts
 from services.billing.capped_grants import CappedGrants
 from services.billing.caps import Cap, Per, cap_of
 from services.billing.figures import Figures
+from services.billing.grants import Grants
 from services.billing.hold_store import Ask
 from services.billing.holds import HoldKind
 from services.billing.leases import LEASE_LIVES_S
@@ -104,6 +105,19 @@ async def test_a_used_up_cap_refuses_at_once_and_one_that_running_requests_hold_
     assert asyncio.get_running_loop().time() - started_s < 1
     assert caught.value.code is Code.SPEND_CAP_REACHED
     assert caught.value.details == {"affordable_nano_usd": "10", "cap": "total"}
+
+
+async def test_credit_that_a_silent_spender_may_have_left_is_recalled_and_no_402(pool: db.Pool):
+    """Short of credit, not of cap: as without caps."""
+    customer_id, figures = await _customer(pool, 100), Figures(registry=CollectorRegistry())
+    recalled: list[str] = []
+    capped = CappedGrants(pool=pool, figures=figures, lease_lives_s=LEASE_LIVES_S, recall=recalled.append)
+    shared = dataclasses.replace(_ask(customer_id, 95), spender="silent", request_id=None)
+    await Grants(pool=pool, figures=figures, lease_lives_s=LEASE_LIVES_S).grant(shared)
+    with pytest.raises(TollbridgeError) as caught:
+        await capped.grant(_ask(customer_id, 10), caps=[Cap(id=f"key:{uuid4()}/total", amount_nano_usd=50)], wait_s=0.1)
+    assert caught.value.code is Code.BALANCE_RESERVED
+    assert set(recalled) == {customer_id}
 
 
 async def test_between_least_and_amount_the_most_is_granted_that_cap_and_balance_pay(
