@@ -17,6 +17,8 @@ from chassis.telemetry import Tracer
 from pricing.prices import PriceVersion, Rates
 from services.billing.accounts import Accounts
 from services.billing.books import Books
+from services.billing.capped_grants import CappedGrants
+from services.billing.caps import Cap, CapAccount
 from services.billing.figures import Figures
 from services.billing.grants import Grants
 from services.billing.hold_store import Ask
@@ -38,6 +40,8 @@ Seen = tuple[int, int, int, int]
 """credited, used, held, version"""
 HoldSeen = tuple[int, int, int, str, bool]
 """amount, captured, freed, state, lapsed"""
+CapSeen = tuple[int, int, int, int]
+"""cap, spent, held, overrun"""
 
 
 def price_message() -> router_pb2.PriceVersion:
@@ -70,7 +74,9 @@ class Bank(Protocol):
 
     def open(self, customer_id: str, welcome: int) -> str: ...
     def adjust(self, customer_id: str, amount: int, request_id: str) -> str: ...
-    def grant(self, hold_id: UUID, customer_id: str, amount: int, least: int, request_id: UUID) -> str: ...
+    def grant(
+        self, hold_id: UUID, customer_id: str, amount: int, least: int, request_id: UUID, *, caps: Sequence[Cap] = ()
+    ) -> str: ...
     def settle(self, usages: Sequence[Usage]) -> str: ...
     def give_back(self, hold_id: UUID, amount: int, closes: bool) -> str: ...
     def state(self, stated: dict[UUID, int]) -> str: ...
@@ -78,6 +84,7 @@ class Bank(Protocol):
     def refund(self, request_id: UUID, amount: int) -> str: ...
     def account(self, customer_id: str) -> Seen: ...
     def hold(self, hold_id: UUID) -> HoldSeen: ...
+    def cap(self, cap_id: str) -> CapSeen: ...
 
 
 class ModelBank:
@@ -97,7 +104,11 @@ class ModelBank:
             return ""
         return _code(lambda: self.books.adjust(customer_id, amount, event_id=event_id, reason=""))
 
-    def grant(self, hold_id: UUID, customer_id: str, amount: int, least: int, request_id: UUID) -> str:
+    def grant(
+        self, hold_id: UUID, customer_id: str, amount: int, least: int, request_id: UUID, *, caps: Sequence[Cap] = ()
+    ) -> str:
+        for cap in caps:
+            self.books.caps.rows.setdefault(cap.id, CapAccount(id=cap.id, cap_nano_usd=cap.amount_nano_usd))
         hold = Hold(
             id=hold_id,
             customer_id=customer_id,
@@ -109,7 +120,7 @@ class ModelBank:
             granted_at_us=0,
             expires_at_us=1,
         )
-        return _code(lambda: self.books.grant(hold, least_nano_usd=least))
+        return _code(lambda: self.books.grant(hold, least_nano_usd=least, caps=caps))
 
     def settle(self, usages: Sequence[Usage]) -> str:
         for usage in usages:
@@ -160,6 +171,10 @@ class ModelBank:
         hold = self.books.holds[hold_id]
         return hold.amount_nano_usd, hold.captured_nano_usd, hold.freed_nano_usd, str(hold.state), hold.lapsed
 
+    def cap(self, cap_id: str) -> CapSeen:
+        row = self.books.caps.rows[cap_id]
+        return row.cap_nano_usd, row.spent_nano_usd, row.held_nano_usd, row.overrun_nano_usd
+
 
 class PostgresBank:
     """The service's objects on a migrated database, driven from one thread by a loop of its own."""
@@ -180,6 +195,7 @@ class PostgresBank:
 
         self.accounts = Accounts(pool=self.pool)
         self.grants = Grants(pool=self.pool, figures=figures, lease_lives_s=LEASE_LIVES_S)
+        self.capped_grants = CappedGrants(pool=self.pool, figures=figures, lease_lives_s=LEASE_LIVES_S)
         self.leases = Leases(pool=self.pool)
         self.expiry = Expiry(pool=self.pool, settle_grace_s=lambda: GRACE_S, figures=figures, log=log, quiet_s=0.0)
         self.settlement = Settlement(
@@ -193,6 +209,7 @@ class PostgresBank:
 
     def close(self) -> None:
         self.run(self.grants.close())
+        self.run(self.capped_grants.close())
         self.run(self.pool.close())
         self.admin.close()
         self._runner.close()
@@ -203,7 +220,9 @@ class PostgresBank:
     def adjust(self, customer_id: str, amount: int, request_id: str) -> str:
         return self._coded(self.accounts.adjust(customer_id, amount, request_id=request_id, reason=""))
 
-    def grant(self, hold_id: UUID, customer_id: str, amount: int, least: int, request_id: UUID) -> str:
+    def grant(
+        self, hold_id: UUID, customer_id: str, amount: int, least: int, request_id: UUID, *, caps: Sequence[Cap] = ()
+    ) -> str:
         ask = Ask(
             hold_id=hold_id,
             customer_id=customer_id,
@@ -212,7 +231,11 @@ class PostgresBank:
             amount_nano_usd=amount,
             request_id=request_id,
         )
-        answer = self._coded(self.grants.grant(ask, least_nano_usd=least, wait_s=0))
+        answer = self._coded(
+            self.capped_grants.grant(ask, caps=caps, least_nano_usd=least, wait_s=0)
+            if caps
+            else self.grants.grant(ask, least_nano_usd=least, wait_s=0)
+        )
         # Here no spender answers in no time; the model has none that could.
         return "insufficient_credits" if answer == "balance_reserved" else answer
 
@@ -258,6 +281,13 @@ class PostgresBank:
         ).fetchone()
         assert row is not None
         return row[0], row[1], row[2], row[3], row[4]
+
+    def cap(self, cap_id: str) -> CapSeen:
+        row = self.admin.execute(
+            "SELECT cap, spent, held, overrun FROM billing.cap_accounts WHERE id = %s", (cap_id,)
+        ).fetchone()
+        assert row is not None
+        return row[0], row[1], row[2], row[3]
 
     def run(self, coroutine: Coroutine[object, object, T]) -> T:
         return self._runner.run(coroutine)

@@ -9,11 +9,13 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from chassis.ids import uuid7
 from services.billing.books import Books
+from services.billing.caps import Per, cap_of
 from services.billing.holds import HoldState
 from services.billing.ledger import House, Transfer, TransferKind, Usage, UsageKind, credits_account
 from tests.unit.billing.bank import Bank, ModelBank
 
 AMOUNTS = st.one_of(st.integers(1, 20), st.integers(1, 10**6))
+CAPS = st.tuples(st.sampled_from(list(Per)), st.one_of(st.integers(1, 60), st.integers(1, 10**6)))
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -33,10 +35,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.other = self.make_other()
         self.resolved: dict[UUID, object] = {}
 
-    def both(self, method: str, *args: object) -> str:
-        answer: str = getattr(self.model, method)(*args)
+    def both(self, method: str, *args: object, **also: object) -> str:
+        answer: str = getattr(self.model, method)(*args, **also)
         if self.other is not None:
-            assert getattr(self.other, method)(*args) == answer
+            assert getattr(self.other, method)(*args, **also) == answer
         return answer
 
     @rule(target=customers, welcome=st.integers(0, 100))
@@ -60,6 +62,32 @@ class LedgerMachine(RuleBasedStateMachine):
             return None
         assert not self.both("grant", *asked)
         return hold_id
+
+    @rule(
+        target=holds,
+        customer_id=customers,
+        amount=AMOUNTS,
+        least=st.sampled_from([0, 1, 5]),
+        key_cap=CAPS,
+        customer_cap=st.none() | CAPS,
+        days_ago=st.sampled_from([0, 0, 1]),
+    )
+    def grants_under_caps(
+        self,
+        *,
+        customer_id: str,
+        amount: int,
+        least: int,
+        key_cap: tuple[Per, int],
+        customer_cap: tuple[Per, int] | None,
+        days_ago: int,
+    ) -> UUID | None:
+        hold_id, now = uuid7(), uuid7()
+        request_id = UUID(int=now.int - (days_ago * 86_400_000 << 80))
+        asked = {f"key:{customer_id}": key_cap, f"customer:{customer_id}": customer_cap}
+        caps = [cap_of(owner, cap[0], cap[1], request_id=request_id) for owner, cap in asked.items() if cap is not None]
+        refused = self.both("grant", hold_id, customer_id, amount, min(least, amount), request_id, caps=caps)
+        return None if refused else hold_id
 
     @rule(
         target=usages,
@@ -157,6 +185,22 @@ class LedgerMachine(RuleBasedStateMachine):
             assert account.available_nano_usd >= 0
 
     @invariant()
+    def caps_are_kept_and_are_sums(self) -> None:
+        """What is spent and held fits, and is what the holds and charges that count in it add up to."""
+        paid: Counter[str] = Counter()
+        held: Counter[str] = Counter()
+        for it in self.model.books.transfers:
+            for cap_id in it.cap_ids:
+                paid[cap_id] += it.amount_nano_usd if it.kind is TransferKind.CHARGE else -it.amount_nano_usd
+        for hold in self.model.books.holds.values():
+            for cap_id in hold.cap_ids:
+                held[cap_id] += hold.remaining_nano_usd
+        for row in self.model.books.caps.rows.values():
+            assert row.spent_nano_usd + row.held_nano_usd <= row.cap_nano_usd
+            assert min(row.spent_nano_usd, row.held_nano_usd, row.overrun_nano_usd) >= 0
+            assert (row.paid_nano_usd, row.held_nano_usd) == (paid[row.id], held[row.id])
+
+    @invariant()
     def nothing_happens_twice(self) -> None:
         """I5 and I6."""
         names = Counter((it.event_id, it.leg) for it in self.model.books.transfers)
@@ -173,6 +217,8 @@ class LedgerMachine(RuleBasedStateMachine):
             assert self.other.account(customer_id) == self.model.account(customer_id)
         for hold_id in self.model.books.holds:
             assert self.other.hold(hold_id) == self.model.hold(hold_id)
+        for cap_id in self.model.books.caps.rows:
+            assert self.other.cap(cap_id) == self.model.cap(cap_id)
 
     def teardown(self) -> None:
         """I8: balances rebuilt from the transfers alone are the live ones."""

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID, uuid4
 
 from chassis.ids import uuid7
+from services.billing.caps import Per, cap_of
 from services.billing.ledger import Usage, UsageKind
 from services.billing.reconcile import verify
 from tests.unit.billing.bank import PostgresBank
@@ -12,6 +13,7 @@ from tests.unit.billing.bank import PostgresBank
 THREADS = 8
 STEPS = 60
 CREDIT = 5_000
+CAP = 2_000
 
 
 def test_eight_replicas_keep_the_ledger_exact(billing_url: str):
@@ -36,8 +38,13 @@ def _work(url: str, customers: list[str], seed: int) -> int:
     for _ in range(STEPS):
         customer = chance.choice(customers)
         hold_id, request_id = uuid7(), uuid7()
-        refused = bank.grant(hold_id, customer, chance.randint(1, 400), chance.choice([0, 1]), request_id)
-        assert refused in {"", "insufficient_credits"}
+        caps = [
+            cap_of(owner, Per.DAY, CAP, request_id=request_id)
+            for owner in (f"key:{customer}", f"customer:{customer}")
+            if chance.random() < 0.3
+        ]
+        refused = bank.grant(hold_id, customer, chance.randint(1, 400), chance.choice([0, 1]), request_id, caps=caps)
+        assert refused in {"", "insufficient_credits", "spend_cap_reached"}
         if not refused:
             mine.append((hold_id, customer, request_id))
         if len(mine) < 4:
