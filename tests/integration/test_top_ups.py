@@ -1,6 +1,8 @@
 """A customer pays by card: the money is there once, however often Stripe says so; what goes back is taken back."""
 
 import concurrent.futures
+import os
+import signal
 import time
 from collections.abc import Iterator
 from decimal import Decimal
@@ -268,6 +270,23 @@ def test_a_refund_that_is_told_before_the_payment_finds_both(account: Account, s
     assert (balance(account), status(account)) == (0, "suspended")
     assert stripe.tell(account.gateway.base_url, "checkout.session.completed", session).status_code == 200
     assert balance(account) == 0
+
+
+def test_a_suspension_that_cant_be_made_now_is_made_when_the_webhook_comes_again(
+    account: Account, stripe: FakeStripe
+) -> None:
+    """With auth out of reach Stripe is told of a failure, and its repetition suspends; the money went back once."""
+    _, intent = paid(account, stripe, "10")
+    body = stripe.event("charge.refunded", stripe.refund(intent, 400))
+    auth = account.gateway.pid("auth")
+    os.kill(auth, signal.SIGSTOP)
+    try:
+        assert stripe.send(account.gateway.base_url, body).status_code in {503, 504}
+    finally:
+        os.kill(auth, signal.SIGCONT)
+    assert status(account) == "active"
+    assert stripe.send(account.gateway.base_url, body).status_code == 200
+    assert (balance(account), status(account)) == (6, "suspended")
 
 
 def test_a_webhook_that_cant_be_served_now_comes_again(account: Account, stripe: FakeStripe) -> None:

@@ -1,6 +1,7 @@
 """USDT on Tron, over the HTTP interface of TronGrid, which a node of one's own can speak too.
 
-The list of an address' transfers says which transactions to look at. What they brought is read from the transaction's
+The list of an address' transfers says which transactions to look at; dust is passed over there, so that nobody can keep
+us busy with it. What they brought is read from the transaction's
 own record: it succeeded, and its log has a Transfer by the configured contract to our address. Confirmations are
 counted from a height that was asked for before the record, so they are never too many.
 """
@@ -15,7 +16,7 @@ import msgspec
 
 from chassis.errors import Code, TollbridgeError
 from services.billing.config import CryptoSection
-from services.billing.payments.chain import Listed, OnChain
+from services.billing.payments.chain import LEAST_MICRO_USDT, Listed, OnChain
 from services.billing.payments.tron_address import account_of, address_of
 
 T = TypeVar("T")
@@ -31,6 +32,7 @@ TRANSFER_TOPIC = "ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3
 class _Row(msgspec.Struct, frozen=True):
     transaction_id: str
     block_timestamp: int
+    value: str = "0"
 
 
 class _Meta(msgspec.Struct, frozen=True):
@@ -99,6 +101,7 @@ class TronChain:
                 rows += [
                     Listed(transaction_id=row.transaction_id, arrived_at_us=row.block_timestamp * 1000)
                     for row in page.data
+                    if not _is_dust(row.value)
                 ]
                 if not page.meta.fingerprint or not page.data:
                     break
@@ -143,6 +146,10 @@ class TronChain:
             and entry.topics[0] == TRANSFER_TOPIC
             and entry.topics[2][-40:] == to
         ]
+
+
+def _is_dust(value: str) -> bool:
+    return value.isdecimal() and len(value) < 20 and int(value) < LEAST_MICRO_USDT
 
 
 @contextlib.asynccontextmanager

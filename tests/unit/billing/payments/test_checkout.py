@@ -85,6 +85,20 @@ async def test_a_payment_that_never_reached_stripe_expires(
     assert (await desk.find(payment_id)).state is State.EXPIRED
 
 
+async def test_a_session_that_we_forgot_settles_its_payment(
+    checkout: Checkout, customer: str, stripe: FakeStripe, desk: PaymentDesk, rows: Callable[..., Any]
+):
+    """Killed between making a session and noting it: the session itself says whose order it is."""
+    payment = await begun(checkout, customer)
+    rows("UPDATE billing.payments SET object_id = NULL, url = '' WHERE id = %s", payment.id)
+    session = str(payment.object_id)
+    stripe.pay(session)
+    body = stripe.event("checkout.session.completed", session)
+    await checkout.receive(body, stripe.signed(body))
+    settled = await desk.find(payment.id)
+    assert (settled.state, settled.object_id) == (State.SETTLED, session)
+
+
 async def test_a_payment_that_stripe_refuses_has_failed(checkout: Checkout, customer: str, stripe: FakeStripe):
     """The customer is told, and asking for the same again says that it is over."""
     stripe.refuses = True

@@ -250,6 +250,18 @@ async def test_many_transfers_are_worked_off_in_bounded_looks(cashier: Cashier, 
     assert (await cashier.now(payment)).state is State.SETTLED
 
 
+async def test_dust_keeps_nobody_waiting(cashier: Cashier, tron: FakeTron, rows: Rows):
+    """Hundreds of worthless transfers cost no look-ups, and leave no rows."""
+    for number in range(300):
+        tron.send(number % 10_000, at=time.time() - 60 + number / 10)
+    payment = await cashier.begin(10)
+    tron.send(payment.amount_micro_usdt)
+    tron.mine(CONFIRMATIONS)
+    await cashier.watch.look()
+    assert (await cashier.now(payment)).state is State.SETTLED
+    assert rows("SELECT count(*) FROM billing.crypto_transfers WHERE amount_micro_usdt < 10000") == [(0,)]
+
+
 async def test_a_chain_that_cant_be_asked_delays_and_loses_nothing(cashier: Cashier, tron: FakeTron):
     """The look fails, its claim ends, and the next one finds everything."""
     payment = await cashier.begin(10)
