@@ -9,7 +9,7 @@ from uuid import UUID
 
 import typer
 
-from cli import admin
+from cli import admin, reconcile
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,6 +24,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(spool_app, name="spool")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(admin.app, name="admin")
+ledger_app.command("reconcile")(reconcile.reconcile)
 
 DataDirOption = Annotated[
     Path | None, typer.Option("--data-dir", help="The instance's data directory; default: .tollbridge.")
