@@ -28,6 +28,12 @@ UNKNOWN_MAX_OUTPUT = 16_384
 """What is asked of a model whose `max_output` and context are unknown, when the client sets no limit."""
 
 
+_SHORT_OF = {
+    Code.INSUFFICIENT_CREDITS: "You do not have enough credits for this request: they cover",
+    Code.SPEND_CAP_REACHED: "The spend cap of this key or its customer is reached: what is left covers",
+}
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
     """What a request may do: its draw, the output tokens per choice that the provider is asked for, its bounds.
@@ -204,13 +210,12 @@ class Terms:
         )
 
     def explained(self, error: TollbridgeError) -> TollbridgeError:
-        """A refusal for want of money says how many tokens would be affordable."""
+        """A refusal for want of money, or by a spend cap, says how many tokens would be affordable."""
         affordable = error.details.get("affordable_nano_usd", "")
-        if error.code is not Code.INSUFFICIENT_CREDITS or not affordable.isdigit():
+        if error.code not in _SHORT_OF or not affordable.isdigit():
             return error
         tokens = max(0, self.affordable(int(affordable)))
-        message = "You do not have enough credits for this request"
-        words = f"{message}: they cover {tokens} output tokens"
+        words = f"{_SHORT_OF[error.code]} {tokens} output tokens"
         if self._request.thinking_budget and tokens < self.least_tokens:
             words += f", and it needs {self.least_tokens} with its thinking"
         details = {**error.details, "affordable_tokens": str(tokens)}

@@ -8,12 +8,14 @@ import dataclasses
 import datetime
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import TypeVar
 
 import msgspec
 from fastapi import Request, Response
 
 from chassis.errors import Code, TollbridgeError
+from pricing.prices import nano_usd
 from services.edge.chat_request import ClientLeft, check_depth, read_body
 from services.edge.spend_caps import SpendCap
 from services.edge.surfaces import Surface
@@ -148,3 +150,16 @@ def microseconds(text: str, *, param: str) -> int:
             details={"param": param},
         ) from error
     return int(moment.timestamp()) * 1_000_000 + moment.microsecond
+
+
+def amount(usd: Decimal, *, param: str) -> int:
+    """USD of a body in nano-USD; raises INVALID_REQUEST when it is finer than a nano-dollar or beyond reason."""
+    try:
+        value = nano_usd(usd)
+    except (ValueError, ArithmeticError) as error:
+        raise TollbridgeError(
+            Code.INVALID_REQUEST, "An amount has at most nine decimals.", details={"param": param}
+        ) from error
+    if abs(value) > 1 << 60:
+        raise TollbridgeError(Code.INVALID_REQUEST, "That amount is too large.", details={"param": param})
+    return value

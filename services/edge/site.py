@@ -44,7 +44,7 @@ def public_site(*, clients: Clients, admission: Admission) -> FastAPI:
     app.include_router(credit.routes(billing=clients.billing, identify=identify))
     app.include_router(billing.routes(payments=clients.payments, identify=identify))
     app.include_router(requests.routes(billing=clients.billing, identify=identify))
-    app.include_router(keys.routes(auth=clients.auth, identify=identify))
+    app.include_router(keys.routes(auth=clients.auth, billing=clients.billing, identify=identify))
     app.include_router(tasks.routes(tasks=clients.tasks, identify=identify))
     app.include_router(quote.routes(quotes=Quotes(router=clients.router), identify=identify))
     return app
@@ -66,7 +66,7 @@ def own_site(
     behind_token = [Depends(AdminAccess(token=admin_token))]
     for admin in (
         customers.routes(auth=clients.auth, billing=clients.billing),
-        admin_keys.routes(auth=clients.auth),
+        admin_keys.routes(auth=clients.auth, billing=clients.billing),
         operations.routes(clients=clients, drain=drain, config_state=config_state),
     ):
         app.include_router(admin, prefix="/admin", dependencies=behind_token)

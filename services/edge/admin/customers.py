@@ -10,8 +10,10 @@ from fastapi import APIRouter, Request, Response
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
-from services.edge.json_http import answer, context, decode, page, page_limit, rfc3339
-from services.edge.routes.keys import amount, call_id
+from services.edge.json_http import amount, answer, context, decode, page, page_limit, rfc3339
+from services.edge.routes.keys import call_id
+from services.edge.routes.spending import SpendCapBody, cap_message, cap_of, shown_caps
+from services.edge.spend_caps import customer_owner
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2
 
@@ -34,13 +36,15 @@ class CustomerBody(msgspec.Struct, frozen=True, kw_only=True):
     email: str = ""
     plan: str = ""
     credit_usd: Decimal = Decimal(0)
+    spend_cap: SpendCapBody | None = None
 
 
 class CustomerPatch(msgspec.Struct, frozen=True, kw_only=True):
-    """What changes; what is left out stays."""
+    """What changes; what is left out stays, and `spend_cap: null` takes the cap away."""
 
     plan: str = ""
     status: Literal["active", "suspended", "banned"] | None = None
+    spend_cap: SpendCapBody | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class CreditBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +115,13 @@ class CustomerAccounts:
             raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": "credit_usd"})
         reply = await self._auth.call(
             "CreateCustomer",
-            auth_pb2.CreateCustomerRequest(request_id=call_id, name=body.name, email=body.email, plan=body.plan),
+            auth_pb2.CreateCustomerRequest(
+                request_id=call_id,
+                name=body.name,
+                email=body.email,
+                plan=body.plan,
+                spend_cap=cap_message(body.spend_cap),
+            ),
             auth_pb2.CreateCustomerResponse,
             timeout_s=TIMEOUT_S,
         )
@@ -124,28 +134,35 @@ class CustomerAccounts:
                 call_id=f"{call_id}-credit",
             )
             balance = given.balance
-        return shown(reply.customer, balance)
+        return await self._shown(reply.customer, balance)
 
     async def get(self, customer_id: str) -> dict[str, object]:
-        """One customer with their balance."""
+        """One customer with their balance and what they spent under their cap."""
         reply = await self._auth.call(
             "GetCustomer",
             auth_pb2.GetCustomerRequest(customer_id=customer_id),
             auth_pb2.GetCustomerResponse,
             timeout_s=TIMEOUT_S,
         )
-        return shown(reply.customer, await self._balance(customer_id))
+        return await self._shown(reply.customer, await self._balance(customer_id))
 
     async def change(self, customer_id: str, patch: CustomerPatch, *, call_id: str) -> dict[str, object]:
-        """Changes plan or status."""
+        """Changes plan, status or spend cap."""
         status = auth_pb2.CUSTOMER_STATUS_UNSPECIFIED if patch.status is None else _STATUS_VALUES[patch.status]
         reply = await self._auth.call(
             "UpdateCustomer",
-            auth_pb2.UpdateCustomerRequest(request_id=call_id, customer_id=customer_id, plan=patch.plan, status=status),
+            auth_pb2.UpdateCustomerRequest(
+                request_id=call_id,
+                customer_id=customer_id,
+                plan=patch.plan,
+                status=status,
+                spend_cap=cap_message(patch.spend_cap or None),
+                lifts_spend_cap=patch.spend_cap is None,
+            ),
             auth_pb2.UpdateCustomerResponse,
             timeout_s=TIMEOUT_S,
         )
-        return shown(reply.customer, await self._balance(customer_id))
+        return await self._shown(reply.customer, await self._balance(customer_id))
 
     async def page(self, *, limit: int, after: str) -> dict[str, object]:
         """One page of customers, each with their balance."""
@@ -159,7 +176,7 @@ class CustomerAccounts:
 
         async def row(customer: auth_pb2.Customer) -> dict[str, object]:
             async with gate:
-                return shown(customer, await self._balance(customer.id))
+                return await self._shown(customer, await self._balance(customer.id))
 
         try:
             async with asyncio.TaskGroup() as group:  # owns the questions; the first failure ends the others
@@ -185,6 +202,10 @@ class CustomerAccounts:
                 raise
             await self.get(customer_id)  # opens the account of a customer whom auth knows, and of nobody else
             return await self._adjust(request)
+
+    async def _shown(self, customer: auth_pb2.Customer, balance: billing_pb2.Balance) -> dict[str, object]:
+        caps = await shown_caps(self._billing, [cap_of(customer_owner(customer.id), customer)])
+        return shown(customer, balance) | {"spend_cap": caps[0]}
 
     async def _adjust(self, request: billing_pb2.AdjustCreditRequest) -> billing_pb2.AdjustCreditResponse:
         return await self._billing.call("AdjustCredit", request, billing_pb2.AdjustCreditResponse, timeout_s=TIMEOUT_S)

@@ -7,24 +7,25 @@ from services.edge.json_http import answer, context, decode
 from services.edge.routes.keys import KeyBody, end_key, keys_page, make_key
 
 
-def routes(*, auth: PipeClient) -> APIRouter:
+def routes(*, auth: PipeClient, billing: PipeClient) -> APIRouter:
     """The routes; access is checked by whoever includes them."""
     router = APIRouter()
 
     @router.post("/keys")
     async def create_key(request: Request) -> Response:
         body = await decode(request, KeyBody)
-        made = await make_key(auth, body, customer_id=body.customer_id, request=request)
+        made = await make_key(auth, billing, body, customer_id=body.customer_id, request=request)
         return answer(made, request_id=context(request).request_id, status=201)
 
     @router.get("/keys")
     async def list_keys(request: Request) -> Response:
         owner = request.query_params.get("customer_id", "")
-        found = await keys_page(auth, customer_id=owner, request=request)
+        found = await keys_page(auth, billing, customer_id=owner, request=request)
         return answer(found, request_id=context(request).request_id)
 
     @router.delete("/keys/{key_id}")
     async def revoke_key(request: Request, key_id: str) -> Response:
-        return answer(await end_key(auth, key_id, customer_id=""), request_id=context(request).request_id)
+        ended = await end_key(auth, billing, key_id, customer_id="")
+        return answer(ended, request_id=context(request).request_id)
 
     return router

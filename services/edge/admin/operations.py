@@ -15,9 +15,8 @@ from chassis.ids import uuid7
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
 from services.edge.clients import Clients
-from services.edge.json_http import answer, context, decode, rfc3339
+from services.edge.json_http import amount, answer, context, decode, rfc3339
 from services.edge.routes.health import DrainSwitch
-from services.edge.routes.keys import amount
 from services.edge.routes.requests import receipts
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2

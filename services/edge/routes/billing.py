@@ -7,8 +7,8 @@ from fastapi import APIRouter, Request, Response
 
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
-from services.edge.json_http import Identify, answer, context, decode, link, rfc3339
-from services.edge.routes.keys import amount, call_id
+from services.edge.json_http import Identify, amount, answer, context, decode, link, rfc3339
+from services.edge.routes.keys import call_id
 from tollbridge.billing.v1 import payments_pb2
 
 TIMEOUT_S = 2.0

@@ -1,7 +1,6 @@
 """`/keys` and `/admin/keys`: making, listing and ending API keys. A secret is shown once, when its key is made."""
 
-from decimal import Decimal
-from typing import Literal
+from collections.abc import Sequence
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -9,7 +8,6 @@ from fastapi import APIRouter, Request, Response
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from chassis.pipe import PipeClient
-from pricing.prices import nano_usd, usd_text
 from services.edge.json_http import (
     Identify,
     answer,
@@ -20,18 +18,13 @@ from services.edge.json_http import (
     page_limit,
     rfc3339,
 )
+from services.edge.routes.spending import SpendCapBody, cap_message, cap_of, shown_caps
+from services.edge.spend_caps import key_owner
 from tollbridge.auth.v1 import auth_pb2
 
 TIMEOUT_S = 2.0
 MAX_LIMIT = 10**12
 """Auth takes no more; beyond 64 bits it could not even be asked."""
-
-
-class SpendCapBody(msgspec.Struct, frozen=True, kw_only=True):
-    """`spend_cap` of a key."""
-
-    amount_usd: Decimal
-    per: Literal["day", "month", "total"]
 
 
 class KeyBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,33 +41,35 @@ class KeyBody(msgspec.Struct, frozen=True, kw_only=True):
     allowed_ips: tuple[str, ...] = ()
 
 
-def routes(*, auth: PipeClient, identify: Identify) -> APIRouter:
+def routes(*, auth: PipeClient, billing: PipeClient, identify: Identify) -> APIRouter:
     """A customer's own keys."""
     router = APIRouter()
 
     @router.get("/keys")
     async def list_keys(request: Request) -> Response:
         caller = await identify(request)
-        found = await keys_page(auth, customer_id=caller.customer_id, request=request)
+        found = await keys_page(auth, billing, customer_id=caller.customer_id, request=request)
         return answer(found, request_id=context(request).request_id)
 
     @router.post("/keys")
     async def create_key(request: Request) -> Response:
         caller = await identify(request)
         body = await decode(request, KeyBody)
-        made = await make_key(auth, body, customer_id=caller.customer_id, request=request, made_by=caller.key_id)
+        made = await make_key(
+            auth, billing, body, customer_id=caller.customer_id, request=request, made_by=caller.key_id
+        )
         return answer(made, request_id=context(request).request_id, status=201)
 
     @router.delete("/keys/{key_id}")
     async def revoke_key(request: Request, key_id: str) -> Response:
         caller = await identify(request)
-        ended = await end_key(auth, key_id, customer_id=caller.customer_id, by_key_id=caller.key_id)
+        ended = await end_key(auth, billing, key_id, customer_id=caller.customer_id, by_key_id=caller.key_id)
         return answer(ended, request_id=context(request).request_id)
 
     return router
 
 
-async def keys_page(auth: PipeClient, *, customer_id: str, request: Request) -> dict[str, object]:
+async def keys_page(auth: PipeClient, billing: PipeClient, *, customer_id: str, request: Request) -> dict[str, object]:
     """One page of keys, of one customer or (`customer_id` empty) of everybody."""
     reply = await auth.call(
         "ListKeys",
@@ -86,19 +81,16 @@ async def keys_page(auth: PipeClient, *, customer_id: str, request: Request) -> 
         auth_pb2.ListKeysResponse,
         timeout_s=TIMEOUT_S,
     )
-    return page([shown(key) for key in reply.keys], has_more=reply.has_more)
+    return page(await _shown(billing, reply.keys), has_more=reply.has_more)
 
 
 async def make_key(
-    auth: PipeClient, body: KeyBody, *, customer_id: str, request: Request, made_by: str = ""
+    auth: PipeClient, billing: PipeClient, body: KeyBody, *, customer_id: str, request: Request, made_by: str = ""
 ) -> dict[str, object]:
     """Makes a key and returns it with its secret. An Idempotency-Key makes it once.
 
     `made_by` is the customer's key that asks; auth then lets it neither be restricted nor exceed the plan.
     """
-    if body.spend_cap is not None:
-        # Nothing enforces it yet, and a cap that doesn't hold is worse than none. Goes away with its enforcement.
-        raise TollbridgeError(Code.INVALID_REQUEST, "spend_cap is not supported yet.", details={"param": "spend_cap"})
     for name in ("requests_per_minute", "tokens_per_minute", "concurrent"):
         if not 0 <= getattr(body, name) <= MAX_LIMIT:
             words = f"{name} must be a number from 0 to {MAX_LIMIT}; 0 is the plan's."
@@ -113,15 +105,18 @@ async def make_key(
             tokens_per_minute=body.tokens_per_minute,
             concurrent=body.concurrent,
         ),
+        spend_cap=cap_message(body.spend_cap),
         allowed_ips=body.allowed_ips,
         expires_at_us=microseconds(body.expires_at, param="expires_at") if body.expires_at else 0,
         made_by=made_by,
     )
     reply = await auth.call("CreateKey", message, auth_pb2.CreateKeyResponse, timeout_s=TIMEOUT_S)
-    return shown(reply.key) | {"key": reply.secret}
+    return (await _shown(billing, [reply.key]))[0] | {"key": reply.secret}
 
 
-async def end_key(auth: PipeClient, key_id: str, *, customer_id: str, by_key_id: str = "") -> dict[str, object]:
+async def end_key(
+    auth: PipeClient, billing: PipeClient, key_id: str, *, customer_id: str, by_key_id: str = ""
+) -> dict[str, object]:
     """Revokes a key; `customer_id` and `by_key_id` empty let any key be revoked, which is an operator's right."""
     reply = await auth.call(
         "RevokeKey",
@@ -129,7 +124,7 @@ async def end_key(auth: PipeClient, key_id: str, *, customer_id: str, by_key_id:
         auth_pb2.RevokeKeyResponse,
         timeout_s=TIMEOUT_S,
     )
-    return shown(reply.key)
+    return (await _shown(billing, [reply.key]))[0]
 
 
 def call_id(request: Request, *, whose: str) -> str:
@@ -138,9 +133,13 @@ def call_id(request: Request, *, whose: str) -> str:
     return f"{whose}:{given}" if given else str(uuid7())
 
 
-def shown(key: auth_pb2.ApiKey) -> dict[str, object]:
-    """A key without its secret."""
-    cap = key.spend_cap if key.HasField("spend_cap") else None
+async def _shown(billing: PipeClient, keys: Sequence[auth_pb2.ApiKey]) -> list[dict[str, object]]:
+    """Keys without their secrets, with what was spent under their caps."""
+    caps = await shown_caps(billing, [cap_of(key_owner(key.id), key) for key in keys])
+    return [_fields(key) | {"spend_cap": cap} for key, cap in zip(keys, caps, strict=True)]
+
+
+def _fields(key: auth_pb2.ApiKey) -> dict[str, object]:
     return {
         "id": key.id,
         "object": "key",
@@ -151,23 +150,9 @@ def shown(key: auth_pb2.ApiKey) -> dict[str, object]:
         "requests_per_minute": key.limits.requests_per_minute or None,
         "tokens_per_minute": key.limits.tokens_per_minute or None,
         "concurrent": key.limits.concurrent or None,
-        "spend_cap": None if cap is None else {"amount_usd": usd_text(cap.amount_nano_usd), "per": cap.per},
         "allowed_ips": list(key.allowed_ips),
         "expires_at": rfc3339(key.expires_at_us),
         "created_at": rfc3339(key.created_at_us),
         "revoked_at": rfc3339(key.revoked_at_us),
         "made_by": key.made_by or None,
     }
-
-
-def amount(usd: Decimal, *, param: str) -> int:
-    """USD of a body in nano-USD; raises INVALID_REQUEST when it is finer than a nano-dollar or beyond reason."""
-    try:
-        value = nano_usd(usd)
-    except (ValueError, ArithmeticError) as error:
-        raise TollbridgeError(
-            Code.INVALID_REQUEST, "An amount has at most nine decimals.", details={"param": param}
-        ) from error
-    if abs(value) > 1 << 60:
-        raise TollbridgeError(Code.INVALID_REQUEST, "That amount is too large.", details={"param": param})
-    return value

@@ -39,12 +39,15 @@ class Billing:
         self.balances: dict[str, int] = {}
         self.config = ConfigState(hash="billing's")
         self.pause_s = 0.0
+        self.spent: dict[str, int] = {}
+        """By owner and period; -1 is a billing that can't be asked."""
         self.asking = 0
         self.most_asking = 0
         methods = {
             "OpenAccount": self.open_account,
             "GetBalance": self.get_balance,
             "AdjustCredit": self.adjust_credit,
+            "GetSpend": self.get_spend,
         }
         descriptor = billing_pb2.DESCRIPTOR.services_by_name["BillingService"]
         handlers = {name: Handler(run, EDGE) for name, run in methods.items()}
@@ -56,6 +59,12 @@ class Billing:
     ) -> billing_pb2.OpenAccountResponse:
         balance = self.balances.setdefault(request.customer_id, 0)
         return billing_pb2.OpenAccountResponse(balance=billing_pb2.Balance(balance_nano_usd=balance))
+
+    async def get_spend(self, request: billing_pb2.GetSpendRequest, _: CallContext) -> billing_pb2.GetSpendResponse:
+        spent = [self.spent.get(f"{cap.owner}/{cap.per}", 0) for cap in request.caps]
+        if -1 in spent:
+            raise TollbridgeError(Code.UNAVAILABLE, "The database is away.", retry_after_s=1)
+        return billing_pb2.GetSpendResponse(spends=[billing_pb2.Spend(spent_nano_usd=each) for each in spent])
 
     async def adjust_credit(
         self, request: billing_pb2.AdjustCreditRequest, _: CallContext

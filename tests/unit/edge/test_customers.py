@@ -54,3 +54,18 @@ async def test_a_page_of_customers_asks_for_balances_together_but_not_all_at_onc
     assert {row["id"] for row in listed["data"]} == set(made)
     assert [row["id"] for row in listed["data"]] == sorted(made, reverse=True)
     assert 1 < desk.billing.most_asking <= BALANCES_AT_ONCE
+
+
+async def test_a_customers_spend_cap_is_set_kept_and_taken_away(desk: Office) -> None:
+    """A change that doesn't name it keeps it; null takes it away; shown with what was spent of it."""
+    cap = {"amount_usd": "7.000000000", "per": "month"}
+    made = await desk.admin("POST", "/admin/customers", {"name": "capped", "spend_cap": cap})
+    assert made["spend_cap"] == {**cap, "spent_usd": "0.000000000"}
+    path = f"/admin/customers/{made['id']}"
+    desk.billing.spent[f"customer:{made['id']}/month"] = 250_000_000
+    assert (await desk.admin("PATCH", path, {"status": "active"}))["spend_cap"] == {**cap, "spent_usd": "0.250000000"}
+    assert (await desk.admin("GET", path))["spend_cap"]["spent_usd"] == "0.250000000"
+    total = {"amount_usd": "9.000000000", "per": "total"}
+    assert (await desk.admin("PATCH", path, {"spend_cap": total}))["spend_cap"] == {**total, "spent_usd": "0.000000000"}
+    assert (await desk.admin("PATCH", path, {"spend_cap": None}))["spend_cap"] is None
+    assert (await desk.admin("GET", path))["spend_cap"] is None

@@ -17,15 +17,31 @@ async def desk(auth_database: str) -> AsyncIterator[Office]:
 
 
 @pytest.mark.parametrize("path", ["/v1/keys", "/admin/keys"])
-async def test_a_spend_cap_is_refused_by_name_as_long_as_nothing_enforces_it(desk: Office, path: str) -> None:
-    """Whoever wants a cap learns that there is none before they rely on it."""
+async def test_a_keys_spend_cap_is_shown_with_what_was_spent_of_it(desk: Office, path: str) -> None:
+    """To whoever made it and in lists; while billing can't be asked the keys are listed without it."""
     customer = await desk.customer()
     key = ADMIN_TOKEN if path.startswith("/admin") else (await desk.key(customer))["key"]
-    body: dict[str, Any] = {"name": "capped", "spend_cap": {"amount_usd": "5", "per": "day"}}
-    refused = await desk.ask("POST", path, key, body)
-    error = refused.json()["error"]
-    assert (refused.status_code, error["code"], error["param"]) == (400, "invalid_request", "spend_cap")
-    assert (await desk.ask("POST", path, key, {**body, "customer_id": customer, "spend_cap": None})).status_code == 201
+    body: dict[str, Any] = {"customer_id": customer, "spend_cap": {"amount_usd": "5.000000001", "per": "day"}}
+    made = await desk.ask("POST", path, key, body)
+    assert (made.status_code, made.json()["spend_cap"]["spent_usd"]) == (201, "0.000000000")
+    key_id = made.json()["id"]
+
+    async def listed() -> Any:
+        rows = (await desk.ask("GET", f"{path}?customer_id={customer}", key)).json()["data"]
+        return next(row["spend_cap"] for row in rows if row["id"] == key_id)
+
+    desk.billing.spent[f"key:{key_id}/day"] = 1_500_000_000
+    assert await listed() == {"amount_usd": "5.000000001", "per": "day", "spent_usd": "1.500000000"}
+    desk.billing.spent[f"key:{key_id}/day"] = -1
+    assert await listed() == {"amount_usd": "5.000000001", "per": "day", "spent_usd": None}
+
+
+@pytest.mark.parametrize("amount", ["0", "-1", "9007200", "0.0000000001"])
+async def test_an_impossible_spend_cap_is_refused_by_name(desk: Office, amount: str) -> None:
+    """400 with `param`."""
+    body = {"customer_id": await desk.customer(), "spend_cap": {"amount_usd": amount, "per": "total"}}
+    refused = await desk.ask("POST", "/admin/keys", ADMIN_TOKEN, body)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "spend_cap.amount_usd")
 
 
 async def test_a_restricted_key_manages_no_other_keys(desk: Office) -> None:
