@@ -19,7 +19,9 @@ SUFFIXES = 10_000
 LEAST_MICRO_USDT = 10_000
 """Less than a cent is dust, which strangers send to advertise: it is ignored."""
 MOST_MICRO_USDT = 10 * MOST_NANO_USD // NANO_USD_PER_MICRO_USDT
-"""More than this is never credited by itself."""
+"""More than this is left to an operator."""
+BEYOND_MICRO_USDT = 1 << 62
+"""More USDT than there can be; such a number is none."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,9 @@ another amount is left for the operator with the note `amount_mismatch`. A sessi
 debit, say) is *confirming*.
 
 A refund or dispute takes what the customer has available and the rest from `bad_debt`; the answer then names the
-customer, whom edge has auth suspend before it tells Stripe that the webhook was received. A dispute that is won later
-is the operator's to correct, as is the suspension.
+customer, whom edge has auth suspend before it tells Stripe that the webhook was received. It names them as long as
+Stripe may repeat the webhook, so that a suspension that failed is made up for; what is told much later of the same
+dispute suspends nobody again. A dispute that is won is the operator's to correct, as is the suspension.
 """
 
 import asyncio
@@ -164,7 +165,9 @@ class Checkout:
         for payment in payments:
             try:
                 await self._look_at(stripe, payment)
-            except ledger_store.REFUSED as error:
+            except (TollbridgeError, *ledger_store.REFUSED) as error:
+                if db.is_unavailable(error):
+                    raise
                 self._log.error("payment_refused", payment_id=str(payment.id), reason=str(error))
 
     async def _look_at(self, stripe: StripeApi, payment: Payment) -> None:
@@ -226,9 +229,9 @@ class Checkout:
                 Method.STRIPE, "mismatched", payment_id=str(payment.id), reversed_currency=taken.currency
             )
             return Suspension()
-        await self._desk.reverse(
-            payment.id, object_id=taken.object_id, total_nano_usd=taken.amount_cents * CENT_NANO_USD
-        )
+        total = taken.amount_cents * CENT_NANO_USD
+        if not await self._desk.reverse(payment.id, object_id=taken.object_id, total_nano_usd=total):
+            return Suspension()
         return Suspension(payment.customer_id, f"reversal:{taken.object_id}:{taken.amount_cents}")
 
     async def _of_intent(self, intent_id: str) -> Payment | None:

@@ -111,31 +111,32 @@ class PaymentDesk:
 
         return await db.in_transaction(self._pool, work)
 
-    async def reverse(self, payment_id: UUID, *, object_id: str, total_nano_usd: int) -> Payment:
+    async def reverse(self, payment_id: UUID, *, object_id: str, total_nano_usd: int) -> bool:
         """Takes back what this refund or dispute amounts to in all, less what it took before; never more than came in.
 
-        The customer pays what is available, `bad_debt` the rest.
+        The customer pays what is available, `bad_debt` the rest. Returns whether it is news, of now or the last days.
         """
 
-        async def work(connection: Connection) -> Payment:
+        async def work(connection: Connection) -> bool:
             payment = _there(await store.lock(connection, payment_id))
             before = await store.reversed_by(connection, object_id)
             left = payment.credited_nano_usd - payment.reversed_nano_usd
-            amount = min(total_nano_usd - before, left)
+            amount = min(total_nano_usd - before.amount_nano_usd, left)
             if amount <= 0:
-                return payment
+                return before.is_recent
+            total = before.amount_nano_usd + amount
             books = await ledger_store.lock_books(connection, customer_ids=[payment.customer_id])
             books.reverse_payment(
                 payment.customer_id,
                 amount,
                 into=payment.method.clearing,
-                event_id=f"reversal:{payment.id}:{object_id}:{before + amount}",
+                event_id=f"reversal:{payment.id}:{object_id}:{total}",
             )
             await ledger_store.save_books(connection, books)
             after = dataclasses.replace(payment, reversed_nano_usd=payment.reversed_nano_usd + amount)
-            await store.add_reversal(connection, after, object_id=object_id, total_nano_usd=before + amount)
+            await store.add_reversal(connection, after, object_id=object_id, total_nano_usd=total)
             self._tell("reversed", after)
-            return after
+            return True
 
         return await db.in_transaction(self._pool, work)
 

@@ -4,6 +4,7 @@ A payment's row is locked before its customer's account, everywhere.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 from psycopg.rows import TupleRow
@@ -160,11 +161,21 @@ async def look_again(connection: Connection, payment_id: UUID, *, in_s: int) -> 
     )
 
 
-async def reversed_by(connection: Connection, object_id: str) -> int:
-    """What this refund or dispute has taken back so far, in nano-USD."""
-    cursor = await connection.execute("SELECT amount FROM billing.payment_reversals WHERE object_id = %s", (object_id,))
+class Reversed(NamedTuple):
+    """What a refund or dispute has taken back so far, in nano-USD, and whether that was in the last four days."""
+
+    amount_nano_usd: int = 0
+    is_recent: bool = False
+
+
+async def reversed_by(connection: Connection, object_id: str) -> Reversed:
+    """What this refund or dispute has done; Stripe repeats a webhook for three days."""
+    cursor = await connection.execute(
+        "SELECT amount, changed_at > now() - interval '4 days' FROM billing.payment_reversals WHERE object_id = %s",
+        (object_id,),
+    )
     row = await cursor.fetchone()
-    return int(row[0]) if row else 0
+    return Reversed(row[0], row[1]) if row else Reversed()
 
 
 async def add_reversal(connection: Connection, payment: Payment, *, object_id: str, total_nano_usd: int) -> None:

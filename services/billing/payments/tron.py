@@ -25,6 +25,8 @@ TOTAL_TIMEOUT_S = 20.0
 PAGE = 200
 MAX_PAGES = 20
 AT_ONCE = 4
+WORD = 64
+"""Digits of one value in a log."""
 TRANSFER_TOPIC = "ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
 """What the log calls `Transfer(address,address,uint256)`."""
 
@@ -123,10 +125,10 @@ class TronChain:
         async with _bounded():
             height = _decoded(await self._http.post("/wallet/getnowblock"), _Block).block_header.raw_data.number
             infos = await asyncio.gather(*(info(transaction_id) for transaction_id in transaction_ids))
-        return {
-            transaction_id: self._transfers(found, to=to, height=height) if found.id == transaction_id else ()
-            for transaction_id, found in zip(transaction_ids, infos, strict=True)
-        }
+            return {
+                transaction_id: self._transfers(found, to=to, height=height) if found.id == transaction_id else ()
+                for transaction_id, found in zip(transaction_ids, infos, strict=True)
+            }
 
     def _transfers(self, info: _Info, *, to: str, height: int) -> Sequence[OnChain]:
         if info.result == "FAILED" or info.receipt.result != "SUCCESS" or not info.block_number:
@@ -143,6 +145,7 @@ class TronChain:
             for position, entry in enumerate(info.log)
             if entry.address == self._contract_account
             and len(entry.topics) == 3
+            and len(entry.data) == WORD
             and entry.topics[0] == TRANSFER_TOPIC
             and entry.topics[2][-40:] == to
         ]
@@ -158,7 +161,7 @@ async def _bounded() -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(TOTAL_TIMEOUT_S):
             yield
-    except (httpx.HTTPError, TimeoutError) as error:
+    except (httpx.HTTPError, TimeoutError, ValueError) as error:
         message = f"Tron can't be asked: {type(error).__name__}"
         raise TollbridgeError(Code.UNAVAILABLE, message, retry_after_s=10) from error
 

@@ -25,6 +25,7 @@ from services.billing import store as ledger_store
 from services.billing.config import BillingConfig, CryptoSection
 from services.billing.payments import crypto_store, store
 from services.billing.payments.chain import (
+    BEYOND_MICRO_USDT,
     LEAST_MICRO_USDT,
     MOST_MICRO_USDT,
     NANO_USD_PER_MICRO_USDT,
@@ -48,7 +49,8 @@ MAX_LOOKED_UP = 50
 MAX_FORMER_ADDRESSES = 4
 CLAIM_S = 90
 """More than one look can take."""
-LEAST_PAUSE_S = 1.0
+LEAST_PAUSE_S = 5.0
+"""Between two looks, however often we are told to look sooner: anybody may, and the chain's API counts our calls."""
 IDLE_POLL_S = 5.0
 
 OpenChain = Callable[[CryptoSection], Awaitable[Chain]]
@@ -187,7 +189,7 @@ class Watch:
             rows = await crypto_store.lock_rows(connection, transaction_id, stale_s=STALE_S)
             for transfer in found:
                 row = rows.pop(transfer.position, None)
-                if LEAST_MICRO_USDT <= transfer.amount_micro_usdt <= MOST_MICRO_USDT:
+                if LEAST_MICRO_USDT <= transfer.amount_micro_usdt <= BEYOND_MICRO_USDT:
                     await self._step(
                         connection,
                         address,
@@ -202,7 +204,9 @@ class Watch:
 
         try:
             await db.in_transaction(self._pool, work)
-        except ledger_store.REFUSED as error:
+        except (TollbridgeError, *ledger_store.REFUSED) as error:
+            if db.is_unavailable(error):
+                raise
             self._log.error("crypto_transfer_refused", transaction_id=transaction_id, reason=str(error))
 
     async def _step(
@@ -216,7 +220,7 @@ class Watch:
         is_final: bool,
     ) -> None:
         payment_id = None
-        if row is None or row.state == "dropped":
+        if (row is None or row.state == "dropped") and transfer.amount_micro_usdt <= MOST_MICRO_USDT:
             payment_id = await crypto_store.match(
                 connection,
                 address,
@@ -229,7 +233,7 @@ class Watch:
         if not is_open or not is_final:
             return
         if payment_id is None:
-            reason = "no open payment asks for an amount that ends like this"
+            reason = "no payment waits for this amount"
             await crypto_store.end(connection, transaction_id, transfer.position, state="unmatched", reason=reason)
             self._desk.tell_oddity(
                 Method.CRYPTO,

@@ -82,8 +82,8 @@ async def test_what_is_gone_back_takes_what_is_there_and_the_rest_is_bad_debt(
     grants = Grants(pool=pool, figures=Figures(registry=CollectorRegistry()), lease_lives_s=40)
     ask = Ask(hold_id=uuid4(), customer_id=customer, kind=HoldKind.LEASE, spender="s", amount_nano_usd=4 * USD)
     await grants.grant(ask)
-    after = await desk.reverse(payment.id, object_id="ch_1", total_nano_usd=10 * USD)
-    assert after.reversed_nano_usd == 10 * USD
+    assert await desk.reverse(payment.id, object_id="ch_1", total_nano_usd=10 * USD)
+    assert (await desk.find(payment.id)).reversed_nano_usd == 10 * USD
     account = await Accounts(pool=pool).read(customer)
     assert (account.posted_nano_usd, account.held_nano_usd) == (4 * USD, 4 * USD)
     found = rows("SELECT debit, credit, amount FROM billing.transfers WHERE kind = 'reversal' ORDER BY leg")
@@ -102,9 +102,20 @@ async def test_reversals_are_counted_by_what_they_amount_to_in_all(
     news = [("ch_a", 2), ("ch_a", 2), ("ch_a", 5), ("ch_a", 2), ("dp_b", 3)]
     await asyncio.gather(*(desk.reverse(payment.id, object_id=name, total_nano_usd=usd * USD) for name, usd in news))
     assert (await Accounts(pool=pool).read(customer)).posted_nano_usd == 2 * USD
-    after = await desk.reverse(payment.id, object_id="dp_c", total_nano_usd=10 * USD)
-    assert after.reversed_nano_usd == 10 * USD
+    await desk.reverse(payment.id, object_id="dp_c", total_nano_usd=10 * USD)
+    assert (await desk.find(payment.id)).reversed_nano_usd == 10 * USD
     assert (await Accounts(pool=pool).read(customer)).posted_nano_usd == 0
+
+
+async def test_a_reversal_is_news_only_as_long_as_it_may_be_told_again(desk: PaymentDesk, begin: Begin, rows: Rows):
+    """A dispute that is closed months later suspends nobody who was reinstated; one that grows does."""
+    payment = await begin(10 * USD)
+    await desk.settle(payment.id, arrival(10 * USD))
+    for _ in range(2):
+        assert await desk.reverse(payment.id, object_id="dp_old", total_nano_usd=3 * USD)
+    rows("UPDATE billing.payment_reversals SET changed_at = now() - interval '5 days' WHERE object_id = 'dp_old'")
+    assert not await desk.reverse(payment.id, object_id="dp_old", total_nano_usd=3 * USD)
+    assert await desk.reverse(payment.id, object_id="dp_old", total_nano_usd=4 * USD)
 
 
 async def test_a_settled_payment_stays_settled(desk: PaymentDesk, begin: Begin):

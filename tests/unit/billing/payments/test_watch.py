@@ -169,7 +169,9 @@ async def test_what_fits_no_payment_is_kept_for_the_operator(cashier: Cashier, t
         tron.send(twice.amount_micro_usdt),
         tron.send(too_early.amount_micro_usdt, at=time.time() - 600),
         tron.send(7_770_000),
+        tron.send(2_000_000_000_000 + too_early.amount_micro_usdt % 10_000),
     ]
+    tron.send(1 << 200)
     tron.mine(CONFIRMATIONS)
     await cashier.watch.look()
     await cashier.watch.look()
