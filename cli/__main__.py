@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
 from uuid import UUID
@@ -20,9 +21,11 @@ app = typer.Typer(
 config_app = typer.Typer(no_args_is_help=True, help="The config file.")
 spool_app = typer.Typer(no_args_is_help=True, help="What a lost replica left on its disk.")
 ledger_app = typer.Typer(no_args_is_help=True, help="Proofs about the ledger.")
+receipt_app = typer.Typer(no_args_is_help=True, help="Receipts of requests.")
 app.add_typer(config_app, name="config")
 app.add_typer(spool_app, name="spool")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(receipt_app, name="receipt")
 app.add_typer(admin.app, name="admin")
 ledger_app.command("reconcile")(reconcile.reconcile)
 
@@ -151,6 +154,21 @@ def ledger_replay(data_dir: DataDirOption = None, as_json: JsonOption = False) -
     raise typer.Exit(replay(data_dir, as_json=as_json))
 
 
+@ledger_app.command("prove")
+def ledger_prove(
+    daily: Annotated[
+        datetime | None, typer.Option(formats=["%H:%M"], help="Now and each day at this time (UTC), for ever.")
+    ] = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Verifies and replays the ledger and keeps the results for alerts: status 0, 1 on a difference, 2 unreadable."""
+    from cli.prove import prove, prove_daily
+
+    if daily:
+        prove_daily(data_dir, daily.time())
+    raise typer.Exit(prove(data_dir))
+
+
 @ledger_app.command("dead-letters")
 def ledger_dead_letters(
     data_dir: DataDirOption = None,
@@ -204,6 +222,18 @@ def ledger_assign(
     from cli.payments import assign
 
     raise typer.Exit(assign(data_dir, transaction_id, position, customer_id=customer_id))
+
+
+@receipt_app.command("verify")
+def receipt_verify(
+    file: Annotated[str, typer.Argument(help="A receipt as `GET /v1/requests/{id}` gives it; - is standard input.")],
+    keys: Annotated[str, typer.Option("--keys", help="File or URL; default: those of the running instance.")] = "",
+    data_dir: DataDirOption = None,
+) -> None:
+    """Checks signature, price, charge and transfers: status 0 when all is right, 1 when not, 2 when not checked."""
+    from cli.receipt import verify
+
+    raise typer.Exit(verify(file, keys=keys, data_dir=data_dir))
 
 
 def _exit(message: str, status: int) -> typer.Exit:

@@ -4,6 +4,8 @@ charge = ceil(Σ count × rate × markup_ppm / 1e12), over token classes and pie
 any size until the end, so nothing overflows; a result beyond MAX_CHARGE is refused, never wrapped.
 """
 
+import dataclasses
+
 from pricing.prices import PPM, PriceVersion, Rates
 from pricing.tokens import MAX_COUNT, Tokens, Units
 
@@ -18,6 +20,33 @@ _SCALE = _MILLION * PPM * _MS_PER_MINUTE
 
 class ChargeOutOfRange(ValueError):
     """A charge that no request can have."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Calculation:
+    """How a charge comes about: `numerator` / `denominator` nano-USD, before the one rounding."""
+
+    numerator: int
+    denominator: int
+    as_reported: bool
+    """Whether it goes by the provider's reported cost, not by the list price."""
+
+    @property
+    def charge_nano_usd(self) -> int:
+        """The charge: rounded upwards."""
+        return -(-self.numerator // self.denominator)
+
+
+def calculation(
+    tokens: Tokens, units: Units, price: PriceVersion, *, reported_cost_nano_usd: int | None = None
+) -> Calculation:
+    """How `charge_nano_usd` comes to its result, for receipts. Raises ChargeOutOfRange as it does."""
+    charge_nano_usd(tokens, units, price, reported_cost_nano_usd=reported_cost_nano_usd)
+    as_reported = is_charged_as_reported(tokens, units, price, reported_cost_nano_usd=reported_cost_nano_usd)
+    if as_reported and reported_cost_nano_usd is not None:
+        return Calculation(numerator=reported_cost_nano_usd * price.markup_ppm, denominator=PPM, as_reported=True)
+    numerator = _sum(tokens, units, price.rates) * price.markup_ppm
+    return Calculation(numerator=numerator, denominator=_SCALE, as_reported=False)
 
 
 def charge_nano_usd(
@@ -84,7 +113,12 @@ def affordable_output_tokens(price: PriceVersion, *, available_nano_usd: int, in
 
 
 def _rounded_up(tokens: Tokens, units: Units, rates: Rates, markup_ppm: int) -> int:
-    numerator = (
+    return _in_range(-(-_sum(tokens, units, rates) * markup_ppm // _SCALE))
+
+
+def _sum(tokens: Tokens, units: Units, rates: Rates) -> int:
+    """Σ count × rate, over the denominator million × minute."""
+    by_token = (
         tokens.input * rates.input
         + tokens.cached_input * rates.cached_input
         + tokens.cache_write * rates.cache_write
@@ -94,8 +128,7 @@ def _rounded_up(tokens: Tokens, units: Units, rates: Rates, markup_ppm: int) -> 
         + tokens.audio_output * rates.for_audio_output
         + tokens.image_input * rates.image_input
     )
-    numerator = numerator * _MS_PER_MINUTE + _pieces(units, rates)
-    return _in_range(-(-numerator * markup_ppm // _SCALE))
+    return by_token * _MS_PER_MINUTE + _pieces(units, rates)
 
 
 def _pieces(units: Units, rates: Rates) -> int:

@@ -1,6 +1,6 @@
-"""What an instance makes up at its first start and keeps: tokens, pepper, default customer, demo key.
+"""What an instance makes up at its first start and keeps: tokens, pepper, receipt key, default customer, demo key.
 
-The environment wins over what is kept (`TOLLBRIDGE_ADMIN_TOKEN`, `TOLLBRIDGE_KEY_PEPPERS`,
+The environment wins over what is kept (`TOLLBRIDGE_ADMIN_TOKEN`, `TOLLBRIDGE_KEY_PEPPERS`, `TOLLBRIDGE_RECEIPT_KEY`,
 `TOLLBRIDGE_DEFAULT_CUSTOMER_ID`), so that a database made elsewhere can be used with its own pepper.
 """
 
@@ -23,6 +23,7 @@ class InstanceSecrets:
     admin_token: str
     key_peppers: str
     default_customer_id: str
+    receipt_key: str
     demo_key: str = ""
 
     def accepted_tokens(self) -> str:
@@ -40,12 +41,13 @@ def load_or_make(data_dir: DataDir, *, environ: Mapping[str, str]) -> InstanceSe
     if kept is None and data_dir.secrets.exists():
         raise DataDirError(f"{data_dir.secrets} is damaged; without its pepper no key of this instance works")
     found = _made() if kept is None else _read(kept)
-    if kept is None:
+    if kept is None or not kept.get("receipt_key"):  # an instance of before there were signed receipts
         store(data_dir, found)
     return dataclasses.replace(
         found,
         admin_token=environ.get("TOLLBRIDGE_ADMIN_TOKEN") or found.admin_token,
         key_peppers=environ.get("TOLLBRIDGE_KEY_PEPPERS") or found.key_peppers,
+        receipt_key=environ.get("TOLLBRIDGE_RECEIPT_KEY") or found.receipt_key,
         default_customer_id=environ.get("TOLLBRIDGE_DEFAULT_CUSTOMER_ID") or found.default_customer_id,
     )
 
@@ -68,6 +70,7 @@ def _made() -> InstanceSecrets:
         admin_token=f"tba_{secrets.token_urlsafe(32)}",
         key_peppers=f"1:{secrets.token_hex(32)}",
         default_customer_id=str(uuid.uuid4()),
+        receipt_key=secrets.token_hex(32),
     )
 
 
@@ -79,5 +82,6 @@ def _read(kept: dict[str, object]) -> InstanceSecrets:
         admin_token=str(kept["admin_token"]),
         key_peppers=str(kept["key_peppers"]),
         default_customer_id=str(kept["default_customer_id"]),
+        receipt_key=str(kept.get("receipt_key") or secrets.token_hex(32)),
         demo_key=str(kept.get("demo_key", "")),
     )

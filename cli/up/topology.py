@@ -93,6 +93,8 @@ def service_program(seat: Seat, *, shared: Mapping[str, str], secrets: InstanceS
     }
     if seat.service == "auth":
         own["TOLLBRIDGE_KEY_PEPPERS"] = secrets.key_peppers
+    if seat.service == "billing":
+        own["TOLLBRIDGE_RECEIPT_KEY"] = secrets.receipt_key
     if seat.service in ("edge", "tasks"):
         own["TOLLBRIDGE_SPOOL_DIR"] = str(data_dir.spool(seat.service))
 

@@ -25,11 +25,12 @@ from services.billing.live_config import LiveConfig
 from services.billing.outbox import Outbox
 from services.billing.payments.parts import PaymentParts
 from services.billing.prices import AskRouter, PriceBook
+from services.billing.proof_watch import ProofWatch
 from services.billing.recalls import Recalls
-from services.billing.receipts import Receipts
 from services.billing.server import BillingServer
 from services.billing.settings import Settings
 from services.billing.settlement import Settlement
+from services.billing.statement_parts import StatementParts
 from tollbridge.router.v1 import router_pb2
 
 ROUTER_TIMEOUT_S = 2.0
@@ -68,6 +69,7 @@ class Parts:
             log=log,
             kept_days=lambda: self.config.current.usage_kept_days,
         )
+        self.statements = StatementParts(pool=pool, prices=prices, receipt_key=settings.receipt_key, log=log)
         self.consumer = UsageConsumer(settlement=self.settlement, figures=self.figures, log=log)
         self.server = BillingServer(
             accounts=Accounts(pool=pool),
@@ -76,7 +78,7 @@ class Parts:
             leases=Leases(pool=pool),
             settlement=self.settlement,
             confirmations=Confirmations(pool=pool),
-            receipts=Receipts(pool=pool),
+            receipts=self.statements.receipts,
             config=self.config,
         )
         self.claims = Claims(pool=pool, log=log)
@@ -84,7 +86,8 @@ class Parts:
 
     def services(self) -> Sequence[RpcService]:
         """What the RPC server serves."""
-        return [self.server.service(), ClaimServer(claims=self.claims).service(), self.payments.server.service()]
+        claims = ClaimServer(claims=self.claims)
+        return [each.service() for each in (self.server, claims, self.payments.server, self.statements.server)]
 
     def loops(self, bus: Bus) -> Mapping[str, Coroutine[object, object, None]]:
         """What runs beside the server, by name; the lifecycle owns the tasks."""
@@ -95,6 +98,7 @@ class Parts:
             "outbox": self.outbox(bus).run(),
             "claims": self.claims.keep(),
             "recalls": self.recalls.run(bus),
+            "proofs": ProofWatch(pool=self._pool, figures=self.figures, log=self._log).run(),
             "consumer": bus.consume(events.APPLY_USAGE, self.consumer.handle),
             **self.payments.loops(),
         }

@@ -40,11 +40,23 @@ class PriceBook:
             await asyncio.gather(*(self._look_up(version_id) for version_id in missing))
         return {version_id: self._kept[version_id] for version_id in wanted if version_id in self._kept}
 
-    async def _look_up(self, version_id: str) -> None:
+    async def stored(self, version_ids: Iterable[str]) -> dict[str, PriceVersion]:
+        """Those of these prices that a charge went by once; router is not asked. Raises UNAVAILABLE."""
+        wanted = set(version_ids)
+        for version_id in wanted - self._kept.keys():
+            await self._read(version_id)
+        return {version_id: self._kept[version_id] for version_id in wanted if version_id in self._kept}
+
+    async def _read(self, version_id: str) -> bool:
         async with db.transaction(self._pool) as connection:
             content = await store.read_price(connection, version_id)
-        if content is not None:
-            self._keep(version_id, price_version(router_pb2.PriceVersion.FromString(content)))
+        if content is None:
+            return False
+        self._keep(version_id, price_version(router_pb2.PriceVersion.FromString(content)))
+        return True
+
+    async def _look_up(self, version_id: str) -> None:
+        if await self._read(version_id):
             return
         try:
             message = await self._ask_router(version_id)

@@ -4,12 +4,14 @@ import dataclasses
 from collections.abc import Sequence
 from uuid import UUID
 
+from psycopg.rows import TupleRow
+
 from chassis.db import Connection
 
 # A charge supersedes the void that a crash had made of the same request; refunds change what was paid.
 _LINE = """
-    SELECT u.request_id, u.customer_id, u.recorded,
-        u.taken + coalesce((SELECT r.taken FROM billing.usage_events r
+    SELECT u.request_id, u.customer_id, u.recorded, u.taken, u.overage,
+        coalesce((SELECT -r.taken FROM billing.usage_events r
             WHERE r.request_id = u.request_id AND r.kind = 'refund'), 0)
     FROM billing.usage_events u
     WHERE (u.kind = 'charge' OR (u.kind = 'void' AND NOT EXISTS (SELECT FROM billing.usage_events c
@@ -34,12 +36,19 @@ LAST = UUID(int=(1 << 128) - 1)
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A request's log line. `paid_nano_usd` is after refunds."""
+    """A request's log line: what the customer's account gave for it, what we lost, and what was given back since."""
 
     request_id: UUID
     customer_id: str
     recorded: bytes
-    paid_nano_usd: int
+    taken_nano_usd: int
+    overage_nano_usd: int
+    refunded_nano_usd: int
+
+    @property
+    def paid_nano_usd(self) -> int:
+        """What the customer paid, after refunds."""
+        return self.taken_nano_usd - self.refunded_nano_usd
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +78,7 @@ async def line(connection: Connection, request_id: UUID) -> Line | None:
     """The line of one request, None while it has none."""
     cursor = await connection.execute(_ONE, (request_id,))
     row = await cursor.fetchone()
-    return Line(request_id=row[0], customer_id=row[1], recorded=row[2], paid_nano_usd=row[3]) if row else None
+    return _line(row) if row else None
 
 
 async def refunded_by(connection: Connection, request_id: UUID) -> str | None:
@@ -86,7 +95,14 @@ async def page(connection: Connection, *, customer_id: str, before: UUID, limit:
     else:
         cursor = await connection.execute(_PAGE, (before, limit))
     rows = await cursor.fetchall()
-    return [Line(request_id=row[0], customer_id=row[1], recorded=row[2], paid_nano_usd=row[3]) for row in rows]
+    return [_line(row) for row in rows]
+
+
+async def is_dropped(connection: Connection, request_id: UUID) -> bool:
+    """Whether the request is older than what the log keeps."""
+    cursor = await connection.execute("SELECT kept_from > %s FROM billing.usage_log", (request_id,))
+    row = await cursor.fetchone()
+    return bool(row and row[0])
 
 
 async def movements(connection: Connection, request_ids: Sequence[UUID]) -> list[Movement]:
@@ -135,3 +151,30 @@ async def take_outbox(connection: Connection, *, limit: int) -> list[Leaving]:
 async def forget_outbox(connection: Connection, places: Sequence[int]) -> None:
     """Drops what has left."""
     await connection.execute("DELETE FROM billing.outbox WHERE id = ANY(%s)", (list(places),))
+
+
+def _line(row: TupleRow) -> Line:
+    request_id, customer_id, recorded, taken, overage, refunded = row
+    return Line(
+        request_id=request_id,
+        customer_id=customer_id,
+        recorded=recorded,
+        taken_nano_usd=taken,
+        overage_nano_usd=overage,
+        refunded_nano_usd=refunded,
+    )
+
+
+async def add_key(connection: Connection, public_key: bytes) -> None:
+    """Keeps a key that receipts are signed with; known ones are left alone."""
+    await connection.execute(
+        "INSERT INTO billing.receipt_keys (public_key) VALUES (%s) ON CONFLICT DO NOTHING", (public_key,)
+    )
+
+
+async def read_keys(connection: Connection) -> list[tuple[bytes, int]]:
+    """Every key with the time it was first used, in microseconds since the epoch; the oldest first."""
+    cursor = await connection.execute(
+        "SELECT public_key, (extract(epoch FROM since) * 1000000)::bigint FROM billing.receipt_keys ORDER BY since"
+    )
+    return [(bytes(raw), since_us) for raw, since_us in await cursor.fetchall()]

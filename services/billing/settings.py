@@ -9,3 +9,5 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     service_name: str = "billing"
     schema_wait_s: float = 120.0
     """How long a start waits for the schema that this code needs."""
+    receipt_key: str = ""
+    """Signs receipts: 64 hexadecimal digits, the same for all replicas; without it receipts are not signed."""

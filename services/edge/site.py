@@ -15,7 +15,7 @@ from services.edge.catalogue import Catalogue
 from services.edge.clients import Clients
 from services.edge.json_http import Caller, Identify, context
 from services.edge.quote import Quotes
-from services.edge.routes import billing, health, keys, models, quote, requests, tasks, webhooks
+from services.edge.routes import billing, health, keys, models, quote, receipt_keys, requests, tasks, webhooks
 from services.edge.routes import credits as credit
 from services.edge.routes.health import DrainSwitch
 
@@ -63,6 +63,7 @@ def own_site(
     app = new_fastapi()
     app.include_router(health.routes(router_client=clients.router, registry=registry, drain=drain, unready=unready))
     app.include_router(webhooks.routes(payments=clients.payments, auth=clients.auth))
+    app.include_router(receipt_keys.routes(statements=clients.statements))
     behind_token = [Depends(AdminAccess(token=admin_token))]
     for admin in (
         customers.routes(auth=clients.auth, billing=clients.billing),

@@ -11,6 +11,7 @@ from pricing.charge import (
     MAX_CHARGE,
     ChargeOutOfRange,
     affordable_output_tokens,
+    calculation,
     charge_nano_usd,
     is_charged_as_reported,
     provider_cost_nano_usd,
@@ -214,3 +215,17 @@ def test_the_worked_example() -> None:
     price = PriceVersion(rates=Rates(input=270_000_000, output=1_100_000_000), cost=Rates(), markup_ppm=1_300_000)
     # (1000 × 0.27 + 500 × 1.10) / 1e6 × 1.3 = 0.001066 USD
     assert charge_nano_usd(Tokens(input=1000, output=500), ONE, price) == 1_066_000
+
+
+@given(tokens(), units(), prices(), st.none() | st.integers(0, 10**15))
+@settings(max_examples=100)
+def test_a_shown_calculation_makes_the_charge(used, pieces, price, reported):
+    """What a receipt explains is what was charged, to the nano-dollar."""
+    try:
+        charge = charge_nano_usd(used, pieces, price, reported_cost_nano_usd=reported)
+    except ChargeOutOfRange:
+        assume(False)
+    shown = calculation(used, pieces, price, reported_cost_nano_usd=reported)
+    assert shown.charge_nano_usd == charge
+    by_report = is_charged_as_reported(used, pieces, price, reported_cost_nano_usd=reported)
+    assert shown.as_reported == by_report

@@ -859,10 +859,13 @@ class Receipt(_message.Message):
     CHARGED_NANO_USD_FIELD_NUMBER: _builtins.int
     TRANSFERS_FIELD_NUMBER: _builtins.int
     SETTLED_FIELD_NUMBER: _builtins.int
+    DOCUMENT_FIELD_NUMBER: _builtins.int
     charged_nano_usd: _builtins.int
     """What the customer paid, after refunds."""
     settled: _builtins.bool
     """False while the request runs or its event is under way."""
+    document: _builtins.bytes
+    """The receipt as customers see it: JSON, signed when it is settled and asked for alone."""
     @_builtins.property
     def usage(self) -> _usage_pb2.UsageRecorded:
         """The event that was applied, with its tokens, price version, provider and times."""
@@ -878,10 +881,11 @@ class Receipt(_message.Message):
         charged_nano_usd: _builtins.int = ...,
         transfers: _abc.Iterable[Global___Transfer] | None = ...,
         settled: _builtins.bool = ...,
+        document: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["charged_nano_usd", b"charged_nano_usd", "settled", b"settled", "transfers", b"transfers", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charged_nano_usd", b"charged_nano_usd", "document", b"document", "settled", b"settled", "transfers", b"transfers", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
