@@ -24,8 +24,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the API's answer
 
 TIMEOUT_S = 15.0
 WIDTH_WITHOUT_TERMINAL = 300
-CUSTOMER_COLUMNS = ("id", "name", "email", "plan", "status", "balance", "created_at")
-KEY_COLUMNS = ("id", "customer_id", "name", "prefix", "models", "expires_at", "revoked_at", "created_at")
+CUSTOMER_COLUMNS = ("id", "name", "email", "plan", "status", "balance", "spend_cap", "created_at")
+KEY_COLUMNS = ("id", "customer_id", "name", "prefix", "models", "spend_cap", "expires_at", "revoked_at", "created_at")
+
+CapOption = Annotated[str, typer.Option("--spend-cap-usd", help="Decimal USD, per --spend-cap-per.")]
+CapPerOption = Annotated[str, typer.Option("--spend-cap-per", help="day, month or total.")]
 
 
 @customers.command("list")
@@ -44,11 +47,14 @@ def create_customer(
     email: Annotated[str, typer.Option(help="For people only.")] = "",
     plan: Annotated[str, typer.Option(help="A plan of the config file; default: its default plan.")] = "",
     credit_usd: Annotated[str, typer.Option(help="Opening credit, on top of the welcome credit.")] = "0",
+    spend_cap_usd: CapOption = "",
+    spend_cap_per: CapPerOption = "month",
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Makes a customer."""
-    body = {"name": name, "email": email, "plan": plan, "credit_usd": credit_usd}
+    cap = _cap(spend_cap_usd, spend_cap_per)
+    body = {"name": name, "email": email, "plan": plan, "credit_usd": credit_usd, "spend_cap": cap}
     made = _call("POST", "/admin/customers", data_dir, body=_given(body))
     _show(made, CUSTOMER_COLUMNS, as_json)
 
@@ -56,13 +62,19 @@ def create_customer(
 @customers.command("update")
 def update_customer(
     customer_id: str,
+    *,
     plan: Annotated[str, typer.Option(help="The new plan.")] = "",
     status: Annotated[str, typer.Option(help="active, suspended or banned.")] = "",
+    spend_cap_usd: CapOption = "",
+    spend_cap_per: CapPerOption = "month",
+    no_spend_cap: Annotated[bool, typer.Option("--no-spend-cap", help="Take the cap away.")] = False,
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Changes a customer's plan or status."""
-    body = _given({"plan": plan, "status": status})
+    """Changes a customer's plan, status or spend cap."""
+    body = _given({"plan": plan, "status": status, "spend_cap": _cap(spend_cap_usd, spend_cap_per)})
+    if no_spend_cap:
+        body["spend_cap"] = None
     _show(_call("PATCH", f"/admin/customers/{customer_id}", data_dir, body=body), CUSTOMER_COLUMNS, as_json)
 
 
@@ -109,8 +121,8 @@ def create_key(
     requests_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
     tokens_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
     concurrent: Annotated[int | None, typer.Option(min=1)] = None,
-    spend_cap_usd: Annotated[str, typer.Option(help="Decimal USD, per --spend-cap-per.")] = "",
-    spend_cap_per: Annotated[str, typer.Option(help="day, month or total.")] = "month",
+    spend_cap_usd: CapOption = "",
+    spend_cap_per: CapPerOption = "month",
     allowed_ip: Annotated[list[str] | None, typer.Option(help="A CIDR; may be repeated.")] = None,
     expires_at: Annotated[str, typer.Option(help="RFC 3339.")] = "",
     data_dir: DataDirOption = None,
@@ -125,7 +137,7 @@ def create_key(
             "requests_per_minute": requests_per_minute,
             "tokens_per_minute": tokens_per_minute,
             "concurrent": concurrent,
-            "spend_cap": {"amount_usd": spend_cap_usd, "per": spend_cap_per} if spend_cap_usd else None,
+            "spend_cap": _cap(spend_cap_usd, spend_cap_per),
             "allowed_ips": allowed_ip,
             "expires_at": expires_at,
         }
@@ -137,6 +149,10 @@ def create_key(
 def revoke_key(key_id: str, data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
     """Revokes a key: within a second no new request is let in with it."""
     _show(_call("DELETE", f"/admin/keys/{key_id}", data_dir), KEY_COLUMNS, as_json)
+
+
+def _cap(amount_usd: str, per: str) -> dict[str, str] | None:
+    return {"amount_usd": amount_usd, "per": per} if amount_usd else None
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
@@ -211,4 +227,7 @@ def show_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
 def _cell(value: object) -> str:
     if value is None:
         return ""
+    if isinstance(value, dict) and "per" in value:  # a spend cap
+        spent = value.get("spent_usd")
+        return f"{value['amount_usd']} per {value['per']}" + (f", {spent} spent" if spent else "")
     return ", ".join(str(part) for part in value) if isinstance(value, list) else str(value)
