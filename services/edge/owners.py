@@ -17,6 +17,7 @@ from chassis.pipe import PipeClient
 from pricing.prices import PriceVersion, Rates
 from services.edge import statements
 from services.edge.spend_caps import SpendCap, caps_of, to_wire
+from services.edge.wallet import LeaseState
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
@@ -61,15 +62,6 @@ class Granted:
     hold_id: str
     amount_nano_usd: int
     ttl_s: float
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseState:
-    """One lease in a statement, in nano-USD: drawn by a running request, spent by a finished one."""
-
-    hold_id: str
-    open_nano_usd: int
-    spent_nano_usd: int
 
 
 class AuthOwner:
@@ -192,11 +184,14 @@ class BillingOwner:
         least_nano_usd: int,
         caps: Sequence[SpendCap],
         replaces_hold_id: str = "",
+        wish_nano_usd: int = 0,
+        spare: bool = False,
         traceparent: str = "",
     ) -> Granted:
         """Holds `amount`, or (with `least` > 0) what is affordable from `least` on. Raises INSUFFICIENT_CREDITS ...
 
-        The replaced hold has ended when this returns, also by INSUFFICIENT_CREDITS.
+        Up to the wish when the customer has plenty; a spare one only then. The replaced hold has ended when this
+        returns, also by INSUFFICIENT_CREDITS.
         """
         reply = await _patiently(
             self._pipe,
@@ -210,6 +205,8 @@ class BillingOwner:
                 request_id=request_id,
                 replaces_hold_id=replaces_hold_id,
                 caps=to_wire(caps),
+                wish_nano_usd=wish_nano_usd,
+                spare=spare,
             ),
             billing_pb2.GrantLeaseResponse,
             key=customer_id,
@@ -218,7 +215,7 @@ class BillingOwner:
         )
         return Granted(hold_id=hold_id, amount_nano_usd=reply.amount_nano_usd, ttl_s=reply.ttl_s)
 
-    async def return_lease(self, *, hold_id: str, free_nano_usd: int) -> None:
+    async def return_lease(self, *, hold_id: str) -> None:
         """Ends a lease of which nothing is open or spent."""
         await self._pipe.call(
             "ReturnLease",
@@ -229,11 +226,12 @@ class BillingOwner:
         )
 
     async def state_leases(
-        self, leases: Sequence[LeaseState], *, as_of: str, spender: str = ""
+        self, leases: Sequence[LeaseState], *, as_of: str, spender: str = "", only_these: bool = False
     ) -> tuple[float, list[str]]:
         """The full statement as of then, in pages; the seconds until the next is due, and the holds that are settled.
 
-        `spender` is a former incarnation, of which billing has everything, that this one speaks for.
+        `only_these`: it says nothing of other leases. `spender` is a former incarnation, of which billing has
+        everything, that this one speaks for.
         """
         renew_in_s = 0.0
         gone: list[str] = []
@@ -244,13 +242,15 @@ class BillingOwner:
                     spender=spender or self._spender,
                     spender_ended=bool(spender),
                     as_of=as_of,
-                    from_id=page.from_id,
+                    from_id=as_of if only_these else page.from_id,
                     until_id=page.until_id,
                     leases=[
                         billing_pb2.LeaseStatement(
                             hold_id=lease.hold_id,
                             open_nano_usd=lease.open_nano_usd,
                             spent_nano_usd=lease.spent_nano_usd,
+                            free_nano_usd=lease.free_nano_usd,
+                            returned_nano_usd=lease.returned_nano_usd,
                         )
                         for lease in page.listed
                     ],

@@ -187,6 +187,7 @@ class Parts:
         life.spawn("publisher", self._publisher.run())
         life.spawn("lease-statements", self._purse.run())
         life.spawn("attempt-statements", self._attempts.run())
+        life.spawn("recalls", self._bus.listen(events.CREDITS_RECALLED, self._purse.on_recall))
         life.spawn("key-changes", self._bus.listen(events.KEYS_CHANGED, self._admission.on_keys_changed))
         life.spawn("config", self._configuration.follow())
         life.spawn("replay", self._replay.run())

@@ -89,7 +89,7 @@ class Publisher:
         bus: Bus,
         billing: Recorder,
         forget: Callable[[Iterable[bytes]], None],
-        confirmed: Callable[[str], None],
+        confirmed: Callable[[str, int], None],
         source: str,
     ) -> None:
         self._bus = bus
@@ -298,5 +298,5 @@ class Publisher:
             self._settled.append(UUID(event.request_id).bytes)
         else:
             each.former()
-        self._confirmed(event.hold_id)
+        self._confirmed(event.hold_id, event.charge_nano_usd)
         return True

@@ -1,32 +1,36 @@
 """The purse: credit that billing has leased to this incarnation, and what its requests draw from it.
 
-Today every draw is a lease of its own (`lease_chunk: exact`): one round trip, and the lease ends with the request's
-event. Adaptive leases will live behind the same four verbs. A lease is listed in every statement from before billing
-is asked until billing has confirmed the event that closes it, so a grant whose reply was lost is freed by its absence
-from the next statement, and no money of a running or unconfirmed request ever is.
+A request of a busy customer is drawn from a lease for many in memory; such leases are asked for by the one request that
+found too little in them, or before that, in the background. Where credit is short, and for keys under a cap, a request
+gets a lease of its own, which ends with its event. A lease is drawn from only as long as billing is sure to keep it.
 """
 
 import asyncio
 import dataclasses
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Protocol
 from uuid import UUID
 
 import structlog
 
-from chassis.errors import TollbridgeError
-from chassis.ids import now_floor, uuid7
-from services.edge.owners import Granted, LeaseState
+from chassis.errors import Code, TollbridgeError
+from chassis.ids import uuid7
+from services.edge.lease_book import RETRY_STATEMENT_S, LeaseBook, Listener
+from services.edge.owners import Granted
 from services.edge.spend_caps import SpendCap
+from services.edge.wallet import Lease, Wallet
+from tollbridge.billing.v1 import billing_pb2
 
-STATEMENT_EVERY_S = 10.0
-MIN_STATEMENT_S = 1.0
-RETRY_STATEMENT_S = 1.0
-RETURN_LIMIT = 256
-"""Returns under way at once; what is beyond is freed by the next statement."""
+TIDY_EVERY_S = 1.0
+REFILL_LIMIT = 256
+"""Background refills under way at once, one for each customer at most."""
+ROUNDS = 3
+ROUND_S = 0.1
+"""How often and how long a request waits for the lease that another one is asking for, before it asks for itself."""
 
 
-class Lender(Protocol):
+class Lender(Listener, Protocol):
     """What the purse asks of billing (`owners.BillingOwner`)."""
 
     async def grant_lease(
@@ -39,31 +43,57 @@ class Lender(Protocol):
         least_nano_usd: int,
         caps: Sequence[SpendCap],
         replaces_hold_id: str = "",
+        wish_nano_usd: int = 0,
+        spare: bool = False,
         traceparent: str = "",
     ) -> Granted: ...
 
-    async def return_lease(self, *, hold_id: str, free_nano_usd: int) -> None: ...
 
-    async def state_leases(self, leases: list[LeaseState], *, as_of: str) -> tuple[float, list[str]]: ...
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Draw:
-    """What one request may cost at most, in nano-USD, and the hold that covers it."""
+    """What one request may cost at most, in nano-USD, and the hold that covers it.
+
+    `closes_hold`: the hold is for this request alone and ends with its event.
+    """
 
     hold_id: str
     amount_nano_usd: int
+    closes_hold: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Need:
+    """What a request asks of billing."""
+
+    customer_id: str
+    request_id: str
+    amount_nano_usd: int
+    least_nano_usd: int = 0
+    caps: Sequence[SpendCap] = ()
+    spare: bool = False
+    traceparent: str = ""
 
 
 class Purse:
-    """One incarnation's leases. Its owner runs `run()` as a task and calls `drain()` before that task is cancelled."""
+    """One incarnation's leases. Its owner runs `run()` as a task and calls `drain()` before that task is cancelled.
 
-    def __init__(self, *, billing: Lender, spender: UUID) -> None:
+    `clock` counts on while the machine sleeps, as billing's does.
+    """
+
+    def __init__(
+        self,
+        *,
+        billing: Lender,
+        spender: UUID,
+        clock: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+    ) -> None:
         self._billing = billing
         self._spender = spender
-        self._leases: dict[str, LeaseState] = {}
-        self._asked: set[str] = set()
-        self._returns: set[asyncio.Task[None]] = set()
+        self._clock = clock
+        self._book = LeaseBook(billing=billing, clock=clock)
+        self._asking: dict[str, asyncio.Future[TollbridgeError | None]] = {}
+        self._running: set[Draw] = set()
+        self._refills: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger()
 
     @property
@@ -74,7 +104,7 @@ class Purse:
     @property
     def open_count(self) -> int:
         """Draws of running requests."""
-        return sum(1 for lease in self._leases.values() if lease.open_nano_usd or lease.hold_id in self._asked)
+        return len(self._running) + self._book.asked_count
 
     async def draw(
         self,
@@ -94,83 +124,209 @@ class Purse:
         The draw belongs to the caller, who ends it by `settled` or `give_back`. Raises INSUFFICIENT_CREDITS,
         SPEND_CAP_REACHED, BALANCE_RESERVED, UNAVAILABLE; cancelled or failed, nothing stays held.
         """
-        hold_id = str(uuid7())
-        self._asked.add(hold_id)
-        self._leases[hold_id] = LeaseState(hold_id=hold_id, open_nano_usd=worst_case_nano_usd, spent_nano_usd=0)
-        try:
-            granted = await self._billing.grant_lease(
-                hold_id=hold_id,
-                customer_id=customer_id,
-                request_id=request_id,
-                amount_nano_usd=worst_case_nano_usd,
-                least_nano_usd=least_nano_usd,
-                caps=caps,
-                replaces_hold_id=replaces.hold_id if replaces is not None else "",
-                traceparent=traceparent,
-            )
-        except BaseException:
-            # Unlisted from now on: if billing granted it all the same, the next statement frees it.
-            del self._leases[hold_id]
-            raise
-        finally:
-            self._asked.discard(hold_id)
-        if replaces is not None:
-            self._leases.pop(replaces.hold_id, None)
-        amount = granted.amount_nano_usd
-        self._leases[hold_id] = LeaseState(hold_id=hold_id, open_nano_usd=amount, spent_nano_usd=0)
-        return Draw(hold_id=hold_id, amount_nano_usd=amount)
+        need = _Need(
+            customer_id=customer_id,
+            request_id=request_id,
+            amount_nano_usd=worst_case_nano_usd,
+            least_nano_usd=least_nano_usd,
+            caps=caps,
+            traceparent=traceparent,
+        )
+        if replaces is not None and not replaces.closes_hold:
+            self.give_back(replaces)  # what it had is free in its lease, for this draw or to be recalled for it
+            replaces = None
+        if caps:
+            return await self._ask(need, replaces=replaces)
+        wallet = self._book.wallet(customer_id)
+        is_busy = wallet.need(worst_case_nano_usd, now_s=self._clock())
+        drawn = await self._shared(wallet, need, patient=is_busy)
+        if drawn is not None:
+            return drawn
+        wishes = is_busy and customer_id not in self._asking
+        wish = wallet.wish(worst_case_nano_usd, now_s=self._clock()) if wishes else 0
+        return await self._ask(need, replaces=replaces, wish_nano_usd=wish)
 
     def settled(self, draw: Draw, *, spent_nano_usd: int) -> None:
-        """The request ended and its event is in the spool; listed as spent until `confirmed`."""
-        spent = min(spent_nano_usd, draw.amount_nano_usd)
-        self._leases[draw.hold_id] = LeaseState(hold_id=draw.hold_id, open_nano_usd=0, spent_nano_usd=spent)
+        """The request ended and its event is in the spool; listed as spent until `confirmed`. The first end counts."""
+        lease = self._end(draw)
+        if lease is not None:
+            lease.settle(draw.amount_nano_usd, spent_nano_usd=spent_nano_usd)
+            self._book.end_if_over(lease)
 
-    def confirmed(self, hold_id: str) -> None:
-        """Billing has applied the event that closes this hold."""
-        self._leases.pop(hold_id, None)
+    def confirmed(self, hold_id: str, charge_nano_usd: int) -> None:
+        """Billing has the event of a request that was drawn from this hold, and its charge."""
+        lease = self._book.get(hold_id)
+        if lease is None:
+            return
+        if not lease.shared:
+            self._book.forget(lease)
+            return
+        lease.confirm(charge_nano_usd)
+        self._book.end_if_over(lease)
 
     def give_back(self, draw: Draw) -> None:
         """Nothing was or will be spent of it. Returns at once; the purse owns the call that tells billing."""
-        if self._leases.pop(draw.hold_id, None) is None or len(self._returns) >= RETURN_LIMIT:
+        lease = self._end(draw)
+        if lease is None:
             return
-        task = asyncio.create_task(self._return(draw), name="return-lease")
-        self._returns.add(task)
-        task.add_done_callback(self._returns.discard)
+        lease.settle(draw.amount_nano_usd, spent_nano_usd=0)
+        if draw.closes_hold:
+            self._book.end(lease)
+        else:
+            self._book.end_if_over(lease)
 
     async def run(self) -> None:
-        """States all leases until cancelled."""
+        """States all leases, and gives back those that are idle, until cancelled."""
+        loop = asyncio.get_running_loop()
+        due_s = 0.0
         while True:
-            due_s = await self.state()
-            await asyncio.sleep(due_s)
+            if loop.time() >= due_s:
+                due_s = loop.time() + await self.state()
+            else:
+                await self._book.tidy()
+            await asyncio.sleep(max(0.0, min(TIDY_EVERY_S, due_s - loop.time())))
 
     async def state(self) -> float:
         """One full statement; returns the seconds until the next. An owner that is down is asked again soon."""
-        listed, as_of = list(self._leases.values()), str(now_floor())
-        known = self._leases.keys() - self._asked  # what is still asked for may just be too young to be known
-        try:
-            renew_in_s, gone = await self._billing.state_leases(listed, as_of=as_of)
-        except TollbridgeError as error:
-            self._log.warning("lease_statement_failed", code=error.code.value, leases=len(listed))
-            return RETRY_STATEMENT_S
-        for hold_id in known.intersection(gone):
-            self._drop(hold_id)
-        return max(MIN_STATEMENT_S, min(renew_in_s or STATEMENT_EVERY_S, STATEMENT_EVERY_S))
+        return await self._book.state()
+
+    async def on_recall(self, data: bytes) -> None:
+        """Credit is short: gives back what is free of these customers' leases (`CreditRecall`)."""
+        await self._book.recall(billing_pb2.CreditRecall.FromString(data).customer_ids)
 
     async def drain(self) -> None:
-        """The last words of this incarnation: returns under way are finished, and what is left is stated once more."""
-        if self._returns:
-            await asyncio.wait(self._returns, timeout=RETRY_STATEMENT_S)
-        await self.state()
+        """The last words of this incarnation: everything goes back but what is open or unconfirmed."""
+        if self._refills:
+            await asyncio.wait(self._refills, timeout=RETRY_STATEMENT_S)
+        await self._book.drain()
 
-    def _drop(self, hold_id: str) -> None:
-        """Billing no longer knows this hold."""
-        lease = self._leases.pop(hold_id, None)
-        if lease is not None and lease.open_nano_usd:
-            # The request runs on: its usage is applied late, from the balance first.
-            self._log.error("lease_gone_while_open", hold_id=hold_id, open_nano_usd=lease.open_nano_usd)
+    # Drawing.
 
-    async def _return(self, draw: Draw) -> None:
+    async def _shared(self, wallet: Wallet, need: _Need, *, patient: bool) -> Draw | None:
+        """A draw from a lease for many; None when the request has to ask for itself. Raises UNAVAILABLE."""
+        for _ in range(ROUNDS):
+            now_s = self._clock()
+            lease = wallet.draw(need.amount_nano_usd, now_s=now_s)
+            if lease is not None:
+                draw = self._drawn(lease, need.amount_nano_usd)
+                self._refill_early(wallet, need)
+                return draw
+            asking = self._asking.get(need.customer_id)
+            if asking is None or not patient or wallet.is_quiet(now_s):
+                return None
+            done, _pending = await asyncio.wait([asking], timeout=ROUND_S)
+            if not done:
+                return None
+            if (error := asking.result()) is not None:
+                raise error
+        return None
+
+    async def _ask(self, need: _Need, *, replaces: Draw | None, wish_nano_usd: int = 0) -> Draw:
+        """A draw from a lease that billing is asked for, of this request alone unless more was wished and granted."""
+        lease, granted = await self._lease(need, replaces=replaces, wish_nano_usd=wish_nano_usd)
+        if replaces is not None:
+            self._running.discard(replaces)
+            if (old := self._book.get(replaces.hold_id)) is not None:
+                self._book.forget(old)
+        lease.amount_nano_usd = granted
+        if granted > need.amount_nano_usd:
+            self._share(lease)
+            return self._drawn(lease, need.amount_nano_usd)
+        if wish_nano_usd:
+            self._be_quiet(need)
+        lease.open_nano_usd = granted
+        return self._drawn(lease, granted)
+
+    def _refill_early(self, wallet: Wallet, need: _Need) -> None:
+        """Asks for more in the background, when it will soon be needed. The purse owns the task."""
+        if need.customer_id in self._asking or len(self._refills) >= REFILL_LIMIT or not wallet.is_low(self._clock()):
+            return
+        wish = wallet.wish(need.amount_nano_usd, now_s=self._clock())
+        spare = _Need(customer_id=need.customer_id, request_id="", amount_nano_usd=need.amount_nano_usd, spare=True)
+        # Named at once, so that requests of this turn of the loop find it, and not only those after it.
+        asking = self._asking[need.customer_id] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._refill(spare, wish, asking), name="lease-refill")
+        self._refills.add(task)
+        task.add_done_callback(self._refills.discard)
+
+    async def _refill(self, need: _Need, wish_nano_usd: int, asking: asyncio.Future[TollbridgeError | None]) -> None:
         try:
-            await self._billing.return_lease(hold_id=draw.hold_id, free_nano_usd=draw.amount_nano_usd)
+            lease, granted = await self._lease(need, replaces=None, wish_nano_usd=wish_nano_usd, asking=asking)
         except TollbridgeError as error:
-            self._log.info("lease_return_failed", hold_id=draw.hold_id, code=error.code.value)
+            self._log.info("lease_refill_refused", customer_id=need.customer_id, code=error.code.value)
+            return
+        lease.amount_nano_usd, lease.open_nano_usd = granted, 0
+        self._share(lease)
+
+    async def _lease(
+        self,
+        need: _Need,
+        *,
+        replaces: Draw | None,
+        wish_nano_usd: int,
+        asking: asyncio.Future[TollbridgeError | None] | None = None,
+    ) -> tuple[Lease, int]:
+        """The lease that billing grants, and how much; others wait meanwhile for one that is to be shared.
+
+        Who is woken then runs only after the caller has come to its next wait, so the lease is there.
+        """
+        hold_id, asked_at_s = str(uuid7()), self._clock()
+        failed: TollbridgeError | None = None
+        lease = Lease(
+            hold_id=hold_id,
+            customer_id=need.customer_id,
+            amount_nano_usd=need.amount_nano_usd,
+            open_nano_usd=need.amount_nano_usd,
+            asked_beyond_nano_usd=max(0, wish_nano_usd - need.amount_nano_usd),
+        )
+        if wish_nano_usd and asking is None:
+            asking = self._asking[need.customer_id] = asyncio.get_running_loop().create_future()
+        self._book.ask(lease)
+        try:
+            granted = await self._billing.grant_lease(
+                hold_id=hold_id,
+                customer_id=need.customer_id,
+                request_id=need.request_id,
+                amount_nano_usd=need.amount_nano_usd,
+                least_nano_usd=need.least_nano_usd,
+                caps=need.caps,
+                replaces_hold_id=replaces.hold_id if replaces is not None else "",
+                wish_nano_usd=wish_nano_usd,
+                spare=need.spare,
+                traceparent=need.traceparent,
+            )
+        except BaseException as error:
+            # Unlisted from now on: if billing granted it all the same, the next statement frees it.
+            self._book.forget(lease)
+            if isinstance(error, TollbridgeError):
+                failed = error if error.code is Code.UNAVAILABLE else None
+                self._be_quiet(need)
+            raise
+        finally:
+            self._book.answered(lease)
+            if asking is not None:
+                del self._asking[need.customer_id]
+                asking.set_result(failed)
+        lease.asked_beyond_nano_usd, lease.ttl_s = 0, granted.ttl_s
+        lease.renew(asked_at_s)
+        return lease, granted.amount_nano_usd
+
+    def _be_quiet(self, need: _Need) -> None:
+        if not need.caps:
+            self._book.wallet(need.customer_id).be_quiet(self._clock())
+
+    def _share(self, lease: Lease) -> None:
+        lease.shared = True
+        self._book.wallet(lease.customer_id).add(lease)
+
+    def _drawn(self, lease: Lease, amount_nano_usd: int) -> Draw:
+        draw = Draw(hold_id=lease.hold_id, amount_nano_usd=amount_nano_usd, closes_hold=not lease.shared)
+        self._running.add(draw)
+        return draw
+
+    def _end(self, draw: Draw) -> Lease | None:
+        """The lease of a draw that ends now; None when it has ended before."""
+        if draw not in self._running:
+            return None
+        self._running.discard(draw)
+        return self._book.get(draw.hold_id)

@@ -232,7 +232,7 @@ class Tab:
             customer_id=facts.customer_id,
             key_id=facts.key_id,
             hold_id=draw.hold_id,
-            closes_hold=True,
+            closes_hold=draw.closes_hold,
             spender=str(self._purse.spender),
             price_version=self._price_id(route.price),
             model=route.model,
@@ -280,12 +280,11 @@ class Tab:
 
 
 def voided(started: usage_pb2.UsageRecorded) -> usage_pb2.UsageRecorded:
-    """The end of a request whose process died before it could end it: nothing is charged, the hold is released."""
+    """The end of a request whose process died before it could end it: nothing is charged, its hold is released."""
     void = usage_pb2.UsageRecorded()
     void.CopyFrom(started)
     void.kind = usage_pb2.USAGE_KIND_VOID
     void.ended = usage_pb2.ENDED_GATEWAY_FAILED
     void.charge_nano_usd = 0
-    void.closes_hold = True
     void.ended_at_us = time.time_ns() // 1000
     return void

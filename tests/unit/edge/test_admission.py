@@ -27,18 +27,20 @@ class Lender:
 
     def __init__(self, available: int) -> None:
         self.available = available
+        self.granted: dict[str, int] = {}
 
     async def grant_lease(self, *, hold_id, amount_nano_usd, least_nano_usd, **_) -> Granted:
         if amount_nano_usd > self.available and least_nano_usd:
             amount_nano_usd = self.available
         if amount_nano_usd > self.available or amount_nano_usd < least_nano_usd:
             raise TollbridgeError(Code.INSUFFICIENT_CREDITS, "no", details={"affordable_nano_usd": str(self.available)})
+        self.granted[hold_id] = amount_nano_usd
         return Granted(hold_id=hold_id, amount_nano_usd=amount_nano_usd, ttl_s=30)
 
-    async def return_lease(self, *, hold_id, free_nano_usd) -> None:
-        self.available += free_nano_usd
+    async def return_lease(self, *, hold_id) -> None:
+        self.available += self.granted.pop(hold_id)
 
-    async def state_leases(self, leases, *, as_of) -> tuple[float, list[str]]:
+    async def state_leases(self, leases, *, as_of, only_these=False) -> tuple[float, list[str]]:
         return 10.0, []
 
 

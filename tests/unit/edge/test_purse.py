@@ -26,10 +26,10 @@ class Billing:
             raise TollbridgeError(Code.INSUFFICIENT_CREDITS, "no")
         return Granted(hold_id=hold_id, amount_nano_usd=amount_nano_usd, ttl_s=30)
 
-    async def return_lease(self, *, hold_id, free_nano_usd) -> None:
+    async def return_lease(self, *, hold_id) -> None:
         self.returned.append(hold_id)
 
-    async def state_leases(self, leases, *, as_of) -> tuple[float, list[str]]:
+    async def state_leases(self, leases, *, as_of, only_these=False) -> tuple[float, list[str]]:
         self.stated.append({lease.hold_id: (lease.open_nano_usd, lease.spent_nano_usd) for lease in leases})
         return 10.0, self.gone
 
@@ -54,7 +54,7 @@ async def test_a_draw_is_stated_from_before_it_is_granted_until_it_is_confirmed(
     await purse.state()
     purse.settled(draw, spent_nano_usd=40)
     await purse.state()
-    purse.confirmed(draw.hold_id)
+    purse.confirmed(draw.hold_id, 40)
     await purse.state()
     assert billing.stated == [{draw.hold_id: (100, 0)}, {draw.hold_id: (100, 0)}, {draw.hold_id: (0, 40)}, {}]
 
@@ -113,7 +113,7 @@ async def test_a_grant_that_comes_while_a_statement_is_under_way_is_not_forgotte
     await asyncio.sleep(0)
     state = billing.state_leases
 
-    async def overtaken(leases, *, as_of) -> tuple[float, list[str]]:
+    async def overtaken(leases, *, as_of, only_these) -> tuple[float, list[str]]:
         await state(leases, as_of=as_of)
         billing.may_answer.set()
         await task
