@@ -14,7 +14,8 @@ from tests.integration.running import Account, price_usd
 
 STREAMS = 20
 ASKERS = 4
-SLOW = {"chunks": 60, "gap_ms": 100, "input_tokens": 40, "output_tokens": 30}
+ALL_BEGIN_S = 20.0
+SLOW = {"chunks": 80, "gap_ms": 100, "input_tokens": 40, "output_tokens": 30}
 QUICK = {"chunks": 2, "input_tokens": 40, "output_tokens": 30}
 PRICE = price_usd("alpha-chat", input=40, output=30)
 
@@ -31,8 +32,10 @@ class Seen:
     took_s: float
 
 
-async def ask(session: aiohttp.ClientSession, account: Account, url: str, *, stream: bool) -> Seen:
-    """One chat to its end."""
+async def ask(
+    session: aiohttp.ClientSession, account: Account, url: str, *, stream: bool, begun: asyncio.Event | None = None
+) -> Seen:
+    """One chat to its end; `begun` is set when its answer begins."""
     script = SLOW if stream else QUICK
     text = "x" * 40 + " #script " + json.dumps(script)
     body: dict[str, Any] = {"model": "alpha-chat", "stream": stream, "messages": [{"role": "user", "content": text}]}
@@ -40,6 +43,8 @@ async def ask(session: aiohttp.ClientSession, account: Account, url: str, *, str
     with contextlib.suppress(aiohttp.ClientError):
         async with session.post(f"{url}/v1/chat/completions", json=body, headers=account.headers) as reply:
             request_id, status = reply.headers["x-request-id"], reply.status
+            if begun is not None:
+                begun.set()
             content = await reply.read()
     complete = content.endswith(b"data: [DONE]\n\n") if stream else status == 200
     code = json.loads(content)["error"]["code"] if status not in (0, 200) else ""
@@ -69,12 +74,16 @@ async def under_load(
                 seen.append(await ask(session, account, urls[number % len(urls)], stream=False))
                 await asyncio.sleep(0.1)
 
+        begun = [asyncio.Event() for _ in range(STREAMS)]
         streams = [
-            asyncio.create_task(ask(session, accounts[n % len(accounts)], urls[n % len(urls)], stream=True))
+            asyncio.create_task(
+                ask(session, accounts[n % len(accounts)], urls[n % len(urls)], stream=True, begun=begun[n])
+            )
             for n in range(STREAMS)
         ]
         askers = [asyncio.create_task(keep_asking(number)) for number in range(ASKERS)]
-        await asyncio.sleep(1)
+        async with asyncio.timeout(ALL_BEGIN_S):
+            await asyncio.gather(*(each.wait() for each in begun))
         with trouble:
             await asyncio.sleep(for_s)
         stop_s[0] = time.monotonic() + 3
