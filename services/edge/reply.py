@@ -16,6 +16,8 @@ Header = tuple[bytes, bytes]
 
 BLOCKED_S = 1.0
 """A write that took so long means that the client does not read."""
+PROVIDER_WAIT_S = BLOCKED_S / 4
+"""Bytes that come sooner after a write were there before it: meanwhile nobody waited for the provider."""
 WRITE_TIMEOUT_S = 60.0
 _STREAM_HEADERS: tuple[Header, ...] = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -34,9 +36,9 @@ class Reply:
         "_request_id",
         "_send",
         "_sending_since_s",
+        "_was_blocked",
         "_watch",
         "_write_ended_s",
-        "_write_took_s",
         "finished",
         "first_byte_s",
         "status",
@@ -50,7 +52,8 @@ class Reply:
         self._loop = asyncio.get_running_loop()
         self._watch: asyncio.TimerHandle | None = None
         self._sending_since_s: float | None = None
-        self._write_ended_s = self._write_took_s = 0.0
+        self._write_ended_s = 0.0
+        self._was_blocked = False
         self.first_byte_s: float | None = None
         self.status: int | None = None
         self.finished = False
@@ -66,8 +69,9 @@ class Reply:
         return self._sending_since_s is not None
 
     def was_blocked(self) -> bool:
-        """Whether the client kept the last write waiting until just now: what failed meanwhile was not the provider."""
-        return self._write_took_s >= BLOCKED_S and self._loop.time() - self._write_ended_s < BLOCKED_S / 10
+        """Whether the client kept a write waiting, and since then nobody had to wait for the provider: what failed
+        meanwhile failed because of the client. What had come before the failure is still read and written after it."""
+        return self._was_blocked and self._loop.time() - self._write_ended_s < PROVIDER_WAIT_S
 
     def mark_first_byte(self) -> None:
         """Now the client's answer begins, if it has not yet."""
@@ -85,12 +89,15 @@ class Reply:
     async def write(self, data: bytes) -> None:
         """Sends bytes of a stream; returns when the next may be written."""
         started_s = self._sending_since_s = self._loop.time()
+        if started_s - self._write_ended_s >= PROVIDER_WAIT_S:
+            self._was_blocked = False
         try:
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
         finally:
             self._sending_since_s = None
             self._write_ended_s = self._loop.time()
-            self._write_took_s = self._write_ended_s - started_s
+            if self._write_ended_s - started_s >= BLOCKED_S:
+                self._was_blocked = True
 
     async def flush(self) -> None:
         """Waits until every byte written so far has left this process, or the client is gone."""

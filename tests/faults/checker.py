@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal, localcontext
 from pathlib import Path
@@ -100,9 +100,15 @@ def _attempt(arrived: Mapping[str, Any], ended: Mapping[str, Any] | None) -> Att
 
 
 def check_request(
-    receipt: Receipt | None, attempts: Iterable[Attempt], prices: Mapping[str, Price], *, delivered: int = 0
+    receipt: Receipt | None,
+    attempts: Iterable[Attempt],
+    prices: Mapping[str, Price],
+    *,
+    delivered: int = 0,
+    shortened: bool = False,
 ) -> list[str]:
-    """One request: its receipt against what the provider did. `delivered` is how many pieces its client received."""
+    """One request: its receipt against what the provider did. `delivered` is how many pieces its client received;
+    `shortened` that it saw its answer end as `length` when the route's total time was over."""
     seen = list(attempts)
     request_id = seen[0].request_id if seen else str((receipt or {}).get("id"))
     if receipt is None:
@@ -115,14 +121,16 @@ def check_request(
     if not seen or receipt["ended"] in BROKEN:
         why = receipt["ended"] if seen else "though the provider never saw it"
         return [f"{request_id}: was charged {charge}, {why}"] if charge else []
-    return _check_ending(receipt, seen, prices, delivered)
+    return _check_ending(receipt, seen, prices, delivered, shortened)
 
 
-def _check_ending(receipt: Receipt, attempts: list[Attempt], prices: Mapping[str, Price], delivered: int) -> list[str]:
+def _check_ending(
+    receipt: Receipt, attempts: list[Attempt], prices: Mapping[str, Price], delivered: int, shortened: bool
+) -> list[str]:
     if receipt["model"] not in prices:
         return [f"{receipt['id']}: no price of {receipt['model']} in the table"]
     price = prices[receipt["model"]]
-    if receipt["ended"] == "client_gone":
+    if receipt["ended"] == "client_gone" or (receipt["ended"] == "complete" and shortened):
         return _check_cut(receipt, attempts, price, delivered)
     if receipt["ended"] == "complete":
         return _check_finished(receipt, attempts, price)
@@ -181,13 +189,15 @@ def check_requests(
     prices: Mapping[str, Price],
     *,
     delivered: Mapping[str, int] | None = None,
+    shortened: Collection[str] = (),
 ) -> list[str]:
     """Every request that either side knows. Attempts without a request id are not the gateway's."""
     found = []
     for request_id in sorted((set(receipts) | set(log)) - {""}):
         pieces = (delivered or {}).get(request_id, 0)
         attempts = log.get(request_id, [])
-        found += check_request(receipts.get(request_id), attempts, prices, delivered=pieces)
+        short = request_id in shortened
+        found += check_request(receipts.get(request_id), attempts, prices, delivered=pieces, shortened=short)
     return found
 
 
@@ -263,18 +273,19 @@ def audit(
     prices: Mapping[str, Price],
     keys: Iterable[str] = (),
     delivered: Mapping[str, int] | None = None,
+    shortened: Collection[str] = (),
 ) -> list[str]:
     """All checks of one instance at rest, found by its `ready.json`.
 
     A customer whose key is given is looked up as themselves too. `delivered` says, by request id, how many pieces a
-    client that left had received.
+    client that left had received; `shortened` which answers the route's total time has ended.
     """
     ready = json.loads((data_dir / "ready.json").read_text())
     headers = {"authorization": f"Bearer {ready['admin_token']}"}
     with httpx.Client(base_url=ready["base_url"], headers=headers, timeout=TIMEOUT_S) as admin:
         receipts = {row["id"]: row for row in all_rows(admin, "/admin/requests")}
         found = check_accounts(admin.get("/admin/accounts").raise_for_status().json()["data"])
-    found += check_requests(receipts, read_log(log), prices, delivered=delivered)
+    found += check_requests(receipts, read_log(log), prices, delivered=delivered, shortened=shortened)
     for key in keys:
         found += _as_customer(ready["base_url"], key, receipts)
     charged = sum((Decimal(receipt.get("charge", 0)) for receipt in receipts.values()), Decimal(0))

@@ -291,22 +291,27 @@ class Account:
         return {name: Decimal(data[name]) for name in ("balance", "held", "available", "total_usage")}
 
     def settled_credits(self, timeout_s: float = 20) -> dict[str, Decimal]:
-        """The same, once nothing is held any more."""
+        """The same, once nothing is held any more; an edge that is being restarted is waited for."""
 
         def settled() -> dict[str, Decimal] | None:
-            found = self.credits()
-            return found if found["held"] == 0 else None
+            with contextlib.suppress(httpx.TransportError):
+                found = self.credits()
+                return found if found["held"] == 0 else None
+            return None
 
         found: dict[str, Decimal] = wait_until(settled, timeout_s=timeout_s, what="nothing is held")
         return found
 
     def receipt(self, request_id: str, timeout_s: float = 20) -> dict[str, Any]:
-        """A request's receipt, once it is settled."""
+        """A request's receipt, once it is settled; an edge that is being restarted is waited for."""
 
         def settled() -> dict[str, Any] | None:
-            reply = httpx.get(f"{self.gateway.base_url}/v1/requests/{request_id}", headers=self.headers, timeout=10)
-            found: dict[str, Any] = reply.json()
-            return found if reply.is_success and found["settled"] else None
+            url = f"{self.gateway.base_url}/v1/requests/{request_id}"
+            with contextlib.suppress(httpx.TransportError):
+                reply = httpx.get(url, headers=self.headers, timeout=10)
+                found: dict[str, Any] = reply.json()
+                return found if reply.is_success and found["settled"] else None
+            return None
 
         found: dict[str, Any] = wait_until(settled, timeout_s=timeout_s, what=f"{request_id} is settled")
         return found

@@ -1,0 +1,46 @@
+"""What a run remembers of its clients, and the audit of everything once it is over."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+
+from tests.faults.checker import Price, audit
+from tests.integration.running import Account, Gateway, Provider
+
+AT_REST_WITHIN_S = 60.0
+
+
+@dataclasses.dataclass(kw_only=True)
+class Run:
+    """One gateway before one provider. `delivered` counts the pieces that a client had received when it left, by
+    request id; `shortened` are the requests that ended as `length` because the route's total time was over."""
+
+    gateway: Gateway
+    provider: Provider
+    prices: Mapping[str, Price]
+    accounts: list[Account] = dataclasses.field(default_factory=list)
+    delivered: dict[str, int] = dataclasses.field(default_factory=dict)
+    shortened: set[str] = dataclasses.field(default_factory=set)
+
+    def customer(self, *, credit_usd: str) -> Account:
+        """A new customer, who is audited too."""
+        self.accounts.append(self.gateway.customer(credit_usd=credit_usd))
+        return self.accounts[-1]
+
+    def differences(self) -> list[str]:
+        """What the auditor finds now."""
+        return audit(
+            data_dir=self.gateway.data_dir,
+            log=self.provider.log,
+            prices=self.prices,
+            keys=[account.key for account in self.accounts],
+            delivered=self.delivered,
+            shortened=self.shortened,
+        )
+
+    def audit(self, *, within_s: float = AT_REST_WITHIN_S) -> None:
+        """Every nano-dollar is where it belongs, as soon as all has come to rest."""
+        deadline = time.monotonic() + within_s
+        while found := self.differences():
+            assert time.monotonic() < deadline, "\n".join(found)
+            time.sleep(0.5)
