@@ -114,6 +114,13 @@ class Publisher:
         """False when so much waits for billing that no new request may be taken."""
         return len(self._pending) < LIMIT
 
+    def find(self, request_id: str) -> usage_pb2.UsageRecorded | None:
+        """The event of a request, while billing has not confirmed it."""
+        for kind in (usage_pb2.USAGE_KIND_CHARGE, usage_pb2.USAGE_KIND_VOID):
+            if (pending := self._pending.get((request_id, kind))) is not None:
+                return pending.event
+        return None
+
     def add(self, event: usage_pb2.UsageRecorded) -> None:
         """Takes over an event that is in this incarnation's spool."""
         self._add(event, None)

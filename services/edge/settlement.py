@@ -55,6 +55,8 @@ class Outbox(Protocol):
 
     def add(self, event: usage_pb2.UsageRecorded) -> None: ...
 
+    def find(self, request_id: str) -> usage_pb2.UsageRecorded | None: ...
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
@@ -103,11 +105,16 @@ class Settlement:
         self._outbox = outbox
         self._log: FilteringBoundLogger = structlog.get_logger()
         self._price_ids: dict[PriceVersion, str] = {}
+        self._open: dict[str, usage_pb2.UsageRecorded] = {}
 
     @property
     def has_room(self) -> bool:
         """Whether another request can be taken without risk of losing its record."""
         return self._spool.has_room and self._outbox.has_room
+
+    def unsettled(self, request_id: str) -> usage_pb2.UsageRecorded | None:
+        """What is known of a request that runs here, or whose event billing has not confirmed."""
+        return self._open.get(request_id) or self._outbox.find(request_id)
 
     def tab(self, facts: Facts) -> "Tab":
         """A tab for one request, not open yet."""
@@ -116,6 +123,7 @@ class Settlement:
             spool=self._spool,
             purse=self._purse,
             outbox=self._outbox,
+            running=self._open,
             price_id=self._price_id,
             log=self._log,
         )
@@ -139,6 +147,7 @@ class Tab:
         "_outbox",
         "_price_id",
         "_purse",
+        "_running",
         "_spool",
         "charge",
         "closed",
@@ -154,6 +163,7 @@ class Tab:
         spool: Journal,
         purse: Purse,
         outbox: Outbox,
+        running: dict[str, usage_pb2.UsageRecorded],
         price_id: Callable[[PriceVersion], str],
         log: FilteringBoundLogger,
     ) -> None:
@@ -162,6 +172,7 @@ class Tab:
         self._spool = spool
         self._purse = purse
         self._outbox = outbox
+        self._running = running
         self._log = log
         self.draw: Draw | None = None
         self.route: Route | None = None
@@ -177,6 +188,7 @@ class Tab:
             self._purse.give_back(self.draw)
         self.draw, self.route = draw, route
         self.event = self._started(route, draw)
+        self._running[self.event.request_id] = self.event
         payload = self.event.SerializeToString()
         self._spool.append(Record(kind=Kind.STARTED, key=self._facts.request_id.bytes, payload=payload))
         await self._spool.written()
@@ -210,6 +222,7 @@ class Tab:
             self._log.error("spool_failed", request_id=event.request_id, reason=str(error))
         self._purse.settled(self.draw, spent_nano_usd=self.charge)
         self._outbox.add(event)
+        self._running.pop(event.request_id, None)
 
     def note(self, ending: Ending, *, now_s: float) -> None:
         """Writes how this request ends should we die before it is closed: the client has left, and has had so much.

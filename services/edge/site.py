@@ -15,7 +15,7 @@ from services.edge.catalogue import Catalogue
 from services.edge.clients import Clients
 from services.edge.json_http import Caller, Identify, context
 from services.edge.quote import Quotes
-from services.edge.routes import billing, health, keys, models, quote, receipt_keys, requests, tasks, webhooks
+from services.edge.routes import billing, health, keys, models, quote, receipt_keys, requests, tasks, usage, webhooks
 from services.edge.routes import credits as credit
 from services.edge.routes.health import DrainSwitch
 
@@ -36,14 +36,15 @@ def identify_with(admission: Admission) -> Identify:
     return identify
 
 
-def public_site(*, clients: Clients, admission: Admission) -> FastAPI:
+def public_site(*, clients: Clients, admission: Admission, unsettled: requests.Unsettled) -> FastAPI:
     """What FastAPI serves below every surface."""
     identify = identify_with(admission)
     app = new_fastapi()
     app.include_router(models.routes(catalogue=Catalogue(router=clients.router), identify=identify))
     app.include_router(credit.routes(billing=clients.billing, identify=identify))
     app.include_router(billing.routes(payments=clients.payments, identify=identify))
-    app.include_router(requests.routes(billing=clients.billing, identify=identify))
+    app.include_router(requests.routes(billing=clients.billing, identify=identify, unsettled=unsettled))
+    app.include_router(usage.routes(statements=clients.statements, identify=identify))
     app.include_router(keys.routes(auth=clients.auth, billing=clients.billing, identify=identify))
     app.include_router(tasks.routes(tasks=clients.tasks, identify=identify))
     app.include_router(quote.routes(quotes=Quotes(router=clients.router), identify=identify))

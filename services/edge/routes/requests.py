@@ -1,19 +1,35 @@
 """`GET /requests` and `GET /requests/{id}`: the request log and each request's receipt.
 
-Billing writes and signs the documents; edge hands them on as they are.
+Billing writes and signs the documents; edge hands them on as they are. What billing has not heard of yet is shown as
+unsettled by the edge that answered it; another edge waits a moment for its event.
 """
+
+import asyncio
+import time
+from collections.abc import Callable
+from uuid import UUID
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 
+from chassis.errors import Code, TollbridgeError
+from chassis.ids import unix_ms, uuid_of
 from chassis.pipe import PipeClient
-from services.edge.json_http import Identify, answer, context, page, page_limit
+from services.edge.json_http import Caller, Identify, answer, context, page, page_limit, rfc3339
 from tollbridge.billing.v1 import billing_pb2
+from tollbridge.usage.v1 import usage_pb2
 
 TIMEOUT_S = 2.0
+YOUNG_S = 60.0
+"""A request that began so lately may have ended a moment ago, so that its event is still on its way."""
+WAIT_S = 1.5
+PAUSE_S = 0.1
+
+Unsettled = Callable[[str], usage_pb2.UsageRecorded | None]
+"""What this edge knows of a request of its own that billing has not confirmed, by its id."""
 
 
-def routes(*, billing: PipeClient, identify: Identify) -> APIRouter:
+def routes(*, billing: PipeClient, identify: Identify, unsettled: Unsettled) -> APIRouter:
     """The routes; a customer sees their own requests only."""
     router = APIRouter()
 
@@ -26,15 +42,49 @@ def routes(*, billing: PipeClient, identify: Identify) -> APIRouter:
     @router.get("/requests/{request_id}")
     async def get_request(request: Request, request_id: str) -> Response:
         caller = await identify(request)
-        reply = await billing.call(
-            "GetReceipt",
-            billing_pb2.GetReceiptRequest(request_id=request_id, customer_id=caller.customer_id),
-            billing_pb2.GetReceiptResponse,
-            timeout_s=TIMEOUT_S,
-        )
-        return answer(msgspec.Raw(reply.receipt.document), request_id=context(request).request_id)
+        found = await _receipt(billing, request_id, caller, unsettled)
+        return answer(found, request_id=context(request).request_id)
 
     return router
+
+
+async def _receipt(billing: PipeClient, request_id: str, caller: Caller, unsettled: Unsettled) -> object:
+    """The receipt, or what is known before its event has come. Raises NOT_FOUND."""
+    deadline_s = asyncio.get_running_loop().time() + WAIT_S
+    asked = uuid_of(request_id, "request_id")
+    while True:
+        event = unsettled(str(asked))  # before billing is asked: it may be confirmed meanwhile
+        try:
+            reply = await billing.call(
+                "GetReceipt",
+                billing_pb2.GetReceiptRequest(request_id=str(asked), customer_id=caller.customer_id),
+                billing_pb2.GetReceiptResponse,
+                timeout_s=TIMEOUT_S,
+            )
+            return msgspec.Raw(reply.receipt.document)
+        except TollbridgeError as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+            if event is not None and event.customer_id == caller.customer_id:
+                return _unsettled(event)
+            if not _is_young(asked) or asyncio.get_running_loop().time() >= deadline_s:
+                raise
+        await asyncio.sleep(PAUSE_S)
+
+
+def _is_young(request_id: UUID) -> bool:
+    return request_id.version == 7 and abs(time.time() - unix_ms(request_id) / 1000) < YOUNG_S
+
+
+def _unsettled(event: usage_pb2.UsageRecorded) -> dict[str, object]:
+    return {
+        "id": event.request_id,
+        "object": "request",
+        "created_at": rfc3339(event.started_at_us),
+        "customer_id": event.customer_id,
+        "key_id": event.key_id,
+        "settled": False,
+    }
 
 
 async def receipts(billing: PipeClient, *, customer_id: str, request: Request) -> dict[str, object]:

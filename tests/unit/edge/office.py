@@ -165,5 +165,5 @@ def _app(clients: Clients, tracer: Tracer) -> EdgeApp:
         drain=DrainSwitch(),
         unready=lambda: None,
     )
-    public = public_site(clients=clients, admission=admission)
+    public = public_site(clients=clients, admission=admission, unsettled=lambda _: None)
     return EdgeApp(config=without_file(), public=public, own=own, hot={}, tracer=tracer)
