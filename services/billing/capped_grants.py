@@ -20,13 +20,19 @@ from services.billing.batches import Batches
 from services.billing.books import Books
 from services.billing.caps import Cap
 from services.billing.figures import Figures
-from services.billing.grants import FIRST_PAUSE_S, LONGEST_PAUSE_S, WAIT_FOR_RELEASES_S, Granted, balance_reserved
+from services.billing.grants import (
+    CLOSE_TIMEOUT_S,
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
+    WAIT_FOR_RELEASES_S,
+    Granted,
+    balance_reserved,
+)
 from services.billing.hold_store import Ask
 from services.billing.holds import Hold, HoldKind
 
 MAX_BATCH = 64
 MAX_BATCHES_AT_ONCE = 2
-CLOSE_TIMEOUT_S = 5.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +114,8 @@ class CappedGrants:
             if int(refused.error.details["affordable_nano_usd"]) + reserved >= capped.least_nano_usd:
                 self._figures.grants.labels("reserved").inc()
                 return balance_reserved()
-        self._figures.grants.labels("insufficient").inc()
+        is_capped = refused.error.code is Code.SPEND_CAP_REACHED
+        self._figures.grants.labels("capped" if is_capped else "insufficient").inc()
         return refused.error
 
     async def _run(self, asks: list[CappedAsk]) -> list[Outcome]:

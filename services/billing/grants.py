@@ -12,12 +12,12 @@ import asyncio
 import dataclasses
 import datetime
 import time
-from collections import deque
 from collections.abc import Callable
 
 from chassis import db
 from chassis.errors import Code, TollbridgeError
 from services.billing import hold_store
+from services.billing.batches import Batches
 from services.billing.figures import Figures
 from services.billing.hold_store import Answer, Ask, Known
 from services.billing.holds import HoldState
@@ -26,12 +26,11 @@ MAX_BATCH = 128
 MAX_BATCHES_AT_ONCE = 2
 """While one commits, the next one fills: more would only wait for each other's account locks."""
 WAIT_FOR_RELEASES_S = 2.0
+CLOSE_TIMEOUT_S = 5.0
 FIRST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 0.25
 MAX_RACES = 20
 """Grants of the same id or the last money that are lost to somebody else before we say that we are overloaded."""
-
-_Waiting = tuple[Ask, asyncio.Future[Answer]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +59,9 @@ class Grants:
         self._figures = figures
         self._lease_lives_s = lease_lives_s
         self._recall = recall
-        self._waiting: deque[_Waiting] = deque()
-        self._running: set[asyncio.Task[None]] = set()
+        self._batches: Batches[Ask, Answer] = Batches(
+            run=self._run, key=lambda ask: ask.hold_id, most=MAX_BATCH, at_once=MAX_BATCHES_AT_ONCE
+        )
 
     async def grant(self, ask: Ask, *, least_nano_usd: int = 0, wait_s: float = WAIT_FOR_RELEASES_S) -> Granted:
         """Grants the asked amount, or the most affordable from `least_nano_usd` on when that is not 0.
@@ -74,7 +74,7 @@ class Grants:
         pause_s, races = FIRST_PAUSE_S, 0
         short_since: datetime.datetime | None = None
         while races < MAX_RACES:
-            answer = await self._ask(ask)
+            answer = await self._batches.ask(ask)
             granted = self._granted(ask, answer)
             if granted is not None:
                 return granted
@@ -97,8 +97,7 @@ class Grants:
 
     async def close(self) -> None:
         """Waits for the batches that are under way."""
-        if self._running:
-            await asyncio.wait(self._running, timeout=5)
+        await self._batches.close(timeout_s=CLOSE_TIMEOUT_S)
 
     async def _refusal(
         self, ask: Ask, answer: Answer, *, least_nano_usd: int, short_since: datetime.datetime
@@ -124,44 +123,6 @@ class Grants:
         if answer.posted_nano_usd is None:
             raise TollbridgeError(Code.NOT_FOUND, "no such customer account")
         return None
-
-    async def _ask(self, ask: Ask) -> Answer:
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((ask, future))
-        if len(self._running) < MAX_BATCHES_AT_ONCE:
-            task = asyncio.create_task(self._drain(), name="grant-batches")
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
-        return await future
-
-    async def _drain(self) -> None:
-        """Runs batches until nobody waits. A failure belongs to the callers of its batch, so it never ends the task."""
-        while batch := self._take():
-            try:
-                answers = await self._run([ask for ask, _ in batch])
-            except Exception as error:  # noqa: BLE001  handed on to each caller, who raises it
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            for (_, future), answer in zip(batch, answers, strict=True):
-                if not future.done():
-                    future.set_result(answer)
-
-    def _take(self) -> list[_Waiting]:
-        """The next batch: callers that still wait, no hold id twice."""
-        batch: dict[object, _Waiting] = {}
-        later: list[_Waiting] = []
-        while self._waiting and len(batch) < MAX_BATCH:
-            waiting = self._waiting.popleft()
-            if waiting[1].done():
-                continue
-            if waiting[0].hold_id in batch:
-                later.append(waiting)
-                continue
-            batch[waiting[0].hold_id] = waiting
-        self._waiting.extendleft(reversed(later))
-        return list(batch.values())
 
     async def _run(self, asks: list[Ask]) -> list[Answer]:
         async def once(connection: db.Connection) -> list[Answer]:
