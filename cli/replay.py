@@ -14,7 +14,7 @@ from cli.running import NotRunning, find_database, find_instance
 if TYPE_CHECKING:
     from nats.js import JetStreamContext
 
-    from services.billing.replay import Streams
+    from services.billing.replay import Report, Streams
 
 CLEAN, DIFFERENCES, NOT_READABLE = 0, 1, 2
 CONNECT_S = 5
@@ -25,17 +25,10 @@ BATCH = 500
 def replay(data_dir: Path | None, *, as_json: bool) -> int:
     """Prints the report; returns 0 when the streams make the live ledger, 1 on a difference, 2 when unreadable."""
     import nats.errors
-    import nats.js.errors
     import psycopg
 
-    from services.billing.replay import compare
-    from services.billing.replay_store import read_live
-
     try:
-        database_url, nats_url = find_database(data_dir), _nats_url(data_dir)
-        before = read_live(database_url)
-        streams = asyncio.run(_read(nats_url))
-        report = compare(before, streams, read_live(database_url))
+        report = compared(data_dir)
     except (NotRunning, psycopg.Error, nats.errors.Error, OSError) as error:
         print(f"the ledger can't be replayed: {error!r}", file=sys.stderr)
         return NOT_READABLE
@@ -51,6 +44,17 @@ def replay(data_dir: Path | None, *, as_json: bool) -> int:
             + scope
         )
     return CLEAN if report.clean else DIFFERENCES
+
+
+def compared(data_dir: Path | None) -> "Report":
+    """Reads both streams and the ledger. Raises NotRunning, psycopg.Error, nats.errors.Error and OSError."""
+    from services.billing.replay import compare
+    from services.billing.replay_store import read_live
+
+    database_url, nats_url = find_database(data_dir), _nats_url(data_dir)
+    before = read_live(database_url)
+    streams = asyncio.run(_read(nats_url))
+    return compare(before, streams, read_live(database_url))
 
 
 def _nats_url(data_dir: Path | None) -> str:

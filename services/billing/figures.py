@@ -37,6 +37,18 @@ class Figures:
             ("method", "outcome"),
             registry=registry,
         )
+        self.proof_differences = Gauge(
+            "tollbridge_billing_proof_differences",
+            "Differences that the newest recorded proof found; anything but 0 is an alert",
+            ("kind", "subject"),
+            registry=registry,
+        )
+        self.proof_made = Gauge(
+            "tollbridge_billing_proof_made_seconds",
+            "When the newest proof was recorded; older than two days is an alert",
+            ("kind", "subject"),
+            registry=registry,
+        )
         self.config_loaded = Gauge(
             "tollbridge_billing_config_loaded_seconds", "When the running config was loaded", registry=registry
         )

@@ -75,3 +75,20 @@ def test_the_compose_file_is_valid() -> None:
     command = [composer, "-f", str(ROOT / "docker-compose.yml"), "config", "--quiet"]
     done = subprocess.run(command, env={**os.environ, **secrets}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_ledger_is_proven_every_night(built: list[dict[str, Any]]) -> None:
+    """Both deployments run the same command; a difference fails the job at once, and no two proofs run at once."""
+    from cli.prove import DIFFERENCES
+
+    job = next(each for each in built if each["kind"] == "CronJob")["spec"]
+    assert job["concurrencyPolicy"] == "Forbid"
+    container = job["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
+    assert container["command"] == ["tollbridge", "ledger", "prove"]
+    assert {each["name"] for each in container["env"]} == {"TOLLBRIDGE_NATS_URL", "TOLLBRIDGE_DATABASE_URL"}
+    rule = job["jobTemplate"]["spec"]["podFailurePolicy"]["rules"][0]
+    assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [DIFFERENCES])
+    composed = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["ledger-proof"]
+    assert composed["entrypoint"][:3] == container["command"]
+    minute, hour = job["schedule"].split()[:2]
+    assert composed["entrypoint"][3:] == ["--daily", f"{hour:0>2}:{minute:0>2}"]
