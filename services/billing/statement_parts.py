@@ -9,6 +9,7 @@ from services.billing.receipt_keys import ReceiptKeys
 from services.billing.receipts import Receipts
 from services.billing.signatures import SigningKey
 from services.billing.statement_server import StatementServer
+from services.billing.usage_report import UsageReport
 
 
 class StatementParts:
@@ -19,7 +20,7 @@ class StatementParts:
         if not receipt_key:
             log.warning("receipts_not_signed", reason="TOLLBRIDGE_RECEIPT_KEY is not set")
         self.receipts = Receipts(pool=pool, prices=prices, keys=keys)
-        self.server = StatementServer(keys=keys)
+        self.server = StatementServer(keys=keys, usage=UsageReport(pool=pool))
 
 
 def _signing_key(text: str) -> SigningKey | None:

@@ -1,22 +1,34 @@
 """gRPC in for statements: each method converts, makes one call, and converts back."""
 
+from chassis.errors import Code, TollbridgeError
 from chassis.rpc import CallContext, Handler, RpcService
 from services.billing.receipt_keys import ReceiptKeys
+from services.billing.usage_report import Group, Question, UsageReport
 from tollbridge.billing.v1 import statements_pb2 as pb
 
 OPERATORS = frozenset({"edge", "cli"})
+MAX_TEXT = 512
+
+_GROUPS = {
+    pb.USAGE_GROUP_MODEL: Group.MODEL,
+    pb.USAGE_GROUP_KEY: Group.KEY,
+    pb.USAGE_GROUP_DAY: Group.DAY,
+    pb.USAGE_GROUP_CUSTOMER: Group.CUSTOMER,
+}
 
 
 class StatementServer:
     """The methods of StatementService."""
 
-    def __init__(self, *, keys: ReceiptKeys) -> None:
+    def __init__(self, *, keys: ReceiptKeys, usage: UsageReport) -> None:
         self._keys = keys
+        self._usage = usage
 
     def service(self) -> RpcService:
         """Every method with those who may call it; all but one read."""
         handlers = {
             "ListReceiptKeys": Handler(self.list_receipt_keys, OPERATORS),
+            "SumUsage": Handler(self.sum_usage, OPERATORS),
         }
         return RpcService(descriptor=pb.DESCRIPTOR.services_by_name["StatementService"], handlers=handlers)
 
@@ -28,3 +40,32 @@ class StatementServer:
             for listed in await self._keys.listed()
         ]
         return pb.ListReceiptKeysResponse(keys=keys)
+
+    async def sum_usage(self, request: pb.SumUsageRequest, _: CallContext) -> pb.SumUsageResponse:
+        question = Question(
+            customer_id=_text(request.customer_id, "customer_id"),
+            key_id=_text(request.key_id, "key_id"),
+            model=_text(request.model, "model"),
+            from_us=request.from_us,
+            until_us=request.until_us,
+            group_by=_GROUPS.get(request.group_by, Group.MODEL),
+            after=_text(request.after, "after") if request.HasField("after") else None,
+        )
+        sums, has_more = await self._usage.page(question, limit=request.limit)
+        shown = [
+            pb.UsageSum(
+                group=each.group,
+                requests=each.requests,
+                prompt_tokens=each.prompt_tokens,
+                completion_tokens=each.completion_tokens,
+                charge_nano_usd=each.charge_nano_usd,
+            )
+            for each in sums
+        ]
+        return pb.SumUsageResponse(sums=shown, has_more=has_more)
+
+
+def _text(text: str, name: str) -> str:
+    if len(text) > MAX_TEXT or "\x00" in text:
+        raise TollbridgeError(Code.INVALID_REQUEST, f"{name} is too long", details={"param": name})
+    return text

@@ -18,6 +18,7 @@ from services.edge.clients import Clients
 from services.edge.json_http import amount, answer, context, decode, rfc3339
 from services.edge.routes.health import DrainSwitch
 from services.edge.routes.requests import receipts
+from services.edge.routes.usage import OPERATORS_GROUPS, report
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
@@ -43,6 +44,11 @@ def routes(*, clients: Clients, drain: DrainSwitch, config_state: Callable[[], C
         owner = request.query_params.get("customer_id", "")
         found = await receipts(clients.billing, customer_id=owner, request=request)
         return answer(found, request_id=context(request).request_id)
+
+    @router.get("/usage")
+    async def get_usage(request: Request) -> Response:
+        owner = request.query_params.get("customer_id", "")
+        return await report(clients.statements, customer_id=owner, request=request, groups=OPERATORS_GROUPS)
 
     @router.post("/refunds")
     async def refund(request: Request) -> Response:

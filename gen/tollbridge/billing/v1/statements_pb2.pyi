@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +18,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _UsageGroup:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UsageGroupEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageGroup.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    USAGE_GROUP_UNSPECIFIED: _UsageGroup.ValueType  # 0
+    """Never sent."""
+    USAGE_GROUP_MODEL: _UsageGroup.ValueType  # 1
+    """One sum for each model."""
+    USAGE_GROUP_KEY: _UsageGroup.ValueType  # 2
+    """One sum for each key."""
+    USAGE_GROUP_DAY: _UsageGroup.ValueType  # 3
+    """One sum for each day of UTC."""
+    USAGE_GROUP_CUSTOMER: _UsageGroup.ValueType  # 4
+    """One sum for each customer."""
+
+class UsageGroup(_UsageGroup, metaclass=_UsageGroupEnumTypeWrapper):
+    """What sums are of."""
+
+USAGE_GROUP_UNSPECIFIED: UsageGroup.ValueType  # 0
+"""Never sent."""
+USAGE_GROUP_MODEL: UsageGroup.ValueType  # 1
+"""One sum for each model."""
+USAGE_GROUP_KEY: UsageGroup.ValueType  # 2
+"""One sum for each key."""
+USAGE_GROUP_DAY: UsageGroup.ValueType  # 3
+"""One sum for each day of UTC."""
+USAGE_GROUP_CUSTOMER: UsageGroup.ValueType  # 4
+"""One sum for each customer."""
+Global___UsageGroup: _TypeAlias = UsageGroup  # noqa: Y015
 
 @_typing.final
 class ListReceiptKeysRequest(_message.Message):
@@ -88,3 +121,121 @@ class ListReceiptKeysResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListReceiptKeysResponse: _TypeAlias = ListReceiptKeysResponse  # noqa: Y015
+
+@_typing.final
+class SumUsageRequest(_message.Message):
+    """Asks for sums."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    FROM_US_FIELD_NUMBER: _builtins.int
+    UNTIL_US_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """Whose; empty is everybody's."""
+    key_id: _builtins.str
+    """Only of this key, when set."""
+    model: _builtins.str
+    """Only of this model, when set."""
+    from_us: _builtins.int
+    """From then on, microseconds since the epoch."""
+    until_us: _builtins.int
+    """Before then; at most 366 days later."""
+    group_by: Global___UsageGroup.ValueType
+    """What each sum is of."""
+    limit: _builtins.int
+    """At most 1000; 0 is 50."""
+    after: _builtins.str
+    """The last group of the page before, which may be empty; left out for the first page."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        from_us: _builtins.int = ...,
+        until_us: _builtins.int = ...,
+        group_by: Global___UsageGroup.ValueType = ...,
+        limit: _builtins.int = ...,
+        after: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "after", b"after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "after", b"after", "customer_id", b"customer_id", "from_us", b"from_us", "group_by", b"group_by", "key_id", b"key_id", "limit", b"limit", "model", b"model", "until_us", b"until_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__after: _TypeAlias = _typing.Literal["after"]  # noqa: Y015
+    _WhichOneofArgType__after: _TypeAlias = _typing.Literal["_after", b"_after"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__after) -> _WhichOneofReturnType__after | None: ...
+
+Global___SumUsageRequest: _TypeAlias = SumUsageRequest  # noqa: Y015
+
+@_typing.final
+class UsageSum(_message.Message):
+    """One sum."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
+    CHARGE_NANO_USD_FIELD_NUMBER: _builtins.int
+    group: _builtins.str
+    """Model, key id, day (2027-01-31) or customer."""
+    requests: _builtins.int
+    """Requests that ended, also those that cost nothing."""
+    prompt_tokens: _builtins.int
+    """All input."""
+    completion_tokens: _builtins.int
+    """All output."""
+    charge_nano_usd: _builtins.int
+    """What customers paid, after refunds."""
+    def __init__(
+        self,
+        *,
+        group: _builtins.str = ...,
+        requests: _builtins.int = ...,
+        prompt_tokens: _builtins.int = ...,
+        completion_tokens: _builtins.int = ...,
+        charge_nano_usd: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charge_nano_usd", b"charge_nano_usd", "completion_tokens", b"completion_tokens", "group", b"group", "prompt_tokens", b"prompt_tokens", "requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageSum: _TypeAlias = UsageSum  # noqa: Y015
+
+@_typing.final
+class SumUsageResponse(_message.Message):
+    """One page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUMS_FIELD_NUMBER: _builtins.int
+    HAS_MORE_FIELD_NUMBER: _builtins.int
+    has_more: _builtins.bool
+    """True when more follow."""
+    @_builtins.property
+    def sums(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageSum]:
+        """In the order of their groups."""
+
+    def __init__(
+        self,
+        *,
+        sums: _abc.Iterable[Global___UsageSum] | None = ...,
+        has_more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["has_more", b"has_more", "sums", b"sums"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SumUsageResponse: _TypeAlias = SumUsageResponse  # noqa: Y015

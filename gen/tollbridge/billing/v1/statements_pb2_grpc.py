@@ -41,6 +41,11 @@ class StatementServiceStub:
                 request_serializer=tollbridge_dot_billing_dot_v1_dot_statements__pb2.ListReceiptKeysRequest.SerializeToString,
                 response_deserializer=tollbridge_dot_billing_dot_v1_dot_statements__pb2.ListReceiptKeysResponse.FromString,
                 _registered_method=True)
+        self.SumUsage = channel.unary_unary(
+                '/tollbridge.billing.v1.StatementService/SumUsage',
+                request_serializer=tollbridge_dot_billing_dot_v1_dot_statements__pb2.SumUsageRequest.SerializeToString,
+                response_deserializer=tollbridge_dot_billing_dot_v1_dot_statements__pb2.SumUsageResponse.FromString,
+                _registered_method=True)
         self.Pipe = channel.stream_stream(
                 '/tollbridge.billing.v1.StatementService/Pipe',
                 request_serializer=tollbridge_dot_pipe_dot_v1_dot_pipe__pb2.CallBatch.SerializeToString,
@@ -54,6 +59,13 @@ class StatementServiceServicer:
 
     def ListReceiptKeys(self, request, context):
         """Every public key that receipts were ever signed with. Callers: edge, cli.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SumUsage(self, request, context):
+        """What was used and paid, summed over requests that began in a range of time. Callers: edge, cli.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,6 +85,11 @@ def add_StatementServiceServicer_to_server(servicer, server):
                     servicer.ListReceiptKeys,
                     request_deserializer=tollbridge_dot_billing_dot_v1_dot_statements__pb2.ListReceiptKeysRequest.FromString,
                     response_serializer=tollbridge_dot_billing_dot_v1_dot_statements__pb2.ListReceiptKeysResponse.SerializeToString,
+            ),
+            'SumUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.SumUsage,
+                    request_deserializer=tollbridge_dot_billing_dot_v1_dot_statements__pb2.SumUsageRequest.FromString,
+                    response_serializer=tollbridge_dot_billing_dot_v1_dot_statements__pb2.SumUsageResponse.SerializeToString,
             ),
             'Pipe': grpc.stream_stream_rpc_method_handler(
                     servicer.Pipe,
@@ -108,6 +125,33 @@ class StatementService:
             '/tollbridge.billing.v1.StatementService/ListReceiptKeys',
             tollbridge_dot_billing_dot_v1_dot_statements__pb2.ListReceiptKeysRequest.SerializeToString,
             tollbridge_dot_billing_dot_v1_dot_statements__pb2.ListReceiptKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SumUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollbridge.billing.v1.StatementService/SumUsage',
+            tollbridge_dot_billing_dot_v1_dot_statements__pb2.SumUsageRequest.SerializeToString,
+            tollbridge_dot_billing_dot_v1_dot_statements__pb2.SumUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,6 +36,8 @@ class StatementServiceStub:
     def __new__(cls, channel: _aio.Channel) -> StatementServiceAsyncStub: ...
     ListReceiptKeys: _grpc.UnaryUnaryMultiCallable[_statements_pb2.ListReceiptKeysRequest, _statements_pb2.ListReceiptKeysResponse]
     """Every public key that receipts were ever signed with. Callers: edge, cli."""
+    SumUsage: _grpc.UnaryUnaryMultiCallable[_statements_pb2.SumUsageRequest, _statements_pb2.SumUsageResponse]
+    """What was used and paid, summed over requests that began in a range of time. Callers: edge, cli."""
     Pipe: _grpc.StreamStreamMultiCallable[_pipe_pb2.CallBatch, _pipe_pb2.ReplyBatch]
     """The same calls, coalesced on one stream."""
 
@@ -46,6 +48,8 @@ class StatementServiceAsyncStub(StatementServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListReceiptKeys: _aio.UnaryUnaryMultiCallable[_statements_pb2.ListReceiptKeysRequest, _statements_pb2.ListReceiptKeysResponse]  # type: ignore[assignment]
     """Every public key that receipts were ever signed with. Callers: edge, cli."""
+    SumUsage: _aio.UnaryUnaryMultiCallable[_statements_pb2.SumUsageRequest, _statements_pb2.SumUsageResponse]  # type: ignore[assignment]
+    """What was used and paid, summed over requests that began in a range of time. Callers: edge, cli."""
     Pipe: _aio.StreamStreamMultiCallable[_pipe_pb2.CallBatch, _pipe_pb2.ReplyBatch]  # type: ignore[assignment]
     """The same calls, coalesced on one stream."""
 
@@ -59,6 +63,14 @@ class StatementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_statements_pb2.ListReceiptKeysResponse, _abc.Awaitable[_statements_pb2.ListReceiptKeysResponse]]:
         """Every public key that receipts were ever signed with. Callers: edge, cli."""
+
+    @_abc_1.abstractmethod
+    def SumUsage(
+        self,
+        request: _statements_pb2.SumUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_statements_pb2.SumUsageResponse, _abc.Awaitable[_statements_pb2.SumUsageResponse]]:
+        """What was used and paid, summed over requests that began in a range of time. Callers: edge, cli."""
 
     @_abc_1.abstractmethod
     def Pipe(
