@@ -177,6 +177,58 @@ async def test_refusals_arrive_with_their_code_and_details(request_: Request):
     assert await it.balance() == (CREDIT, 400, CREDIT - 400)
 
 
+async def test_a_capped_request_counts_from_its_lease_to_its_refund(request_: Request):
+    """What its owner spent in the period of now is told in the order of asking; who spent nothing has spent 0."""
+    it, edge = request_, request_.edge
+    caps = [
+        pb.SpendCap(owner=f"key:{uuid4()}", per="day", amount_nano_usd=450),
+        pb.SpendCap(owner=f"customer:{it.customer_id}", per="total", amount_nano_usd=CREDIT),
+        pb.SpendCap(owner=f"key:{uuid4()}", per="month", amount_nano_usd=1),
+    ]
+
+    async def spent() -> list[tuple[int, int]]:
+        answer = await edge.call("GetSpend", pb.GetSpendRequest(caps=caps))
+        assert isinstance(answer, pb.GetSpendResponse)
+        return [(each.spent_nano_usd, each.held_nano_usd) for each in answer.spends]
+
+    def lease(amount: int = 400, hold_id: UUID | None = None) -> pb.GrantLeaseRequest:
+        asked = it.lease(amount, hold_id)
+        asked.caps.extend(caps[:2])
+        return asked
+
+    await edge.call("GrantLease", lease())
+    assert await spent() == [(0, 400), (0, 400), (0, 0)]
+    await edge.call("RecordUsage", pb.RecordUsageRequest(events=[it.usage(300)]))
+    assert await spent() == [(300, 0), (300, 0), (0, 0)]
+    refused = await edge.refusal("GrantLease", lease(151, uuid7()))
+    assert (refused.code, refused.details["affordable_nano_usd"]) == (Code.SPEND_CAP_REACHED, "150")
+    await edge.call("Refund", pb.RefundRequest(request_id=str(it.request_id), reason="test"))
+    assert await spent() == [(0, 0), (0, 0), (0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("cap", "request_id"),
+    [
+        ({}, ""),
+        ({}, str(uuid4())),
+        ({"owner": "k"}, None),
+        ({"owner": "key:with blank"}, None),
+        ({"per": "year"}, None),
+        ({"amount_nano_usd": 0}, None),
+    ],
+)
+async def test_a_cap_that_can_not_be_counted_is_refused(
+    request_: Request, cap: dict[str, object], request_id: str | None
+):
+    """Never ignored: without a period or an owner nothing would be kept."""
+    asked = request_.lease()
+    fields = {"owner": "key:k", "per": "day", "amount_nano_usd": 500} | cap
+    asked.caps.append(pb.SpendCap(**fields))  # type: ignore[arg-type]  # wrong on purpose, one by one
+    asked.request_id = asked.request_id if request_id is None else request_id
+    assert (await request_.edge.refusal("GrantLease", asked)).code is Code.INVALID_REQUEST
+    assert await request_.balance() == (CREDIT, 0, CREDIT)
+
+
 async def test_a_dead_letter_is_told_and_keeps_its_hold(request_: Request):
     """The spool may forget it: an operator has it now."""
     it, edge = request_, request_.edge

@@ -1,6 +1,7 @@
 """What a request is allowed never costs more than what was drawn for it."""
 
 import asyncio
+import dataclasses
 from uuid import uuid4
 
 import pytest
@@ -13,9 +14,11 @@ from pricing.charge import charge_nano_usd, worst_case_nano_usd
 from pricing.prices import PriceVersion, Rates
 from pricing.tokens import Tokens, Units
 from services.edge.admission import Admission, api_key_of
-from services.edge.chat_request import parse_chat
+from services.edge.chat_request import ChatRequest, parse_chat
+from services.edge.counting import count_prompt, most_prompt_tokens
 from services.edge.owners import Authority, AuthOwner, Granted
 from services.edge.purse import Purse
+from services.edge.spend_caps import SpendCap
 from upstream.client import Timeouts
 from upstream.route import Bounds, Route, WireProtocol
 
@@ -60,6 +63,11 @@ def route(price: PriceVersion, bounds: Bounds) -> Route:
     )
 
 
+def counted(request: ChatRequest, to: Route) -> int:
+    """What the input is taken for where credit is short."""
+    return min(request.input_tokens(to.bounds), most_prompt_tokens(request.body, to.provider_model))
+
+
 def admission(available: int, *, clamps: bool = True) -> Admission:
     auth = AuthOwner(pipe=None)  # type: ignore[arg-type]  # fund asks nobody
     purse = Purse(billing=Lender(available), spender=uuid4())
@@ -78,7 +86,10 @@ def admission(available: int, *, clamps: bool = True) -> Admission:
     bounds=st.tuples(st.integers(0, 8000), st.integers(0, 500)),
 )
 def test_whatever_is_allowed_fits_its_draw(*, rates, per_request, markup, available, asked, choices, bounds):
-    """With every class at its dearest and every bound used up, the charge is at most what is held."""
+    """With every class at its dearest and every bound used up, the charge is at most what is held.
+
+    The input's bound is its bytes, and where credit is short its count.
+    """
     price_rates = Rates(input=rates[0], output=rates[1], per_request=per_request)
     price = PriceVersion(rates=price_rates, cost=Rates(), markup_ppm=markup)
     limit = "" if asked is None else f', "max_tokens": {asked}'
@@ -97,7 +108,9 @@ def test_whatever_is_allowed_fits_its_draw(*, rates, per_request, markup, availa
     assert allowed.max_tokens >= 1
     if asked is not None:
         assert allowed.max_tokens <= asked
-    used = Tokens(input=allowed.limits.max_input, output=allowed.limits.max_output)
+    most = request.input_tokens(to.bounds)
+    assert allowed.limits.max_input == most
+    used = Tokens(input=counted(request, to) if allowed.clamped else most, output=allowed.limits.max_output)
     assert allowed.limits.max_output == choices * allowed.max_tokens + bounds[1]
     assert charge_nano_usd(used, Units(requests=1), price) <= allowed.draw.amount_nano_usd
 
@@ -107,12 +120,54 @@ async def test_a_balance_that_pays_input_and_sixteen_tokens_runs():
     price = PriceVersion(rates=Rates(input=10**9, output=4 * 10**9), cost=Rates())
     request = parse_chat(b'{"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}')
     to = route(price, Bounds(max_output=1000))
-    least = worst_case_nano_usd(price, input_tokens=request.input_tokens(to.bounds), output_tokens=16)
+    least = worst_case_nano_usd(price, input_tokens=counted(request, to), output_tokens=16)
     allowed = await admission(least).fund(request=request, request_id=uuid4(), authority=WHO, route=to)
     assert allowed.max_tokens == 16
     with pytest.raises(TollbridgeError, match="15 output tokens") as refused:
         await admission(least - 1).fund(request=request, request_id=uuid4(), authority=WHO, route=to)
     assert refused.value.details["affordable_tokens"] == "15"
+
+
+async def test_a_refusal_by_a_cap_says_what_is_left_under_it(monkeypatch):
+    """402 of its own, with the tokens that it covers; the caps of who asks went along."""
+    price = PriceVersion(rates=Rates(input=10**9, output=4 * 10**9), cost=Rates())
+    request = parse_chat(b'{"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}')
+    to = route(price, Bounds(max_output=1000))
+    who = dataclasses.replace(WHO, caps=(SpendCap(owner="key:k", per="day", amount_nano_usd=1),))
+
+    async def grant_lease(_self, *, caps, **_):
+        assert caps == who.caps
+        raise TollbridgeError(Code.SPEND_CAP_REACHED, "no", details={"affordable_nano_usd": "1"})
+
+    monkeypatch.setattr(Lender, "grant_lease", grant_lease)
+    with pytest.raises(TollbridgeError, match=r"spend cap.* 0 output tokens") as refused:
+        await admission(0).fund(request=request, request_id=uuid4(), authority=who, route=to)
+    assert refused.value.code is Code.SPEND_CAP_REACHED
+
+
+async def test_a_long_text_is_counted_before_it_is_refused():
+    """Its bytes are many times its tokens: a balance for these is enough, also where nothing is ever clamped."""
+    price = PriceVersion(rates=Rates(input=10**9, output=4 * 10**9), cost=Rates())
+    text = "The quick brown fox jumps over the lazy dog. " * 1000
+    body = f'{{"model": "fast", "max_tokens": 50, "messages": [{{"role": "user", "content": "{text}"}}]}}'
+    request, to = parse_chat(body.encode()), route(price, Bounds(max_output=1000))
+    least = worst_case_nano_usd(price, input_tokens=counted(request, to), output_tokens=50)
+    assert least * 2 < worst_case_nano_usd(price, input_tokens=request.input_tokens(to.bounds), output_tokens=50)
+    for clamps in (True, False):
+        funding = admission(least, clamps=clamps)
+        allowed = await funding.fund(request=request, request_id=uuid4(), authority=WHO, route=to)
+        assert (allowed.max_tokens, allowed.clamped) == (50, False)
+        with pytest.raises(TollbridgeError):
+            poor = admission(least // 2, clamps=clamps)
+            await poor.fund(request=request, request_id=uuid4(), authority=WHO, route=to)
+
+
+def test_a_text_is_counted_exactly_for_the_models_of_the_tokenizers_maker():
+    """And with half as many tokens again for others', whose own tokenizer nobody has."""
+    body = b'{"messages": [{"role": "user", "content": "Hello"}]}'
+    exact = count_prompt(body, "gpt-4o")
+    assert [most_prompt_tokens(body, model) for model in ("gpt-4o", "openai/o3", "claude")] == [exact, exact, 7]
+    assert exact == 5
 
 
 @pytest.mark.parametrize(
@@ -128,7 +183,7 @@ async def test_output_is_never_clamped_below_a_thinking_budget(thinking: str, li
     price = PriceVersion(rates=Rates(input=10**9, output=4 * 10**9), cost=Rates())
     body = f'{{"model": "fast", {limit}{thinking}, "messages": [{{"role": "user", "content": "Hi"}}]}}'
     request, to = parse_chat(body.encode()), route(price, Bounds(max_output=1000))
-    least = worst_case_nano_usd(price, input_tokens=request.input_tokens(to.bounds), output_tokens=116)
+    least = worst_case_nano_usd(price, input_tokens=counted(request, to), output_tokens=116)
     allowed = await admission(least).fund(request=request, request_id=uuid4(), authority=WHO, route=to)
     assert (allowed.max_tokens, allowed.clamped) == (116, True)
     with pytest.raises(TollbridgeError, match="cover 115 output tokens, and it needs 116") as refused:
