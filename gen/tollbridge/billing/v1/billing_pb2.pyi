@@ -828,7 +828,7 @@ class Transfer(_message.Message):
     amount_nano_usd: _builtins.int
     """Always positive."""
     kind: _builtins.str
-    """charge, refund, adjustment, welcome, payment."""
+    """charge, refund, adjustment, welcome, payment, reversal."""
     created_at_us: _builtins.int
     """Microseconds since the epoch."""
     def __init__(
