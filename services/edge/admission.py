@@ -2,9 +2,13 @@
 
 Auth's answers are believed for at most a second and dropped when a key changes. The worst case is drawn before the
 provider is called, and bounds what the provider is allowed to generate, so a request can't cost more than was held.
+
+Input is taken for its bytes, since no token is shorter; where credit is short it is counted, so that the last of a
+balance still serves. Only there can usage that is plausible exceed what was held, by what a tokenizer is off.
 """
 
 import asyncio
+import copy
 import dataclasses
 from collections.abc import Callable, Iterable
 from uuid import UUID
@@ -14,6 +18,7 @@ from chassis.telemetry import Tracer
 from pricing.charge import ChargeOutOfRange, affordable_output_tokens, worst_case_nano_usd
 from pricing.prices import PriceVersion
 from services.edge.chat_request import ChatRequest
+from services.edge.counting import most_prompt_tokens
 from services.edge.max_cost import max_cost_exceeded
 from services.edge.owners import Authority, AuthOwner
 from services.edge.purse import Draw, Purse
@@ -135,24 +140,39 @@ class Admission:
         terms = Terms(request, price=route.price, bounds=route.bounds)
         terms.check_cost()
         if before is not None and terms.worst_nano_usd(before.max_tokens) <= before.draw.amount_nano_usd:
-            return terms.allowance(before.draw, wanted=before.max_tokens, clamped=before.clamped)
-        wanted = terms.wanted_tokens
+            return terms.allowance(before.draw, wanted_tokens=before.max_tokens, clamped=before.clamped)
         clamps = self._clamps() or request.asked_tokens is None
-        least = terms.worst_nano_usd(terms.least_tokens) if clamps else 0
-        with self._tracer.span("edge.draw", parent=traceparent) as span:
-            try:
-                draw = await self._purse.draw(
+
+        async def draw(terms: Terms) -> Draw:
+            with self._tracer.span("edge.draw", parent=traceparent) as span:
+                return await self._purse.draw(
                     customer_id=authority.customer_id,
                     request_id=str(request_id),
-                    worst_case_nano_usd=terms.worst_nano_usd(wanted),
-                    least_nano_usd=least,
+                    worst_case_nano_usd=terms.worst_nano_usd(terms.wanted_tokens),
+                    least_nano_usd=terms.worst_nano_usd(terms.least_tokens) if clamps else 0,
                     caps=authority.caps,
                     replaces=before.draw if before is not None else None,
                     traceparent=span.traceparent or traceparent,
                 )
-            except TollbridgeError as error:
+
+        model = route.provider_model
+        try:
+            drawn = await draw(terms)
+            if drawn.amount_nano_usd < terms.worst_nano_usd(terms.wanted_tokens):
+                terms = await terms.counted(model, affordable_nano_usd=drawn.amount_nano_usd)
+        except TollbridgeError as error:
+            if error.code not in _SHORT_OF:
+                raise
+            affordable_nano_usd = _affordable(error)
+            terms = await terms.counted(model, affordable_nano_usd=affordable_nano_usd)
+            enough = terms.least_tokens if clamps else terms.wanted_tokens
+            if terms.worst_nano_usd(enough) > affordable_nano_usd:
                 raise terms.explained(error) from error
-        return terms.allowance(draw, wanted=wanted, clamped=terms.over_limit)
+            try:
+                drawn = await draw(terms)
+            except TollbridgeError as again:
+                raise terms.explained(again) from again
+        return terms.allowance(drawn, clamped=terms.over_limit)
 
 
 class Terms:
@@ -162,7 +182,7 @@ class Terms:
         self._request = request
         self._price = price
         self._bounds = bounds
-        self._input = request.input_tokens(bounds)
+        self._input = self._most_input = request.input_tokens(bounds)
         limit = bounds.max_output or bounds.context or UNKNOWN_MAX_OUTPUT
         asked = request.asked_tokens
         known = bool(bounds.max_output or bounds.context)
@@ -182,6 +202,25 @@ class Terms:
             message = "This request could cost more than any request may."
             raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": "max_tokens"}) from error
 
+    async def counted(self, model: str, *, affordable_nano_usd: int) -> "Terms":
+        """The same with the input counted, when so much money is short of it by its bytes and could be enough."""
+        least = copy.copy(self)
+        least._input = 0
+        if least.affordable(affordable_nano_usd) < self.least_tokens or self._is_flat():
+            return self
+        tokens = await asyncio.to_thread(most_prompt_tokens, self._request.body, model)
+        closer = copy.copy(self)
+        closer._input = min(
+            self._most_input, tokens + self._request.piece_tokens(self._bounds) + self._bounds.template_tokens
+        )
+        return closer
+
+    def _is_flat(self) -> bool:
+        """Whether the input costs nothing, so that its count changes nothing."""
+        return worst_case_nano_usd(self._price, input_tokens=self._most_input, output_tokens=0) == worst_case_nano_usd(
+            self._price, input_tokens=0, output_tokens=0
+        )
+
     def check_cost(self) -> None:
         """Raises MAX_COST_EXCEEDED when the client would not pay what this can cost; never clamped to it."""
         most, worst = self._request.max_cost_nano_usd, self.worst_nano_usd(self.wanted_tokens)
@@ -193,8 +232,9 @@ class Terms:
         tokens = affordable_output_tokens(self._price, available_nano_usd=nano_usd, input_tokens=self._input)
         return (tokens - self._bounds.hidden_output) // self._request.choices
 
-    def allowance(self, draw: Draw, *, wanted: int, clamped: bool) -> Allowance:
+    def allowance(self, draw: Draw, *, clamped: bool, wanted_tokens: int = 0) -> Allowance:
         """What the draw allows, of what is wanted."""
+        wanted = wanted_tokens or self.wanted_tokens
         tokens = max(1, min(wanted, self.affordable(draw.amount_nano_usd)))
         output = self._request.choices * tokens + self._bounds.hidden_output
         return Allowance(
@@ -202,7 +242,7 @@ class Terms:
             max_tokens=tokens,
             clamped=clamped or tokens < wanted,
             limits=UsageLimits(
-                max_input=self._input,
+                max_input=self._most_input,
                 max_output=output,
                 part_tokens=self._request.piece_tokens(self._bounds),
                 usual_part_tokens=self._request.usual_piece_tokens(self._bounds),
@@ -211,12 +251,17 @@ class Terms:
 
     def explained(self, error: TollbridgeError) -> TollbridgeError:
         """A refusal for want of money, or by a spend cap, says how many tokens would be affordable."""
-        affordable = error.details.get("affordable_nano_usd", "")
-        if error.code not in _SHORT_OF or not affordable.isdigit():
+        if error.code not in _SHORT_OF or not error.details.get("affordable_nano_usd", "").isdigit():
             return error
-        tokens = max(0, self.affordable(int(affordable)))
+        tokens = max(0, self.affordable(_affordable(error)))
         words = f"{_SHORT_OF[error.code]} {tokens} output tokens"
         if self._request.thinking_budget and tokens < self.least_tokens:
             words += f", and it needs {self.least_tokens} with its thinking"
         details = {**error.details, "affordable_tokens": str(tokens)}
         return TollbridgeError(error.code, f"{words}.", details=details, retry_after_s=error.retry_after_s)
+
+
+def _affordable(error: TollbridgeError) -> int:
+    """What was left, of a refusal for want of money or by a spend cap."""
+    affordable = error.details.get("affordable_nano_usd", "")
+    return int(affordable) if affordable.isdigit() else 0

@@ -157,8 +157,8 @@ async def test_a_long_text_is_counted_before_it_is_refused():
         funding = admission(least, clamps=clamps)
         allowed = await funding.fund(request=request, request_id=uuid4(), authority=WHO, route=to)
         assert (allowed.max_tokens, allowed.clamped) == (50, False)
+        poor = admission(least // 2, clamps=clamps)
         with pytest.raises(TollbridgeError):
-            poor = admission(least // 2, clamps=clamps)
             await poor.fund(request=request, request_id=uuid4(), authority=WHO, route=to)
 
 
