@@ -10,19 +10,21 @@ import pytest
 
 from chassis.ids import uuid7
 from cli import ledger
+from services.billing.caps import Cap
 from services.billing.ledger import Usage, UsageKind
 from tests.unit.billing.bank import PostgresBank
 
 CUSTOMER = f"customer-{uuid4()}"
 REQUEST = uuid7()
+CAP = Cap(id=f"customer:{CUSTOMER}/total", amount_nano_usd=900)
 
 
 @pytest.fixture(scope="module")
 def books(bank: PostgresBank) -> PostgresBank:
-    """A welcome credit, a charge with its refund, and an open hold."""
+    """A welcome credit, a charge under a cap with its refund, and an open hold."""
     hold_id = uuid7()
     assert not bank.open(CUSTOMER, 1_000)
-    assert not bank.grant(hold_id, CUSTOMER, 400, 0, REQUEST)
+    assert not bank.grant(hold_id, CUSTOMER, 400, 0, REQUEST, caps=[CAP])
     usage = Usage(
         request_id=REQUEST,
         kind=UsageKind.CHARGE,
@@ -110,8 +112,22 @@ _PUT_BACK = (
             ),
             {"charges_are_transfers": f"charge:{REQUEST}"},
         ),
+        (
+            (
+                "UPDATE billing.cap_accounts SET spent = spent - 1",
+                "UPDATE billing.cap_accounts SET spent = spent + 1",
+            ),
+            {"caps_are_sums": CAP.id},
+        ),
+        (
+            (
+                "UPDATE billing.cap_accounts SET id = 'gone'",
+                f"UPDATE billing.cap_accounts SET id = '{CAP.id}'",
+            ),
+            {"caps_are_sums": CAP.id},
+        ),
     ],
-    ids=["balance", "held", "charge gone", "refund changed", "refund gone", "log changed"],
+    ids=["balance", "held", "charge gone", "refund changed", "refund gone", "log changed", "cap", "cap gone"],
 )
 def test_a_damage_is_named(
     books: PostgresBank,
