@@ -6,7 +6,7 @@ from chassis.pipe import PipeClient
 from chassis.telemetry import Tracer
 from services.edge.settings import Settings
 from tollbridge.auth.v1 import auth_pb2
-from tollbridge.billing.v1 import billing_pb2, payments_pb2, statements_pb2
+from tollbridge.billing.v1 import billing_pb2, claims_pb2, payments_pb2, statements_pb2
 from tollbridge.router.v1 import router_pb2
 from tollbridge.tasks.v1 import tasks_pb2
 
@@ -21,6 +21,7 @@ class Clients:
         self.auth = pipe(auth_pb2.DESCRIPTOR.services_by_name["AuthService"], settings.auth_addresses)
         self.router = pipe(router_pb2.DESCRIPTOR.services_by_name["RouterService"], settings.router_addresses)
         self.billing = pipe(billing_pb2.DESCRIPTOR.services_by_name["BillingService"], settings.billing_addresses)
+        self.claims = pipe(claims_pb2.DESCRIPTOR.services_by_name["ClaimService"], settings.billing_addresses)
         self.payments = pipe(payments_pb2.DESCRIPTOR.services_by_name["PaymentService"], settings.billing_addresses)
         statements = statements_pb2.DESCRIPTOR.services_by_name["StatementService"]
         self.statements = pipe(statements, settings.billing_addresses)
@@ -37,4 +38,4 @@ class Clients:
             await pipe.close()
 
     def _all(self) -> tuple[PipeClient, ...]:
-        return (self.auth, self.router, self.billing, self.payments, self.statements, self.tasks)
+        return (self.auth, self.router, self.billing, self.claims, self.payments, self.statements, self.tasks)

@@ -27,9 +27,11 @@ CLIENT_CLOSED_REQUEST = 499
 class Endings:
     """The ends of one request. Each closes its tab; the first one counts."""
 
-    __slots__ = ("_gone", "_loop", "_reply", "_request", "_tab", "limits")
+    __slots__ = ("_drains", "_gone", "_had_bytes", "_loop", "_reply", "_request", "_tab", "limits")
 
-    def __init__(self, *, tab: Tab, reply: Reply, request: ChatRequest) -> None:
+    def __init__(self, *, tab: Tab, reply: Reply, request: ChatRequest, drains: bool = False) -> None:
+        self._drains = drains
+        self._had_bytes = False
         self._tab = tab
         self._reply = reply
         self._request = request
@@ -43,7 +45,16 @@ class Endings:
 
     def mark_gone(self) -> None:
         """The client has left."""
+        if not self._gone:
+            self._had_bytes = self._reply.started
         self._gone = True
+
+    @property
+    def policy(self) -> OnDisconnect:
+        """What the client's leaving means: the route's policy, but drain for a client that will ask again."""
+        if self._tab.route is None:
+            return OnDisconnect.ABSORB
+        return OnDisconnect.DRAIN if self._drains else self._tab.route.on_disconnect
 
     @staticmethod
     def is_total(failure: AttemptFailed) -> bool:
@@ -80,22 +91,33 @@ class Endings:
     def complete(self, use: Use) -> None:
         """The last bytes are handed to the client in this turn of the loop."""
         self._reply.mark_first_byte()
-        self._close(settlement.ENDED_COMPLETE, http_status=200, use=use, charged=True)
+        self.close(self.finished(use))
+
+    def finished(self, use: Use) -> Ending:
+        """The whole answer, and its charge."""
+        return self._ending(settlement.ENDED_COMPLETE, http_status=200, use=use, charged=True)
 
     async def client_gone(self, captured: Captured, text: Callable[[], str]) -> None:
-        """The client left before the last bytes: charged by the route's policy.
+        """The client left before the last bytes: charged by the policy."""
+        self.close(await self.left(captured, text))
+
+    async def left(self, captured: Captured, text: Callable[[], str]) -> Ending:
+        """The end of a request whose client left before the last bytes.
 
         drain: what the provider reports, or what was delivered when it did not come to that. cancel: what was
         delivered. absorb: nothing. Who got nothing pays only for a drained, finished answer.
         """
-        policy = self._tab.route.on_disconnect if self._tab.route is not None else OnDisconnect.ABSORB
+        policy = self.policy
         drained = captured.complete and policy is OnDisconnect.DRAIN
-        if policy is OnDisconnect.ABSORB or not (drained or self._reply.started):
-            self._close(settlement.ENDED_CLIENT_GONE, use=None, policy=policy)
-            return
+        if policy is OnDisconnect.ABSORB or not (drained or self._had_bytes):
+            return self._ending(settlement.ENDED_CLIENT_GONE, use=None, charged=False, policy=policy)
         whole = captured.complete and captured.tokens is not None
         use = await self.use(captured, text) if whole else await self._counted(captured, text)
-        self._close(settlement.ENDED_CLIENT_GONE, use=use, charged=True, policy=policy)
+        return self._ending(settlement.ENDED_CLIENT_GONE, use=use, charged=True, policy=policy)
+
+    def close(self, ending: Ending) -> None:
+        """Closes the tab with this end, unless it is closed."""
+        self._tab.close(ending, now_s=self._loop.time())
 
     async def note_gone(self, captured: Captured, text: Callable[[], str]) -> None:
         """Writes down what the client had when it left, while its stream is read on: for the case that we die first."""
@@ -107,7 +129,7 @@ class Endings:
 
     def unanswered(self) -> None:
         """The client left before anything was answered, and waiting for the answer was given up."""
-        policy = self._tab.route.on_disconnect if self._tab.route is not None else None
+        policy = self.policy if self._tab.route is not None else None
         self._close(settlement.ENDED_CLIENT_GONE, use=None, policy=policy)
 
     async def upstream_failed(self, captured: Captured, text: Callable[[], str]) -> None:

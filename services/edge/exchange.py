@@ -14,16 +14,19 @@ from chassis.ids import uuid7
 from services.edge.admission import Allowance
 from services.edge.chat_request import ChatRequest
 from services.edge.endings import Endings
+from services.edge.idempotency import Turn
 from services.edge.metrics import UNKNOWN_MODEL
+from services.edge.observing import Observer
 from services.edge.opening import OpenStream, WholeAnswer, begin_stream, read_whole
 from services.edge.owners import Authority
 from services.edge.relay import Relay
-from services.edge.reply import Header, Reply
-from services.edge.settlement import Facts
+from services.edge.reply import Header, Reply, whole_head
+from services.edge.settlement import Ending, Facts
 from services.edge.wires import top_level, wire_of
 from upstream.attempt import Tried, ended, run_attempts
 from upstream.outcome import AttemptFailed, Outcome, to_error
 from upstream.route import OnDisconnect, Route
+from upstream.usage import Captured
 
 MAX_ATTEMPTS = 4
 RELEASE_S = 1.0
@@ -42,6 +45,7 @@ class ChatExchange:
         facts: Facts,
         authority: Authority,
         include_usage: bool,
+        turn: Turn | None = None,
     ) -> None:
         self._relay = relay
         self._tools = relay.tools
@@ -54,11 +58,16 @@ class ChatExchange:
         self._request_id = str(facts.request_id)
         self._loop = asyncio.get_running_loop()
         self._tab = self._tools.settlement.tab(facts)
-        self._endings = Endings(tab=self._tab, reply=reply, request=request)
+        self._turn = turn
+        self._endings = Endings(tab=self._tab, reply=reply, request=request, drains=turn is not None)
+        self._observer = Observer(
+            log=relay.log, metrics=self._tools.metrics, tab=self._tab, request_id=self._request_id
+        )
         self._allowance: Allowance | None = None
         self._opened: OpenStream | WholeAnswer | None = None
         self._attempt_ended = False
         self._drains: Route | None = None
+        self._head = b""
         self._timeout: asyncio.Timeout | None = None
         self._deadline_s: float | None = None
         self._total_s: float | None = None
@@ -71,12 +80,14 @@ class ChatExchange:
             return
         self._endings.mark_gone()
         now_s, route = self._loop.time(), self._tab.route
-        if isinstance(self._opened, OpenStream):
+        if self._turn is not None:
+            self._turn.client_left()
+        elif isinstance(self._opened, OpenStream):
             self._opened.reader.stop_delivery()
-        drains = route is not None and route.on_disconnect is OnDisconnect.DRAIN and self._relay.begin_drain(route)
+        drains = route is not None and self._endings.policy is OnDisconnect.DRAIN and self._relay.begin_drain(route)
         self._drains = route if drains else None
         self._stop_at(now_s + route.drain_s if route is not None and drains else now_s)
-        if drains and isinstance(self._opened, OpenStream):
+        if drains and self._turn is None and isinstance(self._opened, OpenStream):
             self._relay.start(self._note_gone(self._opened), cut=lambda: None)
 
     def cut(self) -> None:
@@ -92,7 +103,7 @@ class ChatExchange:
         except TollbridgeError as error:
             await self._refuse(error)
         except AttemptFailed as failure:
-            self._report(failure)
+            self._observer.failed(failure, model=self.model)
             await self._refuse(to_error(failure))
         except OSError as error:
             self._relay.log.error("exchange_io_failed", request_id=self._request_id, reason=repr(error))
@@ -102,11 +113,13 @@ class ChatExchange:
             await self._refuse(TollbridgeError(Code.INTERNAL, "Something went wrong on our side."), ours=True)
         finally:
             self._endings.gateway_failed()
-            self._count_tokens()
+            self._observer.settled(model=self.model)
             self._end_attempt(Outcome.CANCELLED)
             self._reply.done()
             if self._drains is not None:
                 self._relay.end_drain(self._drains)
+            if self._turn is not None:
+                await self._turn.end(charged=self._tab.charged)
 
     async def _serve(self) -> None:
         try:
@@ -121,6 +134,7 @@ class ChatExchange:
             return
         self._opened = opened
         if isinstance(opened, OpenStream):
+            self._head = opened.head
             await self._stream(opened)
         else:
             await self._whole(opened)
@@ -129,7 +143,7 @@ class ChatExchange:
 
     async def _decide(self, tried: Sequence[Tried]) -> Route:
         if tried:
-            self._count(tried[-1].outcome)
+            self._observer.attempt(tried[-1].outcome)
             if self._total_s is not None and self._loop.time() >= self._total_s:
                 raise TollbridgeError(Code.DEADLINE_EXCEEDED, "The total time is over.")
         attempt_id = str(uuid7())
@@ -192,7 +206,7 @@ class ChatExchange:
         return OpenStream(route=route, span=span, response=response, chunks=chunks, reader=reader, head=head)
 
     def _finish(self, attempt: Tried) -> None:
-        self._count(attempt.outcome)
+        self._observer.attempt(attempt.outcome)
         self._tools.attempts.finish(request_id=self._request_id, attempt=attempt)
 
     async def _stopped_unanswered(self) -> None:
@@ -206,17 +220,17 @@ class ChatExchange:
 
     async def _whole(self, opened: WholeAnswer) -> None:
         self._end_attempt(Outcome.SUCCESS)
-        if self._endings.is_gone():
-            await self._endings.client_gone(opened.answer.captured, opened.answer.text)
-            return
-        use = await self._endings.use(opened.answer.captured, opened.answer.text)
-        if self._endings.is_gone():
-            await self._endings.client_gone(opened.answer.captured, opened.answer.text)
-            return
-        body = opened.answer.render(tokens=use.tokens, cost=self._endings.cost(use))
-        # From here to the write of the body nothing else runs.
-        self._endings.complete(use)
-        await self._reply.whole(body, self._extra_headers())
+        answer = opened.answer
+        if not self._is_unheard():
+            use = await self._endings.use(answer.captured, answer.text)
+            body = answer.render(tokens=use.tokens, cost=self._endings.cost(use))
+            await self._keep(body, self._endings.finished(use), headers=whole_head(body, self._extra_headers()))
+            if not self._endings.is_gone():
+                # From here to the write of the body nothing else runs.
+                self._endings.complete(use)
+                await self._reply.whole(body, self._extra_headers())
+                return
+        await self._endings.client_gone(answer.captured, answer.text)
 
     async def _stream(self, opened: OpenStream) -> None:
         failure = await self._pump(opened)
@@ -230,14 +244,14 @@ class ChatExchange:
         total = failure is not None and self._endings.is_total(failure)
         if self._cut and failure is not None and not self._endings.is_gone():
             await self._refuse_cut()
-        elif self._endings.is_gone() or (failure is not None and not total and self._reply.was_blocked()):
+        elif self._is_unheard() or (failure is not None and not total and self._is_blocked()):
             self._endings.mark_gone()
             self._end_attempt(Outcome.CANCELLED if failure is not None else Outcome.SUCCESS)
-            await self._endings.client_gone(captured, opened.reader.delivered_text)
+            await self._leave(opened, captured)
         elif failure is not None and not total:
             self._end_attempt(failure.outcome)
             await self._endings.upstream_failed(captured, opened.reader.delivered_text)
-            self._report(failure)
+            self._observer.failed(failure, model=self.model)
             await self._refuse(to_error(failure))
         else:
             self._end_attempt(Outcome.TIMED_OUT if total else Outcome.SUCCESS)
@@ -246,13 +260,11 @@ class ChatExchange:
 
     async def _pump(self, opened: OpenStream) -> AttemptFailed | None:
         """Relays until the provider's end, or the end of our patience; what failed, if anything did."""
-        waiting = opened.head
         while True:
             try:
                 async with self._patience():
-                    if not self._endings.is_gone():
-                        await self._begin(waiting)
-                    waiting = b""
+                    if not self._is_unheard():
+                        await self._begin()
                     if not opened.reader.ended:
                         await self._copy(opened)
             except TimeoutError:
@@ -264,18 +276,19 @@ class ChatExchange:
                 return failure
             return None
 
-    async def _begin(self, head: bytes) -> None:
+    async def _begin(self) -> None:
         """The head of the answer and what has come of it. Who left before it gets nothing, and has had nothing."""
         if not self._reply.started:
             await self._reply.start_stream(self._extra_headers())
+        head, self._head = self._head, b""
         if head:
             await self._reply.write(head)
 
     async def _copy(self, opened: OpenStream) -> None:
-        reader, reply, endings = opened.reader, self._reply, self._endings
+        reader, reply = opened.reader, self._reply
         async for data in opened.chunks:
             out = reader.feed(data)
-            if out and not endings.is_gone():
+            if out and not self._is_unheard():
                 await reply.write(out)
             if reader.ended:
                 return
@@ -289,13 +302,25 @@ class ChatExchange:
         except TimeoutError:
             if not self._cut:
                 self._endings.mark_gone()
-        if self._endings.is_gone():
+        if self._is_unheard():
             await self._endings.client_gone(captured, reader.delivered_text)
             return
         last = reader.closing(tokens=use.tokens, cost=self._endings.cost(use), cut=total)
+        await self._keep(last, self._endings.finished(use))
+        if self._endings.is_gone():
+            await self._endings.client_gone(captured, reader.delivered_text)
+            return
         # From here to the write of the last bytes nothing else runs.
         self._endings.complete(use)
         await self._reply.end(last)
+
+    async def _leave(self, opened: OpenStream, captured: Captured) -> None:
+        """The end of a stream that was cut when its client had left. With a key, what came of it is the answer."""
+        ending = await self._endings.left(captured, opened.reader.delivered_text)
+        if ending.charged:
+            cut = TollbridgeError(Code.UNAVAILABLE, "The answer was cut after its client had left.")
+            await self._keep(self._reply.last_words(cut), ending)
+        self._endings.close(ending)
 
     async def _release(self, opened: OpenStream, *, complete: bool) -> None:
         """Lets the connection be used again when its answer has come to its end, else closes it."""
@@ -316,6 +341,20 @@ class ChatExchange:
             self._relay.log.error("spool_failed", request_id=self._request_id, reason=str(error))
 
     # Ends.
+
+    def _is_unheard(self) -> bool:
+        """Whether what comes now is for nobody: the client has left and can't ask for it again."""
+        return self._turn is None and self._endings.is_gone()
+
+    def _is_blocked(self) -> bool:
+        """Whether what failed just now is for the client to answer for."""
+        return self._endings.is_gone() or self._reply.was_blocked()
+
+    async def _keep(self, rest: bytes, ending: Ending, *, headers: list[Header] | None = None) -> None:
+        """With an idempotency key: keeps the answer, and the charge with it, before either is final."""
+        event = self._tab.preview(ending, now_s=self._loop.time()) if self._turn is not None else None
+        if self._turn is not None and event is not None:
+            await self._turn.keep(rest, event, headers=headers)
 
     async def _refuse(self, error: TollbridgeError, *, ours: bool = False) -> None:
         """The end of a request that gets no (more) answer: its tab first, then the error."""
@@ -351,38 +390,6 @@ class ChatExchange:
             self._timeout.reschedule(with_write)
         except RuntimeError:  # between two waits: the next one begins with the new deadline
             self._timeout = None
-
-    def _report(self, failure: AttemptFailed) -> None:
-        self._relay.log.warning(
-            "provider_failed",
-            request_id=self._request_id,
-            model=self.model,
-            provider=self._tab.route.provider_id if self._tab.route is not None else "",
-            outcome=failure.outcome.value,
-            reason=failure.message,
-        )
-
-    def _count(self, outcome: Outcome) -> None:
-        provider = self._tab.route.provider_id if self._tab.route is not None else ""
-        self._tools.metrics.attempt(provider=provider, outcome=outcome.value)
-
-    def _count_tokens(self) -> None:
-        event = self._tab.event
-        if event is not None and event.implausible:
-            self._tools.metrics.implausible(provider=event.provider_id)
-            self._relay.log.warning(
-                "implausible_usage",
-                request_id=self._request_id,
-                model=self.model,
-                provider=event.provider_id,
-                generation_id=event.generation_id,
-                charge_nano_usd=event.charge_nano_usd,
-                reported_cost_nano_usd=event.provider_reported_cost_nano_usd,
-            )
-        if event is not None and event.charge_nano_usd:
-            used = event.tokens
-            prompt = used.input + used.cached_input + used.cache_write + used.cache_write_1h
-            self._tools.metrics.tokens(model=self.model, prompt=prompt, completion=used.output)
 
     def _extra_headers(self) -> list[Header]:
         if self._allowance is None or not self._allowance.clamped:

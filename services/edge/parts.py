@@ -12,18 +12,22 @@ from uuid import UUID
 from prometheus_client import CollectorRegistry
 from structlog.typing import FilteringBoundLogger
 
+from chassis.bucket import Bucket
 from chassis.bus import Bus
 from chassis.config import ConfigText, ConfigWatch
 from chassis.config_state import ConfigCollector, ConfigState
 from chassis.lifecycle import Lifecycle
 from chassis.spool import Spool
 from chassis.telemetry import Tracer
-from services.edge import events
+from services.edge import answers, events
 from services.edge.admission import Admission
+from services.edge.answers import Answers
 from services.edge.app import EdgeApp
 from services.edge.attempts import Attempts
+from services.edge.claims import Claims
 from services.edge.clients import Clients
 from services.edge.config import EdgeConfig, parse, without_file
+from services.edge.idempotency import Idempotency
 from services.edge.metrics import EdgeMetrics
 from services.edge.opening import Providers
 from services.edge.owners import AuthOwner, BillingOwner, RouterOwner
@@ -110,6 +114,7 @@ class Parts:
         router = RouterOwner(pipe=self._clients.router, spender=incarnation)
         self._purse = Purse(billing=billing, spender=incarnation)
         self._attempts = Attempts(router=router)
+        self._claims = Claims(pipe=self._clients.claims, spender=incarnation)
         self._publisher = Publisher(
             bus=bus,
             billing=billing,
@@ -121,7 +126,7 @@ class Parts:
             directory=self._spool_dir,
             own=incarnation,
             outbox=self._publisher,
-            end_spender=functools.partial(end_spender, billing=billing, router=router),
+            end_spender=functools.partial(end_spender, billing=billing, router=router, claims=self._claims),
         )
         self._settlement = Settlement(spool=self._spool, purse=self._purse, outbox=self._publisher)
         self._admission = Admission(
@@ -135,12 +140,24 @@ class Parts:
             router=router,
             attempts=self._attempts,
             settlement=self._settlement,
+            idempotency=self._idempotency(settings),
             providers=Providers(client=self._upstream, sandbox=Sandbox()),
             metrics=self._metrics(registry),
             tracer=tracer,
         )
         self._relay = Relay(tools=tools)
         self.app = configuration.app = self._site(registry, tracer)
+
+    def _idempotency(self, settings: Settings) -> Idempotency:
+        self._bucket = Bucket(
+            url=settings.nats_url,
+            name=answers.BUCKET,
+            max_age_s=answers.KEPT_S,
+            max_bytes=answers.MAX_BUCKET_BYTES,
+            client=f"edge-{settings.replica} answers",
+        )
+        kept = Answers(store=self._bucket)
+        return Idempotency(claims=self._claims, answers=kept, adopter=self._settlement)
 
     def _open_spool(self, config: EdgeConfig) -> Spool:
         return Spool.open(
@@ -187,6 +204,7 @@ class Parts:
         life.spawn("publisher", self._publisher.run())
         life.spawn("lease-statements", self._purse.run())
         life.spawn("attempt-statements", self._attempts.run())
+        life.spawn("claim-statements", self._claims.run())
         life.spawn("recalls", self._bus.listen(events.CREDITS_RECALLED, self._purse.on_recall))
         life.spawn("key-changes", self._bus.listen(events.KEYS_CHANGED, self._admission.on_keys_changed))
         life.spawn("config", self._configuration.follow())
@@ -204,4 +222,5 @@ class Parts:
         await self._upstream.close()
         await self._clients.close()
         await self._bus.close()
+        await self._bucket.close()
         self._spool.close()

@@ -67,10 +67,14 @@ class Recorder(Protocol):
 
 @dataclasses.dataclass(slots=True, eq=False)
 class _Pending:
-    """An event on its way; after `due_s`, if billing still doesn't know it, it is tried again."""
+    """An event on its way; after `due_s`, if billing still doesn't know it, it is tried again.
+
+    `twin` is what was on its way for the same end of the same request, from a process that had begun it.
+    """
 
     event: usage_pb2.UsageRecorded
     former: Callable[[], None] | None
+    twin: "_Pending | None" = None
     tries: int = 0
     due_s: float = 0.0
 
@@ -131,6 +135,7 @@ class Publisher:
 
     def _add(self, event: usage_pb2.UsageRecorded, former: Callable[[], None] | None) -> None:
         pending = _Pending(event, former)
+        pending.twin = self._pending.get(pending.key)
         self._pending[pending.key] = pending
         self._try(pending)
 
@@ -301,9 +306,12 @@ class Publisher:
         self._sent.pop(each.key, None)
         if state == billing_pb2.EVENT_STATE_DEAD_LETTERED:
             self._log.error("event_dead_lettered", request_id=event.request_id, event_id=event.event_id)
-        if each.former is None:
-            self._settled.append(UUID(event.request_id).bytes)
-        else:
-            each.former()
-        self._confirmed(event.hold_id, event.charge_nano_usd)
+        done: _Pending | None = each
+        while done is not None:
+            if done.former is None:
+                self._settled.append(UUID(event.request_id).bytes)
+            else:
+                done.former()
+            self._confirmed(done.event.hold_id, done.event.charge_nano_usd)
+            done = done.twin
         return True

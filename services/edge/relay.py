@@ -14,6 +14,7 @@ import structlog
 from chassis.telemetry import Tracer
 from services.edge.admission import Admission
 from services.edge.attempts import Attempts
+from services.edge.idempotency import Idempotency
 from services.edge.metrics import EdgeMetrics
 from services.edge.opening import Providers
 from services.edge.owners import RouterOwner
@@ -32,6 +33,7 @@ class Tools:
     router: RouterOwner
     attempts: Attempts
     settlement: Settlement
+    idempotency: Idempotency
     providers: Providers
     metrics: EdgeMetrics
     tracer: Tracer

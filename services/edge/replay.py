@@ -19,6 +19,7 @@ import structlog
 from chassis.errors import TollbridgeError
 from chassis.ids import now_floor
 from chassis.spool import FormerSpool, Kind, Record, former
+from services.edge.claims import Claims
 from services.edge.owners import BillingOwner, RouterOwner
 from services.edge.settlement import voided
 from tollbridge.usage.v1 import usage_pb2
@@ -115,9 +116,10 @@ class Replay:
         self._log.info("spool_replayed", incarnation=str(spool.incarnation))
 
 
-async def end_spender(spender: str, *, billing: BillingOwner, router: RouterOwner) -> None:
+async def end_spender(spender: str, *, billing: BillingOwner, router: RouterOwner, claims: Claims) -> None:
     """Closes what an incarnation that is no more still holds, when nothing of it is left to charge."""
     as_of = str(now_floor())
+    await claims.end_spender(spender)
     await billing.state_leases([], as_of=as_of, spender=spender)
     await router.state_attempts([], as_of=as_of, spender=spender)
 

@@ -19,6 +19,7 @@ BLOCKED_S = 1.0
 PROVIDER_WAIT_S = BLOCKED_S / 4
 """Bytes that come sooner after a write were there before it: meanwhile nobody waited for the provider."""
 WRITE_TIMEOUT_S = 60.0
+REPLAY_PIECE = 256 << 10
 _STREAM_HEADERS: tuple[Header, ...] = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -114,14 +115,35 @@ class Reply:
         self.finished = True
         self.status = 200
         self.mark_first_byte()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"x-request-id", self._request_id.encode()),
-            *extra,
-        ]
+        headers = [*whole_head(body, extra), (b"x-request-id", self._request_id.encode())]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
+
+    async def replay(self, *, status: int, headers: Sequence[Header], body: bytes) -> None:
+        """Sends an answer that was given before."""
+        self.finished = True
+        self.status = status
+        self.mark_first_byte()
+        marks = [(b"x-request-id", self._request_id.encode()), (b"idempotency-replayed", b"true")]
+        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *marks]})
+        for start in range(0, max(1, len(body)), REPLAY_PIECE):
+            piece = body[start : start + REPLAY_PIECE]
+            more = start + REPLAY_PIECE < len(body)
+            await self._send({"type": "http.response.body", "body": piece, "more_body": more})
+
+    def serve_as(self, request_id: str, send: Send | None = None) -> None:
+        """From now on this is the answer to that request; `send` is a way through somebody who listens."""
+        self._request_id = request_id
+        self._send = send or self._send
+
+    @property
+    def send(self) -> Send:
+        """The way to the client."""
+        return self._send
+
+    def last_words(self, error: TollbridgeError) -> bytes:
+        """The event that ends a stream which has begun."""
+        return self._dialect.stream_error(_told(error))
 
     def rendered(self, error: TollbridgeError) -> RenderedError:
         """The error as this client's dialect has it."""
@@ -130,7 +152,7 @@ class Reply:
     async def refuse(self, error: TollbridgeError) -> None:
         """Sends an error: as an answer, or as the event that ends a stream which has begun."""
         if self.started:
-            await self.end(self._dialect.stream_error(_told(error)))
+            await self.end(self.last_words(error))
             return
         self.finished = True
         rendered = self.rendered(error)
@@ -153,6 +175,11 @@ class Reply:
             self._on_stuck()
             return
         self._watch = self._loop.call_later(WRITE_TIMEOUT_S - waited_s, self._look)
+
+
+def whole_head(body: bytes, extra: Sequence[Header]) -> list[Header]:
+    """The headers of a whole JSON answer, but for the request's id."""
+    return [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *extra]
 
 
 def _told(error: TollbridgeError) -> TollbridgeError:

@@ -128,6 +128,21 @@ class Settlement:
             log=self._log,
         )
 
+    def adopt(self, event: usage_pb2.UsageRecorded) -> None:
+        """Sees to an end that another process had worked out, and may have died before it wrote it down.
+
+        Billing applies it once. This process' own are in its spool already. Raises nothing: without a disk it is still
+        on its way.
+        """
+        if event.spender == str(self._purse.spender):
+            return
+        key = UUID(event.request_id).bytes
+        try:
+            self._spool.append_now(Record(kind=Kind.FINISHED, key=key, payload=event.SerializeToString()))
+        except OSError as error:
+            self._log.error("spool_failed", request_id=event.request_id, reason=str(error))
+        self._outbox.add(event)
+
     def _price_id(self, price: PriceVersion) -> str:
         """The name of a price, hashed once: there are as many as the config has had versions of."""
         name = self._price_ids.get(price)
@@ -180,6 +195,11 @@ class Tab:
         self.charge = 0
         self.closed = False
 
+    @property
+    def charged(self) -> bool:
+        """Whether it was closed with a charge."""
+        return self.closed and self.event is not None and self.event.kind == usage_pb2.USAGE_KIND_CHARGE
+
     async def open(self, *, route: Route, draw: Draw) -> None:
         """Takes over the draw and writes *started*; again for a later attempt. The provider is called after this."""
         if self.closed:
@@ -229,13 +249,20 @@ class Tab:
 
         Raises OSError.
         """
-        if self.closed or self.event is None:
+        event = self.preview(ending, now_s=now_s)
+        if event is None:
             return
+        payload = event.SerializeToString()
+        self._spool.append(Record(kind=Kind.NOTE, key=self._facts.request_id.bytes, payload=payload))
+
+    def preview(self, ending: Ending, *, now_s: float) -> usage_pb2.UsageRecorded | None:
+        """The event that this end would make; None where there is nothing to end."""
+        if self.closed or self.event is None:
+            return None
         event = usage_pb2.UsageRecorded()
         event.CopyFrom(self.event)
         self._fill(event, ending, now_s=now_s)
-        payload = event.SerializeToString()
-        self._spool.append(Record(kind=Kind.NOTE, key=self._facts.request_id.bytes, payload=payload))
+        return event
 
     def _started(self, route: Route, draw: Draw) -> usage_pb2.UsageRecorded:
         facts = self._facts

@@ -17,8 +17,11 @@ import structlog
 from chassis.errors import Code, TollbridgeError
 from chassis.telemetry import Span, checked_traceparent
 from services.edge.admission import api_key_of
+from services.edge.answers import KeptAnswer
 from services.edge.chat_request import ClientLeft, parse_chat, read_body
+from services.edge.claims import fingerprint, key_of
 from services.edge.exchange import ChatExchange
+from services.edge.idempotency import Turn
 from services.edge.max_cost import max_cost_of
 from services.edge.metrics import UNKNOWN_MODEL
 from services.edge.owners import Authority
@@ -58,7 +61,8 @@ class ChatRoute:
                 exchange = await self._admit(
                     scope, receive, surface=surface, reply=reply, request_id=request_id, arrived_s=arrived_s, span=span
                 )
-                await self._serve(exchange, receive, reply)
+                if exchange is not None:
+                    await self._serve(exchange, receive, reply)
             except TollbridgeError as error:
                 span.fail(error)
                 await reply.refuse(error)
@@ -82,8 +86,8 @@ class ChatRoute:
         request_id: str,
         arrived_s: float,
         span: Span,
-    ) -> ChatExchange:
-        """Who asks, then what: a body is read only for those who may send one."""
+    ) -> ChatExchange | None:
+        """Who asks, then what: a body is read only for those who may send one. None when it was answered before."""
         started_at_us = time.time_ns() // 1000
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         trace = span.traceparent or traceparent_of(headers)
@@ -93,8 +97,12 @@ class ChatRoute:
             api_key=api_key_of(headers), client_ip=scope["client"][0] if scope.get("client") else "", traceparent=trace
         )
         request = parse_chat(await read_body(receive, headers), max_cost_nano_usd=max_cost_of(headers))
+        turn = await self._turn(scope, request.body, authority=authority, reply=reply, request_id=request_id)
+        if isinstance(turn, KeptAnswer):
+            await reply.replay(status=turn.status, headers=turn.headers, body=turn.body)
+            return None
         facts = Facts(
-            request_id=UUID(request_id),
+            request_id=turn.request_id if turn is not None else UUID(request_id),
             customer_id=authority.customer_id,
             key_id=authority.key_id,
             operation="chat",
@@ -110,7 +118,24 @@ class ChatRoute:
             facts=facts,
             authority=authority,
             include_usage=request.include_usage or surface.dialect.always_usage_chunk,
+            turn=turn,
         )
+
+    async def _turn(
+        self, scope: Scope, body: bytes, *, authority: Authority, reply: Reply, request_id: str
+    ) -> Turn | KeptAnswer | None:
+        """With an idempotency key: the turn to run it, or the answer that it had. The reply is then that request's."""
+        key = key_of(scope["headers"])
+        if key is None:
+            return None
+        found = await self._tools.idempotency.begin(
+            customer_id=authority.customer_id,
+            key=key,
+            body_hash=fingerprint(method=scope["method"], path=scope["path"], body=body),
+            call_id=request_id,
+        )
+        reply.serve_as(str(found.request_id), found.before(reply.send) if isinstance(found, Turn) else None)
+        return found
 
     async def _serve(self, exchange: ChatExchange, receive: Receive, reply: Reply) -> None:
         task = self._relay.start(exchange.run(), cut=exchange.cut)

@@ -21,10 +21,13 @@ from chassis.spool import Spool
 from chassis.telemetry import Tracer
 from pricing.prices import PriceVersion, Rates
 from services.edge.admission import Admission
+from services.edge.answers import Answers
 from services.edge.app import EdgeApp, new_fastapi
 from services.edge.attempts import Attempts
+from services.edge.claims import Claims
 from services.edge.config import without_file
 from services.edge.http_server import HttpServer
+from services.edge.idempotency import Idempotency
 from services.edge.metrics import EdgeMetrics
 from services.edge.opening import Providers
 from services.edge.owners import AuthOwner, BillingOwner, RouterOwner
@@ -34,8 +37,9 @@ from services.edge.relay import Relay, Tools
 from services.edge.replay import Replay, end_spender
 from services.edge.routes.chat import ChatRoute
 from services.edge.settlement import Settlement
+from tests.unit.edge.claim_desk import ClaimDesk, Shelf
 from tollbridge.auth.v1 import auth_pb2
-from tollbridge.billing.v1 import billing_pb2
+from tollbridge.billing.v1 import billing_pb2, claims_pb2
 from tollbridge.router.v1 import router_pb2
 from tollbridge.usage.v1 import usage_pb2
 from upstream.client import UpstreamClient
@@ -108,7 +112,9 @@ class Owners:
 
     def __init__(self, truth: Truth) -> None:
         self.truth = truth
+        self.claims = ClaimDesk()
         handlers = {
+            claims_pb2: ("ClaimService", self.claims.methods),
             auth_pb2: ("AuthService", {"Authorize": self.authorize}),
             router_pb2: (
                 "RouterService",
@@ -248,6 +254,7 @@ class World:
     clamps: list[bool]
     owners: Owners
     admission: Admission
+    shelf: Shelf
 
     def body(self, directive: dict | None = None, **fields) -> dict:
         """A chat request whose message scripts the sandbox."""
@@ -311,14 +318,17 @@ async def edge_world(
     registry, clamps = CollectorRegistry(), [True]
     client = UpstreamClient()
     await client.start()
-    attempts = Attempts(router=router)
+    attempts, shelf = Attempts(router=router), Shelf()
+    claims = Claims(pipe=pipes["ClaimService"], spender=incarnation)
+    settlement = Settlement(spool=spool, purse=purse, outbox=publisher)
     tools = Tools(
         admission=Admission(
             auth=AuthOwner(pipe=pipes["AuthService"]), purse=purse, tracer=tracer, clamps_short_credit=lambda: clamps[0]
         ),
         router=router,
         attempts=attempts,
-        settlement=Settlement(spool=spool, purse=purse, outbox=publisher),
+        settlement=settlement,
+        idempotency=Idempotency(claims=claims, answers=Answers(store=shelf), adopter=settlement),
         providers=Providers(client=client, sandbox=Sandbox()),
         metrics=EdgeMetrics(registry=registry, prefix="tollbridge"),
         tracer=tracer,
@@ -332,7 +342,7 @@ async def edge_world(
         tracer=tracer,
     )
     server = HttpServer(app=app, bind="127.0.0.1:0", grace_s=5)
-    end_former = functools.partial(end_spender, billing=billing, router=router)
+    end_former = functools.partial(end_spender, billing=billing, router=router, claims=claims)
     replay = Replay(directory=spool_dir, own=incarnation, outbox=publisher, end_spender=end_former)
     tasks = [
         asyncio.create_task(run) for run in (replay.run(), publisher.run(), purse.run(), attempts.run(), server.serve())
@@ -352,6 +362,7 @@ async def edge_world(
         clamps=clamps,
         owners=owners,
         admission=tools.admission,
+        shelf=shelf,
     )
     try:
         yield world

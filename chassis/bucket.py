@@ -1,0 +1,99 @@
+"""Named bytes in a bucket of NATS Object Store, kept for a time.
+
+The connection is made at the first use and then kept, so that a process starts without NATS. Everything has a timeout,
+and everything that goes wrong on the way is UNAVAILABLE.
+"""
+
+import asyncio
+import contextvars
+
+import nats
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js.errors import NotFoundError
+from nats.js.object_store import ObjectStore
+
+from chassis.errors import Code, TollbridgeError
+
+CONNECT_TIMEOUT_S = 3.0
+CHECK_TIMEOUT_S = 0.9
+TRANSFER_TIMEOUT_S = 5.0
+
+
+class Bucket:
+    """One bucket, which is made where it is missing. `max_age_s` is how long each object is kept.
+
+    No more is taken once it holds `max_bytes`, as far as `check` is asked before.
+    """
+
+    def __init__(self, *, url: str, name: str, max_age_s: float, max_bytes: int, client: str) -> None:
+        self._url = url
+        self._name = name
+        self._max_age_s = max_age_s
+        self._max_bytes = max_bytes
+        self._client_name = client
+        self._client: Client | None = None
+        self._bucket: ObjectStore | None = None
+        self._opening = asyncio.Lock()
+
+    async def check(self) -> None:
+        """Returns when the store answers and has room. Raises UNAVAILABLE within a second."""
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                status = await (await self._open()).status()
+        except (NatsError, OSError, TimeoutError) as error:
+            self._bucket = None  # a server that lost its disk has to be given the bucket again
+            raise _unavailable() from error
+        if status.size >= self._max_bytes:
+            raise _unavailable()
+
+    async def put(self, name: str, data: bytes) -> None:
+        """Keeps an object; the same name again replaces it. Raises UNAVAILABLE."""
+        try:
+            async with asyncio.timeout(TRANSFER_TIMEOUT_S):
+                await (await self._open()).put(name, data)
+        except (NatsError, OSError, TimeoutError) as error:
+            self._bucket = None
+            raise _unavailable() from error
+
+    async def get(self, name: str) -> bytes | None:
+        """An object, None where there is none. Raises UNAVAILABLE."""
+        try:
+            async with asyncio.timeout(TRANSFER_TIMEOUT_S):
+                found = await (await self._open()).get(name)
+        except NotFoundError:
+            return None
+        except (NatsError, OSError, TimeoutError) as error:
+            self._bucket = None
+            raise _unavailable() from error
+        return bytes(found.data or b"")
+
+    async def close(self) -> None:
+        """Ends the connection."""
+        client, self._client, self._bucket = self._client, None, None
+        if client is not None:
+            await client.close()
+
+    async def _open(self) -> ObjectStore:
+        async with self._opening:
+            if self._client is None:
+                # In a context of its own: it outlives the request that needed it first, and must not log that id.
+                connecting = asyncio.create_task(self._connect(), context=contextvars.Context())
+                self._client = await connecting
+            if self._bucket is None:
+                jetstream = self._client.jetstream(timeout=TRANSFER_TIMEOUT_S)
+                self._bucket = await jetstream.create_object_store(self._name, ttl=self._max_age_s)
+            return self._bucket
+
+    async def _connect(self) -> Client:
+        return await nats.connect(
+            self._url,
+            name=self._client_name,
+            connect_timeout=int(CONNECT_TIMEOUT_S),
+            allow_reconnect=True,
+            max_reconnect_attempts=-1,
+        )
+
+
+def _unavailable() -> TollbridgeError:
+    return TollbridgeError(Code.UNAVAILABLE, "The object store can't be reached now.", retry_after_s=1)
