@@ -124,6 +124,8 @@ class Checkout:
                 expires_at_us=payment.expires_at_us,
             )
         except TollbridgeError as error:
+            # the kind of error only: Stripe's own words may hold a part of the key
+            self._log.error("stripe_session_not_made", reason=type(error.__cause__).__name__, code=str(error.code))
             if error.code is Code.PROVIDER_REJECTED:
                 await self._desk.move(payment.id, State.FAILED)
             raise

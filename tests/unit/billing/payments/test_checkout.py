@@ -137,8 +137,9 @@ async def test_a_changed_config_takes_effect_at_the_next_call(
     """A rotated key and webhook secret need no restart; without the section there is no such method."""
     current = [configured(stripe, secret_key="sk_test_wrong")]
     checkout = checkout_of(pool, desk, lambda: current[0])
-    with pytest.raises(TollbridgeError) as refused:
+    with pytest.raises(TollbridgeError) as refused, structlog.testing.capture_logs() as told:
         await begun(checkout, customer)
+    assert [line["reason"] for line in told] == ["AuthenticationError"]
     assert refused.value.code is Code.PAYMENT_METHOD_UNAVAILABLE
     current[0] = configured(stripe)
     assert (await begun(checkout, customer)).url
