@@ -12,7 +12,7 @@ from chassis.bus import ConsumerSpec, StreamSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES = ("edge", "auth", "router", "billing", "tasks")
-_SUBJECT = re.compile(r"tollbridge(\.[a-z0-9_]+)+")
+_SUBJECT = re.compile(r"tollbridge(\.[a-z0-9_]+)+(\.\*)?")
 _QUOTED = re.compile(r"`([^`]+)`")
 
 

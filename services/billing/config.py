@@ -58,6 +58,8 @@ class BillingSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     usage_kept_days: int = 400
     holds_kept_days: int = 60
     top_up_url: str = ""
+    low_balance: Decimal = Decimal(1)
+    exhausted_balance: Decimal = Decimal("0.001")
     stripe: StripeSection | None = None
     crypto: CryptoSection | None = None
 
@@ -79,6 +81,8 @@ class BillingConfig:
     usage_kept_days: int
     holds_kept_days: int
     top_up_url: str
+    low_balance_nano_usd: int
+    exhausted_balance_nano_usd: int
     stripe: StripeSection | None = dataclasses.field(repr=False)
     crypto: CryptoSection | None = dataclasses.field(repr=False)
 
@@ -93,6 +97,8 @@ def parse(text: ConfigText, environ: Mapping[str, str] | None = None) -> Billing
     found = section(text, _Sections, environ=environ).billing
     credit_value = _checked(text, "credit_value", lambda: _amount(found.credit_value, least=1))
     welcome = _checked(text, "welcome_credit", lambda: _amount(found.welcome_credit, least=0))
+    _checked(text, "low_balance", lambda: _amount(found.low_balance, least=0))
+    _checked(text, "exhausted_balance", lambda: _amount(found.exhausted_balance, least=0))
     _checked(text, "settle_grace_s", lambda: _within(found.settle_grace_s, 0, MAX_SETTLE_GRACE_S))
     _checked(text, "usage_kept_days", lambda: _within(found.usage_kept_days, LEAST_KEPT_DAYS, MOST_KEPT_DAYS))
     _checked(text, "holds_kept_days", lambda: _within(found.holds_kept_days, LEAST_KEPT_DAYS, MOST_KEPT_DAYS))
@@ -116,6 +122,8 @@ def _config(found: BillingSection, credit_value_nano_usd: int, welcome_credit_na
         usage_kept_days=found.usage_kept_days,
         holds_kept_days=found.holds_kept_days,
         top_up_url=found.top_up_url,
+        low_balance_nano_usd=nano_usd(found.low_balance),
+        exhausted_balance_nano_usd=nano_usd(found.exhausted_balance),
         stripe=found.stripe,
         crypto=found.crypto,
     )

@@ -7,6 +7,9 @@ _THIRTY_DAYS_S = 30 * 86_400
 USAGE_RECORDED = "tollbridge.usage.v1.recorded"
 LEDGER_TRANSFERRED = "tollbridge.ledger.v1.transferred"
 CREDITS_RECALLED = "tollbridge.credits.v1.recalled"
+BALANCE_LOW = "tollbridge.credits.v1.low.*"
+BALANCE_EXHAUSTED = "tollbridge.credits.v1.exhausted.*"
+"""The last token is the customer's id."""
 
 USAGE = StreamSpec(
     name="USAGE",
@@ -22,6 +25,13 @@ LEDGER = StreamSpec(
     max_age_s=_THIRTY_DAYS_S,
     max_bytes=8 << 30,
 )
+CREDITS = StreamSpec(
+    name="CREDITS",
+    subjects=("tollbridge.credits.v1.low.>", "tollbridge.credits.v1.exhausted.>"),
+    retention="limits",
+    max_age_s=_THIRTY_DAYS_S,
+    max_bytes=256 << 20,
+)
 APPLY_USAGE = ConsumerSpec(
     stream=USAGE.name,
     durable="billing-apply-usage",
@@ -32,6 +42,6 @@ APPLY_USAGE = ConsumerSpec(
 
 
 async def ensure_streams(bus: Bus) -> None:
-    """Makes both streams where they are missing."""
-    for spec in (USAGE, LEDGER):
+    """Makes the streams where they are missing."""
+    for spec in (USAGE, LEDGER, CREDITS):
         await bus.ensure_stream(spec)

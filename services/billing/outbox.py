@@ -15,6 +15,7 @@ from chassis import db
 from chassis.bus import Bus
 from chassis.errors import Code, TollbridgeError
 from services.billing import events, receipt_store
+from services.billing.balance_notices import BalanceNotices
 from services.billing.figures import Figures
 from services.billing.receipt_store import Leaving
 from services.billing.receipts import transfer_message
@@ -28,9 +29,12 @@ TROUBLE_PAUSE_S = 2.0
 class Outbox:
     """The loop that publishes."""
 
-    def __init__(self, *, pool: db.Pool, bus: Bus, figures: Figures, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, *, pool: db.Pool, bus: Bus, notices: BalanceNotices, figures: Figures, log: FilteringBoundLogger
+    ) -> None:
         self._pool = pool
         self._bus = bus
+        self._notices = notices
         self._figures = figures
         self._log = log
 
@@ -60,6 +64,7 @@ class Outbox:
                 event_type=events.LEDGER_TRANSFERRED,
                 source="billing",
             )
+            await self._notices.tell(leaving)
             await receipt_store.forget_outbox(connection, [item.place for item in leaving])
         self._figures.transfers_published.inc(len(leaving))
         return len(leaving)

@@ -13,6 +13,7 @@ from chassis.rpc import RpcService
 from chassis.telemetry import Tracer
 from services.billing import events, partitions
 from services.billing.accounts import Accounts
+from services.billing.balance_notices import BalanceNotices
 from services.billing.capped_grants import CappedGrants
 from services.billing.claim_server import ClaimServer
 from services.billing.confirm import Confirmations
@@ -114,7 +115,8 @@ class Parts:
 
     def outbox(self, bus: Bus) -> Outbox:
         """The publisher of transfers."""
-        return Outbox(pool=self._pool, bus=bus, figures=self.figures, log=self._log)
+        notices = BalanceNotices(bus=bus, config=lambda: self.config.current)
+        return Outbox(pool=self._pool, bus=bus, notices=notices, figures=self.figures, log=self._log)
 
     def not_ready(self) -> str | None:
         """Why calls should go elsewhere; None when they may come."""

@@ -26,7 +26,7 @@ _MOVEMENTS = """
     FROM billing.transfers WHERE request_id = ANY(%s) ORDER BY created_at, leg
 """
 _OUTBOX = """
-    SELECT o.id, t.id, t.debit, t.credit, t.amount, t.kind, t.event_id, t.leg,
+    SELECT o.id, t.id, t.debit, t.credit, t.amount, t.kind, t.event_id, t.leg, t.customer_id, t.balance_after,
         (extract(epoch FROM t.created_at) * 1000000)::bigint
     FROM (SELECT id, transfer_id FROM billing.outbox ORDER BY id LIMIT %s) o
     JOIN billing.transfers t ON t.id = o.transfer_id ORDER BY o.id
@@ -66,12 +66,14 @@ class Movement:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Leaving:
-    """A transfer in the outbox, with its place there."""
+    """A transfer in the outbox, with its place there; the customer and their balance after it, when one takes part."""
 
     place: int
     movement: Movement
     event_id: str
     leg: int
+    customer_id: str | None
+    balance_after_nano_usd: int | None
 
 
 async def line(connection: Connection, request_id: UUID) -> Line | None:
@@ -129,23 +131,28 @@ async def take_outbox(connection: Connection, *, limit: int) -> list[Leaving]:
     if not row or not row[0]:
         return []
     cursor = await connection.execute(_OUTBOX, (limit,))
-    return [
-        Leaving(
-            place=place,
-            movement=Movement(
-                request_id=None,
-                id=id_,
-                debit=debit,
-                credit=credit,
-                amount_nano_usd=amount,
-                kind=kind,
-                created_at_us=created_at_us,
-            ),
-            event_id=event_id,
-            leg=leg,
+    leaving = []
+    for row in await cursor.fetchall():
+        place, id_, debit, credit, amount, kind, event_id, leg, customer_id, balance_after, created_at_us = row
+        leaving.append(
+            Leaving(
+                place=place,
+                movement=Movement(
+                    request_id=None,
+                    id=id_,
+                    debit=debit,
+                    credit=credit,
+                    amount_nano_usd=amount,
+                    kind=kind,
+                    created_at_us=created_at_us,
+                ),
+                event_id=event_id,
+                leg=leg,
+                customer_id=customer_id,
+                balance_after_nano_usd=balance_after,
+            )
         )
-        for place, id_, debit, credit, amount, kind, event_id, leg, created_at_us in await cursor.fetchall()
-    ]
+    return leaving
 
 
 async def forget_outbox(connection: Connection, places: Sequence[int]) -> None:

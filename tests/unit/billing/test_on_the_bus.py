@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry
 from chassis import bus as bus_module
 from chassis.bus import Bus, ConsumerSpec, Delivery
 from chassis.ids import uuid7
-from services.billing import events, outbox
+from services.billing import config, events, outbox
+from services.billing.balance_notices import BalanceNotices
 from services.billing.consumer import UsageConsumer
 from services.billing.figures import Figures
 from services.billing.ledger import Usage, UsageKind
@@ -109,7 +110,13 @@ def test_every_transfer_arrives_in_the_order_of_its_version(
 
     async def work() -> None:
         bus = await _bus(nats_url)
-        sender = Outbox(pool=bank.pool, bus=bus, figures=Figures(registry=CollectorRegistry()), log=LOG)
+        sender = Outbox(
+            pool=bank.pool,
+            bus=bus,
+            notices=BalanceNotices(bus=bus, config=config.defaults),
+            figures=Figures(registry=CollectorRegistry()),
+            log=LOG,
+        )
         tasks = [asyncio.create_task(sender.run()), asyncio.create_task(bus.consume(ears.spec, ears.handle))]
         await charge(20)
         nats_server.kill()

@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry
 from chassis.bus import Bus
 from chassis.ids import uuid7
 from cli import replay as command
-from services.billing import events
+from services.billing import config, events
+from services.billing.balance_notices import BalanceNotices
 from services.billing.consumer import UsageConsumer
 from services.billing.figures import Figures
 from services.billing.ledger import Usage, UsageKind
@@ -52,7 +53,9 @@ async def _publish_and_apply(bank: PostgresBank, nats_url: str, sent: list[usage
             info = await bus._client.jetstream().consumer_info("USAGE", events.APPLY_USAGE.durable)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    outbox = Outbox(pool=bank.pool, bus=bus, figures=figures, log=LOG)
+    outbox = Outbox(
+        pool=bank.pool, bus=bus, notices=BalanceNotices(bus=bus, config=config.defaults), figures=figures, log=LOG
+    )
     while await outbox.send_once():
         pass
     await bus.close()

@@ -239,3 +239,45 @@ class SumUsageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SumUsageResponse: _TypeAlias = SumUsageResponse  # noqa: Y015
+
+@_typing.final
+class BalanceCrossed(_message.Message):
+    """On the bus: a transfer took a balance from above a line to below it (`low`) or to it (`exhausted`)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    BALANCE_NANO_USD_FIELD_NUMBER: _builtins.int
+    LINE_NANO_USD_FIELD_NUMBER: _builtins.int
+    TRANSFER_ID_FIELD_NUMBER: _builtins.int
+    AT_US_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The same each time that this event is sent."""
+    customer_id: _builtins.str
+    """Whose balance."""
+    balance_nano_usd: _builtins.int
+    """After the transfer; includes what is held."""
+    line_nano_usd: _builtins.int
+    """The line."""
+    transfer_id: _builtins.str
+    """The transfer."""
+    at_us: _builtins.int
+    """When it was made, microseconds since the epoch."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        balance_nano_usd: _builtins.int = ...,
+        line_nano_usd: _builtins.int = ...,
+        transfer_id: _builtins.str = ...,
+        at_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_us", b"at_us", "balance_nano_usd", b"balance_nano_usd", "customer_id", b"customer_id", "id", b"id", "line_nano_usd", b"line_nano_usd", "transfer_id", b"transfer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BalanceCrossed: _TypeAlias = BalanceCrossed  # noqa: Y015

@@ -1,0 +1,75 @@
+"""Telling that a balance is low or exhausted: as events on the bus, from within the outbox's own transaction."""
+
+from collections.abc import Callable, Sequence
+from urllib.parse import quote
+
+from chassis.bus import Bus
+from services.billing import balance_events, events
+from services.billing.balance_events import BalanceEvent, Level, Lines, Step
+from services.billing.config import BillingConfig
+from services.billing.ledger import credits_account
+from services.billing.receipt_store import Leaving
+from tollbridge.billing.v1 import statements_pb2
+
+_SUBJECTS = {Level.LOW: events.BALANCE_LOW, Level.EXHAUSTED: events.BALANCE_EXHAUSTED}
+
+
+class BalanceNotices:
+    """Finds the crossings among transfers that leave, and publishes them."""
+
+    def __init__(self, *, bus: Bus, config: Callable[[], BillingConfig]) -> None:
+        self._bus = bus
+        self._config = config
+
+    async def tell(self, leaving: Sequence[Leaving]) -> list[BalanceEvent]:
+        """Publishes every crossing; told again, each has the id that it had. Raises UNAVAILABLE."""
+        config = self._config()
+        otherwise = Lines(
+            low_nano_usd=config.low_balance_nano_usd, exhausted_nano_usd=config.exhausted_balance_nano_usd
+        )
+        found = balance_events.found(_steps(leaving), {}, otherwise=otherwise)
+        for event in found:
+            subject = _SUBJECTS[event.level]
+            await self._bus.publish(
+                subject.replace("*", subject_token(event.step.customer_id)),
+                _message(event).SerializeToString(),
+                event_id=str(event.id),
+                event_type=subject.removesuffix(".*"),
+                source="billing",
+            )
+        return found
+
+
+def subject_token(customer_id: str) -> str:
+    """A customer's id as one token of a subject: what means something there, or in URLs, is percent-encoded."""
+    return quote(customer_id, safe="").replace(".", "%2E").replace("~", "%7E")
+
+
+def _message(event: BalanceEvent) -> statements_pb2.BalanceCrossed:
+    return statements_pb2.BalanceCrossed(
+        id=str(event.id),
+        customer_id=event.step.customer_id,
+        balance_nano_usd=event.step.balance_nano_usd,
+        line_nano_usd=event.line_nano_usd,
+        transfer_id=str(event.step.transfer_id),
+        at_us=event.step.at_us,
+    )
+
+
+def _steps(leaving: Sequence[Leaving]) -> list[Step]:
+    steps = []
+    for item in leaving:
+        moved = item.movement
+        if item.customer_id is None or item.balance_after_nano_usd is None:
+            continue
+        is_credit = moved.credit == credits_account(item.customer_id)
+        steps.append(
+            Step(
+                transfer_id=moved.id,
+                customer_id=item.customer_id,
+                change_nano_usd=moved.amount_nano_usd if is_credit else -moved.amount_nano_usd,
+                balance_nano_usd=item.balance_after_nano_usd,
+                at_us=moved.created_at_us,
+            )
+        )
+    return steps
