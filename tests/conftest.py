@@ -32,6 +32,11 @@ class RunningServer:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def runs(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Starts it and waits until it takes connections."""
         deadline = time.monotonic() + READY_WITHIN_S

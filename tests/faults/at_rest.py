@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 
 from tests.faults.checker import Price, audit
+from tests.faults.seen import Seen
 from tests.integration.running import Account, Gateway, Provider
 
 AT_REST_WITHIN_S = 60.0
@@ -12,8 +13,12 @@ AT_REST_WITHIN_S = 60.0
 
 @dataclasses.dataclass(kw_only=True)
 class Run:
-    """One gateway before one provider. `delivered` counts the pieces that a client had received when it left, by
-    request id; `shortened` are the requests that ended as `length` because the route's total time was over."""
+    """One gateway before one provider, and what clients saw, by request id.
+
+    `delivered` counts the pieces that a client had received when it left. `shortened` ended as `length` because the
+    route's total time was over, `answered` came whole, `refused` came with an error, and of `stayed` the client did not
+    leave.
+    """
 
     gateway: Gateway
     provider: Provider
@@ -21,6 +26,9 @@ class Run:
     accounts: list[Account] = dataclasses.field(default_factory=list)
     delivered: dict[str, int] = dataclasses.field(default_factory=dict)
     shortened: set[str] = dataclasses.field(default_factory=set)
+    answered: set[str] = dataclasses.field(default_factory=set)
+    refused: set[str] = dataclasses.field(default_factory=set)
+    stayed: set[str] = dataclasses.field(default_factory=set)
 
     def customer(self, *, credit_usd: str) -> Account:
         """A new customer, who is audited too."""
@@ -29,13 +37,19 @@ class Run:
 
     def differences(self) -> list[str]:
         """What the auditor finds now."""
+        seen = Seen(
+            delivered=self.delivered,
+            shortened=self.shortened,
+            answered=self.answered,
+            refused=self.refused,
+            stayed=self.stayed,
+        )
         return audit(
             data_dir=self.gateway.data_dir,
             log=self.provider.log,
             prices=self.prices,
             keys=[account.key for account in self.accounts],
-            delivered=self.delivered,
-            shortened=self.shortened,
+            seen=seen,
         )
 
     def audit(self, *, within_s: float = AT_REST_WITHIN_S) -> None:

@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal, localcontext
 from pathlib import Path
@@ -22,11 +22,14 @@ from typing import Any
 
 import httpx
 
+from tests.faults.seen import Seen, check_seen
+
 NANO = Decimal("0.000000001")
 MILLION = 1_000_000
 CLASSES = ("input", "cached_input", "cache_write", "output")
 BROKEN = ("upstream_failed", "gateway_failed")
 TIMEOUT_S = 30.0
+NOTHING_SEEN = Seen()
 
 Receipt = Mapping[str, Any]
 
@@ -188,13 +191,13 @@ def check_requests(
     log: Mapping[str, list[Attempt]],
     prices: Mapping[str, Price],
     *,
-    delivered: Mapping[str, int] | None = None,
-    shortened: Collection[str] = (),
+    seen: Seen = NOTHING_SEEN,
 ) -> list[str]:
     """Every request that either side knows. Attempts without a request id are not the gateway's."""
-    found = []
+    found = check_seen(receipts, seen)
+    shortened = set(seen.shortened)
     for request_id in sorted((set(receipts) | set(log)) - {""}):
-        pieces = (delivered or {}).get(request_id, 0)
+        pieces = seen.delivered.get(request_id, 0)
         attempts = log.get(request_id, [])
         short = request_id in shortened
         found += check_request(receipts.get(request_id), attempts, prices, delivered=pieces, shortened=short)
@@ -272,20 +275,18 @@ def audit(
     log: Path,
     prices: Mapping[str, Price],
     keys: Iterable[str] = (),
-    delivered: Mapping[str, int] | None = None,
-    shortened: Collection[str] = (),
+    seen: Seen = NOTHING_SEEN,
 ) -> list[str]:
     """All checks of one instance at rest, found by its `ready.json`.
 
-    A customer whose key is given is looked up as themselves too. `delivered` says, by request id, how many pieces a
-    client that left had received; `shortened` which answers the route's total time has ended.
+    A customer whose key is given is looked up as themselves too. `seen` is what the clients can tell.
     """
     ready = json.loads((data_dir / "ready.json").read_text())
     headers = {"authorization": f"Bearer {ready['admin_token']}"}
     with httpx.Client(base_url=ready["base_url"], headers=headers, timeout=TIMEOUT_S) as admin:
         receipts = {row["id"]: row for row in all_rows(admin, "/admin/requests")}
         found = check_accounts(admin.get("/admin/accounts").raise_for_status().json()["data"])
-    found += check_requests(receipts, read_log(log), prices, delivered=delivered, shortened=shortened)
+    found += check_requests(receipts, read_log(log), prices, seen=seen)
     for key in keys:
         found += _as_customer(ready["base_url"], key, receipts)
     charged = sum((Decimal(receipt.get("charge", 0)) for receipt in receipts.values()), Decimal(0))

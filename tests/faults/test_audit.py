@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from tests.faults.checker import Price, audit, read_log
+from tests.faults.seen import Seen
 from tests.integration.running import CONFIG, RATES, Account, Gateway, Provider, gateway, provider
 
 AT_REST_WITHIN_S = 60.0
@@ -93,7 +94,8 @@ async def test_every_ending_is_charged_as_the_provider_logged_it(rig: tuple[Gate
     assert len(delivered) == len(left)
 
     def differences() -> list[str]:
-        return audit(data_dir=running.data_dir, log=fake.log, prices=PRICES, keys=[account.key], delivered=delivered)
+        seen = Seen(delivered=delivered)
+        return audit(data_dir=running.data_dir, log=fake.log, prices=PRICES, keys=[account.key], seen=seen)
 
     deadline = asyncio.get_running_loop().time() + AT_REST_WITHIN_S
     while found := await asyncio.to_thread(differences):

@@ -1,6 +1,7 @@
 """Anthropic's shapes: a message, its events in their full order with a ping, and an error."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from tests.fakes.provider.script import Script
@@ -19,7 +20,7 @@ _KINDS = {
 
 def usage(script: Script, *, output_tokens: int) -> dict[str, Any]:
     """Cache reads and writes stand beside the input."""
-    return {
+    block = {
         "input_tokens": script.input_tokens,
         "cache_creation_input_tokens": script.cache_write_tokens,
         "cache_read_input_tokens": script.cached_tokens,
@@ -30,6 +31,8 @@ def usage(script: Script, *, output_tokens: int) -> dict[str, Any]:
         "output_tokens": output_tokens,
         "service_tier": "standard",
     }
+    given = script.usage or {}
+    return {name: value for name, value in (block | given).items() if value is not None or name not in given}
 
 
 def whole(script: Script, *, answer_id: str, model: str) -> dict[str, Any]:
@@ -43,8 +46,9 @@ def whole(script: Script, *, answer_id: str, model: str) -> dict[str, Any]:
 def events(script: Script, *, answer_id: str, model: str) -> Iterator[dict[str, Any]]:
     """A stream's events; the second of them is a ping."""
     message = _message(answer_id, model)
-    if not script.no_usage:
-        message["usage"] = usage(script, output_tokens=min(1, script.output_tokens))
+    if not script.no_usage and not script.no_start_usage:
+        honest = replace(script, usage=None)
+        message["usage"] = usage(honest, output_tokens=min(1, script.output_tokens))
     yield {"type": "message_start", "message": message}
     yield {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
     yield {"type": "ping"}
@@ -56,8 +60,12 @@ def events(script: Script, *, answer_id: str, model: str) -> Iterator[dict[str, 
     last: dict[str, Any] = {"type": "message_delta", "delta": stop}
     if not script.no_usage:
         last["usage"] = usage(script, output_tokens=script.output_tokens)
-    yield last
-    yield {"type": "message_stop"}
+    if script.usage_late:
+        yield {"type": "message_stop"}
+    for _ in range(script.usage_times):
+        yield last
+    if not script.usage_late:
+        yield {"type": "message_stop"}
 
 
 def error(status: int, message: str) -> dict[str, Any]:

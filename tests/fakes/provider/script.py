@@ -31,9 +31,10 @@ class Script:
     hang_after_chunks: int | None = None  # silence until the caller leaves
     no_usage: bool = False
     usage: dict[str, Any] | None = None  # overrides fields of the usage object, however absurd; null leaves one out
-    usage_times: int = 1  # the usage chunk comes so often (OpenAI's streams)
+    usage_times: int = 1  # the usage chunk, in Anthropic's streams the last delta, comes so often
     usage_running: bool = False  # every piece carries the usage so far (OpenAI's streams)
-    usage_late: bool = False  # it comes after the end mark (OpenAI's streams)
+    usage_late: bool = False  # it comes after the end mark (streams)
+    no_start_usage: bool = False  # the first event says nothing of the input (Anthropic's streams)
     malformed: bool = False  # bytes that are no JSON
     text: str = ""  # what the pieces are made of, else `word1 word2 …`
     finish: str = "stop"

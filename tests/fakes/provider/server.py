@@ -58,7 +58,7 @@ class Answering:
                 "cut": cut,
                 "chunks_sent": self.chunks_sent,
                 "chunks": script.chunks,
-                "usage_sent": cut is None and not script.no_usage,
+                "usage_sent": cut is None and not script.no_usage and script.usage is None,
                 "images": images,
                 "tokens": tokens(script, protocol=str(self.arrived["protocol"])),
             }
@@ -170,7 +170,7 @@ class FakeProvider:
         if script.status != 200:
             return await self._refuse(answering, script)
         response = web.StreamResponse(headers={"content-type": "text/event-stream", "cache-control": "no-cache"})
-        cut: str | None = None
+        cut: str | None = "client"
         try:
             await asyncio.sleep(script.first_byte_ms / 1000)
             await response.prepare(request)
@@ -179,15 +179,14 @@ class FakeProvider:
                     await self._before_piece(script, sent=answering.chunks_sent)
                 await response.write(frame)
                 answering.chunks_sent += is_piece
-            if script.malformed or script.error_after_chunks is not None:
-                cut = "script"
+            cut = "script" if script.malformed or script.error_after_chunks is not None else None
             await response.write_eof()
         except Broken:
             answering.ended(script, status=200, cut="script")
             _abort(request)
             return response
         except (ConnectionResetError, asyncio.CancelledError):
-            answering.ended(script, status=200, cut="client")
+            answering.ended(script, status=200, cut=cut)  # whoever has the end mark may leave before the last write
             raise
         answering.ended(script, status=200, cut=cut)
         return response
