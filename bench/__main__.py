@@ -1,27 +1,29 @@
 """`make bench [ARGS="--requests 500 --at-once 16"]`: what the gateway adds to a request, on this machine, as ratios.
 
-Starts the fake provider and a whole gateway as processes and sends the same bounded load to both, in alternating
-rounds. The load generator is plain httpx in this process and shares the machine's cores with all it measures: only the
-ratios say something, and a change's ratio only beside that of its parent on the same machine.
+Starts the fake provider, a whole gateway, and beside its edge one that charges nothing (`uncharged`), all as processes,
+and sends the same bounded load to each, in alternating rounds. The load generator runs in this process and shares the
+machine's cores with all it measures: only the ratios say something, and a change's ratio only beside that of its parent
+on the same machine.
 """
 
 import argparse
 import asyncio
+import dataclasses
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import aiohttp
 
+from bench import uncharged
 from tests.integration.running import CONFIG, gateway, provider
 
 ROUNDS = 3
 CREDIT_USD = "1000"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """Where a load goes."""
 
@@ -30,7 +32,7 @@ class Target:
     model: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """One round's result."""
 
@@ -40,38 +42,43 @@ class Measured:
 
 
 async def load(target: Target, *, requests: int, at_once: int) -> Measured:
-    """Sends `requests`, never more than `at_once` together. Raises httpx.HTTPStatusError for any failure."""
+    """Sends `requests`, never more than `at_once` together. Raises aiohttp.ClientResponseError for any failure."""
     body = {"model": target.model, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 16}
     headers = {"authorization": f"Bearer {target.key}"}
     took_s: list[float] = []
     left = iter(range(requests))
 
-    async def send(client: httpx.AsyncClient) -> None:
+    async def send(session: aiohttp.ClientSession) -> None:
         for _ in left:
-            began = time.perf_counter()
-            reply = await client.post(target.url, json=body, headers=headers)
-            reply.raise_for_status()
-            took_s.append(time.perf_counter() - began)
+            began_s = time.perf_counter()
+            async with session.post(target.url, json=body, headers=headers) as reply:
+                reply.raise_for_status()
+                await reply.read()
+            took_s.append(time.perf_counter() - began_s)
 
-    async with httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=at_once)) as client:
-        began = time.perf_counter()
-        await asyncio.gather(*(send(client) for _ in range(at_once)))
-        all_s = time.perf_counter() - began
+    timeout = aiohttp.ClientTimeout(total=30)
+    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=at_once)) as session:
+        began_s = time.perf_counter()
+        await asyncio.gather(*(send(session) for _ in range(at_once)))
+        all_s = time.perf_counter() - began_s
     cuts = statistics.quantiles(took_s, n=100)
     return Measured(requests_per_s=requests / all_s, p50_ms=cuts[49] * 1000, p99_ms=cuts[98] * 1000)
 
 
-def compare(direct: Target, through: Target, *, requests: int, at_once: int) -> None:
+def compare(targets: dict[str, Target], *, requests: int, at_once: int) -> None:
     """Prints each round and the medians' ratios."""
-    rounds: dict[str, list[Measured]] = {"direct": [], "gateway": []}
+    rounds: dict[str, list[Measured]] = {name: [] for name in targets}
+    for target in targets.values():
+        asyncio.run(load(target, requests=at_once * 4, at_once=at_once))  # connections, caches, the first lease
     for _ in range(ROUNDS):
-        for name, target in (("direct", direct), ("gateway", through)):
+        for name, target in targets.items():
             found = asyncio.run(load(target, requests=requests, at_once=at_once))
             rounds[name].append(found)
-            _show(f"{name:8} {found.requests_per_s:8.0f}/s  p50 {found.p50_ms:7.1f} ms  p99 {found.p99_ms:7.1f} ms")
-    for figure in ("requests_per_s", "p50_ms", "p99_ms"):
-        medians = {name: statistics.median(getattr(each, figure) for each in found) for name, found in rounds.items()}
-        _show(f"gateway / direct, {figure}: {medians['gateway'] / medians['direct']:.2f}")
+            _show(f"{name:9} {found.requests_per_s:8.0f}/s  p50 {found.p50_ms:7.1f} ms  p99 {found.p99_ms:7.1f} ms")
+    for base in ("direct", "uncharged"):
+        for figure in ("requests_per_s", "p50_ms", "p99_ms"):
+            medians = {name: statistics.median(getattr(each, figure) for each in rounds[name]) for name in rounds}
+            _show(f"gateway / {base}, {figure}: {medians['gateway'] / medians[base]:.2f}")
 
 
 def _show(line: str) -> None:
@@ -88,11 +95,13 @@ def main() -> None:
         folder = Path(name)
         with gateway(folder / "gateway", CONFIG % {"provider": upstream.url}) as running:
             account = running.customer(credit_usd=CREDIT_USD)
-            direct = Target(
-                url=f"{upstream.url}/v1/chat/completions", key="canary-alpha-secret", model="upstream-alpha"
-            )
-            through = Target(url=f"{running.base_url}/v1/chat/completions", key=account.key, model="alpha-chat")
-            compare(direct, through, requests=given.requests, at_once=given.at_once)
+            with uncharged.start(running.pid("edge"), folder) as free_url:
+                path = "/v1/chat/completions"
+                own = Target(url=running.base_url + path, key=account.key, model="alpha-chat")
+                direct = Target(url=upstream.url + path, key="canary-alpha-secret", model="upstream-alpha")
+                targets = {"direct": direct, "uncharged": dataclasses.replace(own, url=free_url + path), "gateway": own}
+                compare(targets, requests=given.requests, at_once=given.at_once)
+            account.settled_credits(timeout_s=60)
             running.verify()
             _show("the books are clean")
 

@@ -1,0 +1,121 @@
+"""An edge that charges nothing: same code, same providers, but no purse, no spool and no events.
+
+What separates its throughput from a real edge's is the price of the money path. It exists only here: no setting of the
+product switches charging off, and what this process serves is on the house. `start` runs it beside a gateway of the
+bench, with that gateway's own edge's settings.
+"""
+
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import cast
+
+import httpx
+
+from chassis.ids import uuid7
+from chassis.spool import Record, Spool
+from services.edge import __main__ as edge
+from services.edge import parts
+from services.edge.publisher import Publisher
+from services.edge.purse import Draw, Purse
+from tollbridge.usage.v1 import usage_pb2
+
+START_S = 30.0
+STOP_S = 20.0
+
+
+class FreePurse(Purse):
+    """Grants everything to everybody, in memory."""
+
+    async def draw(self, *, worst_case_nano_usd: int, **_rest: object) -> Draw:
+        """Whatever is asked."""
+        return Draw(hold_id=str(uuid7()), amount_nano_usd=worst_case_nano_usd)
+
+    def settled(self, draw: Draw, *, spent_nano_usd: int) -> None:
+        """Nobody pays."""
+
+    def give_back(self, draw: Draw) -> None:
+        """Nothing was held."""
+
+
+class NoSpool:
+    """Remembers nothing."""
+
+    has_room = True
+    pending_bytes = 0
+
+    def append(self, record: Record) -> None:
+        """Drops it."""
+
+    def append_now(self, record: Record) -> None:
+        """Drops it."""
+
+    async def written(self) -> None:
+        """At once."""
+
+    def forget(self, keys: Iterable[bytes]) -> None:
+        """Knows none."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class NoPublisher(Publisher):
+    """Tells nobody."""
+
+    def add(self, event: usage_pb2.UsageRecorded) -> None:
+        """Drops it."""
+
+
+class UnchargedParts(parts.Parts):
+    """An edge's parts without a spool."""
+
+    def _open_spool(self, config: object) -> Spool:
+        return cast("Spool", NoSpool())
+
+
+@contextlib.contextmanager
+def start(edge_pid: int, folder: Path) -> Iterator[str]:
+    """Runs an uncharged edge with the settings of a running one; its base URL. Ended by pid on the way out."""
+    pairs = Path(f"/proc/{edge_pid}/environ").read_bytes().split(b"\0")
+    environ = dict(pair.split(b"=", 1) for pair in pairs if b"=" in pair)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    spools = folder / "no-spool"
+    spools.mkdir()
+    own = {"HTTP_BIND": address, "METRICS_BIND": "127.0.0.1:0", "SPOOL_DIR": str(spools), "REPLICA": "uncharged"}
+    environ |= {f"TOLLBRIDGE_{name}".encode(): value.encode() for name, value in own.items()}
+    process = subprocess.Popen([sys.executable, "-m", "bench.uncharged"], env=environ)
+    try:
+        _wait(f"http://{address}/readyz")
+        yield f"http://{address}"
+    finally:
+        process.terminate()
+        process.wait(STOP_S)
+
+
+def _wait(url: str) -> None:
+    deadline_s = time.monotonic() + START_S
+    while time.monotonic() < deadline_s:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(url).status_code == httpx.codes.OK:
+                return
+        time.sleep(0.1)
+    raise TimeoutError(f"{url} is not ready after {START_S} s")
+
+
+def main() -> None:
+    """The process."""
+    parts.Purse = FreePurse  # type: ignore[misc]  # the bench's one switch
+    parts.Publisher = NoPublisher  # type: ignore[misc]
+    edge.Parts = UnchargedParts  # type: ignore[misc]
+    edge.main()
+
+
+if __name__ == "__main__":
+    main()
