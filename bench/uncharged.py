@@ -111,9 +111,9 @@ def _wait(url: str) -> None:
 
 def main() -> None:
     """The process."""
-    parts.Purse = FreePurse  # type: ignore[misc]  # the bench's one switch
-    parts.Publisher = NoPublisher  # type: ignore[misc]
-    edge.Parts = UnchargedParts  # type: ignore[misc]
+    parts.Purse = FreePurse  # type: ignore[attr-defined]  # the bench's one switch
+    parts.Publisher = NoPublisher  # type: ignore[attr-defined]  # as above
+    edge.Parts = UnchargedParts  # type: ignore[attr-defined]  # as above
     edge.main()
 
 
