@@ -194,9 +194,9 @@ class Books:
                 self._move_hold(hold, hold.resolve(HoldState.SETTLED))
 
     def give_back(self, hold_id: UUID, amount_nano_usd: int) -> None:
-        """Frees a part of an open hold."""
+        """Frees a part of an open hold that its spender has no use for: also beside what a dead letter keeps of it."""
         hold = self.holds[hold_id]
-        if hold.is_open and not hold.pinned:
+        if hold.is_open:
             self._move_hold(hold, hold.free(amount_nano_usd))
 
     def expire(self, hold_id: UUID, *, now_us: int, settle_grace_s: int) -> Hold:

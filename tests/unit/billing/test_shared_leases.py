@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry
 
 from chassis import db
@@ -16,7 +17,7 @@ from services.billing.figures import Figures
 from services.billing.grants import Granted, Grants
 from services.billing.hold_store import Ask
 from services.billing.holds import HoldKind
-from services.billing.leases import LEASE_LIVES_S, Leases, Page, Stated
+from services.billing.leases import LEASE_LIVES_S, Expiry, Leases, Page, Stated
 from services.billing.reconcile import verify
 
 BALANCE = 1000
@@ -183,3 +184,31 @@ async def test_a_statement_with_something_free_is_no_answer(bank: Bank):
     with pytest.raises(TollbridgeError) as caught:
         await asyncio.gather(bank.ask("b", 500, wait_s=0.3), answer())
     assert caught.value.code is Code.BALANCE_RESERVED
+
+
+async def test_what_a_dead_spender_had_free_is_granted_once_its_lease_expires(bank: Bank, billing_url: str):
+    """Less what it had drawn or spent by its last word, which is kept for the events that may still come."""
+    hold_id, _ = await bank.ask("a", 100, wish=10_000)
+    await bank.state("a", hold_id, open_nano_usd=40, spent_nano_usd=10, free_nano_usd=200)
+    with psycopg.connect(billing_url) as admin:
+        admin.execute("UPDATE billing.holds SET expires_at = now() - interval '1 second' WHERE id = %s", (hold_id,))
+    expiry = Expiry(
+        pool=bank.pool,
+        settle_grace_s=lambda: 60,
+        figures=Figures(registry=CollectorRegistry()),
+        log=structlog.get_logger(),
+        quiet_s=0.0,
+    )
+    await expiry.look()
+    assert await bank.held() == 50
+    await bank.ask("b", 950, wait_s=0)
+
+
+async def test_a_dead_letter_keeps_its_charge_and_not_a_whole_shared_lease(bank: Bank, billing_url: str):
+    """Its spender gives back the rest, and what the letter is about stays until an operator decides."""
+    hold_id, _ = await bank.ask("a", 100, wish=10_000)
+    with psycopg.connect(billing_url) as admin:
+        admin.execute("UPDATE billing.holds SET pinned = true WHERE id = %s", (hold_id,))
+    await bank.state("a", hold_id, returned_nano_usd=210)
+    await bank.leases.give_back(hold_id=hold_id, spender="a")
+    assert await bank.held() == 40

@@ -1,0 +1,260 @@
+"""Requests that draw from leases in memory: how few ask billing, and how the credit comes back."""
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+
+from chassis.errors import Code, TollbridgeError
+from services.edge.lease_book import LeaseBook
+from services.edge.owners import Granted
+from services.edge.purse import Draw, Purse
+from services.edge.spend_caps import SpendCap
+from services.edge.wallet import IDLE_S, LeaseState
+from tollbridge.billing.v1 import billing_pb2
+
+
+class Billing:
+    """Grants every wish up to `plenty`, and what is needed in any case; keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.plenty = 10_000
+        self.down = False
+        self.pause_s = 0.001
+        self.asks: list[dict] = []
+        self.granted: dict[str, int] = {}
+        self.stated: list[dict[str, LeaseState]] = []
+        self.partial: list[bool] = []
+        self.ended: list[str] = []
+
+    async def grant_lease(self, **ask) -> Granted:
+        self.asks.append(ask)
+        await asyncio.sleep(self.pause_s)
+        self._check()
+        need = ask["amount_nano_usd"]
+        if ask["spare"] and self.plenty < need:
+            raise TollbridgeError(Code.INSUFFICIENT_CREDITS, "no")
+        amount = max(need, min(ask["wish_nano_usd"], self.plenty))
+        self.granted[ask["hold_id"]] = amount
+        return Granted(hold_id=ask["hold_id"], amount_nano_usd=amount, ttl_s=30)
+
+    async def return_lease(self, *, hold_id: str) -> None:
+        self._check()
+        self.ended.append(hold_id)
+
+    async def state_leases(self, leases, *, as_of, only_these=False) -> tuple[float, list[str]]:
+        self._check()
+        self.stated.append({lease.hold_id: lease for lease in leases})
+        self.partial.append(only_these)
+        return 10.0, []
+
+    def _check(self) -> None:
+        if self.down:
+            raise TollbridgeError(Code.UNAVAILABLE, "away", retry_after_s=1)
+
+
+class Desk:
+    """A purse with a clock of its own."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.billing = Billing()
+        self.purse = Purse(billing=self.billing, spender=uuid4(), clock=lambda: self.now_s)
+
+    async def draw(self, amount: int = 10, **options) -> Draw:
+        return await self.purse.draw(customer_id="c", request_id="r", worst_case_nano_usd=amount, **options)
+
+    async def shared(self) -> Draw:
+        """The first draw from a lease for many: the second request in a moment."""
+        first = await self.draw()
+        self.purse.give_back(first)
+        draw = await self.draw()
+        assert not draw.closes_hold
+        return draw
+
+    async def recall(self) -> None:
+        await self.purse.on_recall(billing_pb2.CreditRecall(customer_ids=["c"]).SerializeToString())
+
+
+@pytest.fixture
+def desk() -> Desk:
+    """Nothing was asked yet."""
+    return Desk()
+
+
+async def test_one_request_alone_gets_a_lease_of_its_own(desk: Desk):
+    """Seconds after the last one as well."""
+    for _ in range(3):
+        assert (await desk.draw()).closes_hold
+        desk.now_s += 3
+    assert [ask["wish_nano_usd"] for ask in desk.billing.asks] == [0, 0, 0]
+
+
+async def test_requests_at_once_ask_billing_a_few_times(desk: Desk):
+    """One asks, the others wait for it and draw from what it got."""
+    draws = await asyncio.gather(*(desk.draw() for _ in range(200)))
+    assert len(desk.billing.asks) <= 6
+    assert len({id(draw) for draw in draws}) == 200
+    drawn: dict[str, int] = {}
+    for draw in draws:
+        drawn[draw.hold_id] = drawn.get(draw.hold_id, 0) + draw.amount_nano_usd
+    assert all(amount <= desk.billing.granted[hold_id] for hold_id, amount in drawn.items())
+
+
+async def test_more_is_asked_for_before_it_is_needed(desk: Desk):
+    """In the background, for nobody's request; no draw waits."""
+    await desk.shared()
+    asked = len(desk.billing.asks)
+    desk.billing.pause_s = 0.05
+    while len(desk.billing.asks) == asked:
+        async with asyncio.timeout(0.02):
+            await desk.draw(1)
+        await asyncio.sleep(0)
+    spare = desk.billing.asks[-1]
+    assert (spare["spare"], spare["request_id"]) == (True, "")
+    await desk.purse.drain()
+
+
+async def test_a_recall_gives_everything_free_back_in_one_call(desk: Desk):
+    """What is drawn stays; and for a while only what is needed is asked for."""
+    draw = await desk.shared()
+    await desk.recall()
+    lease = desk.billing.stated[-1][draw.hold_id]
+    amount = desk.billing.granted[draw.hold_id]
+    assert (lease.open_nano_usd, lease.returned_nano_usd, lease.free_nano_usd) == (10, amount - 10, 0)
+    assert desk.billing.partial == [True]
+    assert (await desk.draw()).closes_hold
+    assert desk.billing.asks[-1]["wish_nano_usd"] == 0
+
+
+async def test_a_retired_lease_ends_when_its_last_event_is_confirmed(desk: Desk):
+    """Not before: billing would free what is not charged yet."""
+    draw = await desk.shared()
+    await desk.recall()
+    desk.purse.settled(draw, spent_nano_usd=4)
+    await desk.purse.state()
+    assert draw.hold_id not in desk.billing.ended
+    assert desk.billing.stated[-1][draw.hold_id].spent_nano_usd == 4
+    desk.purse.confirmed(draw.hold_id, 4)
+    await asyncio.sleep(0)
+    assert draw.hold_id in desk.billing.ended
+    await desk.purse.state()
+    assert draw.hold_id not in desk.billing.stated[-1]
+
+
+async def test_idle_leases_go_back(desk: Desk):
+    """All that is free at once, the rest with its requests."""
+    draw = await desk.shared()
+    desk.now_s += IDLE_S
+    await desk.purse.state()
+    lease = desk.billing.stated[-1][draw.hold_id]
+    assert (lease.open_nano_usd, lease.free_nano_usd) == (10, 0)
+    assert lease.returned_nano_usd == desk.billing.granted[draw.hold_id] - 10
+    desk.purse.give_back(draw)
+    await asyncio.sleep(0)
+    assert draw.hold_id in desk.billing.ended
+
+
+async def test_what_fits_a_living_lease_is_served_while_billing_is_down(desk: Desk):
+    """Until billing may have freed it; all else is unavailable at once."""
+    await asyncio.gather(*(desk.shared(), *(desk.draw() for _ in range(20))))
+    desk.billing.down = True
+    assert not (await desk.draw(1)).closes_hold
+    desk.now_s += 30
+    with pytest.raises(TollbridgeError) as caught:
+        await desk.draw(1)
+    assert caught.value.code is Code.UNAVAILABLE
+    desk.billing.down = False
+    await desk.purse.drain()
+
+
+async def test_who_waits_for_a_lease_hears_that_billing_is_down(desk: Desk):
+    """And does not ask once more, so that nobody waits twice as long."""
+    await desk.draw()
+    desk.billing.down, desk.billing.pause_s = True, 0.05
+    answers = await asyncio.gather(*(desk.draw() for _ in range(10)), return_exceptions=True)
+    assert [answer.code for answer in answers if isinstance(answer, TollbridgeError)] == [Code.UNAVAILABLE] * 10
+    assert len(desk.billing.asks) == 2
+
+
+async def test_who_waits_is_served_when_the_asking_request_is_given_up(desk: Desk):
+    """Its client left; the others ask again."""
+    await desk.draw()
+    desk.billing.pause_s = 0.05
+    asking = asyncio.create_task(desk.draw())
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(desk.draw())
+    await asyncio.sleep(0)
+    asking.cancel()
+    async with asyncio.timeout(1):
+        assert (await waiting).amount_nano_usd == 10
+    await desk.purse.state()
+    assert desk.billing.asks[1]["hold_id"] not in desk.billing.stated[-1]
+
+
+async def test_where_credit_is_short_everybody_asks_for_themselves_at_once(desk: Desk):
+    """Nobody waits for a lease that would be for one request anyway."""
+    desk.billing.plenty = 0
+    await desk.draw()
+    assert (await desk.draw()).closes_hold
+    desk.billing.pause_s = 0.05
+    async with asyncio.timeout(0.09):
+        draws = await asyncio.gather(*(desk.draw() for _ in range(20)))
+    assert all(draw.closes_hold for draw in draws)
+
+
+async def test_a_capped_request_never_draws_from_a_shared_lease(desk: Desk):
+    """Its cap counts holds of its own."""
+    await desk.shared()
+    capped = await desk.draw(caps=[SpendCap(owner="key:k", per="day", amount_nano_usd=100)])
+    assert capped.closes_hold
+    assert desk.billing.asks[-1]["wish_nano_usd"] == 0
+
+
+async def test_a_dearer_second_attempt_draws_what_the_first_one_had_too(desk: Desk):
+    """A lease that has room for the difference only is enough."""
+    draw = await desk.shared()
+    room = desk.billing.granted[draw.hold_id]
+    asked = len(desk.billing.asks)
+    second = await desk.draw(room, replaces=draw)
+    assert (second.hold_id, second.amount_nano_usd, len(desk.billing.asks)) == (draw.hold_id, room, asked)
+    desk.purse.give_back(draw)
+    desk.purse.settled(draw, spent_nano_usd=5)
+    await desk.purse.state()
+    assert desk.billing.stated[-1][second.hold_id].open_nano_usd == room
+    assert desk.billing.stated[-1][second.hold_id].spent_nano_usd == 0
+
+
+async def test_a_lease_that_billing_has_ended_is_not_drawn_from(desk: Desk):
+    """What runs on it is stated on, so that its end is heard of."""
+    draw = await desk.shared()
+    state = desk.billing.state_leases
+
+    async def gone(leases, **options) -> tuple[float, list[str]]:
+        await state(leases, **options)
+        return 10.0, [lease.hold_id for lease in leases]
+
+    desk.billing.state_leases = gone
+    await desk.purse.state()
+    assert (await desk.draw()).hold_id != draw.hold_id
+    await desk.purse.state()
+    assert draw.hold_id in desk.billing.stated[-1]
+
+
+async def test_the_last_words_give_everything_back(desk: Desk):
+    """Nothing runs: nothing is listed."""
+    draw = await desk.shared()
+    desk.purse.give_back(draw)
+    await desk.purse.drain()
+    assert desk.billing.stated[-1] == {}
+    assert draw.hold_id in desk.billing.ended
+
+
+async def test_customers_that_are_gone_leave_nothing_behind(desk: Desk):
+    """A million customers a day must not fill the memory."""
+    book = LeaseBook(billing=desk.billing, clock=lambda: desk.now_s)
+    for number in range(100):
+        book.wallet(f"customer-{number}").need(1, now_s=desk.now_s)
+    desk.now_s += IDLE_S
+    await book.tidy()
+    assert not book._wallets
