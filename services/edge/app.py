@@ -57,6 +57,8 @@ class EdgeApp:
             raise RuntimeError(f"edge serves http, not {scope['type']}")
         request_id = str(uuid7())
         path: str = scope["path"]
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # to everything here; the server leaves the body out
         scope["client"] = (client_address(scope, self.config.trusted_proxies), 0)
         found = self.config.surfaces.find(path)
         if found is None:
@@ -71,9 +73,12 @@ class EdgeApp:
         if hot is not None:
             await hot(scope, receive, send, surface=surface, request_id=request_id)
             return
-        if any(rest == hot_path for _, hot_path in self._hot):
+        allowed = [method for method, hot_path in self._hot if hot_path == rest]
+        if allowed:
             error = TollbridgeError(Code.METHOD_NOT_ALLOWED, f"{scope['method']} is not possible at {path[:200]}.")
-            await send_rendered(send, surface.dialect.render_error(error, request_id=request_id))
+            rendered = surface.dialect.render_error(error, request_id=request_id)
+            rendered.headers.append((b"allow", ", ".join(allowed).encode()))
+            await send_rendered(send, rendered)
             return
         inner = {**scope, "path": rest, "raw_path": rest.encode(), "root_path": ""}
         parent = checked_traceparent(Headers(scope=scope).get("traceparent", ""))
@@ -173,7 +178,11 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         Code.METHOD_NOT_ALLOWED: f"{request.method} is not possible at {path[:200]}.",
     }
     message = messages.get(code, "The request could not be understood.")
-    return await _on_tollbridge_error(request, TollbridgeError(code, message))
+    response = await _on_tollbridge_error(request, TollbridgeError(code, message))
+    allowed = (getattr(error, "headers", None) or {}).get("Allow")
+    if allowed:
+        response.headers["allow"] = allowed
+    return response
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:

@@ -49,8 +49,9 @@ def routes(
         return answer(body, request_id=context(request).request_id, status=503 if drain.draining else 200)
 
     @router.get("/metrics")
-    async def metrics() -> Response:
-        return Response(content=generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    async def metrics(request: Request) -> Response:
+        headers = {"x-request-id": context(request).request_id}
+        return Response(content=generate_latest(registry), media_type=CONTENT_TYPE_LATEST, headers=headers)
 
     return router
 

@@ -1,0 +1,70 @@
+"""HEAD is GET without the body, a wrong method names the right ones, and every answer has its request id."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+
+from chassis.telemetry import Tracer
+from services.edge.app import EdgeApp, new_fastapi
+from services.edge.clients import Clients
+from services.edge.config import without_file
+from services.edge.http_server import HttpServer
+from services.edge.routes.health import DrainSwitch
+from services.edge.settings import Settings
+from services.edge.site import own_site
+
+
+async def answers_nothing(*_: object, **__: object) -> None:
+    """A hot route that no request of these tests reaches."""
+    raise AssertionError("reached")
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    """Edge's front door on a real port; its owners are away."""
+    tracer = Tracer(service="edge", replica="0", otlp_endpoint="")
+    nobody = "127.0.0.1:1"
+    settings = Settings(
+        service_token="edge:e",
+        auth_addresses=nobody,
+        router_addresses=nobody,
+        billing_addresses=nobody,
+        tasks_addresses=nobody,
+    )
+    own = own_site(
+        clients=Clients(settings=settings, tracer=tracer),
+        admin_token=lambda: "admin",
+        config_state=lambda: None,  # type: ignore[arg-type,return-value]  # nobody asks here
+        registry=CollectorRegistry(),
+        drain=DrainSwitch(),
+        unready=lambda: None,
+    )
+    hot = {("POST", "/chat/completions"): answers_nothing}
+    app = EdgeApp(config=without_file(), public=new_fastapi(), own=own, hot=hot, tracer=tracer)
+    server = HttpServer(app=app, bind="127.0.0.1:0", grace_s=1)
+    serving = asyncio.create_task(server.serve())
+    async with httpx.AsyncClient(base_url=f"http://{server.address}") as client:
+        yield client
+    server.stop()
+    await serving
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
+async def test_head_is_answered_as_get_without_a_body(http: httpx.AsyncClient, path: str):
+    """Load balancers and uptime checks ask so."""
+    got, head = await http.get(path), await http.head(path)
+    assert (got.status_code, head.status_code) == (200, 200)
+    assert head.headers["content-type"] == got.headers["content-type"]
+    assert head.content == b""
+    assert got.headers["x-request-id"] != head.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(("path", "method"), [("/livez", "GET"), ("/v1/chat/completions", "POST")])
+async def test_a_wrong_method_is_told_the_right_one(http: httpx.AsyncClient, path: str, method: str):
+    """RFC 9110 wants `Allow` with every 405."""
+    answer = await http.delete(path)
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == method
