@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from chassis.config import ConfigError, ConfigText, section
+from chassis.config import ConfigText, section
 from services.edge.dialects import DIALECTS
 from services.edge.surfaces import Surface, SurfaceTable
 
@@ -102,13 +102,13 @@ def _surfaces(text: ConfigText, sections: Sections) -> tuple[Surface, ...]:
     for index, entry in enumerate(sections.surfaces):
         prefix = entry.prefix.rstrip("/")
         if not prefix.startswith("/") or prefix.split("/")[1] in _OWN_PATHS:
-            raise _error(text, ("surfaces", index, "prefix"), f"{entry.prefix!r} can't be a surface's prefix")
+            raise text.error(f"{entry.prefix!r} can't be a surface's prefix", ("surfaces", index, "prefix"))
         if prefix in surfaces:
-            raise _error(text, ("surfaces", index, "prefix"), f"{prefix} is mounted twice")
+            raise text.error(f"{prefix} is mounted twice", ("surfaces", index, "prefix"))
         dialect = DIALECTS.get(entry.dialect)
         if dialect is None:
             known = ", ".join(sorted(DIALECTS))
-            raise _error(text, ("surfaces", index, "dialect"), f"{entry.dialect!r} is none of {known}")
+            raise text.error(f"{entry.dialect!r} is none of {known}", ("surfaces", index, "dialect"))
         public = dialect.models_public if entry.models_public is None else entry.models_public
         surfaces[prefix] = Surface(
             prefix=prefix,
@@ -126,6 +126,7 @@ _OWN_PATHS = {
     "readyz",
     "metrics",
     "docs",
+    "openapi.json",
     "console",
     "webhooks",
     ".well-known",
@@ -135,7 +136,7 @@ _OWN_PATHS = {
 
 def _metrics_prefix(text: ConfigText, prefix: str) -> str:
     if not prefix.isidentifier():
-        raise _error(text, ("metrics", "prefix"), f"{prefix!r} can't begin a metric's name")
+        raise text.error(f"{prefix!r} can't begin a metric's name", ("metrics", "prefix"))
     return prefix
 
 
@@ -144,7 +145,7 @@ def _public_url(text: ConfigText, url: str) -> str:
         return ""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise _error(text, ("public_url",), f"{url!r} is no address such as https://api.example.com")
+        raise text.error(f"{url!r} is no address such as https://api.example.com", ("public_url",))
     return url.rstrip("/")
 
 
@@ -154,16 +155,11 @@ def _networks(text: ConfigText, entries: tuple[str, ...]) -> tuple[Network, ...]
         try:
             networks.append(ipaddress.ip_network(entry))
         except ValueError as error:
-            raise _error(text, ("trusted_proxies", index), str(error)) from error
+            raise text.error(str(error), ("trusted_proxies", index)) from error
     return tuple(networks)
 
 
 def _spool(text: ConfigText, spool: SpoolEntry) -> SpoolEntry:
     if not 1 <= spool.max_mib <= 1 << 20:
-        raise _error(text, ("spool", "max_mib"), f"{spool.max_mib} is not between 1 and {1 << 20}")
+        raise text.error(f"{spool.max_mib} is not between 1 and {1 << 20}", ("spool", "max_mib"))
     return spool
-
-
-def _error(text: ConfigText, key: tuple[str | int, ...], message: str) -> ConfigError:
-    dotted = ".".join(str(part) for part in key)
-    return ConfigError(message, path=text.path, line=text.lines.get(key, 0), key=dotted)

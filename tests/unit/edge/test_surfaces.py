@@ -39,11 +39,12 @@ def test_without_a_file_there_is_one_surface() -> None:
 @pytest.mark.parametrize(
     ("text", "key"),
     [
-        ("surfaces: [{prefix: v1}]", "surfaces.0.prefix"),
-        ("surfaces: [{prefix: /admin/x}]", "surfaces.0.prefix"),
-        ("surfaces: [{prefix: /v1}, {prefix: /v1/}]", "surfaces.1.prefix"),
-        ("surfaces: [{prefix: /v1, dialect: klingon}]", "surfaces.0.dialect"),
-        ("trusted_proxies: [10.0.0.1/8]", "trusted_proxies.0"),
+        ("surfaces: [{prefix: v1}]", "surfaces[0].prefix"),
+        ("surfaces: [{prefix: /admin/x}]", "surfaces[0].prefix"),
+        ("surfaces: [{prefix: /openapi.json}]", "surfaces[0].prefix"),
+        ("surfaces: [{prefix: /v1}, {prefix: /v1/}]", "surfaces[1].prefix"),
+        ("surfaces: [{prefix: /v1, dialect: klingon}]", "surfaces[0].dialect"),
+        ("trusted_proxies: [10.0.0.1/8]", "trusted_proxies[0]"),
         ("metrics: {prefix: a-b}", "metrics.prefix"),
     ],
 )
