@@ -64,11 +64,16 @@ def mint(*, prefix: str, seed: bytes, pepper: bytes) -> str:
     A repeated request can therefore be answered with the same key while its seed is kept, and nobody, holding the
     database and the pepper, can make the key again once the seed is gone.
     """
-    if not prefix.isascii() or not prefix.isprintable() or len(prefix) > MAX_PREFIX_LENGTH:
-        raise ValueError("a key's prefix is at most 32 printable ASCII characters")
+    if not is_prefix(prefix):
+        raise ValueError("a key's prefix is at most 32 printable ASCII characters without blanks")
     stream = hmac.new(pepper, b"tollbridge.auth.mint\0" + seed, hashlib.sha512).digest()
     secret = _base62(int.from_bytes(stream, "big"), SECRET_LENGTH)
     return prefix + secret + _checksum(prefix + secret)
+
+
+def is_prefix(prefix: str) -> bool:
+    """Whether keys may begin so. A blank would not survive the header that a key travels in."""
+    return prefix.isascii() and prefix.isprintable() and " " not in prefix and len(prefix) <= MAX_PREFIX_LENGTH
 
 
 def is_well_formed(key: str) -> bool:

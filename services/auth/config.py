@@ -69,8 +69,8 @@ def parse(text: ConfigText, environ: Mapping[str, str] | None = None) -> AuthCon
     """Reads auth's sections. Raises chassis.config.ConfigError with file, line and key."""
     owned = section(_with_little_of_billing(text), _Owned, environ=environ)
     prefix = owned.keys.prefix
-    if not prefix.isascii() or not prefix.isprintable() or len(prefix) > api_keys.MAX_PREFIX_LENGTH:
-        raise text.error("is at most 32 printable ASCII characters", ("keys", "prefix"))
+    if not api_keys.is_prefix(prefix):
+        raise text.error("is at most 32 printable ASCII characters without blanks", ("keys", "prefix"))
     plans = _plans(text, owned.plans)
     if owned.billing.default_plan and owned.billing.default_plan not in plans:
         raise text.error(f"there is no plan {owned.billing.default_plan!r}", ("billing", "default_plan"))

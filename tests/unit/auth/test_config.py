@@ -48,6 +48,7 @@ billing: {default_plan: free, stripe: {secret_key: "${NOT_OURS}"}}
         ("plans: [{id: a, rpm: 3}]", "plans[0].rpm"),
         ("billing: {default_plan: none}", "billing.default_plan"),
         ("keys: {prefix: " + "x" * 40 + "}", "keys.prefix"),
+        ("keys: {prefix: ' tb_'}", "keys.prefix"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, where: str):
