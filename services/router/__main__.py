@@ -29,6 +29,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     await rpc.start()
     life.spawn("config-watch", parts.watch.run())
     life.spawn("slot-sweep", parts.desk.sweep())
+    life.spawn("attempt-book", parts.decider.tend())
     serving = True
     await life.stopping.wait()
     serving = False

@@ -1,7 +1,8 @@
 """The attempts that this replica has decided on: what makes `Decide` idempotent and tells an account's load.
 
-In memory and bounded: an attempt that nobody ends is dropped when its spender no longer states it, or by age. Slots are
-not counted here but in PostgreSQL (store.py); losing this book costs nothing but a repeated choice.
+In memory and bounded: an attempt that nobody ends is dropped when its spender no longer states it, or, since a spender
+speaks to one replica only, once its route's own total time is over. Slots are not counted here but in PostgreSQL
+(store.py); losing this book costs nothing but a repeated choice.
 """
 
 import dataclasses
@@ -14,6 +15,9 @@ from services.router.registry import Model
 MAX_RUNNING = 100_000
 MAX_ENDED = 20_000
 MAX_AGE_S = 2 * 3600.0
+"""An id that claims to be older was made by a clock that can't be believed."""
+OVERDUE_S = 60.0
+"""After its total and drain time no attempt can run; so much more for its end to reach us."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,10 +121,13 @@ class AttemptBook:
         for attempt_id in gone:
             self.end(attempt_id)
 
-    def drop_older(self, *, than_s: float) -> None:
-        """Drops attempts begun before that time: the book is in order of begin."""
-        while self._running:
-            attempt = next(iter(self._running.values()))
-            if attempt.started_s >= than_s:
-                return
-            self.end(attempt.id)
+    def drop_overdue(self, *, now_s: float) -> None:
+        """Drops attempts that can no longer run: their end was told to nobody, or to another replica."""
+        gone = [attempt.id for attempt in self._running.values() if now_s > _runs_until_s(attempt) + OVERDUE_S]
+        for attempt_id in gone:
+            self.end(attempt_id)
+
+
+def _runs_until_s(attempt: Attempt) -> float:
+    provider = attempt.target.route.provider
+    return attempt.started_s + provider.timeouts.total_s + provider.drain_s

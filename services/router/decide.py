@@ -14,7 +14,7 @@ import structlog
 
 from chassis.errors import Code, TollbridgeError
 from pricing.prices import PriceVersion
-from services.router.attempts import MAX_AGE_S, Attempt, AttemptBook, Page
+from services.router.attempts import Attempt, AttemptBook, Page
 from services.router.breaker import Breaker, Verdict
 from services.router.config import RouterConfig
 from services.router.pool import Target, ranked, targets
@@ -29,6 +29,7 @@ LOOK_AGAIN_S = 0.05
 ANSWER_TIME_S = 1.0
 """What is kept of a caller's time for the answer to reach them."""
 MAX_RETRY_AFTER_S = 60.0
+TEND_EVERY_S = 15.0
 
 
 class PriceShelf(Protocol):
@@ -164,8 +165,17 @@ class Decider:
     async def state(self, page: Page) -> None:
         """A page of a spender's statement of its running attempts. Raises UNAVAILABLE."""
         self._book.keep_only(page)
-        self._book.drop_older(than_s=self._clock() - MAX_AGE_S)
         await self._desk.state(page)
+
+    async def tend(self) -> None:
+        """Keeps the loads true until cancelled, whatever ends were never told to this replica."""
+        while True:
+            await asyncio.sleep(TEND_EVERY_S)
+            self.forget_overdue()
+
+    def forget_overdue(self) -> None:
+        """Drops attempts that can no longer run."""
+        self._book.drop_overdue(now_s=self._clock())
 
     # Choosing
 
