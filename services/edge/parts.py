@@ -178,7 +178,9 @@ class Parts:
         return metrics
 
     def _site(self, registry: CollectorRegistry, tracer: Tracer) -> EdgeApp:
-        public = public_site(clients=self._clients, admission=self._admission, unsettled=self._settlement.unsettled)
+        public = public_site(
+            clients=self._clients, admission=self._admission, claims=self._claims, unsettled=self._settlement.unsettled
+        )
         own = own_site(
             clients=self._clients,
             admin_token=self._configuration.admin_token,

@@ -12,6 +12,7 @@ from services.edge.admin.access import AdminAccess
 from services.edge.admission import Admission, api_key_of
 from services.edge.app import new_fastapi
 from services.edge.catalogue import Catalogue
+from services.edge.claims import Claims
 from services.edge.clients import Clients
 from services.edge.json_http import Caller, Identify, context
 from services.edge.quote import Quotes
@@ -36,7 +37,7 @@ def identify_with(admission: Admission) -> Identify:
     return identify
 
 
-def public_site(*, clients: Clients, admission: Admission, unsettled: requests.Unsettled) -> FastAPI:
+def public_site(*, clients: Clients, admission: Admission, claims: Claims, unsettled: requests.Unsettled) -> FastAPI:
     """What FastAPI serves below every surface."""
     identify = identify_with(admission)
     app = new_fastapi()
@@ -46,7 +47,7 @@ def public_site(*, clients: Clients, admission: Admission, unsettled: requests.U
     app.include_router(requests.routes(billing=clients.billing, identify=identify, unsettled=unsettled))
     app.include_router(usage.routes(statements=clients.statements, identify=identify))
     app.include_router(keys.routes(auth=clients.auth, billing=clients.billing, identify=identify))
-    app.include_router(tasks.routes(tasks=clients.tasks, identify=identify))
+    app.include_router(tasks.routes(tasks=clients.tasks, claims=claims, identify=identify))
     app.include_router(quote.routes(quotes=Quotes(router=clients.router), identify=identify))
     return app
 

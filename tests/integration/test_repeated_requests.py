@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import uuid
+from decimal import Decimal
 
 import httpx
 import pytest
@@ -52,3 +53,31 @@ def test_of_ten_at_once_one_runs(system: Gateway):
     assert post(other, body, key).status_code == 200
     for each in (account, other):
         assert each.settled_credits()["total_usage"] == PRICE
+
+
+def test_a_repeated_image_is_one_task(system: Gateway):
+    """The same task answers again; another prompt under the key is 422."""
+    account, key = system.customer(credit_usd="1"), str(uuid.uuid4())
+    body = {"model": "sandbox-image", "prompt": "a boat", "n": 1}
+    first, again = (post(account, body, key, "/images/generations") for _ in range(2))
+    assert (first.status_code, again.status_code) == (200, 200), again.text
+    assert again.json() == first.json()
+    assert again.headers["idempotency-replayed"] == "true"
+    assert again.headers["x-request-id"] == first.headers["x-request-id"]
+    assert post(account, {**body, "prompt": "a ship"}, key, "/images/generations").status_code == 422
+    assert len(account.get("/tasks")["data"]) == 1
+    assert account.settled_credits()["total_usage"] == Decimal("0.02")
+
+
+def test_a_repetition_of_what_still_runs_shows_it_and_then_its_result(system: Gateway):
+    """Who didn't wait is told of the same task again; once it is done, its images are the answer."""
+    account, key = system.customer(credit_usd="1"), str(uuid.uuid4())
+    body = {"model": "sandbox-image", "prompt": "a boat", "n": 1}
+    headers = {**account.headers, "idempotency-key": key, "prefer": "respond-async"}
+    url = f"{system.base_url}/v1/images/generations"
+    first = httpx.post(url, headers=headers, json=body, timeout=60)
+    assert first.status_code == 200
+    again = post(account, body, key, "/images/generations")
+    assert again.json()["task_id"] == first.json()["task_id"]
+    assert again.json()["data"]
+    assert account.settled_credits()["total_usage"] == Decimal("0.02")

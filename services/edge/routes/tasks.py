@@ -15,9 +15,11 @@ from fastapi.responses import StreamingResponse
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from pricing.prices import usd_number, usd_text
+from services.edge.claims import Claims
 from services.edge.json_http import Caller, Identify, answer, body_of, context, link, page, page_limit, parsed, rfc3339
 from services.edge.max_cost import max_cost_of
 from services.edge.spend_caps import to_wire
+from services.edge.task_claims import TaskClaims
 from tollbridge.tasks.v1 import tasks_pb2
 
 TIMEOUT_S = 5.0
@@ -38,30 +40,14 @@ _ENDED = {
 }
 
 
-def routes(*, tasks: PipeClient, identify: Identify) -> APIRouter:
+def routes(*, tasks: PipeClient, claims: Claims, identify: Identify) -> APIRouter:
     """The routes; another customer's task or file is not found."""
     router = APIRouter()
-    jobs = TaskDesk(tasks=tasks)
+    jobs = TaskDesk(tasks=tasks, keys=TaskClaims(claims=claims))
 
     @router.post("/images/generations")
     async def create_image(request: Request) -> Response:
-        caller = await identify(request)
-        body = await body_of(request)
-        model, as_base64 = checked_image(parsed(body, dict[str, Any]), caller)
-        task_id = context(request).request_id
-        trace = context(request).traceparent
-        task = await jobs.hand_over(
-            caller,
-            task_id=task_id,
-            kind="image",
-            model=model,
-            body=body,
-            max_cost_nano_usd=max_cost_of(request.headers.raw),
-            traceparent=trace,
-        )
-        task = await jobs.awaited(task, caller, wait_s=_wait_s(request))
-        payload = await jobs.image_answer(task, caller, as_base64=as_base64, request=request)
-        return answer(payload, request_id=context(request).request_id)
+        return await jobs.image(request, await identify(request))
 
     @router.get("/tasks")
     async def list_tasks(request: Request) -> Response:
@@ -107,8 +93,41 @@ def routes(*, tasks: PipeClient, identify: Identify) -> APIRouter:
 class TaskDesk:
     """Hands jobs over to tasks and reads them back, always in the caller's name."""
 
-    def __init__(self, *, tasks: PipeClient) -> None:
+    def __init__(self, *, tasks: PipeClient, keys: TaskClaims) -> None:
         self._tasks = tasks
+        self._keys = keys
+
+    async def image(self, request: Request, caller: Caller) -> Response:
+        """Has images made, or, under a key that was used, shows what became of those that it stands for."""
+        body = await body_of(request)
+        model, as_base64 = checked_image(parsed(body, dict[str, Any]), caller)
+        max_cost_nano_usd = max_cost_of(request.headers.raw)
+        async with self._keys.claimed(request, caller, body) as claimed:
+            found = await self._found(claimed.task_id, caller) if claimed.begun else None
+            task = found or await self.hand_over(
+                caller,
+                task_id=claimed.task_id,
+                kind="image",
+                model=model,
+                body=body,
+                max_cost_nano_usd=max_cost_nano_usd,
+                traceparent=context(request).traceparent,
+            )
+            task = await self.awaited(task, caller, wait_s=_wait_s(request))
+            payload = await self.image_answer(task, caller, as_base64=as_base64, request=request)
+            claimed.succeeded = task.status == tasks_pb2.TASK_STATUS_SUCCEEDED
+        response = answer(payload, request_id=claimed.task_id)
+        if found is not None:
+            response.headers["idempotency-replayed"] = "true"
+        return response
+
+    async def _found(self, task_id: str, caller: Caller) -> tasks_pb2.Task | None:
+        try:
+            return await self.get(task_id, caller, wait_s=0)
+        except TollbridgeError as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+            return None
 
     async def hand_over(
         self,

@@ -17,6 +17,7 @@ from chassis.rpc import CallContext, Handler, RpcServer, RpcService
 from chassis.telemetry import Tracer
 from services.edge.admission import Admission
 from services.edge.app import EdgeApp
+from services.edge.claims import Claims
 from services.edge.clients import Clients
 from services.edge.config import without_file
 from services.edge.owners import AuthOwner, BillingOwner
@@ -165,5 +166,6 @@ def _app(clients: Clients, tracer: Tracer) -> EdgeApp:
         drain=DrainSwitch(),
         unready=lambda: None,
     )
-    public = public_site(clients=clients, admission=admission, unsettled=lambda _: None)
+    claims = Claims(pipe=clients.claims, spender=spender)
+    public = public_site(clients=clients, admission=admission, claims=claims, unsettled=lambda _: None)
     return EdgeApp(config=without_file(), public=public, own=own, hot={}, tracer=tracer)
