@@ -72,18 +72,24 @@ class ChangePoll:
 
 
 class ChangeOutbox:
-    """Publishes changes after their commit, each at least once while a bus is there."""
+    """Publishes changes after their commit, each at least once while a bus is there.
+
+    `kept` of this replica forgets them first: an edge that hears of a change asks again at once, and must not be told
+    what was true before.
+    """
 
     def __init__(
         self,
         *,
         pool: db.Pool,
+        kept: KeptKeys,
         announce: Callable[[bytes], Awaitable[None]],
         changed: asyncio.Event,
         log: FilteringBoundLogger,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._pool = pool
+        self._kept = kept
         self._announce = announce
         self._changed = changed
         self._log = log
@@ -94,6 +100,8 @@ class ChangeOutbox:
         async with db.transaction(self._pool) as conn:
             changes = await store.changes_to_publish(conn, limit=BATCH)
             if changes:
+                for change in changes:
+                    self._kept.drop(key_id=change.key_id, customer_id=change.customer_id)
                 await self._announce(events.encode(changes))
                 await store.mark_published(conn, [c.number for c in changes], now_us=self._now_us())
         return len(changes)

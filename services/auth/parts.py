@@ -81,7 +81,7 @@ class Parts:
     def start(self, life: Lifecycle, bus: Bus) -> None:
         """Starts the loops."""
         announce = functools.partial(bus.announce, events.KEYS_CHANGED)
-        outbox = ChangeOutbox(pool=self._pool, announce=announce, changed=self.changed, log=self._log)
+        outbox = ChangeOutbox(pool=self._pool, kept=self.kept, announce=announce, changed=self.changed, log=self._log)
         life.spawn("poll", ChangePoll(pool=self._pool, kept=self.kept, log=self._log).run())
         life.spawn("outbox", outbox.run())
         life.spawn("listen", bus.listen(events.KEYS_CHANGED, on_message(self.kept, self._log)))

@@ -3,6 +3,7 @@
 import asyncio
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 
 import pytest
 import structlog
@@ -61,7 +62,7 @@ async def test_changes_leave_by_the_outbox_once(replica: Replica):
     async def announce(data: bytes) -> None:
         sent.append(data)
 
-    outbox = ChangeOutbox(pool=replica.pool, announce=announce, changed=asyncio.Event(), log=structlog.get_logger())
+    outbox = outbox_of(replica, announce)
     while await outbox.publish():
         pass
     sent.clear()
@@ -85,16 +86,38 @@ async def test_a_bus_that_is_away_loses_no_change(replica: Replica):
     made = await replica.new_key(customer_id=customer.id)
     request = pb.RevokeKeyRequest(request_id="r", key_id=made.key.id)
     await replica.call("RevokeKey", request, pb.RevokeKeyResponse)
-    log = structlog.get_logger()
-    outbox = ChangeOutbox(pool=replica.pool, announce=away, changed=asyncio.Event(), log=log)
-    assert await refused(outbox.publish()) is Code.UNAVAILABLE
+    assert await refused(outbox_of(replica, away).publish()) is Code.UNAVAILABLE
     sent: list[bytes] = []
 
     async def announce(data: bytes) -> None:
         sent.append(data)
 
-    again = ChangeOutbox(pool=replica.pool, announce=announce, changed=asyncio.Event(), log=log)
-    assert await again.publish() == 1
+    assert await outbox_of(replica, announce).publish() == 1
+
+
+async def test_who_hears_of_a_revocation_and_asks_at_once_is_refused(replica: Replica):
+    """The replica that tells others has itself forgotten first."""
+    heard: list[Code] = []
+    customer = await replica.new_customer()
+    made = await replica.new_key(customer_id=customer.id)
+
+    async def announce(_: bytes) -> None:
+        heard.append(await refused(replica.authorize(made.secret)))
+
+    await replica.authorize(made.secret)
+    await replica.call("RevokeKey", pb.RevokeKeyRequest(request_id="r", key_id=made.key.id), pb.RevokeKeyResponse)
+    assert await outbox_of(replica, announce).publish() == 1
+    assert heard == [Code.INVALID_API_KEY]
+
+
+def outbox_of(replica: Replica, announce: Callable[[bytes], Awaitable[None]]) -> ChangeOutbox:
+    return ChangeOutbox(
+        pool=replica.pool,
+        kept=replica.parts.kept,
+        announce=announce,
+        changed=asyncio.Event(),
+        log=structlog.get_logger(),
+    )
 
 
 async def until_refused(replica: Replica, secret: str) -> Code:
