@@ -35,6 +35,7 @@ SPENDER = "spender-1"
 GRACE_S = 1800
 PRICE = PriceVersion(rates=Rates(per_request=1), cost=Rates())
 """One nano-dollar per request: an event of n units.requests costs n."""
+PRICES = {it.id: it for it in (PRICE, *(PriceVersion(rates=Rates(per_request=n), cost=Rates()) for n in (2, 3)))}
 
 Seen = tuple[int, int, int, int]
 """credited, used, held, version"""
@@ -44,9 +45,10 @@ CapSeen = tuple[int, int, int, int]
 """cap, spent, held, overrun"""
 
 
-def price_message() -> router_pb2.PriceVersion:
-    """PRICE as router sends it."""
-    return router_pb2.PriceVersion(id=PRICE.id, rates=router_pb2.Rates(per_request=1), markup_ppm=1_000_000)
+def price_message(version_id: str = PRICE.id) -> router_pb2.PriceVersion:
+    """One of PRICES as router sends it."""
+    rates = router_pb2.Rates(per_request=PRICES[version_id].rates.per_request)
+    return router_pb2.PriceVersion(id=version_id, rates=rates, markup_ppm=1_000_000)
 
 
 def event(usage: Usage, **changes: object) -> usage_pb2.UsageRecorded:
@@ -190,8 +192,8 @@ class PostgresBank:
         figures = Figures(registry=CollectorRegistry())
         self.pool = await db.open_pool(self.url, role="billing", max_size=2)
 
-        async def ask_router(_version_id: str) -> router_pb2.PriceVersion:
-            return price_message()
+        async def ask_router(version_id: str) -> router_pb2.PriceVersion:
+            return price_message(version_id)
 
         self.accounts = Accounts(pool=self.pool)
         self.grants = Grants(pool=self.pool, figures=figures, lease_lives_s=LEASE_LIVES_S)

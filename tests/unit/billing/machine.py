@@ -1,4 +1,4 @@
-"""The state machine of the ledger: any order of everything, and after each step the invariants I1 to I8 of money.md."""
+"""The state machine of the ledger: any order of everything, and after each step the invariants of money.md."""
 
 import random
 from collections import Counter
@@ -11,7 +11,7 @@ from chassis.ids import uuid7
 from services.billing.books import Books
 from services.billing.caps import Per, cap_of
 from services.billing.holds import HoldState
-from services.billing.ledger import House, Transfer, TransferKind, Usage, UsageKind, credits_account
+from services.billing.ledger import MAX_AMOUNT, House, Transfer, TransferKind, Usage, UsageKind, credits_account
 from tests.unit.billing.bank import Bank, ModelBank
 
 AMOUNTS = st.one_of(st.integers(1, 20), st.integers(1, 10**6))
@@ -134,6 +134,23 @@ class LedgerMachine(RuleBasedStateMachine):
         self.both("settle", [fake])
         assert self.model.account(customer_id) == before
 
+    @rule(customer_id=customers, hold_id=holds, charge=st.sampled_from([-1, -(2**63), MAX_AMOUNT + 1, 2**63 - 1]))
+    def applies_the_impossible(self, customer_id: str, hold_id: UUID | None, charge: int) -> None:
+        """I10: refused, never wrapped; the hold that it names is kept for an operator."""
+        hold = self.model.books.holds[hold_id] if hold_id else None
+        customer_id = hold.customer_id if hold else customer_id
+        before = self.model.account(customer_id)
+        impossible = Usage(
+            request_id=uuid7(),
+            kind=UsageKind.CHARGE,
+            customer_id=customer_id,
+            hold_id=hold_id,
+            closes_hold=True,
+            charge_nano_usd=charge,
+        )
+        self.both("settle", [impossible])
+        assert self.model.account(customer_id) == before
+
     @rule(hold_id=holds, amount=AMOUNTS, closes=st.booleans())
     def gives_back(self, hold_id: UUID | None, amount: int, closes: bool) -> None:
         if hold_id:
@@ -208,6 +225,17 @@ class LedgerMachine(RuleBasedStateMachine):
         for hold in self.model.books.holds.values():
             if hold.state is not HoldState.OPEN:
                 assert self.resolved.setdefault(hold.id, hold) == hold
+
+    @invariant()
+    def refunds_are_at_most_what_was_taken(self) -> None:
+        """I9."""
+        paid = {it.id: it for it in self.model.books.transfers if it.kind is TransferKind.CHARGE and it.leg == 0}
+        refunds = [it for it in self.model.books.transfers if it.kind is TransferKind.REFUND]
+        assert len({it.reverses for it in refunds}) == len(refunds)
+        for it in refunds:
+            assert it.reverses is not None
+            assert it.amount_nano_usd <= paid[it.reverses].amount_nano_usd
+            assert it.customer_id == paid[it.reverses].customer_id
 
     @invariant()
     def the_other_bank_agrees(self) -> None:

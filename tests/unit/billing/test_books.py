@@ -12,10 +12,11 @@ from chassis.ids import uuid7
 from services.billing.books import Books
 from services.billing.holds import Hold, HoldKind, HoldState
 from services.billing.ledger import MAX_AMOUNT, House, Poison, Usage, UsageKind
+from tests.unit.billing.lengths import brief
 from tests.unit.billing.machine import LedgerMachine, shuffled_books
 
 TestPureLedger = LedgerMachine.TestCase
-TestPureLedger.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestPureLedger.settings = brief(examples=60, steps=30)
 
 
 def _hold(customer_id: str, amount: int, request_id: UUID | None = None) -> Hold:

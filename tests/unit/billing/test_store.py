@@ -1,10 +1,10 @@
 """The same state machine on real PostgreSQL, step by step equal to the pure model."""
 
-from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from services.billing.reconcile import verify
 from tests.unit.billing.bank import Bank, PostgresBank
+from tests.unit.billing.lengths import brief
 from tests.unit.billing.machine import LedgerMachine
 
 
@@ -15,11 +15,6 @@ def test_postgres_agrees_with_the_model_after_every_step(bank: PostgresBank, bil
         def make_other(self) -> Bank:
             return bank
 
-    run_state_machine_as_test(
-        OnPostgres,
-        settings=settings(
-            max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
-    )
+    run_state_machine_as_test(OnPostgres, settings=brief(examples=20, steps=25))
     report = verify(billing_url)
     assert report.clean, report.checks
