@@ -55,7 +55,7 @@ class EmbeddedPostgres:
     def prepare(self) -> list[str]:
         """Makes the data directory at first, clears what a killed one left, and returns the command to run.
 
-        Blocks: about two seconds the first time. Raises PostgresError, RootRefused.
+        Blocks: about two seconds the first time. Raises PostgresError, UserRefused.
         """
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         programs = [_binary("initdb"), _binary("postgres")]

@@ -1,12 +1,13 @@
-"""How root runs PostgreSQL, which refuses to be root.
+"""How root runs PostgreSQL, which refuses to be root, and how a user without a name does, whom it refuses too.
 
-Three ways, best first: a user namespace that shows root as 65534 (files stay root's own); setpriv to 65534,
+Three ways, best first: a user namespace that shows us as 65534 (files stay our own); for root, setpriv to 65534,
 keeping the right to pass folders that only root may enter; else a clear error. Each way is tried with the
 real files before it is chosen, because containers and kernels refuse them in many manners. An ordinary user
-needs none of it.
+needs none of it, unless the user has no entry in the list of users, as in containers that run with any uid.
 """
 
 import os
+import pwd
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -18,8 +19,8 @@ PROBE_TIMEOUT_S = 10.0
 CAPABILITIES = ("dac_override,dac_read_search", "dac_override", "")  # containers often lack the second
 
 
-class RootRefused(Exception):
-    """This machine gives root no way to run a program as somebody else; the message says what was tried."""
+class UserRefused(Exception):
+    """PostgreSQL doesn't run as this user, and this machine gives no way around it; the message says what was tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,21 +34,31 @@ class Disguise:
 def find_disguise(*, programs: Sequence[Path], directory: Path) -> Disguise:
     """Returns the first way in which all `programs` can be run and `directory`, which exists, be written to.
 
-    Raises RootRefused when there is none.
+    Raises UserRefused when there is none.
     """
-    if os.geteuid() != 0:
-        return Disguise(prefix=(), owner=os.geteuid())
+    user = os.geteuid()
+    if user != 0 and _has_name(user):
+        return Disguise(prefix=(), owner=user)
     refusals = []
-    for disguise in _candidates():
+    for disguise in _candidates(user):
         refusal = _refusal(disguise, programs, directory)
         if refusal is None:
             return disguise
         refusals.append(f"{disguise.prefix[0]}: {refusal}")
     tried = "; ".join(dict.fromkeys(refusals)) or "neither unshare nor setpriv (util-linux) is installed"
-    raise RootRefused(
-        "PostgreSQL doesn't run as root, and this machine refuses to run it as another user "
+    who = "root" if user == 0 else f"the user {user}, who has no name on this machine"
+    raise UserRefused(
+        f"PostgreSQL doesn't run as {who}, and this machine refuses to run it as another user "
         f"({tried}). Run `tollbridge up` as an ordinary user, or give it a server with --database-url."
     )
+
+
+def _has_name(user: int) -> bool:
+    try:
+        pwd.getpwuid(user)
+    except KeyError:
+        return False
+    return True
 
 
 def hand_over(directory: Path, *, owner: int) -> None:
@@ -60,13 +71,13 @@ def hand_over(directory: Path, *, owner: int) -> None:
         os.chown(folder, owner, owner)  # the top comes last: an interrupted hand-over is begun again
 
 
-def _candidates() -> list[Disguise]:
+def _candidates(user: int) -> list[Disguise]:
     found = []
     unshare, setpriv = shutil.which("unshare"), shutil.which("setpriv")
     if unshare:
         prefix = (unshare, "-U", f"--map-user={NOBODY}", f"--map-group={NOBODY}")
-        found.append(Disguise(prefix=prefix, owner=0))
-    if setpriv:
+        found.append(Disguise(prefix=prefix, owner=user))
+    if setpriv and user == 0:
         found.extend(Disguise(prefix=_setpriv(setpriv, kept), owner=NOBODY) for kept in CAPABILITIES)
     return found
 
@@ -83,7 +94,8 @@ def _refusal(disguise: Disguise, programs: Sequence[Path], directory: Path) -> s
     probe = directory / ".probe"
     try:
         probe.mkdir(mode=0o700, exist_ok=True)
-        os.chown(probe, disguise.owner, disguise.owner)
+        if os.geteuid() == 0:
+            os.chown(probe, disguise.owner, disguise.owner)
         for command in (
             *([str(program), "--version"] for program in programs),
             ["touch", str(probe / "file")],

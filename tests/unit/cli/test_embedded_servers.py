@@ -1,6 +1,7 @@
 """The launchers of the embedded servers, against the real binaries."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,6 +178,17 @@ def test_picked_ports_are_different_free_and_outside_the_source_port_range():
     assert len(set(ports)) == 20
     assert all(is_free(port, host="127.0.0.1") for port in ports)
     assert max(ports) < 32_768
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare (util-linux) on this machine")
+def test_a_user_without_a_name_runs_postgres_under_a_name(tmp_path, monkeypatch):
+    """Containers run with any uid, and initdb wants to know its user's name."""
+    if subprocess.run(["unshare", "-U", "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this machine refuses user namespaces")
+    monkeypatch.setattr(os, "geteuid", lambda: 54_321)
+    disguise = find_disguise(programs=[], directory=tmp_path)
+    assert "--map-user=65534" in disguise.prefix
+    assert disguise.owner == 54_321, "its files stay its own"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root needs a disguise")
