@@ -21,10 +21,29 @@ ABSURD: dict[str, dict[str, Any]] = {
     "more cached than there is": {"prompt_tokens_details": {"cached_tokens": 99}},
     "nothing in it": {"prompt_tokens": None, "completion_tokens": None},
 }
+ABSURD_MESSAGES: dict[str, dict[str, Any]] = {
+    "negative": {"input_tokens": -5},
+    "negative output": {"output_tokens": -1},
+    "negative cache": {"cache_read_input_tokens": -40},
+    "absurd": {"output_tokens": 10**18},
+    "beyond 64 bits": {"input_tokens": 10**30},
+    "fraction": {"output_tokens": 7.5},
+    "text": {"output_tokens": "30"},
+    "no output": {"output_tokens": None},
+    "nothing in it": {
+        "input_tokens": None,
+        "output_tokens": None,
+        "cache_read_input_tokens": None,
+        "cache_creation_input_tokens": None,
+        "cache_creation": None,
+    },
+}
 TRUE = {"chunks": 3, "input_tokens": 40, "output_tokens": 30}
 PRICE = price_usd("alpha-chat", input=40, output=30)
 MOST = price_usd("alpha-chat", input=200, output=40)
 """More than this request can be counted to."""
+MESSAGES_PRICE = price_usd("claudius-chat", input=40, output=30)
+MESSAGES_MOST = price_usd("claudius-chat", input=200, output=40)
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +54,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         yield up
 
 
-def ask(account: Account, script: dict[str, Any], *, stream: bool) -> dict[str, Any]:
+def ask(account: Account, script: dict[str, Any], *, stream: bool, model: str = "alpha-chat") -> dict[str, Any]:
     """One chat, answered whole; its receipt."""
     text = "x" * 40 + " #script " + json.dumps(TRUE | script)
-    body = {"model": "alpha-chat", "stream": stream, "messages": [{"role": "user", "content": text}]}
+    body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": text}]}
     url = f"{account.gateway.base_url}/v1/chat/completions"
     reply = httpx.post(url, json=body, headers=account.headers, timeout=30)
     assert reply.status_code == 200, reply.text
@@ -104,4 +123,36 @@ def test_usage_after_the_end_mark_loses_nothing(running: Gateway) -> None:
     account = running.customer(credit_usd="1")
     receipt = ask(account, {"usage_late": True}, stream=True)
     assert 0 < Decimal(receipt["charge"]) <= MOST
+    settle(account, receipt)
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("kind", ABSURD_MESSAGES)
+def test_messages_usage_that_can_not_be_true_is_counted(running: Gateway, kind: str, stream: bool) -> None:
+    """The same over Anthropic's protocol, where usage comes in two places."""
+    account = running.customer(credit_usd="1")
+    receipt = ask(account, {"usage": ABSURD_MESSAGES[kind]}, stream=stream, model="claudius-chat")
+    if stream and kind == "nothing in it":
+        assert receipt["usage"]["prompt_tokens"] == 40  # the start has told
+    assert receipt["evidence"] == "counted"
+    assert 0 < Decimal(receipt["charge"]) <= MESSAGES_MOST
+    settle(account, receipt)
+
+
+@pytest.mark.parametrize("script", [{"no_start_usage": True}, {"usage_times": 3}], ids=["late", "three times"])
+def test_messages_usage_that_comes_late_or_often_is_charged_once(running: Gateway, script: dict[str, Any]) -> None:
+    """The last event's counts are enough, and are no sum."""
+    account = running.customer(credit_usd="1")
+    receipt = ask(account, script, stream=True, model="claudius-chat")
+    assert (Decimal(receipt["charge"]), receipt["evidence"]) == (MESSAGES_PRICE, "provider")
+    settle(account, receipt)
+
+
+@pytest.mark.parametrize("script", [{"no_usage": True}, {"usage_late": True}], ids=["none", "after the end"])
+def test_messages_without_usage_are_counted(running: Gateway, script: dict[str, Any]) -> None:
+    """Neither nothing nor more than was delivered."""
+    account = running.customer(credit_usd="1")
+    receipt = ask(account, script, stream=True, model="claudius-chat")
+    assert receipt["evidence"] == "counted"
+    assert 0 < Decimal(receipt["charge"]) <= MESSAGES_MOST
     settle(account, receipt)
