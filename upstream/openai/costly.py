@@ -54,7 +54,7 @@ def refuse_costly(body: Mapping[str, object], *, rates: Rates | None = None) -> 
 
 
 def _refuse_modalities(body: Mapping[str, object], rates: Rates) -> None:
-    priced = {"text", "audio"} if rates.audio_output else {"text"}
+    priced = ["text", "audio"] if rates.audio_output else ["text"]
     modalities = _plain(body.get("modalities"))
     if modalities is not None and not (isinstance(modalities, list) and all(kind in priced for kind in modalities)):
         raise _refusal("modalities")

@@ -139,6 +139,7 @@ def test_costly_fields_are_refused_by_name(name: str) -> None:
         ({"service_tier": "priority"}, "service_tier"),
         ({"modalities": ["text", "audio"]}, "modalities"),
         ({"modalities": "image"}, "modalities"),
+        ({"modalities": [["text"]]}, "modalities"),
         ({"audio": {"voice": "alloy"}}, "audio"),
         ({"tools": [{"type": "web_search"}]}, "tools"),
         ({"messages": [{"content": [{"cache_control": {"type": "ephemeral", "ttl": "1h"}}]}]}, "cache_control.ttl"),
