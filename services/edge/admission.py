@@ -158,8 +158,6 @@ class Admission:
         model = route.provider_model
         try:
             drawn = await draw(terms)
-            if drawn.amount_nano_usd < terms.worst_nano_usd(terms.wanted_tokens):
-                terms = await terms.counted(model, affordable_nano_usd=drawn.amount_nano_usd)
         except TollbridgeError as error:
             if error.code not in _SHORT_OF:
                 raise
@@ -172,7 +170,17 @@ class Admission:
                 drawn = await draw(terms)
             except TollbridgeError as again:
                 raise terms.explained(again) from again
+        if drawn.amount_nano_usd < terms.worst_nano_usd(terms.wanted_tokens):
+            terms = await self._counted(terms, model, drawn)
         return terms.allowance(drawn, clamped=terms.over_limit)
+
+    async def _counted(self, terms: "Terms", model: str, drawn: Draw) -> "Terms":
+        """The terms by a count of the input; should that not come to an end, nobody else can give the draw back."""
+        try:
+            return await terms.counted(model, affordable_nano_usd=drawn.amount_nano_usd)
+        except BaseException:
+            self._purse.give_back(drawn)
+            raise
 
 
 class Terms:

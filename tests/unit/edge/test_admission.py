@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import threading
 from uuid import uuid4
 
 import pytest
@@ -37,6 +38,7 @@ class Lender:
             amount_nano_usd = self.available
         if amount_nano_usd > self.available or amount_nano_usd < least_nano_usd:
             raise TollbridgeError(Code.INSUFFICIENT_CREDITS, "no", details={"affordable_nano_usd": str(self.available)})
+        self.available -= amount_nano_usd
         self.granted[hold_id] = amount_nano_usd
         return Granted(hold_id=hold_id, amount_nano_usd=amount_nano_usd, ttl_s=30)
 
@@ -69,8 +71,12 @@ def counted(request: ChatRequest, to: Route) -> int:
 
 
 def admission(available: int, *, clamps: bool = True) -> Admission:
+    return admission_of(Lender(available), clamps=clamps)
+
+
+def admission_of(lender: Lender, *, clamps: bool = True) -> Admission:
     auth = AuthOwner(pipe=None)  # type: ignore[arg-type]  # fund asks nobody
-    purse = Purse(billing=Lender(available), spender=uuid4())
+    purse = Purse(billing=lender, spender=uuid4())
     tracer = Tracer(service="edge", replica="0", otlp_endpoint="")
     return Admission(auth=auth, purse=purse, tracer=tracer, clamps_short_credit=lambda: clamps)
 
@@ -110,7 +116,8 @@ def test_whatever_is_allowed_fits_its_draw(*, rates, per_request, markup, availa
         assert allowed.max_tokens <= asked
     most = request.input_tokens(to.bounds)
     assert allowed.limits.max_input == most
-    used = Tokens(input=counted(request, to) if allowed.clamped else most, output=allowed.limits.max_output)
+    short = available < worst_case_nano_usd(price, input_tokens=most, output_tokens=allowed.limits.max_output)
+    used = Tokens(input=counted(request, to) if short else most, output=allowed.limits.max_output)
     assert allowed.limits.max_output == choices * allowed.max_tokens + bounds[1]
     assert charge_nano_usd(used, Units(requests=1), price) <= allowed.draw.amount_nano_usd
 
@@ -160,6 +167,36 @@ async def test_a_long_text_is_counted_before_it_is_refused():
         poor = admission(least // 2, clamps=clamps)
         with pytest.raises(TollbridgeError):
             await poor.fund(request=request, request_id=uuid4(), authority=WHO, route=to)
+
+
+@pytest.mark.parametrize("how", ["fails", "is given up"])
+async def test_what_was_drawn_is_given_back_when_the_counting(how: str, monkeypatch: pytest.MonkeyPatch):
+    """Nobody else could: the request has not heard of its draw yet."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def count(body: bytes, model: str) -> int:
+        begun.set()
+        go_on.wait(5)
+        raise RuntimeError("no tokenizer")
+
+    monkeypatch.setattr("services.edge.admission.most_prompt_tokens", count)
+    price = PriceVersion(rates=Rates(input=10**9, output=4 * 10**9), cost=Rates())
+    request = parse_chat(b'{"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}')
+    to = route(price, Bounds(max_output=1000))
+    lender = Lender(worst_case_nano_usd(price, input_tokens=request.input_tokens(to.bounds), output_tokens=100))
+    before = lender.available
+    funding = asyncio.create_task(
+        admission_of(lender).fund(request=request, request_id=uuid4(), authority=WHO, route=to)
+    )
+    await asyncio.to_thread(begun.wait, 5)
+    assert lender.granted
+    if how == "is given up":
+        funding.cancel()
+    go_on.set()
+    with pytest.raises((RuntimeError, asyncio.CancelledError)):
+        await funding
+    await asyncio.sleep(0.01)
+    assert (lender.granted, lender.available) == ({}, before)
 
 
 def test_a_text_is_counted_exactly_for_the_models_of_the_tokenizers_maker():
