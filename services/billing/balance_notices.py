@@ -1,17 +1,26 @@
-"""Telling that a balance is low or exhausted: as events on the bus, from within the outbox's own transaction."""
+"""Telling that a balance is low or exhausted, on the bus and by webhook, from within the outbox's own transaction.
 
-from collections.abc import Callable, Sequence
+A webhook is stored in that transaction and delivered later, so that a receiver who is slow holds up nobody's events.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote
 
 from chassis.bus import Bus
-from services.billing import balance_events, events
+from chassis.db import Connection
+from pricing.prices import usd_text
+from services.billing import alert_store, balance_events, events
+from services.billing.alert_store import Alert
 from services.billing.balance_events import BalanceEvent, Level, Lines, Step
 from services.billing.config import BillingConfig
 from services.billing.ledger import credits_account
+from services.billing.receipt_document import rfc3339
 from services.billing.receipt_store import Leaving
 from tollbridge.billing.v1 import statements_pb2
 
 _SUBJECTS = {Level.LOW: events.BALANCE_LOW, Level.EXHAUSTED: events.BALANCE_EXHAUSTED}
+_NONE = Alert(customer_id="")
 
 
 class BalanceNotices:
@@ -21,13 +30,18 @@ class BalanceNotices:
         self._bus = bus
         self._config = config
 
-    async def tell(self, leaving: Sequence[Leaving]) -> list[BalanceEvent]:
-        """Publishes every crossing; told again, each has the id that it had. Raises UNAVAILABLE."""
+    async def tell(self, connection: Connection, leaving: Sequence[Leaving]) -> None:
+        """Publishes every crossing and stores its webhook; told again, each has the id that it had.
+
+        Raises UNAVAILABLE.
+        """
+        steps = _steps(leaving)
+        alerts = await alert_store.read(connection, {step.customer_id for step in steps})
         config = self._config()
         otherwise = Lines(
             low_nano_usd=config.low_balance_nano_usd, exhausted_nano_usd=config.exhausted_balance_nano_usd
         )
-        found = balance_events.found(_steps(leaving), {}, otherwise=otherwise)
+        found = balance_events.found(steps, _lines(alerts, otherwise), otherwise=otherwise)
         for event in found:
             subject = _SUBJECTS[event.level]
             await self._bus.publish(
@@ -37,12 +51,36 @@ class BalanceNotices:
                 event_type=subject.removesuffix(".*"),
                 source="billing",
             )
-        return found
+        told = [event for event in found if alerts.get(event.step.customer_id, _NONE).url]
+        await alert_store.add(connection, [(event.id, event.step.customer_id, _body(event)) for event in told])
 
 
 def subject_token(customer_id: str) -> str:
     """A customer's id as one token of a subject: what means something there, or in URLs, is percent-encoded."""
     return quote(customer_id, safe="").replace(".", "%2E").replace("~", "%7E")
+
+
+def _lines(alerts: Mapping[str, Alert], otherwise: Lines) -> dict[str, Lines]:
+    return {
+        customer_id: Lines(low_nano_usd=alert.low_nano_usd, exhausted_nano_usd=otherwise.exhausted_nano_usd)
+        for customer_id, alert in alerts.items()
+        if alert.low_nano_usd is not None
+    }
+
+
+def _body(event: BalanceEvent) -> bytes:
+    """The webhook, shaped as Standard Webhooks recommends."""
+    shown = {
+        "type": f"balance.{event.level}",
+        "timestamp": rfc3339(event.step.at_us),
+        "data": {
+            "customer_id": event.step.customer_id,
+            "balance": usd_text(event.step.balance_nano_usd),
+            "threshold": usd_text(event.line_nano_usd),
+            "transfer_id": str(event.step.transfer_id),
+        },
+    }
+    return json.dumps(shown).encode()
 
 
 def _message(event: BalanceEvent) -> statements_pb2.BalanceCrossed:

@@ -4,6 +4,7 @@ Amounts are exact decimals in USD there and integer nano-USD here.
 """
 
 import dataclasses
+import ipaddress
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Literal, TypeVar
@@ -46,6 +47,12 @@ class CryptoSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     chain_file: str = ""
 
 
+class WebhooksSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`billing.webhooks`. In `allowed_networks` customers' webhooks may go to private addresses, and by http."""
+
+    allowed_networks: tuple[str, ...] = ()
+
+
 class BillingSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`billing`, as the file has it."""
 
@@ -62,6 +69,7 @@ class BillingSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     exhausted_balance: Decimal = Decimal("0.001")
     stripe: StripeSection | None = None
     crypto: CryptoSection | None = None
+    webhooks: WebhooksSection = WebhooksSection()
 
 
 class _Sections(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,6 +91,7 @@ class BillingConfig:
     top_up_url: str
     low_balance_nano_usd: int
     exhausted_balance_nano_usd: int
+    webhook_networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
     stripe: StripeSection | None = dataclasses.field(repr=False)
     crypto: CryptoSection | None = dataclasses.field(repr=False)
 
@@ -99,6 +108,7 @@ def parse(text: ConfigText, environ: Mapping[str, str] | None = None) -> Billing
     welcome = _checked(text, "welcome_credit", lambda: _amount(found.welcome_credit, least=0))
     _checked(text, "low_balance", lambda: _amount(found.low_balance, least=0))
     _checked(text, "exhausted_balance", lambda: _amount(found.exhausted_balance, least=0))
+    _checked(text, "webhooks.allowed_networks", lambda: _networks(found))
     _checked(text, "settle_grace_s", lambda: _within(found.settle_grace_s, 0, MAX_SETTLE_GRACE_S))
     _checked(text, "usage_kept_days", lambda: _within(found.usage_kept_days, LEAST_KEPT_DAYS, MOST_KEPT_DAYS))
     _checked(text, "holds_kept_days", lambda: _within(found.holds_kept_days, LEAST_KEPT_DAYS, MOST_KEPT_DAYS))
@@ -124,6 +134,7 @@ def _config(found: BillingSection, credit_value_nano_usd: int, welcome_credit_na
         top_up_url=found.top_up_url,
         low_balance_nano_usd=nano_usd(found.low_balance),
         exhausted_balance_nano_usd=nano_usd(found.exhausted_balance),
+        webhook_networks=_networks(found),
         stripe=found.stripe,
         crypto=found.crypto,
     )
@@ -153,6 +164,10 @@ def _checked(text: ConfigText, key: str, check: Callable[[], T]) -> T:
         return check()
     except ValueError as error:
         raise text.error(str(error), ("billing", *key.split("."))) from None
+
+
+def _networks(found: BillingSection) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    return tuple(ipaddress.ip_network(each) for each in found.webhooks.allowed_networks)
 
 
 def _amount(usd: Decimal, *, least: int) -> int:

@@ -64,7 +64,7 @@ class Outbox:
                 event_type=events.LEDGER_TRANSFERRED,
                 source="billing",
             )
-            await self._notices.tell(leaving)
+            await self._notices.tell(connection, leaving)
             await receipt_store.forget_outbox(connection, [item.place for item in leaving])
         self._figures.transfers_published.inc(len(leaving))
         return len(leaving)

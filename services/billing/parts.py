@@ -28,6 +28,7 @@ from services.billing.payments.parts import PaymentParts
 from services.billing.prices import AskRouter, PriceBook
 from services.billing.proof_watch import ProofWatch
 from services.billing.recalls import Recalls
+from services.billing.sealer import Sealer
 from services.billing.server import BillingServer
 from services.billing.settings import Settings
 from services.billing.settlement import Settlement
@@ -70,7 +71,13 @@ class Parts:
             log=log,
             kept_days=lambda: self.config.current.usage_kept_days,
         )
-        self.statements = StatementParts(pool=pool, prices=prices, receipt_key=settings.receipt_key, log=log)
+        self.statements = StatementParts(
+            pool=pool,
+            prices=prices,
+            receipt_key=settings.receipt_key,
+            config=lambda: self.config.current,
+            log=log,
+        )
         self.consumer = UsageConsumer(settlement=self.settlement, figures=self.figures, log=log)
         self.server = BillingServer(
             accounts=Accounts(pool=pool),
@@ -99,9 +106,11 @@ class Parts:
             "outbox": self.outbox(bus).run(),
             "claims": self.claims.keep(),
             "recalls": self.recalls.run(bus),
+            "seals": Sealer(pool=self._pool, log=self._log).run(),
             "proofs": ProofWatch(pool=self._pool, figures=self.figures, log=self._log).run(),
             "consumer": bus.consume(events.APPLY_USAGE, self.consumer.handle),
             **self.payments.loops(),
+            **self.statements.loops(),
         }
 
     def expiry(self) -> Expiry:

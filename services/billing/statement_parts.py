@@ -1,26 +1,45 @@
-"""The objects of statements (receipts and their keys), built once by keyword; billing's own `parts` builds this."""
+"""The objects of what customers are told (receipts, reports, balance alerts), built once by keyword by `parts`."""
+
+from collections.abc import Callable, Coroutine, Mapping
 
 from structlog.typing import FilteringBoundLogger
 
 from chassis import db
 from chassis.settings import SettingsError
+from services.billing.balance_alerts import BalanceAlerts
+from services.billing.config import BillingConfig
 from services.billing.prices import PriceBook
 from services.billing.receipt_keys import ReceiptKeys
 from services.billing.receipts import Receipts
 from services.billing.signatures import SigningKey
 from services.billing.statement_server import StatementServer
 from services.billing.usage_report import UsageReport
+from services.billing.webhook_deliveries import WebhookDeliveries
 
 
 class StatementParts:
-    """Receipts and the server of StatementService. Raises SettingsError for a key that is none."""
+    """Receipts, webhooks and the server of StatementService. Raises SettingsError for a key that is none."""
 
-    def __init__(self, *, pool: db.Pool, prices: PriceBook, receipt_key: str, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self,
+        *,
+        pool: db.Pool,
+        prices: PriceBook,
+        receipt_key: str,
+        config: Callable[[], BillingConfig],
+        log: FilteringBoundLogger,
+    ) -> None:
         keys = ReceiptKeys(pool=pool, own=_signing_key(receipt_key))
         if not receipt_key:
             log.warning("receipts_not_signed", reason="TOLLBRIDGE_RECEIPT_KEY is not set")
         self.receipts = Receipts(pool=pool, prices=prices, keys=keys)
-        self.server = StatementServer(keys=keys, usage=UsageReport(pool=pool))
+        alerts = BalanceAlerts(pool=pool, config=config)
+        self._webhooks = WebhookDeliveries(pool=pool, config=config, log=log)
+        self.server = StatementServer(keys=keys, usage=UsageReport(pool=pool), alerts=alerts)
+
+    def loops(self) -> Mapping[str, Coroutine[object, object, None]]:
+        """What runs beside the server, by name; the lifecycle owns the tasks."""
+        return {"webhooks": self._webhooks.run()}
 
 
 def _signing_key(text: str) -> SigningKey | None:

@@ -2,6 +2,9 @@
 
 from chassis.errors import Code, TollbridgeError
 from chassis.rpc import CallContext, Handler, RpcService
+from services.billing.alert_store import Alert
+from services.billing.balance_alerts import BalanceAlerts
+from services.billing.ledger import MAX_AMOUNT
 from services.billing.receipt_keys import ReceiptKeys
 from services.billing.usage_report import Group, Question, UsageReport
 from tollbridge.billing.v1 import statements_pb2 as pb
@@ -20,14 +23,17 @@ _GROUPS = {
 class StatementServer:
     """The methods of StatementService."""
 
-    def __init__(self, *, keys: ReceiptKeys, usage: UsageReport) -> None:
+    def __init__(self, *, keys: ReceiptKeys, usage: UsageReport, alerts: BalanceAlerts) -> None:
         self._keys = keys
+        self._alerts = alerts
         self._usage = usage
 
     def service(self) -> RpcService:
         """Every method with those who may call it; all but one read."""
         handlers = {
             "ListReceiptKeys": Handler(self.list_receipt_keys, OPERATORS),
+            "GetBalanceAlert": Handler(self.get_balance_alert, OPERATORS),
+            "SetBalanceAlert": Handler(self.set_balance_alert, OPERATORS),
             "SumUsage": Handler(self.sum_usage, OPERATORS),
         }
         return RpcService(descriptor=pb.DESCRIPTOR.services_by_name["StatementService"], handlers=handlers)
@@ -63,6 +69,22 @@ class StatementServer:
             for each in sums
         ]
         return pb.SumUsageResponse(sums=shown, has_more=has_more)
+
+    async def get_balance_alert(self, request: pb.GetBalanceAlertRequest, _: CallContext) -> pb.GetBalanceAlertResponse:
+        return pb.GetBalanceAlertResponse(alert=_alert(await self._alerts.get(request.customer_id)))
+
+    async def set_balance_alert(self, request: pb.SetBalanceAlertRequest, _: CallContext) -> pb.SetBalanceAlertResponse:
+        low = request.low_nano_usd if request.HasField("low_nano_usd") else None
+        if low is not None and not 0 <= low <= MAX_AMOUNT:
+            raise TollbridgeError(Code.INVALID_REQUEST, "low_balance is out of range", details={"param": "low_balance"})
+        alert, secret = await self._alerts.set(
+            request.customer_id, low_nano_usd=low, url=request.url, new_key=request.new_secret
+        )
+        return pb.SetBalanceAlertResponse(alert=_alert(alert), secret=secret)
+
+
+def _alert(alert: Alert) -> pb.BalanceAlert:
+    return pb.BalanceAlert(low_nano_usd=alert.low_nano_usd or 0, url=alert.url)
 
 
 def _text(text: str, name: str) -> str:

@@ -16,7 +16,19 @@ from services.edge.claims import Claims
 from services.edge.clients import Clients
 from services.edge.json_http import Caller, Identify, context
 from services.edge.quote import Quotes
-from services.edge.routes import billing, health, keys, models, quote, receipt_keys, requests, tasks, usage, webhooks
+from services.edge.routes import (
+    alerts,
+    billing,
+    health,
+    keys,
+    models,
+    quote,
+    receipt_keys,
+    requests,
+    tasks,
+    usage,
+    webhooks,
+)
 from services.edge.routes import credits as credit
 from services.edge.routes.health import DrainSwitch
 
@@ -45,6 +57,7 @@ def public_site(*, clients: Clients, admission: Admission, claims: Claims, unset
     app.include_router(credit.routes(billing=clients.billing, identify=identify))
     app.include_router(billing.routes(payments=clients.payments, identify=identify))
     app.include_router(requests.routes(billing=clients.billing, identify=identify, unsettled=unsettled))
+    app.include_router(alerts.routes(statements=clients.statements, identify=identify))
     app.include_router(usage.routes(statements=clients.statements, identify=identify))
     app.include_router(keys.routes(auth=clients.auth, billing=clients.billing, identify=identify))
     app.include_router(tasks.routes(tasks=clients.tasks, claims=claims, identify=identify))
@@ -70,6 +83,7 @@ def own_site(
     for admin in (
         customers.routes(auth=clients.auth, billing=clients.billing),
         admin_keys.routes(auth=clients.auth, billing=clients.billing),
+        alerts.admin_routes(statements=clients.statements),
         operations.routes(clients=clients, drain=drain, config_state=config_state),
     ):
         app.include_router(admin, prefix="/admin", dependencies=behind_token)

@@ -76,7 +76,7 @@ models:
     price: {per_image: 0.02}
 plans:
   - {id: enterprise}
-billing: {default_plan: enterprise, welcome_credit: 0}
+billing: {default_plan: enterprise, welcome_credit: 0, webhooks: {allowed_networks: ["127.0.0.0/8"]}}
 """
 
 RATES = {  # USD per million tokens, as a customer pays: cost × markup, written out by hand

@@ -1,10 +1,13 @@
 """A customer proves a charge without us, and their usage report is the sum of their receipts."""
 
 import csv
+import http.server
 import io
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.running import ROOT, Account, Gateway
+from tests.integration.running import ROOT, Account, Gateway, wait_until
 
 MODELS = ("alpha-chat", "fixed-chat", "alpha-chat")
 
@@ -108,3 +111,67 @@ def test_a_wrong_question_is_told_which_part_is_wrong(account: Account, query: s
     url = f"{account.gateway.base_url}/v1/usage?{query}"
     reply = httpx.get(url, headers=account.headers, timeout=10)
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
+
+
+class Receiver(http.server.ThreadingHTTPServer):
+    """A customer's own server for webhooks."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Taker)
+        self.got: list[dict[str, Any]] = []
+
+
+class Taker(http.server.BaseHTTPRequestHandler):
+    """Takes everything."""
+
+    server: Receiver
+
+    def do_POST(self) -> None:
+        self.server.got.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """Running for one test."""
+    server = Receiver()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_customer_hears_that_their_balance_is_low_and_then_exhausted(system: Gateway, receiver: Receiver):
+    """From a request to the webhook, through everything between."""
+    account = system.customer(credit_usd="0.06")
+    url = f"http://127.0.0.1:{receiver.server_address[1]}/hook"
+    body = {"low_balance": "0.05", "webhook_url": url}
+    alerts = f"{system.base_url}/v1/billing/alerts"
+    made = httpx.put(alerts, headers=account.headers, json=body, timeout=10).json()
+    assert made["webhook_secret"].startswith("whsec_")
+    assert account.get("/billing/alerts") == {
+        "object": "balance_alert",
+        "low_balance": "0.050000000",
+        "webhook_url": url,
+    }
+    assert system.admin("GET", f"/admin/customers/{account.customer_id}/alerts") == account.get("/billing/alerts")
+    for _ in range(2):
+        _receipt(account, "fixed-chat")
+    wait_until(lambda: len(receiver.got) == 2, timeout_s=20, what="two webhooks came")
+    assert [(each["type"], each["data"]["balance"]) for each in receiver.got] == [
+        ("balance.low", "0.030000000"),
+        ("balance.exhausted", "0.000000000"),
+    ]
+
+
+def test_a_webhook_to_a_place_inside_is_refused(account: Account):
+    """400 with the field; a cloud's metadata is nobody's receiver."""
+    alerts, body = f"{account.gateway.base_url}/v1/billing/alerts", {"webhook_url": "http://169.254.169.254/latest"}
+    reply = httpx.put(alerts, headers=account.headers, json=body, timeout=10)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "webhook_url")

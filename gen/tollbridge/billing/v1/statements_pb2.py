@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from tollbridge.pipe.v1 import pipe_pb2 as tollbridge_dot_pipe_dot_v1_dot_pipe__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&tollbridge/billing/v1/statements.proto\x12\x15tollbridge.billing.v1\x1a\x1dtollbridge/pipe/v1/pipe.proto\"\x18\n\x16ListReceiptKeysRequest\">\n\nReceiptKey\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x10\n\x08since_us\x18\x03 \x01(\x03\"J\n\x17ListReceiptKeysResponse\x12/\n\x04keys\x18\x01 \x03(\x0b\x32!.tollbridge.billing.v1.ReceiptKey\"\xca\x01\n\x0fSumUsageRequest\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07\x66rom_us\x18\x04 \x01(\x03\x12\x10\n\x08until_us\x18\x05 \x01(\x03\x12\x33\n\x08group_by\x18\x06 \x01(\x0e\x32!.tollbridge.billing.v1.UsageGroup\x12\r\n\x05limit\x18\x07 \x01(\x05\x12\x12\n\x05\x61\x66ter\x18\x08 \x01(\tH\x00\x88\x01\x01\x42\x08\n\x06_after\"v\n\x08UsageSum\x12\r\n\x05group\x18\x01 \x01(\t\x12\x10\n\x08requests\x18\x02 \x01(\x03\x12\x15\n\rprompt_tokens\x18\x03 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x04 \x01(\x03\x12\x17\n\x0f\x63harge_nano_usd\x18\x05 \x01(\x03\"S\n\x10SumUsageResponse\x12-\n\x04sums\x18\x01 \x03(\x0b\x32\x1f.tollbridge.billing.v1.UsageSum\x12\x10\n\x08has_more\x18\x02 \x01(\x08\"\x86\x01\n\x0e\x42\x61lanceCrossed\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x18\n\x10\x62\x61lance_nano_usd\x18\x03 \x01(\x03\x12\x15\n\rline_nano_usd\x18\x04 \x01(\x03\x12\x13\n\x0btransfer_id\x18\x05 \x01(\t\x12\r\n\x05\x61t_us\x18\x06 \x01(\x03*\x84\x01\n\nUsageGroup\x12\x1b\n\x17USAGE_GROUP_UNSPECIFIED\x10\x00\x12\x15\n\x11USAGE_GROUP_MODEL\x10\x01\x12\x13\n\x0fUSAGE_GROUP_KEY\x10\x02\x12\x13\n\x0fUSAGE_GROUP_DAY\x10\x03\x12\x18\n\x14USAGE_GROUP_CUSTOMER\x10\x04\x32\xac\x02\n\x10StatementService\x12p\n\x0fListReceiptKeys\x12-.tollbridge.billing.v1.ListReceiptKeysRequest\x1a..tollbridge.billing.v1.ListReceiptKeysResponse\x12[\n\x08SumUsage\x12&.tollbridge.billing.v1.SumUsageRequest\x1a\'.tollbridge.billing.v1.SumUsageResponse\x12I\n\x04Pipe\x12\x1d.tollbridge.pipe.v1.CallBatch\x1a\x1e.tollbridge.pipe.v1.ReplyBatch(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&tollbridge/billing/v1/statements.proto\x12\x15tollbridge.billing.v1\x1a\x1dtollbridge/pipe/v1/pipe.proto\"\x18\n\x16ListReceiptKeysRequest\">\n\nReceiptKey\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x10\n\x08since_us\x18\x03 \x01(\x03\"J\n\x17ListReceiptKeysResponse\x12/\n\x04keys\x18\x01 \x03(\x0b\x32!.tollbridge.billing.v1.ReceiptKey\"\xca\x01\n\x0fSumUsageRequest\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07\x66rom_us\x18\x04 \x01(\x03\x12\x10\n\x08until_us\x18\x05 \x01(\x03\x12\x33\n\x08group_by\x18\x06 \x01(\x0e\x32!.tollbridge.billing.v1.UsageGroup\x12\r\n\x05limit\x18\x07 \x01(\x05\x12\x12\n\x05\x61\x66ter\x18\x08 \x01(\tH\x00\x88\x01\x01\x42\x08\n\x06_after\"v\n\x08UsageSum\x12\r\n\x05group\x18\x01 \x01(\t\x12\x10\n\x08requests\x18\x02 \x01(\x03\x12\x15\n\rprompt_tokens\x18\x03 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x04 \x01(\x03\x12\x17\n\x0f\x63harge_nano_usd\x18\x05 \x01(\x03\"S\n\x10SumUsageResponse\x12-\n\x04sums\x18\x01 \x03(\x0b\x32\x1f.tollbridge.billing.v1.UsageSum\x12\x10\n\x08has_more\x18\x02 \x01(\x08\"\x86\x01\n\x0e\x42\x61lanceCrossed\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x18\n\x10\x62\x61lance_nano_usd\x18\x03 \x01(\x03\x12\x15\n\rline_nano_usd\x18\x04 \x01(\x03\x12\x13\n\x0btransfer_id\x18\x05 \x01(\t\x12\r\n\x05\x61t_us\x18\x06 \x01(\x03\"1\n\x0c\x42\x61lanceAlert\x12\x14\n\x0clow_nano_usd\x18\x01 \x01(\x03\x12\x0b\n\x03url\x18\x02 \x01(\t\"-\n\x16GetBalanceAlertRequest\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\"M\n\x17GetBalanceAlertResponse\x12\x32\n\x05\x61lert\x18\x01 \x01(\x0b\x32#.tollbridge.billing.v1.BalanceAlert\"z\n\x16SetBalanceAlertRequest\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\x19\n\x0clow_nano_usd\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x12\n\nnew_secret\x18\x04 \x01(\x08\x42\x0f\n\r_low_nano_usd\"]\n\x17SetBalanceAlertResponse\x12\x32\n\x05\x61lert\x18\x01 \x01(\x0b\x32#.tollbridge.billing.v1.BalanceAlert\x12\x0e\n\x06secret\x18\x02 \x01(\t*\x84\x01\n\nUsageGroup\x12\x1b\n\x17USAGE_GROUP_UNSPECIFIED\x10\x00\x12\x15\n\x11USAGE_GROUP_MODEL\x10\x01\x12\x13\n\x0fUSAGE_GROUP_KEY\x10\x02\x12\x13\n\x0fUSAGE_GROUP_DAY\x10\x03\x12\x18\n\x14USAGE_GROUP_CUSTOMER\x10\x04\x32\x90\x04\n\x10StatementService\x12p\n\x0fListReceiptKeys\x12-.tollbridge.billing.v1.ListReceiptKeysRequest\x1a..tollbridge.billing.v1.ListReceiptKeysResponse\x12[\n\x08SumUsage\x12&.tollbridge.billing.v1.SumUsageRequest\x1a\'.tollbridge.billing.v1.SumUsageResponse\x12p\n\x0fGetBalanceAlert\x12-.tollbridge.billing.v1.GetBalanceAlertRequest\x1a..tollbridge.billing.v1.GetBalanceAlertResponse\x12p\n\x0fSetBalanceAlert\x12-.tollbridge.billing.v1.SetBalanceAlertRequest\x1a..tollbridge.billing.v1.SetBalanceAlertResponse\x12I\n\x04Pipe\x12\x1d.tollbridge.pipe.v1.CallBatch\x1a\x1e.tollbridge.pipe.v1.ReplyBatch(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tollbridge.billing.v1.statements_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_USAGEGROUP']._serialized_start=810
-  _globals['_USAGEGROUP']._serialized_end=942
+  _globals['_USAGEGROUP']._serialized_start=1206
+  _globals['_USAGEGROUP']._serialized_end=1338
   _globals['_LISTRECEIPTKEYSREQUEST']._serialized_start=96
   _globals['_LISTRECEIPTKEYSREQUEST']._serialized_end=120
   _globals['_RECEIPTKEY']._serialized_start=122
@@ -48,6 +48,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUMUSAGERESPONSE']._serialized_end=670
   _globals['_BALANCECROSSED']._serialized_start=673
   _globals['_BALANCECROSSED']._serialized_end=807
-  _globals['_STATEMENTSERVICE']._serialized_start=945
-  _globals['_STATEMENTSERVICE']._serialized_end=1245
+  _globals['_BALANCEALERT']._serialized_start=809
+  _globals['_BALANCEALERT']._serialized_end=858
+  _globals['_GETBALANCEALERTREQUEST']._serialized_start=860
+  _globals['_GETBALANCEALERTREQUEST']._serialized_end=905
+  _globals['_GETBALANCEALERTRESPONSE']._serialized_start=907
+  _globals['_GETBALANCEALERTRESPONSE']._serialized_end=984
+  _globals['_SETBALANCEALERTREQUEST']._serialized_start=986
+  _globals['_SETBALANCEALERTREQUEST']._serialized_end=1108
+  _globals['_SETBALANCEALERTRESPONSE']._serialized_start=1110
+  _globals['_SETBALANCEALERTRESPONSE']._serialized_end=1203
+  _globals['_STATEMENTSERVICE']._serialized_start=1341
+  _globals['_STATEMENTSERVICE']._serialized_end=1869
 # @@protoc_insertion_point(module_scope)

@@ -281,3 +281,139 @@ class BalanceCrossed(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BalanceCrossed: _TypeAlias = BalanceCrossed  # noqa: Y015
+
+@_typing.final
+class BalanceAlert(_message.Message):
+    """When and where a customer is told about their balance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOW_NANO_USD_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    low_nano_usd: _builtins.int
+    """Below this it is low; 0 is never."""
+    url: _builtins.str
+    """Where a signed webhook goes; empty is nowhere."""
+    def __init__(
+        self,
+        *,
+        low_nano_usd: _builtins.int = ...,
+        url: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["low_nano_usd", b"low_nano_usd", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BalanceAlert: _TypeAlias = BalanceAlert  # noqa: Y015
+
+@_typing.final
+class GetBalanceAlertRequest(_message.Message):
+    """Asks for it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """Whose."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBalanceAlertRequest: _TypeAlias = GetBalanceAlertRequest  # noqa: Y015
+
+@_typing.final
+class GetBalanceAlertResponse(_message.Message):
+    """As it holds now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def alert(self) -> Global___BalanceAlert:
+        """With the default where nothing was set."""
+
+    def __init__(
+        self,
+        *,
+        alert: Global___BalanceAlert | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBalanceAlertResponse: _TypeAlias = GetBalanceAlertResponse  # noqa: Y015
+
+@_typing.final
+class SetBalanceAlertRequest(_message.Message):
+    """Sets it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    LOW_NANO_USD_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    NEW_SECRET_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """Whose."""
+    low_nano_usd: _builtins.int
+    """Left out: the default."""
+    url: _builtins.str
+    """Empty: no webhook."""
+    new_secret: _builtins.bool
+    """Makes another secret; the one before is of no use from then on."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        low_nano_usd: _builtins.int | None = ...,
+        url: _builtins.str = ...,
+        new_secret: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_low_nano_usd", b"_low_nano_usd", "low_nano_usd", b"low_nano_usd"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_low_nano_usd", b"_low_nano_usd", "customer_id", b"customer_id", "low_nano_usd", b"low_nano_usd", "new_secret", b"new_secret", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__low_nano_usd: _TypeAlias = _typing.Literal["low_nano_usd"]  # noqa: Y015
+    _WhichOneofArgType__low_nano_usd: _TypeAlias = _typing.Literal["_low_nano_usd", b"_low_nano_usd"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__low_nano_usd) -> _WhichOneofReturnType__low_nano_usd | None: ...
+
+Global___SetBalanceAlertRequest: _TypeAlias = SetBalanceAlertRequest  # noqa: Y015
+
+@_typing.final
+class SetBalanceAlertResponse(_message.Message):
+    """As it was set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    secret: _builtins.str
+    """Signs the webhooks; set only when this call made it."""
+    @_builtins.property
+    def alert(self) -> Global___BalanceAlert:
+        """What holds now."""
+
+    def __init__(
+        self,
+        *,
+        alert: Global___BalanceAlert | None = ...,
+        secret: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetBalanceAlertResponse: _TypeAlias = SetBalanceAlertResponse  # noqa: Y015

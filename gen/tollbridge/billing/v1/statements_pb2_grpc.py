@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class StatementServiceStub:
-    """Billing's third service: reads what the ledger and the request log hold; moves no money.
+    """What billing tells of the ledger and the request log; moves no money.
     """
 
     def __init__(self, channel):
@@ -46,6 +46,16 @@ class StatementServiceStub:
                 request_serializer=tollbridge_dot_billing_dot_v1_dot_statements__pb2.SumUsageRequest.SerializeToString,
                 response_deserializer=tollbridge_dot_billing_dot_v1_dot_statements__pb2.SumUsageResponse.FromString,
                 _registered_method=True)
+        self.GetBalanceAlert = channel.unary_unary(
+                '/tollbridge.billing.v1.StatementService/GetBalanceAlert',
+                request_serializer=tollbridge_dot_billing_dot_v1_dot_statements__pb2.GetBalanceAlertRequest.SerializeToString,
+                response_deserializer=tollbridge_dot_billing_dot_v1_dot_statements__pb2.GetBalanceAlertResponse.FromString,
+                _registered_method=True)
+        self.SetBalanceAlert = channel.unary_unary(
+                '/tollbridge.billing.v1.StatementService/SetBalanceAlert',
+                request_serializer=tollbridge_dot_billing_dot_v1_dot_statements__pb2.SetBalanceAlertRequest.SerializeToString,
+                response_deserializer=tollbridge_dot_billing_dot_v1_dot_statements__pb2.SetBalanceAlertResponse.FromString,
+                _registered_method=True)
         self.Pipe = channel.stream_stream(
                 '/tollbridge.billing.v1.StatementService/Pipe',
                 request_serializer=tollbridge_dot_pipe_dot_v1_dot_pipe__pb2.CallBatch.SerializeToString,
@@ -54,7 +64,7 @@ class StatementServiceStub:
 
 
 class StatementServiceServicer:
-    """Billing's third service: reads what the ledger and the request log hold; moves no money.
+    """What billing tells of the ledger and the request log; moves no money.
     """
 
     def ListReceiptKeys(self, request, context):
@@ -66,6 +76,20 @@ class StatementServiceServicer:
 
     def SumUsage(self, request, context):
         """What was used and paid, summed over requests that began in a range of time. Callers: edge, cli.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBalanceAlert(self, request, context):
+        """What a customer wants to hear about their balance. Callers: edge, cli.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetBalanceAlert(self, request, context):
+        """Sets it whole. Callers: edge, cli.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,6 +115,16 @@ def add_StatementServiceServicer_to_server(servicer, server):
                     request_deserializer=tollbridge_dot_billing_dot_v1_dot_statements__pb2.SumUsageRequest.FromString,
                     response_serializer=tollbridge_dot_billing_dot_v1_dot_statements__pb2.SumUsageResponse.SerializeToString,
             ),
+            'GetBalanceAlert': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBalanceAlert,
+                    request_deserializer=tollbridge_dot_billing_dot_v1_dot_statements__pb2.GetBalanceAlertRequest.FromString,
+                    response_serializer=tollbridge_dot_billing_dot_v1_dot_statements__pb2.GetBalanceAlertResponse.SerializeToString,
+            ),
+            'SetBalanceAlert': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetBalanceAlert,
+                    request_deserializer=tollbridge_dot_billing_dot_v1_dot_statements__pb2.SetBalanceAlertRequest.FromString,
+                    response_serializer=tollbridge_dot_billing_dot_v1_dot_statements__pb2.SetBalanceAlertResponse.SerializeToString,
+            ),
             'Pipe': grpc.stream_stream_rpc_method_handler(
                     servicer.Pipe,
                     request_deserializer=tollbridge_dot_pipe_dot_v1_dot_pipe__pb2.CallBatch.FromString,
@@ -105,7 +139,7 @@ def add_StatementServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StatementService:
-    """Billing's third service: reads what the ledger and the request log hold; moves no money.
+    """What billing tells of the ledger and the request log; moves no money.
     """
 
     @staticmethod
@@ -152,6 +186,60 @@ class StatementService:
             '/tollbridge.billing.v1.StatementService/SumUsage',
             tollbridge_dot_billing_dot_v1_dot_statements__pb2.SumUsageRequest.SerializeToString,
             tollbridge_dot_billing_dot_v1_dot_statements__pb2.SumUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBalanceAlert(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollbridge.billing.v1.StatementService/GetBalanceAlert',
+            tollbridge_dot_billing_dot_v1_dot_statements__pb2.GetBalanceAlertRequest.SerializeToString,
+            tollbridge_dot_billing_dot_v1_dot_statements__pb2.GetBalanceAlertResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetBalanceAlert(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollbridge.billing.v1.StatementService/SetBalanceAlert',
+            tollbridge_dot_billing_dot_v1_dot_statements__pb2.SetBalanceAlertRequest.SerializeToString,
+            tollbridge_dot_billing_dot_v1_dot_statements__pb2.SetBalanceAlertResponse.FromString,
             options,
             channel_credentials,
             insecure,

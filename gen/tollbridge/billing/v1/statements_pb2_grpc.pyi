@@ -28,7 +28,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class StatementServiceStub:
-    """Billing's third service: reads what the ledger and the request log hold; moves no money."""
+    """What billing tells of the ledger and the request log; moves no money."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -38,23 +38,31 @@ class StatementServiceStub:
     """Every public key that receipts were ever signed with. Callers: edge, cli."""
     SumUsage: _grpc.UnaryUnaryMultiCallable[_statements_pb2.SumUsageRequest, _statements_pb2.SumUsageResponse]
     """What was used and paid, summed over requests that began in a range of time. Callers: edge, cli."""
+    GetBalanceAlert: _grpc.UnaryUnaryMultiCallable[_statements_pb2.GetBalanceAlertRequest, _statements_pb2.GetBalanceAlertResponse]
+    """What a customer wants to hear about their balance. Callers: edge, cli."""
+    SetBalanceAlert: _grpc.UnaryUnaryMultiCallable[_statements_pb2.SetBalanceAlertRequest, _statements_pb2.SetBalanceAlertResponse]
+    """Sets it whole. Callers: edge, cli."""
     Pipe: _grpc.StreamStreamMultiCallable[_pipe_pb2.CallBatch, _pipe_pb2.ReplyBatch]
     """The same calls, coalesced on one stream."""
 
 @_typing.type_check_only
 class StatementServiceAsyncStub(StatementServiceStub):
-    """Billing's third service: reads what the ledger and the request log hold; moves no money."""
+    """What billing tells of the ledger and the request log; moves no money."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListReceiptKeys: _aio.UnaryUnaryMultiCallable[_statements_pb2.ListReceiptKeysRequest, _statements_pb2.ListReceiptKeysResponse]  # type: ignore[assignment]
     """Every public key that receipts were ever signed with. Callers: edge, cli."""
     SumUsage: _aio.UnaryUnaryMultiCallable[_statements_pb2.SumUsageRequest, _statements_pb2.SumUsageResponse]  # type: ignore[assignment]
     """What was used and paid, summed over requests that began in a range of time. Callers: edge, cli."""
+    GetBalanceAlert: _aio.UnaryUnaryMultiCallable[_statements_pb2.GetBalanceAlertRequest, _statements_pb2.GetBalanceAlertResponse]  # type: ignore[assignment]
+    """What a customer wants to hear about their balance. Callers: edge, cli."""
+    SetBalanceAlert: _aio.UnaryUnaryMultiCallable[_statements_pb2.SetBalanceAlertRequest, _statements_pb2.SetBalanceAlertResponse]  # type: ignore[assignment]
+    """Sets it whole. Callers: edge, cli."""
     Pipe: _aio.StreamStreamMultiCallable[_pipe_pb2.CallBatch, _pipe_pb2.ReplyBatch]  # type: ignore[assignment]
     """The same calls, coalesced on one stream."""
 
 class StatementServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Billing's third service: reads what the ledger and the request log hold; moves no money."""
+    """What billing tells of the ledger and the request log; moves no money."""
 
     @_abc_1.abstractmethod
     def ListReceiptKeys(
@@ -71,6 +79,22 @@ class StatementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_statements_pb2.SumUsageResponse, _abc.Awaitable[_statements_pb2.SumUsageResponse]]:
         """What was used and paid, summed over requests that began in a range of time. Callers: edge, cli."""
+
+    @_abc_1.abstractmethod
+    def GetBalanceAlert(
+        self,
+        request: _statements_pb2.GetBalanceAlertRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_statements_pb2.GetBalanceAlertResponse, _abc.Awaitable[_statements_pb2.GetBalanceAlertResponse]]:
+        """What a customer wants to hear about their balance. Callers: edge, cli."""
+
+    @_abc_1.abstractmethod
+    def SetBalanceAlert(
+        self,
+        request: _statements_pb2.SetBalanceAlertRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_statements_pb2.SetBalanceAlertResponse, _abc.Awaitable[_statements_pb2.SetBalanceAlertResponse]]:
+        """Sets it whole. Callers: edge, cli."""
 
     @_abc_1.abstractmethod
     def Pipe(

@@ -1,0 +1,105 @@
+"""SQL of balance alerts and of the webhooks that carry them."""
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from uuid import UUID
+
+from chassis.db import Connection
+
+_READ = "SELECT customer_id, low_balance, url, secret FROM billing.balance_alerts WHERE customer_id = ANY(%s)"
+_WRITE = """
+    INSERT INTO billing.balance_alerts (customer_id, low_balance, url, secret) VALUES (%s, %s, %s, %s)
+    ON CONFLICT (customer_id) DO UPDATE
+    SET low_balance = excluded.low_balance, url = excluded.url, secret = excluded.secret, changed_at = now()
+"""
+_ADD = """
+    INSERT INTO billing.webhook_deliveries (id, customer_id, body)
+    SELECT * FROM unnest(%s::uuid[], %s::text[], %s::bytea[]) ON CONFLICT DO NOTHING
+"""
+# Whoever takes a webhook has it to itself until the time of the next try.
+_TAKE = """
+    UPDATE billing.webhook_deliveries AS d
+    SET tries = d.tries + 1, try_at = now() + %s * interval '1 second'
+    FROM (SELECT id FROM billing.webhook_deliveries WHERE state = 'pending' AND try_at <= now()
+        ORDER BY try_at LIMIT %s FOR UPDATE SKIP LOCKED) AS due
+    WHERE d.id = due.id
+    RETURNING d.id, d.customer_id, d.body, d.tries, extract(epoch FROM now() - d.made_at)::bigint
+"""
+_END = """
+    UPDATE billing.webhook_deliveries SET state = %s, problem = %s, ended_at = now() WHERE id = %s AND state = 'pending'
+"""
+_POSTPONE = """
+    UPDATE billing.webhook_deliveries SET problem = %s, try_at = now() + %s * interval '1 second'
+    WHERE id = %s AND state = 'pending'
+"""
+_FORGET = """
+    DELETE FROM billing.webhook_deliveries WHERE id IN (SELECT id FROM billing.webhook_deliveries
+        WHERE state <> 'pending' AND ended_at < now() - %s * interval '1 day' LIMIT %s)
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """What a customer set. `low_nano_usd` None is the default; without a URL nothing is sent."""
+
+    customer_id: str
+    low_nano_usd: int | None = None
+    url: str = ""
+    secret: str = dataclasses.field(default="", repr=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """A webhook that is to be tried now, for the `tries`th time."""
+
+    id: UUID
+    customer_id: str
+    body: bytes
+    tries: int
+    age_s: int
+
+
+async def read(connection: Connection, customer_ids: Collection[str]) -> dict[str, Alert]:
+    """What these customers set; who set nothing is left out."""
+    cursor = await connection.execute(_READ, (list(customer_ids),))
+    return {
+        customer_id: Alert(customer_id=customer_id, low_nano_usd=low, url=url, secret=secret)
+        for customer_id, low, url, secret in await cursor.fetchall()
+    }
+
+
+async def write(connection: Connection, alert: Alert) -> None:
+    """Keeps it in the place of what was set before."""
+    await connection.execute(_WRITE, (alert.customer_id, alert.low_nano_usd, alert.url, alert.secret))
+
+
+async def add(connection: Connection, webhooks: Sequence[tuple[UUID, str, bytes]]) -> None:
+    """Puts webhooks (id, customer, body) on their way, each once."""
+    columns = [list(column) for column in zip(*webhooks, strict=True)]
+    if columns:
+        await connection.execute(_ADD, columns)
+
+
+async def take(connection: Connection, *, limit: int, keep_s: int) -> list[Taken]:
+    """Webhooks that are due; nobody else takes them within `keep_s` seconds."""
+    cursor = await connection.execute(_TAKE, (keep_s, limit))
+    return [
+        Taken(id=id_, customer_id=customer_id, body=bytes(body), tries=tries, age_s=age_s)
+        for id_, customer_id, body, tries, age_s in await cursor.fetchall()
+    ]
+
+
+async def end(connection: Connection, id_: UUID, *, delivered: bool, problem: str) -> None:
+    """It was taken, or given up."""
+    await connection.execute(_END, ("delivered" if delivered else "failed", problem, id_))
+
+
+async def postpone(connection: Connection, id_: UUID, *, pause_s: int, problem: str) -> None:
+    """It is due again later."""
+    await connection.execute(_POSTPONE, (problem, pause_s, id_))
+
+
+async def forget(connection: Connection, *, kept_days: int, limit: int) -> int:
+    """Drops webhooks that ended long ago; returns how many."""
+    cursor = await connection.execute(_FORGET, (kept_days, limit))
+    return cursor.rowcount

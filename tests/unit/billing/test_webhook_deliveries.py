@@ -1,0 +1,254 @@
+"""Balance alerts on real PostgreSQL with somebody's real server: signed, once taken, tried again, and given up."""
+
+import asyncio
+import base64
+import dataclasses
+import hashlib
+import hmac
+import ipaddress
+import json
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import structlog
+from aiohttp import web
+
+from chassis.errors import Code, TollbridgeError
+from chassis.ids import uuid7
+from services.billing import config, receipt_store
+from services.billing.balance_alerts import BalanceAlerts
+from services.billing.balance_notices import BalanceNotices
+from services.billing.config import BillingConfig
+from services.billing.ledger import Usage, UsageKind
+from services.billing.webhook_deliveries import PAUSES_S, WebhookDeliveries
+from tests.unit.billing.bank import PostgresBank, event
+
+LOG = structlog.get_logger()
+CONFIG = dataclasses.replace(
+    config.defaults(),
+    low_balance_nano_usd=100,
+    exhausted_balance_nano_usd=10,
+    webhook_networks=(ipaddress.ip_network("127.0.0.0/8"),),
+)
+
+
+class Silent:
+    """A bus that nobody hears: what is promised here is in the database."""
+
+    async def publish(self, *_: object, **__: object) -> None:
+        """Goes nowhere."""
+
+
+class Case:
+    """A customer with a balance of 150 and a server of theirs that answers `status`."""
+
+    def __init__(self, bank: PostgresBank) -> None:
+        self.bank, self.customer, self.status = bank, f"customer-{uuid4()}", 204
+        self.config: BillingConfig = CONFIG
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        self.alerts = BalanceAlerts(pool=bank.pool, config=lambda: self.config)
+        self.deliveries = WebhookDeliveries(pool=bank.pool, config=lambda: self.config, log=LOG)
+        self.notices = BalanceNotices(bus=Silent(), config=lambda: self.config)  # type: ignore[arg-type]
+        assert not bank.open(self.customer, 150)
+        bank.run(self._listen())
+
+    async def _listen(self) -> None:
+        async def serve(request: web.Request) -> web.Response:
+            headers = {name.lower(): value for name, value in request.headers.items()}
+            self.got.append((headers, await request.read()))
+            return web.Response(status=self.status)
+
+        app = web.Application()
+        app.router.add_post("/hook", serve)
+        self.runner = web.AppRunner(app)
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self.runner.addresses[0][1]}/hook"
+
+    def set(self, *, low: int | None = None, url: str | None = None, new_key: bool = False) -> str:
+        wanted = self.url if url is None else url
+        return self.bank.run(self.alerts.set(self.customer, low_nano_usd=low, url=wanted, new_key=new_key))[1]
+
+    def charge(self, amount: int) -> None:
+        usage = Usage(
+            request_id=uuid7(),
+            kind=UsageKind.CHARGE,
+            customer_id=self.customer,
+            hold_id=None,
+            closes_hold=False,
+            charge_nano_usd=amount,
+        )
+        self.bank.run(self.bank.settlement.apply([event(usage)]))
+
+    def leave(self, *, forget: bool = True) -> None:
+        """The outbox's transaction."""
+
+        async def work() -> None:
+            async with self.bank.pool.connection() as connection, connection.transaction():
+                leaving = await receipt_store.take_outbox(connection, limit=1000)
+                await self.notices.tell(connection, leaving)
+                if forget:
+                    await receipt_store.forget_outbox(connection, [each.place for each in leaving])
+
+        self.bank.run(work())
+
+    def look(self) -> None:
+        self.bank.run(self.deliveries.look())
+
+    def make_due(self, *, age: str = "0") -> None:
+        self.bank.admin.execute(
+            "UPDATE billing.webhook_deliveries SET try_at = now(), made_at = made_at - %s::interval"
+            " WHERE customer_id = %s",
+            (age, self.customer),
+        )
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        return self.bank.admin.execute(
+            "SELECT state, tries, problem FROM billing.webhook_deliveries WHERE customer_id = %s ORDER BY id",
+            (self.customer,),
+        ).fetchall()
+
+
+@pytest.fixture
+def case(bank: PostgresBank) -> Iterator[Case]:
+    made = Case(bank)
+    yield made
+    bank.run(made.runner.cleanup())
+
+
+def test_a_low_balance_is_told_by_a_signed_webhook(case: Case):
+    """Once: the same transfer that is told again is the same webhook."""
+    secret = case.set()
+    case.charge(60)
+    case.leave(forget=False)
+    case.leave()
+    case.look()
+    case.look()
+    assert len(case.got) == 1
+    headers, body = case.got[0]
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    digest = hmac.digest(base64.b64decode(secret.removeprefix("whsec_")), signed, hashlib.sha256)
+    assert headers["webhook-signature"] == f"v1,{base64.b64encode(digest).decode()}"
+    told = json.loads(body)
+    assert (told["type"], told["data"]["balance"], told["data"]["threshold"]) == (
+        "balance.low",
+        "0.000000090",
+        "0.000000100",
+    )
+    assert UUID(headers["webhook-id"])
+    assert case.rows() == [("delivered", 1, "")]
+
+
+def test_a_line_of_ones_own_counts_and_0_is_never_low(case: Case):
+    """The customer's line goes before the operator's."""
+    case.set(low=140)
+    case.charge(15)
+    case.leave()
+    case.set(low=0)
+    case.charge(60)
+    case.leave()
+    case.look()
+    assert [json.loads(body)["data"]["threshold"] for _, body in case.got] == ["0.000000140"]
+
+
+def test_what_is_not_taken_is_tried_again_with_the_same_id_after_a_pause(case: Case):
+    """Growing pauses; then it is delivered."""
+    case.set()
+    case.charge(60)
+    case.leave()
+    case.status = 500
+    case.look()
+    case.look()
+    assert case.rows() == [("pending", 1, "answered with status 500")]
+    pause = case.bank.admin.execute(
+        "SELECT extract(epoch FROM try_at - now())::int FROM billing.webhook_deliveries WHERE customer_id = %s",
+        (case.customer,),
+    ).fetchone()
+    assert pause is not None
+    assert 0 < pause[0] <= PAUSES_S[0]
+    case.make_due()
+    case.status = 200
+    case.look()
+    assert case.rows() == [("delivered", 2, "")]
+    assert len({headers["webhook-id"] for headers, _ in case.got}) == 1
+
+
+def test_after_a_day_and_at_gone_it_is_given_up(case: Case):
+    """Nothing is tried for ever."""
+    case.set()
+    case.charge(60)
+    case.leave()
+    case.status = 500
+    case.make_due(age="1 day")
+    case.look()
+    assert case.rows() == [("failed", 1, "answered with status 500")]
+    case.charge(85)
+    case.leave()
+    case.status = 410
+    case.look()
+    assert sorted(case.rows()) == [("failed", 1, "answered with status 410"), ("failed", 1, "answered with status 500")]
+
+
+def test_two_replicas_deliver_a_webhook_once(case: Case):
+    """What one has taken the other leaves alone."""
+    case.set()
+    case.charge(60)
+    case.leave()
+    other = WebhookDeliveries(pool=case.bank.pool, config=lambda: case.config, log=LOG)
+
+    async def both() -> None:
+        await asyncio.gather(case.deliveries.look(), other.look())
+
+    case.bank.run(both())
+    assert len(case.got) == 1
+
+
+def test_without_a_url_there_is_no_webhook_and_one_under_way_ends(case: Case):
+    """Also when the customer took the URL away meanwhile."""
+    case.charge(60)
+    case.leave()
+    assert case.rows() == []
+    case.set()
+    case.charge(85)
+    case.leave()
+    case.set(url="")
+    case.look()
+    assert (case.got, case.rows()) == ([], [("failed", 1, "the customer has no webhook")])
+
+
+def test_an_address_that_is_allowed_no_longer_gets_nothing(case: Case):
+    """The address is judged at each try, not when it was set."""
+    case.set()
+    case.charge(60)
+    case.leave()
+    case.config = dataclasses.replace(CONFIG, webhook_networks=())
+    case.look()
+    assert (case.got, case.rows()[0][0]) == ([], "pending")
+
+
+def test_a_secret_is_shown_when_it_is_made_and_kept_until_another_is_asked_for(case: Case):
+    """Another URL keeps it: a receiver that moves needs no new one."""
+    first = case.set()
+    assert first.startswith("whsec_")
+    assert case.set(url=f"{case.url}?moved") == ""
+    assert case.set(new_key=True) not in ("", first)
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.1/", "https://169.254.169.254/", "ftp://example.com/", "nonsense"])
+def test_a_url_that_we_would_not_call_is_refused_at_once(case: Case, url: str):
+    """With the field named."""
+    with pytest.raises(TollbridgeError) as caught:
+        case.set(url=url)
+    assert (caught.value.code, caught.value.details["param"]) == (Code.INVALID_REQUEST, "webhook_url")
+
+
+def test_alerts_of_nobody_are_not_found(case: Case):
+    """They belong to an account; one that set nothing has the default."""
+    case.bank.run(case.alerts.get(case.customer))
+    for asking in (case.alerts.get("nobody"), case.alerts.set("nobody", low_nano_usd=None, url="", new_key=False)):
+        with pytest.raises(TollbridgeError) as caught:
+            case.bank.run(asking)
+        assert caught.value.code is Code.NOT_FOUND
+    assert case.bank.run(case.alerts.get(case.customer)).low_nano_usd == 100
