@@ -8,11 +8,14 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from chassis import db
 from chassis.errors import TollbridgeError
 from cli.services import SERVICES
+
+CONNECT_TIMEOUT_S = 10
 
 
 class MigrationRefused(Exception):
@@ -25,6 +28,7 @@ def migrate_all(database_url: str, *, only: str = "") -> Iterator[str]:
         raise MigrationRefused("TOLLBRIDGE_DATABASE_URL is not set")
     if only and only not in SERVICES:
         raise MigrationRefused(f"{only!r} is none of {', '.join(SERVICES)}")
+    _reach(database_url)
     wanted = [service for service in SERVICES if only in ("", service) and _has_schema(service)]
     present = asyncio.run(_up_to_date(database_url, wanted))
     for service in wanted:
@@ -33,6 +37,15 @@ def migrate_all(database_url: str, *, only: str = "") -> Iterator[str]:
             continue
         db.migrate(database_url, service=service)
         yield f"{service}: migrated"
+
+
+def _reach(database_url: str) -> None:
+    try:
+        psycopg.connect(database_url, connect_timeout=CONNECT_TIMEOUT_S).close()
+    except psycopg.ProgrammingError:  # its words would quote the URL, password included
+        raise MigrationRefused("TOLLBRIDGE_DATABASE_URL is no PostgreSQL URL") from None
+    except psycopg.Error as error:
+        raise MigrationRefused(f"the database can't be reached: {error}") from error
 
 
 async def _up_to_date(database_url: str, services: list[str]) -> set[str]:

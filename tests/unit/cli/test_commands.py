@@ -105,6 +105,16 @@ def test_serve_check_names_every_wrong_variable_without_its_value():
     assert "secret-value" not in done.stderr
 
 
+@pytest.mark.parametrize("url", ["postgresql://u:hunter2hunter2@127.0.0.1:1/x", "postgresql//u:hunter2hunter2@h/x"])
+def test_migrate_says_in_a_line_why_there_is_no_database(url):
+    """No traceback, and no password."""
+    done = tollbridge("migrate", TOLLBRIDGE_DATABASE_URL=url)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stderr
+    assert done.stderr
+
+
 def test_migrate_can_be_run_twice_at_once_and_again(postgres_url):
     """Two containers may start together; a third one finds nothing to do."""
     command = [sys.executable, "-m", "cli", "migrate"]
