@@ -89,3 +89,7 @@ class Shelf:
     def _check(self, works: bool) -> None:
         if not works:
             raise TollbridgeError(Code.UNAVAILABLE, "away", retry_after_s=1)
+
+
+NOBODY = object()
+"""In place of claims where no request has a key."""

@@ -12,6 +12,7 @@ from services.edge.chat_request import MAX_BODY_BYTES
 from services.edge.config import without_file
 from services.edge.json_http import Caller
 from services.edge.routes import tasks
+from tests.unit.edge.claim_desk import NOBODY
 from tollbridge.tasks.v1 import tasks_pb2
 
 CHUNK = bytes(1 << 20)
@@ -36,7 +37,8 @@ async def identify(_: object) -> Caller:
 
 async def post(content: bytes | AsyncIterator[bytes], handed_over: Tasks) -> httpx.Response:
     public = new_fastapi()
-    public.include_router(tasks.routes(tasks=handed_over, identify=identify))  # type: ignore[arg-type]  # a stand-in
+    made = tasks.routes(tasks=handed_over, claims=NOBODY, identify=identify)  # type: ignore[arg-type]  # stand-ins
+    public.include_router(made)
     tracer = Tracer(service="edge", replica="0", otlp_endpoint="")
     app = EdgeApp(config=without_file(), public=public, own=new_fastapi(), hot={}, tracer=tracer)
     transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # a bare ASGI callable

@@ -12,6 +12,7 @@ from services.edge.app import EdgeApp, new_fastapi
 from services.edge.config import EdgeConfig, parse
 from services.edge.json_http import Caller
 from services.edge.routes import tasks
+from tests.unit.edge.claim_desk import NOBODY
 from tollbridge.tasks.v1 import tasks_pb2
 
 
@@ -36,7 +37,8 @@ def config(tmp_path: Path, text: str) -> EdgeConfig:
 
 def edge(config: EdgeConfig) -> EdgeApp:
     public = new_fastapi()
-    public.include_router(tasks.routes(tasks=OneTask(), identify=identify))  # type: ignore[arg-type]  # a stand-in
+    made = tasks.routes(tasks=OneTask(), claims=NOBODY, identify=identify)  # type: ignore[arg-type]  # stand-ins
+    public.include_router(made)
     tracer = Tracer(service="edge", replica="0", otlp_endpoint="")
     return EdgeApp(config=config, public=public, own=new_fastapi(), hot={}, tracer=tracer)
 
