@@ -23,6 +23,7 @@ MAX_PAUSE_S = 3600.0
 _REJECTED = frozenset({400, 413, 422})
 _CREDENTIAL_REFUSED = frozenset({401, 402, 403})
 _RATE_LIMITED = frozenset({429, 529})
+_NOT_FOUND = 404
 _FINAL = frozenset({Outcome.REJECTED, Outcome.CANCELLED})
 """No other account would do better: the request is wrong, or nobody waits for it."""
 
@@ -100,6 +101,8 @@ def _verdict(status: int, message: str) -> tuple[Outcome, str]:
         return Outcome.CREDENTIAL_REFUSED, f"the provider refuses our credential ({status})"
     if status in _RATE_LIMITED:
         return Outcome.RATE_LIMITED, f"the provider is over its limit ({status})"
+    if status == _NOT_FOUND:
+        return Outcome.MODEL_UNKNOWN, "the provider does not know the model (404)"
     return Outcome.SERVER_ERROR, f"the provider answered {status}"
 
 

@@ -21,6 +21,7 @@ class Outcome(enum.StrEnum):
     TIMED_OUT = "timed_out"
     UNREACHABLE = "unreachable"
     CANCELLED = "cancelled"
+    MODEL_UNKNOWN = "model_unknown"
 
 
 class AttemptFailed(Exception):

@@ -1,7 +1,8 @@
 """Which provider accounts rest, and until when. Pure: the clock (monotonic seconds) is handed in.
 
 A 429 rests the account for its Retry-After; a refused credential for minutes; failures of the server only once they
-repeat, in pauses that double. A success clears all of it. What one replica learns the others learn from their own
+repeat, in pauses that double. A 404 is about one model: its account rests for that model alone. A success clears all
+of it. What one replica learns the others learn from their own
 attempts: the state is small, forgotten at restart, and only ever costs an attempt.
 """
 
@@ -29,6 +30,7 @@ class Verdict(enum.Enum):
     RATE_LIMITED = "rate_limited"
     CREDENTIAL_REFUSED = "credential_refused"
     FAILED = "failed"
+    MODEL_UNKNOWN = "model_unknown"
     NOTHING = "nothing"
 
 
@@ -48,16 +50,16 @@ class Breaker:
 
     def __init__(self) -> None:
         self._accounts: dict[str, _Health] = {}
+        self._models: dict[tuple[str, str], _Health] = {}
 
-    def is_ready(self, account_id: str, *, now_s: float) -> bool:
-        """Whether the account may be called now."""
-        health = self._accounts.get(account_id)
-        return health is None or now_s >= health.rests_until_s
+    def is_ready(self, account_id: str, *, now_s: float, model: str = "") -> bool:
+        """Whether the account may be called now, for this model of its provider."""
+        return self.rests_for_s(account_id, now_s=now_s, model=model) <= 0
 
-    def rests_for_s(self, account_id: str, *, now_s: float) -> float:
+    def rests_for_s(self, account_id: str, *, now_s: float, model: str = "") -> float:
         """Seconds until it may be called; 0 when it may now."""
-        health = self._accounts.get(account_id)
-        return 0.0 if health is None else max(0.0, health.rests_until_s - now_s)
+        known = (self._accounts.get(account_id), self._models.get((account_id, model)))
+        return max([0.0, *(health.rests_until_s - now_s for health in known if health is not None)])
 
     def state(self, account_id: str, *, now_s: float) -> str:
         """`ready`, `cooling`, or `broken` when its credential was refused."""
@@ -74,13 +76,25 @@ class Breaker:
         return sum(recent) / len(recent) if recent else 0.0
 
     def learn(
-        self, account_id: str, verdict: Verdict, *, started_s: float, now_s: float, retry_after_s: float = 0.0
+        self,
+        account_id: str,
+        verdict: Verdict,
+        *,
+        started_s: float,
+        now_s: float,
+        retry_after_s: float = 0.0,
+        model: str = "",
     ) -> None:
         """One attempt has ended. An attempt from before the present rest can lengthen it, but is not counted anew:
         a hundred attempts that fail together are one trouble, not a hundred."""
-        if verdict is Verdict.NOTHING:
+        if verdict is Verdict.NOTHING or (verdict is Verdict.MODEL_UNKNOWN and not model):
             return
-        health = self._accounts.setdefault(account_id, _Health())
+        if verdict is Verdict.MODEL_UNKNOWN:
+            health = self._models.setdefault((account_id, model), _Health())
+        else:
+            health = self._accounts.setdefault(account_id, _Health())
+        if verdict is Verdict.GOOD:
+            self._models.pop((account_id, model), None)
         health.ends.append((now_s, verdict is not Verdict.GOOD))
         is_news = started_s >= health.rest_began_s
         if verdict is Verdict.GOOD:
@@ -101,10 +115,12 @@ class Breaker:
         """Drops accounts that have left the config."""
         for gone in self._accounts.keys() - account_ids:
             del self._accounts[gone]
+        self._models = {key: health for key, health in self._models.items() if key[0] in account_ids}
 
     def forget(self, account_id: str) -> None:
         """Its credential was changed: what was learnt may no longer hold."""
         self._accounts.pop(account_id, None)
+        self._models = {key: health for key, health in self._models.items() if key[0] != account_id}
 
     @staticmethod
     def _pause_s(health: _Health, verdict: Verdict, *, is_news: bool) -> float:

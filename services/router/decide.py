@@ -18,7 +18,7 @@ from services.router.attempts import Attempt, AttemptBook, Page
 from services.router.breaker import Breaker, Verdict
 from services.router.config import RouterConfig
 from services.router.pool import Target, ranked, targets
-from services.router.registry import EMPTY, Account, Model, Registry, Route
+from services.router.registry import EMPTY, Model, Registry, Route
 from services.router.slot_desk import SlotDesk
 
 MAX_ATTEMPTS = 5
@@ -139,7 +139,7 @@ class Decider:
             model=model,
             target=target,
             price=price or target.route.price,
-            may_retry=len(ask.tried) + 1 < MAX_ATTEMPTS and any(self._is_ready(o.account, now_s) for o in others),
+            may_retry=len(ask.tried) + 1 < MAX_ATTEMPTS and any(self._is_ready(other, now_s) for other in others),
             holds_slot=holds_slot,
             started_s=now_s,
         )
@@ -154,7 +154,8 @@ class Decider:
         found, now_s = self._model(model, operation), self._clock()
 
         def rank(route: Route) -> tuple[bool, int]:
-            return not any(self._is_ready(account, now_s) for account in route.provider.accounts), route.priority
+            seats = [Target(route=route, account=account) for account in route.provider.accounts]
+            return not any(self._is_ready(seat, now_s) for seat in seats), route.priority
 
         return found, sorted((route for route in found.routes if route.provider.accounts), key=rank)
 
@@ -224,7 +225,7 @@ class Decider:
         now_s = self._clock()
         order = ranked(
             candidates,
-            usable=lambda account: self._is_ready(account, now_s),
+            usable=lambda target: self._is_ready(target, now_s),
             load_of=self._book.load_of,
             source=self._source,
         )
@@ -253,11 +254,14 @@ class Decider:
         await self._release_if_possible((ask.attempt_id,))
         raise TollbridgeError(Code.UNAVAILABLE, "the attempt's account is gone", retry_after_s=1)
 
-    def _is_ready(self, account: Account, now_s: float) -> bool:
-        return self._breaker.is_ready(account.id, now_s=now_s)
+    def _is_ready(self, target: Target, now_s: float) -> bool:
+        return self._rests_for_s(target, now_s) <= 0
+
+    def _rests_for_s(self, target: Target, now_s: float) -> float:
+        return self._breaker.rests_for_s(target.account.id, now_s=now_s, model=target.route.provider_model)
 
     def _all_rest(self, candidates: Sequence[Target], now_s: float) -> TollbridgeError:
-        soonest_s = min(self._breaker.rests_for_s(target.account.id, now_s=now_s) for target in candidates)
+        soonest_s = min(self._rests_for_s(target, now_s) for target in candidates)
         return TollbridgeError(
             Code.OVERLOADED,
             "Every provider account of this model is over its limit or failing.",
@@ -299,15 +303,23 @@ class Decider:
             return bool(self.registry.slots) and not self._book.is_settled(end.attempt_id)
         else:  # another replica has decided on it
             account_id, started_s, holds_slot = end.account_id, now_s - end.age_s, bool(self.registry.slots)
-        self._learn(account_id, end, started_s=started_s, now_s=now_s)
+        model = attempt.target.route.provider_model if attempt is not None else ""
+        self._learn(account_id, end, started_s=started_s, now_s=now_s, model=model)
         self._book.remember_ended(end.attempt_id, account_id, owes_slot=holds_slot)
         return holds_slot
 
-    def _learn(self, account_id: str, end: End, *, started_s: float, now_s: float) -> None:
+    def _learn(self, account_id: str, end: End, *, started_s: float, now_s: float, model: str = "") -> None:
         """A sandbox fails only when its caller scripts it to, which must not switch it off for everybody else."""
         if account_id in self.registry.sandboxed:
             return
-        self._breaker.learn(account_id, end.verdict, started_s=started_s, now_s=now_s, retry_after_s=end.retry_after_s)
+        self._breaker.learn(
+            account_id,
+            end.verdict,
+            started_s=started_s,
+            now_s=now_s,
+            retry_after_s=end.retry_after_s,
+            model=model,
+        )
 
     async def _release_if_possible(self, attempt_ids: Collection[str]) -> None:
         try:

@@ -27,7 +27,7 @@ def targets(model: Model) -> tuple[Target, ...]:
 def ranked(
     candidates: Iterable[Target],
     *,
-    usable: Callable[[Account], bool],
+    usable: Callable[[Target], bool],
     load_of: Callable[[str], int],
     source: random.Random,
 ) -> tuple[Target, ...]:
@@ -38,7 +38,7 @@ def ranked(
     routes: dict[int, list[list[Target]]] = {}
     by_route: dict[int, list[Target]] = {}
     for target in candidates:
-        if not usable(target.account):
+        if not usable(target):
             continue
         group = by_route.get(id(target.route))
         if group is None:

@@ -72,3 +72,15 @@ def test_the_error_rate_is_of_the_last_minute() -> None:
     fail(breaker, Verdict.GOOD, now_s=50)
     assert breaker.error_rate("a", now_s=50) == 0.5
     assert breaker.error_rate("a", now_s=70) == 0
+
+
+def test_an_unknown_model_rests_its_account_for_that_model_alone() -> None:
+    """Three 404s: the account goes on serving its other models, and this one again after a success."""
+    breaker = Breaker()
+    for at_s in (0.0, 1.0, 2.0):
+        breaker.learn("a", Verdict.MODEL_UNKNOWN, started_s=at_s, now_s=at_s, model="gone")
+    assert not breaker.is_ready("a", now_s=2.5, model="gone")
+    assert breaker.is_ready("a", now_s=2.5, model="other")
+    assert breaker.state("a", now_s=2.5) == "ready"
+    breaker.learn("a", Verdict.GOOD, started_s=3.0, now_s=3.0, model="gone")
+    assert breaker.is_ready("a", now_s=3.0, model="gone")

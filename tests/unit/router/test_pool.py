@@ -51,7 +51,9 @@ def test_the_order_holds_each_usable_target_once_by_priority(
 ) -> None:
     """Nothing usable is lost, nothing unusable is there, and no higher priority number comes before a lower."""
     out = {candidates[number].account.id for number in resting if number < len(candidates)}
-    order = ranked(candidates, usable=lambda a: a.id not in out, load_of=lambda _: 0, source=random.Random(seed))
+    order = ranked(
+        candidates, usable=lambda target: target.account.id not in out, load_of=lambda _: 0, source=random.Random(seed)
+    )
     assert sorted(target.account.id for target in order) == sorted(
         target.account.id for target in candidates if target.account.id not in out
     )

@@ -24,7 +24,7 @@ from upstream.route import Bounds, Route, WireProtocol
         (401, Outcome.CREDENTIAL_REFUSED),
         (402, Outcome.CREDENTIAL_REFUSED),
         (403, Outcome.CREDENTIAL_REFUSED),
-        (404, Outcome.SERVER_ERROR),
+        (404, Outcome.MODEL_UNKNOWN),
         (413, Outcome.REJECTED),
         (422, Outcome.REJECTED),
         (429, Outcome.RATE_LIMITED),

@@ -36,13 +36,15 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     OUTCOME_CREDENTIAL_REFUSED: _Outcome.ValueType  # 4
     """The provider refuses our credential: 401, 402, 403."""
     OUTCOME_SERVER_ERROR: _Outcome.ValueType  # 5
-    """404 or a 5xx."""
+    """A 5xx, or an answer that is none."""
     OUTCOME_TIMED_OUT: _Outcome.ValueType  # 6
     """Too slow."""
     OUTCOME_UNREACHABLE: _Outcome.ValueType  # 7
     """No connection, or it broke."""
     OUTCOME_CANCELLED: _Outcome.ValueType  # 8
     """We or our client gave up; says nothing about the account."""
+    OUTCOME_MODEL_UNKNOWN: _Outcome.ValueType  # 9
+    """The provider does not know the model: 404. Says nothing about the account's other models."""
 
 class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
     """How an attempt ended."""
@@ -58,13 +60,15 @@ OUTCOME_RATE_LIMITED: Outcome.ValueType  # 3
 OUTCOME_CREDENTIAL_REFUSED: Outcome.ValueType  # 4
 """The provider refuses our credential: 401, 402, 403."""
 OUTCOME_SERVER_ERROR: Outcome.ValueType  # 5
-"""404 or a 5xx."""
+"""A 5xx, or an answer that is none."""
 OUTCOME_TIMED_OUT: Outcome.ValueType  # 6
 """Too slow."""
 OUTCOME_UNREACHABLE: Outcome.ValueType  # 7
 """No connection, or it broke."""
 OUTCOME_CANCELLED: Outcome.ValueType  # 8
 """We or our client gave up; says nothing about the account."""
+OUTCOME_MODEL_UNKNOWN: Outcome.ValueType  # 9
+"""The provider does not know the model: 404. Says nothing about the account's other models."""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final
