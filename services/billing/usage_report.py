@@ -5,16 +5,18 @@ the receipts. Reads only, a bounded range at a time; what the log no longer keep
 """
 
 import dataclasses
+import datetime
 import enum
 from uuid import UUID
 
 from chassis import db
+from chassis.db import Connection
 from chassis.errors import Code, TollbridgeError
-from chassis.ids import uuid7_at
+from chassis.ids import unix_ms, uuid7_at
 from services.billing import usage_store
 
 MAX_DAYS = 366
-_DAY_US = 86_400_000_000
+DAY_MS = 86_400_000
 _LATEST_US = 4_102_444_800_000_000
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 1000
@@ -48,9 +50,13 @@ class Question:
         """The first request id of the range and the first after it. Raises INVALID_REQUEST."""
         if not 0 <= self.from_us < self.until_us <= _LATEST_US:
             raise _invalid("from", "must be before `to`")
-        if self.until_us - self.from_us > MAX_DAYS * _DAY_US:
+        if self.until_us - self.from_us > MAX_DAYS * DAY_MS * 1000:
             raise _invalid("to", f"is more than {MAX_DAYS} days after `from`")
         return uuid7_at(_rounded_up_ms(self.from_us)), uuid7_at(_rounded_up_ms(self.until_us))
+
+    def equal(self) -> dict[str, str]:
+        """What the log's columns must be."""
+        return {"customer_id": self.customer_id, "key_id": self.key_id, "model": self.model}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,26 +81,51 @@ class UsageReport:
         size = min(limit, MAX_LIMIT) if limit > 0 else DEFAULT_LIMIT
         first, end = question.bounds()
         async with db.transaction(self._pool) as connection:
-            rows = await usage_store.sums(
-                connection,
-                group_by=question.group_by,
-                first=first,
-                end=end,
-                equal={
-                    "customer_id": question.customer_id,
-                    "key_id": question.key_id,
-                    "model": question.model,
-                },
-                after=question.after,
-                limit=size + 1,
-            )
-        found = [
-            Sum(
-                group=group, requests=requests, prompt_tokens=prompt, completion_tokens=completion, charge_nano_usd=paid
-            )
-            for group, requests, prompt, completion, paid in rows
-        ]
-        return found[:size], len(found) > size
+            if question.group_by is Group.DAY:
+                found = await _by_day(connection, question, first=first, end=end, limit=size + 1)
+            else:
+                found = await usage_store.sums(
+                    connection,
+                    group_by=question.group_by,
+                    first=first,
+                    end=end,
+                    equal=question.equal(),
+                    after=question.after,
+                    limit=size + 1,
+                )
+        return [_sum(group, numbers) for group, numbers in found[:size]], len(found) > size
+
+
+async def _by_day(
+    connection: Connection, question: Question, *, first: UUID, end: UUID, limit: int
+) -> list[tuple[str, usage_store.Numbers]]:
+    begin_ms = unix_ms(first) // DAY_MS * DAY_MS
+    if question.after is not None:
+        begin_ms = max(begin_ms, _day_ms(question.after) + DAY_MS)
+    days = [uuid7_at(ms) for ms in range(begin_ms, unix_ms(end), DAY_MS)]
+    if not days:
+        return []
+    found = await usage_store.sums_by_day(
+        connection, days=days, first=max(first, days[0]), end=end, equal=question.equal(), limit=limit
+    )
+    return [(_day_text(begin_ms + place * DAY_MS), numbers) for place, numbers in found]
+
+
+def _day_text(ms: int) -> str:
+    return f"{datetime.datetime.fromtimestamp(ms // 1000, tz=datetime.UTC):%Y-%m-%d}"
+
+
+def _day_ms(text: str) -> int:
+    try:
+        day = datetime.date.fromisoformat(text)
+    except ValueError:
+        raise _invalid("after", "must be a day") from None
+    return (day - datetime.date(1970, 1, 1)).days * DAY_MS
+
+
+def _sum(group: str, numbers: usage_store.Numbers) -> Sum:
+    requests, prompt, completion, paid = numbers
+    return Sum(group=group, requests=requests, prompt_tokens=prompt, completion_tokens=completion, charge_nano_usd=paid)
 
 
 def _rounded_up_ms(microseconds: int) -> int:

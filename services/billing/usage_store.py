@@ -1,13 +1,12 @@
 """SQL of usage reports: sums over the request log."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from chassis.db import Connection
 
-_DAY = """to_char('epoch'::timestamptz AT TIME ZONE 'UTC' + interval '1 millisecond' *
-        ('x' || left(replace(u.request_id::text, '-', ''), 12))::bit(48)::bigint, 'YYYY-MM-DD')"""
-_GROUPS = {"model": "u.model", "key": "u.key_id", "day": _DAY, "customer": "u.customer_id"}
+_TEXTS = {"model": "u.model", "key": "u.key_id", "customer": "u.customer_id"}
+_DAY = "width_bucket(u.request_id, %(days)s::uuid[])"
 _CONDITIONS = ("customer_id", "key_id", "model")
 
 # A line of the log is a charge, or a void that no charge superseded; a refund has a row of its own.
@@ -24,8 +23,8 @@ _SUMS = """
     GROUP BY called ORDER BY called LIMIT %(limit)s
 """
 
-SumRow = tuple[str, int, int, int, int]
-"""group, requests, prompt tokens, completion tokens, paid"""
+Numbers = tuple[int, int, int, int]
+"""requests, prompt tokens, completion tokens, paid"""
 
 
 async def sums(
@@ -37,13 +36,30 @@ async def sums(
     equal: Mapping[str, str],
     after: str | None,
     limit: int,
-) -> list[SumRow]:
+) -> list[tuple[str, Numbers]]:
     """Groups above `after` with what their requests used; empty values of `equal` are no condition."""
-    group = f'({_GROUPS[group_by]} COLLATE "C")'
-    conditions = [f"u.{name} = %({name})s" for name in _CONDITIONS if equal[name]]
-    if after is not None:
-        conditions.append(f"{group} > %(after)s")
-    query = _SUMS.format(group=group, conditions=" AND ".join(conditions) or "true")
+    group = f'({_TEXTS[group_by]} COLLATE "C")'
+    above = [f"{group} > %(after)s"] if after is not None else []
+    query = _SUMS.format(group=group, conditions=" AND ".join([*_equal(equal), *above]))
     values = {**equal, "first": first, "end": end, "after": after, "limit": limit}
     cursor = await connection.execute(query.encode(), values)
-    return [(called, *(int(number) for number in numbers)) for called, *numbers in await cursor.fetchall()]
+    return [(str(called), _numbers(row)) for called, *row in await cursor.fetchall()]
+
+
+async def sums_by_day(
+    connection: Connection, *, days: Sequence[UUID], first: UUID, end: UUID, equal: Mapping[str, str], limit: int
+) -> list[tuple[int, Numbers]]:
+    """Days, each by its place among `days` (the lowest request ids of days that follow each other)."""
+    query = _SUMS.format(group=_DAY, conditions=" AND ".join(_equal(equal)))
+    values = {**equal, "days": list(days), "first": first, "end": end, "limit": limit}
+    cursor = await connection.execute(query.encode(), values)
+    return [(int(called) - 1, _numbers(row)) for called, *row in await cursor.fetchall()]
+
+
+def _equal(equal: Mapping[str, str]) -> list[str]:
+    return ["true", *(f"u.{name} = %({name})s" for name in _CONDITIONS if equal[name])]
+
+
+def _numbers(row: Sequence[object]) -> Numbers:
+    requests, prompt, completion, paid = (int(str(number)) for number in row)
+    return requests, prompt, completion, paid

@@ -1,6 +1,7 @@
 """Usage reports on real PostgreSQL: the same sums as the log's lines, whatever became of the requests since."""
 
 import dataclasses
+import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -118,6 +119,18 @@ def test_pages_follow_each_other_without_gaps_also_after_an_empty_group(books: B
         seen += [each.group for each in found]
         after = found[-1].group
     assert (seen, more) == (["", "k1", "k2"], False)
+
+
+def test_pages_of_days_follow_each_other(books: Books):
+    """A day without requests is left out; the page after the last is empty."""
+    for days_ago in (3, 1, 0):
+        books.request(1, at_ms=TODAY_MS - days_ago * DAY_MS)
+    first, more = books.ask(Group.DAY, limit=2)
+    assert (len(first), more) == (2, True)
+    second, more = books.ask(Group.DAY, limit=2, after=first[-1].group)
+    assert (len(second), more) == (1, False)
+    assert books.ask(Group.DAY, after=second[-1].group) == ([], False)
+    assert f"{datetime.datetime.fromtimestamp(TODAY_MS // 1000, tz=datetime.UTC):%Y-%m-%d}" == second[0].group
 
 
 def test_conditions_and_other_customers(books: Books):
