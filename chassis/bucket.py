@@ -1,4 +1,4 @@
-"""Named bytes in a bucket of NATS Object Store, kept for a time.
+"""Named bytes in a bucket of NATS Object Store.
 
 The connection is made at the first use and then kept, so that a process starts without NATS. Everything has a timeout,
 and everything that goes wrong on the way is UNAVAILABLE.
@@ -21,17 +21,27 @@ TRANSFER_TIMEOUT_S = 5.0
 
 
 class Bucket:
-    """One bucket, which is made where it is missing. `max_age_s` is how long each object is kept.
+    """One bucket, which is made where it is missing. `max_age_s` is how long each object is kept, None is for ever.
 
-    No more is taken once it holds `max_bytes`, as far as `check` is asked before.
+    `client` is the name that the server shows of us. With `max_bytes`, `check` fails once it holds as much.
     """
 
-    def __init__(self, *, url: str, name: str, max_age_s: float, max_bytes: int, client: str) -> None:
+    def __init__(
+        self,
+        *,
+        url: str,
+        name: str,
+        client: str,
+        max_age_s: float | None = None,
+        max_bytes: int | None = None,
+        transfer_timeout_s: float = TRANSFER_TIMEOUT_S,
+    ) -> None:
         self._url = url
         self._name = name
         self._max_age_s = max_age_s
         self._max_bytes = max_bytes
         self._client_name = client
+        self._transfer_timeout_s = transfer_timeout_s
         self._client: Client | None = None
         self._bucket: ObjectStore | None = None
         self._opening = asyncio.Lock()
@@ -44,13 +54,13 @@ class Bucket:
         except (NatsError, OSError, TimeoutError) as error:
             self._bucket = None  # a server that lost its disk has to be given the bucket again
             raise _unavailable() from error
-        if status.size >= self._max_bytes:
+        if self._max_bytes is not None and status.size >= self._max_bytes:
             raise _unavailable()
 
     async def put(self, name: str, data: bytes) -> None:
         """Keeps an object; the same name again replaces it. Raises UNAVAILABLE."""
         try:
-            async with asyncio.timeout(TRANSFER_TIMEOUT_S):
+            async with asyncio.timeout(self._transfer_timeout_s):
                 await (await self._open()).put(name, data)
         except (NatsError, OSError, TimeoutError) as error:
             self._bucket = None
@@ -59,7 +69,7 @@ class Bucket:
     async def get(self, name: str) -> bytes | None:
         """An object, None where there is none. Raises UNAVAILABLE."""
         try:
-            async with asyncio.timeout(TRANSFER_TIMEOUT_S):
+            async with asyncio.timeout(self._transfer_timeout_s):
                 found = await (await self._open()).get(name)
         except NotFoundError:
             return None
