@@ -139,11 +139,23 @@ def status(data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
 
 
 @ledger_app.command("verify")
-def ledger_verify(data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
+def ledger_verify(
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+    seal: Annotated[str, typer.Option("--seal", help="A seal that was kept elsewhere: it must still be there.")] = "",
+) -> None:
     """Proves the ledger: status 0 when all adds up, 1 on any difference, 2 when it can't be read."""
     from cli.ledger import verify
 
-    raise typer.Exit(verify(data_dir, as_json=as_json))
+    raise typer.Exit(verify(data_dir, as_json=as_json, kept_seal=seal))
+
+
+@ledger_app.command("seal")
+def ledger_seal(data_dir: DataDirOption = None) -> None:
+    """Prints the newest seal of the ledger's past: keep it elsewhere, and give it to `ledger verify --seal`."""
+    from cli.ledger import newest_seal
+
+    raise typer.Exit(newest_seal(data_dir))
 
 
 @ledger_app.command("replay")

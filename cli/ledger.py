@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 CLEAN, DIFFERENCES, NOT_READABLE = 0, 1, 2
 
 
-def verify(data_dir: Path | None, *, as_json: bool) -> int:
+def verify(data_dir: Path | None, *, as_json: bool, kept_seal: str = "") -> int:
     """Prints the report; returns 0 when everything adds up, 1 on any difference, 2 when there is nothing to read."""
     import psycopg
 
     from services.billing.reconcile import verify as proven
 
     try:
-        report = proven(find_database(data_dir))
+        report = proven(find_database(data_dir), kept_seal=kept_seal)
     except (NotRunning, psycopg.Error) as error:
         print(f"the ledger can't be read: {error}", file=sys.stderr)
         return NOT_READABLE
@@ -32,6 +32,25 @@ def verify(data_dir: Path | None, *, as_json: bool) -> int:
     else:
         _show(report)
     return CLEAN if report.clean else DIFFERENCES
+
+
+def newest_seal(data_dir: Path | None) -> int:
+    """Prints the newest seal, to be kept elsewhere; returns 0, 1 when nothing is sealed yet, 2 without a ledger."""
+    import psycopg
+
+    from services.billing.seal_store import seal_at
+
+    try:
+        with psycopg.connect(find_database(data_dir)) as connection:
+            seal = seal_at(connection, None)
+    except (NotRunning, psycopg.Error) as error:
+        print(f"the ledger can't be read: {error}", file=sys.stderr)
+        return NOT_READABLE
+    if seal is None:
+        print("nothing is sealed yet", file=sys.stderr)
+        return DIFFERENCES
+    print(seal.name)
+    return CLEAN
 
 
 def _show(report: "reconcile.Report") -> None:

@@ -28,7 +28,10 @@ Result = tuple[msgspec.Struct, int, list[str]]
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of output, for a log: what was asked and what came out; `error` when nothing did."""
+    """One line of output, for a log: what was asked and what came out; `error` when nothing did.
+
+    The log so keeps the newest seal elsewhere than the ledger.
+    """
 
     event: str = "ledger_proof"
     level: str = "info"
@@ -36,6 +39,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     clean: bool
     differences: int = 0
     examples: list[str] = []
+    seal: str = ""
     error: str = ""
 
 
@@ -80,7 +84,9 @@ def _proof(kind: "Proof", data_dir: Path | None, work: Callable[[Path | None], R
         _say(Said(kind=str(kind), level="error", clean=False, error=repr(error)))
         return NOT_READABLE
     level = "info" if clean else "error"
-    _say(Said(kind=str(kind), level=level, clean=clean, differences=differences, examples=examples[:MAX_SAID]))
+    seal = getattr(report, "newest_seal", "")
+    shown = examples[:MAX_SAID]
+    _say(Said(kind=str(kind), level=level, clean=clean, differences=differences, examples=shown, seal=seal))
     return CLEAN if clean else DIFFERENCES
 
 

@@ -4,13 +4,17 @@
 column that another could contradict: balances are summed from transfers, holds from their parts, charges from both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import psycopg
 from psycopg import sql
 
+from services.billing import seal_store
+from services.billing.seals import broken
+
 MAX_EXAMPLES = 10
+MAX_DIGITS = 18
 
 # Each check selects one row per difference, its first column naming the culprit, and has a query of what it examined.
 _CHECKS: tuple[tuple[str, str, str], ...] = (
@@ -174,15 +178,23 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: int
     outbox: int
     house_nano_usd: dict[str, int]
+    newest_seal: str
 
 
-def verify(url: str) -> Report:
-    """Checks the whole ledger in one read-only snapshot. Raises psycopg.Error when the database can't be read."""
+def verify(url: str, *, kept_seal: str = "") -> Report:
+    """Checks the whole ledger in one read-only snapshot, and whether it still has a seal that was kept elsewhere.
+
+    Raises psycopg.Error when the database can't be read.
+    """
     with psycopg.connect(url) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True
         with connection.transaction():
             checks = [_check(connection, name, examined, differences) for name, examined, differences in _CHECKS]
+            checks += [_counted(connection, *chained) for chained in _chained(connection)]
+            if kept_seal:
+                checks.append(_counted(connection, "kept_seal", "SELECT 1", _kept(connection, kept_seal)))
+            newest = seal_store.seal_at(connection, None)
             house = {name: int(amount) for name, amount in _rows(connection, _ACCOUNTS.replace("%%", "%"))}
             figures = _rows(connection, _FIGURES)[0]
     return Report(
@@ -199,6 +211,7 @@ def verify(url: str) -> Report:
         dead_letters=figures[8],
         outbox=figures[9],
         house_nano_usd=house,
+        newest_seal=newest.name if newest else "",
     )
 
 
@@ -210,6 +223,25 @@ def _check(connection: psycopg.Connection, name: str, examined: str, differences
         differences=len(found),
         examples=[str(row[0]) for row in found[:MAX_EXAMPLES]],
     )
+
+
+def _chained(connection: psycopg.Connection) -> Iterator[tuple[str, str, Iterator[str]]]:
+    """The checks of the hash chain: a name, what is counted as examined, and what is found."""
+    yield "seals_are_unbroken", "SELECT count(*) FROM billing.ledger_seals", broken(seal_store.each(connection))
+    yield "transfers_are_sealed", "SELECT count(*) FROM billing.transfers", seal_store.unsealed(connection)
+
+
+def _kept(connection: psycopg.Connection, kept: str) -> Iterator[str]:
+    number = kept.partition(":")[0]
+    found = seal_store.seal_at(connection, int(number)) if number.isdecimal() and len(number) < MAX_DIGITS else None
+    if found is None or found.name != kept:
+        yield f"{kept} was kept; the ledger has {found.name if found else 'no such seal'}"
+
+
+def _counted(connection: psycopg.Connection, name: str, examined: str, found: Iterator[str]) -> Check:
+    named = list(found)
+    count = _rows(connection, examined)[0][0]
+    return Check(name=name, examined=count, differences=len(named), examples=named[:MAX_EXAMPLES])
 
 
 def _rows(connection: psycopg.Connection, query: str) -> Sequence[psycopg.rows.TupleRow]:

@@ -1,0 +1,60 @@
+"""Closes batches of transfers: see `seals` for what a seal is."""
+
+import asyncio
+
+from structlog.typing import FilteringBoundLogger
+
+from chassis import db
+from chassis.errors import TollbridgeError
+from services.billing import seal_store, store
+from services.billing.seals import FIRST, seal_hash
+
+PAUSE_S = 60.0
+MAX_BATCH = 2000
+MAX_BATCHES = 500
+"""Of one round; what is left then waits a minute."""
+
+
+class Sealer:
+    """The loop that closes batches. Its owner runs `run()` as a task; of all replicas one works at a time."""
+
+    def __init__(self, *, pool: db.Pool, log: FilteringBoundLogger) -> None:
+        self._pool = pool
+        self._log = log
+
+    async def run(self) -> None:
+        """Seals once a minute until cancelled; what fails is logged, and is the next round's."""
+        while True:
+            try:
+                await self.seal()
+            except (TollbridgeError, store.DatabaseError) as error:
+                self._log.warning("not_sealed", reason=str(error))
+            await asyncio.sleep(PAUSE_S)
+
+    async def seal(self) -> int:
+        """Closes batches until nothing waits; returns how many."""
+        for done in range(MAX_BATCHES):
+            if not await self._close_one():
+                return done
+        return MAX_BATCHES
+
+    async def _close_one(self) -> bool:
+        async with db.transaction(self._pool) as connection:
+            waiting = await seal_store.take(connection, limit=MAX_BATCH)
+            if not waiting:
+                return False
+            rows = {row.id: row for row in await seal_store.rows(connection, waiting)}
+            missing = [str(id_) for id_ in waiting if id_ not in rows]
+            if missing:
+                self._log.error("transfers_removed_before_sealed", ids=missing[:10], count=len(missing))
+            last = await seal_store.newest(connection)
+            n, previous = (last.n + 1, last.hash) if last else (1, FIRST)
+            await seal_store.add(
+                connection,
+                n=n,
+                previous=previous,
+                hash_=seal_hash(n, previous, (rows[id_] for id_ in waiting if id_ in rows)),
+                transfer_ids=waiting,
+                emptied=len(waiting) < MAX_BATCH,
+            )
+        return True

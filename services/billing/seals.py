@@ -1,0 +1,79 @@
+"""A hash chain over transfers: what is sealed can't be altered, removed or added to without being found.
+
+Once a minute a batch of transfers is closed. Its seal is a hash over the seal before it and every one of its rows, so
+the newest seal stands for all the past; kept elsewhere (`ledger seal`, the nightly proof's log), it convicts even who
+rewrites transfers and all seals after them. The order is that of the seals: a transfer waits in a queue, into which it
+comes by a trigger in its own transaction, until a batch takes it, whenever it was committed. What this can't find is a
+change made before its row was sealed, which the other checks of `verify` are for. Pure; `sealer` closes the batches.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+LATE = timedelta(hours=1)
+"""How long before the seal that should have had it a transfer may have begun: longer than any transaction takes."""
+FIRST = bytes(32)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Seal:
+    """A closed batch. `emptied` says that nothing else waited then, so that the next one holds only what is younger."""
+
+    n: int
+    previous: bytes
+    hash: bytes
+    transfer_ids: Sequence[UUID]
+    emptied: bool
+    sealed_at: datetime
+
+    @property
+    def name(self) -> str:
+        """How it is written down elsewhere."""
+        return f"{self.n}:{self.hash.hex()}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A transfer as it is sealed: every column, in one canonical text."""
+
+    id: UUID
+    created_at: datetime
+    text: str
+
+
+def canonical(columns: Mapping[str, object]) -> str:
+    """A row's text: JSON with sorted names, texts or null for values, so that no driver's types get into it."""
+    plain = {name: None if value is None else str(value) for name, value in columns.items()}
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+
+
+def seal_hash(n: int, previous: bytes, rows: Iterable[Row]) -> bytes:
+    """SHA-256 over the number, the seal before and the rows in order, each on a line of its own."""
+    digest = hashlib.sha256(n.to_bytes(8, "big") + previous)
+    for row in rows:
+        digest.update(row.text.encode())
+        digest.update(b"\n")
+    return digest.digest()
+
+
+def broken(seals: Iterable[tuple[Seal, Mapping[UUID, Row]]]) -> Iterator[str]:
+    """What doesn't fit, a sentence each; given every seal in order with those of its rows that are still there."""
+    before: Seal | None = None
+    for seal, rows in seals:
+        expected = (before.n + 1, before.hash) if before else (1, FIRST)
+        if (seal.n, seal.previous) != expected:
+            yield f"seal {seal.n} does not follow {before.name if before else 'the beginning'}"
+        missing = [id_ for id_ in seal.transfer_ids if id_ not in rows]
+        yield from (f"transfer {id_} of seal {seal.n} was removed" for id_ in missing)
+        if not missing and seal_hash(seal.n, seal.previous, (rows[id_] for id_ in seal.transfer_ids)) != seal.hash:
+            yield f"a transfer of seal {seal.n} was altered ({seal.transfer_ids[0]} to {seal.transfer_ids[-1]})"
+        if before is not None and before.emptied:
+            oldest = before.sealed_at - LATE
+            for row in rows.values():
+                if row.created_at < oldest:
+                    yield f"transfer {row.id} of seal {seal.n} was inserted later than it says"
+        before = seal
