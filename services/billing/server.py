@@ -209,12 +209,14 @@ class BillingServer:
         return pb.ConfirmResponse(states=await self._confirmations.states(keys))
 
     async def get_receipt(self, request: pb.GetReceiptRequest, _: CallContext) -> pb.GetReceiptResponse:
-        receipt = await self._receipts.get(uuid_of(request.request_id, "request_id"), customer_id=request.customer_id)
+        receipt = await self._receipts.get(
+            uuid_of(request.request_id, "request_id"), customer_id=_customer_or_all(request.customer_id)
+        )
         return pb.GetReceiptResponse(receipt=receipt)
 
     async def list_receipts(self, request: pb.ListReceiptsRequest, _: CallContext) -> pb.ListReceiptsResponse:
         receipts, has_more = await self._receipts.page(
-            customer_id=request.customer_id,
+            customer_id=_customer_or_all(request.customer_id),
             after=uuid_of(request.after, "after") if request.after else None,
             limit=request.limit,
         )
@@ -255,6 +257,10 @@ def _customer(text: str) -> str:
     if not charges.is_customer_id(text):
         raise _invalid("customer_id", "is missing or malformed")
     return text
+
+
+def _customer_or_all(text: str) -> str:
+    return _customer(text) if text else ""
 
 
 def _amount(amount_nano_usd: int, name: str, *, least: int = 1) -> int:

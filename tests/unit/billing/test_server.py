@@ -177,6 +177,18 @@ async def test_refusals_arrive_with_their_code_and_details(request_: Request):
     assert await it.balance() == (CREDIT, 400, CREDIT - 400)
 
 
+async def test_receipts_of_a_customer_that_can_not_be_are_refused_by_name(request_: Request):
+    """PostgreSQL takes no NUL, and what it can't take must not be an internal error."""
+    for ask in (
+        pb.ListReceiptsRequest(customer_id="\0"),
+        pb.GetReceiptRequest(request_id=str(request_.request_id), customer_id="\0"),
+    ):
+        with pytest.raises(TollbridgeError) as refused:
+            await request_.edge.call(type(ask).__name__.removesuffix("Request"), ask)
+        assert refused.value.code is Code.INVALID_REQUEST
+        assert refused.value.details == {"param": "customer_id"}
+
+
 async def test_a_capped_request_counts_from_its_lease_to_its_refund(request_: Request):
     """What its owner spent in the period of now is told in the order of asking; who spent nothing has spent 0."""
     it, edge = request_, request_.edge
