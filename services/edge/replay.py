@@ -89,9 +89,10 @@ class Replay:
     async def _take(self, spool: FormerSpool) -> None:
         try:
             events = await asyncio.to_thread(unconfirmed, spool.records())
-        except OSError:
+        except OSError as error:
             spool.close()
-            raise
+            self._log.error("spool_not_read", incarnation=str(spool.incarnation), reason=str(error))
+            return
         left = self._left[spool] = {UUID(event.request_id).bytes for event in events}
         self._log.info("spool_found", incarnation=str(spool.incarnation), events=len(events))
         for event in events:

@@ -125,6 +125,31 @@ async def test_a_siblings_spool_is_replayed_while_we_run(tmp_path: Path, monkeyp
     assert truth.applied[str(request)].charge_nano_usd == 7000
 
 
+async def test_a_spool_that_cant_be_read_keeps_no_other_from_its_replay(tmp_path: Path):
+    """Its own records wait for its disk; those of the next one are charged, and its spool is deleted."""
+    truth, request = Truth(), uuid7()
+    folder = tmp_path / "spool"
+    broken, dead = sorted((uuid7(), uuid7()), key=str)
+    for incarnation in (broken, dead):
+        spool = Spool.open(
+            folder, incarnation=incarnation, sync="group", max_bytes=1 << 24, loop=asyncio.get_running_loop()
+        )
+        event = usage_pb2.UsageRecorded(
+            event_id=str(uuid7()), request_id=str(request), kind=usage_pb2.USAGE_KIND_CHARGE, charge_nano_usd=7000
+        )
+        spool.append_now(Record(kind=Kind.FINISHED, key=request.bytes, payload=event.SerializeToString()))
+        await spool.written()
+        spool.close()
+    segment = folder / str(broken) / "1.spool"
+    segment.unlink()
+    segment.mkdir()
+    async with edge_world(folder, truth=truth) as world:
+        await until(lambda: not (folder / str(dead)).exists())
+        await world.settled()
+    assert truth.applied[str(request)].charge_nano_usd == 7000
+    assert (folder / str(broken)).exists()
+
+
 async def test_what_the_disk_would_not_forget_is_forgotten_later(world: World, monkeypatch):
     """A failed tombstone costs a round, not the spool's room for ever."""
     spool_dir, gone = world.spool_dir / str(world.incarnation), Spool._bury
