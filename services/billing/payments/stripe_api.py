@@ -27,7 +27,7 @@ _NOT_TAKEN = {"won", "prevented"}
 
 
 class _Object(msgspec.Struct, frozen=True):
-    id: str
+    id: str = ""
 
 
 class _Data(msgspec.Struct, frozen=True):
@@ -57,7 +57,8 @@ class Stripe:
         try:
             stripe.WebhookSignature.verify_header(body, signature, self._secret, TOLERANCE_S)
             found = msgspec.json.decode(body, type=_Event)
-        except (stripe.SignatureVerificationError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (stripe.SignatureVerificationError, msgspec.MsgspecError, UnicodeDecodeError, TypeError) as error:
+            # a TypeError is the comparison's, of a signature that is no ASCII;
             # neither the body nor the header is repeated: this message goes to whoever sent them
             raise TollbridgeError(Code.INVALID_REQUEST, "The webhook's signature or body is not valid.") from error
         return StripeEvent(id=found.id, type=found.type, object_id=found.data.object.id)

@@ -33,7 +33,10 @@ class TakenBack:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class StripeEvent:
-    """A webhook whose signature was right: which object to read again, and nothing to be believed beyond that."""
+    """A webhook whose signature was right: which object to read again, and nothing to be believed beyond that.
+
+    Objects of some types that are not ours have no id; theirs is empty.
+    """
 
     id: str
     type: str
