@@ -242,9 +242,9 @@ class ChatExchange:
         elif failure is None:
             failure = AttemptFailed(Outcome.SERVER_ERROR, captured.error or "the stream ended without its end")
         total = failure is not None and self._endings.is_total(failure)
-        if self._cut and failure is not None and not self._endings.is_gone():
+        if self._cut and failure is not None and not self._is_unheard():
             await self._refuse_cut()
-        elif self._is_unheard() or (failure is not None and not total and self._is_blocked()):
+        elif self._is_unheard() or (failure is not None and not total and self._is_left(failure)):
             self._endings.mark_gone()
             self._end_attempt(Outcome.CANCELLED if failure is not None else Outcome.SUCCESS)
             await self._leave(opened, captured)
@@ -346,8 +346,10 @@ class ChatExchange:
         """Whether what comes now is for nobody: the client has left and can't ask for it again."""
         return self._turn is None and self._endings.is_gone()
 
-    def _is_blocked(self) -> bool:
-        """Whether what failed just now is for the client to answer for."""
+    def _is_left(self, failure: AttemptFailed) -> bool:
+        """Whether what failed just now is for the client to answer for: with a key, only our limit for reading on."""
+        if self._turn is not None and self._endings.is_gone():
+            return failure.outcome is Outcome.CANCELLED
         return self._endings.is_gone() or self._reply.was_blocked()
 
     async def _keep(self, rest: bytes, ending: Ending, *, headers: list[Header] | None = None) -> None:

@@ -135,6 +135,21 @@ async def test_a_client_that_leaves_finds_its_whole_answer(world: World, provide
     await world.settled()
 
 
+async def test_what_breaks_after_its_client_left_costs_nothing_and_runs_anew(world: World, provider: Provider):
+    """The provider did not finish it, and the client will not have it."""
+    go = asyncio.Event()
+    provider.handlers = [stream(chunk("one "), go, breaks=True), stream(chunk("two "), *ending(5, 3))]
+    body = world.body(stream=True)
+    await leave(world, body)
+    go.set()
+    void = await world.only_event()
+    assert (void.kind, void.ended) == (usage_pb2.USAGE_KIND_VOID, usage_pb2.ENDED_UPSTREAM_FAILED)
+    code, headers, raw = await ask(world, body)
+    assert (code, b"two " in raw, b"one " in raw) == (200, True, False)
+    assert (await world.event_of(headers["x-request-id"])).charge_nano_usd == charge(5, 3)
+    await world.settled()
+
+
 async def test_a_whole_answer_is_there_for_a_client_that_left(world: World):
     """Who gives up waiting and asks again gets it, and pays once."""
     body = world.body({"prompt_tokens": 5, "output_tokens": 3, "first_byte_ms": 500})
