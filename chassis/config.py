@@ -164,6 +164,8 @@ class _Resolver:
             return [self.resolve(item, (*key, index)) for index, item in enumerate(value)]
         if not isinstance(value, str) or "${" not in value:
             return value
+        if "${" in _REFERENCE.sub("", value).replace("$${", ""):
+            raise self._text.error("holds a ${ that is none of ${NAME}, ${NAME:-default}, ${file:PATH}", key)
         return _REFERENCE.sub(lambda match: self._one(match, key), value)
 
     def _one(self, match: re.Match[str], key: Key) -> str:

@@ -87,6 +87,8 @@ def test_money_is_exact_and_foreign_sections_are_left_alone(file: Path) -> None:
         ("models:\n  - id: a\n    <<: {price: 1}\n", 3, "models[0]"),
         ("limits:\n  a: ${NONE}\n", 2, "limits.a"),
         ("limits:\n  a: ${file:none.txt}\n", 2, "limits.a"),
+        ("limits:\n  a: ${MY-KEY}\n", 2, "limits.a"),
+        ("limits:\n  a: ${}\n", 2, "limits.a"),
         (
             "a: &a [x, x]\n" + "".join(f"b{n}: &{chr(98 + n)} [*{chr(97 + n)}, *{chr(97 + n)}]\n" for n in range(20)),
             0,
