@@ -41,7 +41,7 @@ class WebhookDeliveries:
         while True:
             try:
                 if looks % FORGET_EVERY == 0:
-                    await self._forget()
+                    await self.forget()
                 looks += 1
                 taken = await self.look()
             except (TollbridgeError, store.DatabaseError) as error:
@@ -79,6 +79,7 @@ class WebhookDeliveries:
             event = "webhook_given_up" if gives_up else "webhook_postponed"
             self._log.info(event, webhook_id=str(taken.id), customer_id=taken.customer_id, reason=done.problem)
 
-    async def _forget(self) -> None:
+    async def forget(self) -> None:
+        """Drops some of those that ended KEPT_DAYS ago. Raises UNAVAILABLE."""
         async with db.transaction(self._pool) as connection:
             await alert_store.forget(connection, kept_days=KEPT_DAYS, limit=FORGET_AT_ONCE)

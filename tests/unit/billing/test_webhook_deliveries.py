@@ -252,3 +252,25 @@ def test_alerts_of_nobody_are_not_found(case: Case):
             case.bank.run(asking)
         assert caught.value.code is Code.NOT_FOUND
     assert case.bank.run(case.alerts.get(case.customer)).low_nano_usd == 100
+
+
+def test_what_ended_long_ago_is_dropped_and_what_is_under_way_never(case: Case):
+    """The table does not grow for ever."""
+    case.set()
+    case.charge(60)
+    case.leave()
+    case.look()
+    case.status = 500
+    case.charge(85)
+    case.leave()
+    case.look()
+    assert [row[0] for row in case.rows()] in (["delivered", "pending"], ["pending", "delivered"])
+    case.bank.run(case.deliveries.forget())
+    assert len(case.rows()) == 2
+    case.bank.admin.execute(
+        "UPDATE billing.webhook_deliveries SET made_at = made_at - interval '31 days',"
+        " ended_at = ended_at - interval '31 days' WHERE customer_id = %s",
+        (case.customer,),
+    )
+    case.bank.run(case.deliveries.forget())
+    assert [row[0] for row in case.rows()] == ["pending"]
