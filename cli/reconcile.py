@@ -37,7 +37,7 @@ class By(enum.StrEnum):
 
 
 def reconcile(
-    files: Annotated[list[Path], typer.Argument(help="Exports, JSON or CSV, of the same provider.")],
+    files: Annotated[list[Path], typer.Argument(help="Exports of one provider, JSON or CSV, that don't overlap.")],
     *,
     provider: Annotated[Provider, typer.Option(help="The shape of the files.")],
     provider_id: Annotated[list[str] | None, typer.Option(help="In our config, when its id is another.")] = None,

@@ -1,7 +1,8 @@
 """Reads export files of any of the providers: JSON (a page, a list of pages, or a page a line) or CSV, told by content.
 
 What can't be understood is refused whole: a report on half an export would show drift that isn't there. The same file
-twice and a last page that announces another are refused for the same reason.
+twice and a last page that announces another are refused for the same reason. Files that overlap otherwise are
+not noticed, unless they list requests.
 """
 
 import csv
@@ -54,6 +55,8 @@ def read(paths: Sequence[Path], *, provider: str) -> list[ExportLine]:
             raise ExportError(f"{path}: {error}") from error
     if announced == [False, True]:
         raise ExportError("the export is not whole: each of its pages says that there are more")
+    if len({bool(it.generation_id) for it in lines if it.measures}) > 1:
+        raise ExportError("sums of days and lists of requests count the same requests: give one or the other")
     return _once(lines)
 
 

@@ -178,7 +178,7 @@ def test_openrouter_activity_and_generations_are_read(tmp_path: Path):
         "model_permaslug,api_key_name\n"
         "gen-2,2026-11-20 03:46:57.713,0.0123,10389,137,0,9,openai/gpt-4.1-2025-04-14,prod\n"
     )
-    assert _read(tmp_path, "openrouter", {"data": stats}, log, {"data": [day]}) == [
+    assert _read(tmp_path, "openrouter", {"data": stats}, log) == [
         ExportLine(
             day=DAY,
             model="openai/gpt-4.1",
@@ -199,6 +199,8 @@ def test_openrouter_activity_and_generations_are_read(tmp_path: Path):
                 "cost_nano_usd": 12_300_000,
             },
         ),
+    ]
+    assert _read(tmp_path, "openrouter", {"data": [day]}) == [
         ExportLine(
             day=DAY,
             model="openai/gpt-4.1",
@@ -238,3 +240,10 @@ def test_what_is_no_export_is_refused(tmp_path: Path, provider: str, contents: l
     """Half an export would show drift that isn't there."""
     with pytest.raises(ExportError, match=named):
         _read(tmp_path, provider, *contents)
+
+
+def test_sums_and_lists_of_the_same_requests_are_not_added_up(tmp_path: Path):
+    """A day's activity beside the generations of that day would count each of them twice."""
+    day = {"date": "2026-11-20", "model": "m", "requests": 1}
+    with pytest.raises(ExportError, match="count the same requests"):
+        _read(tmp_path, "openrouter", _LOG + "gen-1,2026-11-20,m,1\n", {"data": [day]})
