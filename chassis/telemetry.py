@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TextIO, cast
 
 import msgspec
 import structlog
@@ -66,7 +66,7 @@ def configure_logging(*, service: str, replica: str, level: str) -> None:
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, PatientLines(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -77,6 +77,29 @@ def configure_logging(*, service: str, replica: str, level: str) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=max(number, logging.INFO), force=True)
+
+
+class PatientLines:
+    """Where log lines go: what can't be written (a full disk) is counted and told later, and fails no request."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lost = 0
+
+    def write(self, line: str) -> None:
+        """Writes a line, and before it of how many that can not be said."""
+        lost = self._lost
+        missing = f'{{"event": "log_lines_late_or_lost", "lines": {lost}}}\n' if lost else ""
+        try:
+            self._stream.write(missing + line)
+            self._stream.flush()
+        except OSError:
+            self._lost += 1
+            return
+        self._lost = 0
+
+    def flush(self) -> None:
+        """Nothing waits: each line is flushed."""
 
 
 def hider(environ: Mapping[str, str]) -> Processor:

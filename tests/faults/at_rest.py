@@ -1,14 +1,20 @@
 """What a run remembers of its clients, and the audit of everything once it is over."""
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
 
 from tests.faults.checker import Price, audit
 from tests.faults.seen import Seen
-from tests.integration.running import Account, Gateway, Provider
+from tests.integration.running import RATES, Account, Gateway, Provider
 
 AT_REST_WITHIN_S = 60.0
+PRICES = {model: Price(per_million=rates) for model, rates in RATES.items()} | {
+    "fixed-chat": Price(per_request=Decimal("0.03"))
+}
+"""Of the models in `running.CONFIG`."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -17,7 +23,7 @@ class Run:
 
     `delivered` counts the pieces that a client had received when it left. `shortened` ended as `length` because the
     route's total time was over, `answered` came whole, `refused` came with an error, and of `stayed` the client did not
-    leave.
+    leave. `lossy` is a network that may lose what the provider sends last.
     """
 
     gateway: Gateway
@@ -29,6 +35,7 @@ class Run:
     answered: set[str] = dataclasses.field(default_factory=set)
     refused: set[str] = dataclasses.field(default_factory=set)
     stayed: set[str] = dataclasses.field(default_factory=set)
+    lossy: bool = False
 
     def customer(self, *, credit_usd: str) -> Account:
         """A new customer, who is audited too."""
@@ -43,6 +50,7 @@ class Run:
             answered=self.answered,
             refused=self.refused,
             stayed=self.stayed,
+            lossy=self.lossy,
         )
         return audit(
             data_dir=self.gateway.data_dir,
@@ -58,3 +66,10 @@ class Run:
         while found := self.differences():
             assert time.monotonic() < deadline, "\n".join(found)
             time.sleep(0.5)
+
+
+@contextlib.contextmanager
+def audited(gateway: Gateway, provider: Provider, *, lossy: bool = False) -> Iterator[None]:
+    """A block after which every nano-dollar is where it belongs."""
+    yield
+    Run(gateway=gateway, provider=provider, prices=PRICES, lossy=lossy).audit()

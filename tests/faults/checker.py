@@ -109,9 +109,11 @@ def check_request(
     *,
     delivered: int = 0,
     shortened: bool = False,
+    lossy: bool = False,
 ) -> list[str]:
     """One request: its receipt against what the provider did. `delivered` is how many pieces its client received;
-    `shortened` that it saw its answer end as `length` when the route's total time was over."""
+    `shortened` that it saw its answer end as `length` when the route's total time was over; `lossy` that the network
+    may have lost what the provider sent behind the last piece."""
     seen = list(attempts)
     request_id = seen[0].request_id if seen else str((receipt or {}).get("id"))
     if receipt is None:
@@ -124,7 +126,18 @@ def check_request(
     if not seen or receipt["ended"] in BROKEN:
         why = receipt["ended"] if seen else "though the provider never saw it"
         return [f"{request_id}: was charged {charge}, {why}"] if charge else []
+    if lossy and receipt["ended"] == "complete" and receipt["evidence"] == "counted":
+        return _check_unheard_usage(receipt, seen, prices[receipt["model"]])
     return _check_ending(receipt, seen, prices, delivered, shortened)
+
+
+def _check_unheard_usage(receipt: Receipt, attempts: list[Attempt], price: Price) -> list[str]:
+    """Every piece came, the usage behind them did not: it was counted, and can't be more than there was."""
+    whole = [attempt for attempt in attempts if attempt.chunks_sent == attempt.chunks]
+    if not whole:
+        return [f"{receipt['id']}: complete, but the provider sent no whole answer"]
+    charge, most = Decimal(receipt["charge"]), max(price.of(attempt.tokens) for attempt in whole)
+    return [] if 0 < charge <= most else [f"{receipt['id']}: counted as {charge}, which is not within 0 and {most}"]
 
 
 def _check_ending(
@@ -200,7 +213,9 @@ def check_requests(
         pieces = seen.delivered.get(request_id, 0)
         attempts = log.get(request_id, [])
         short = request_id in shortened
-        found += check_request(receipts.get(request_id), attempts, prices, delivered=pieces, shortened=short)
+        found += check_request(
+            receipts.get(request_id), attempts, prices, delivered=pieces, shortened=short, lossy=seen.lossy
+        )
     return found
 
 

@@ -10,13 +10,14 @@ from typing import Any
 class Seen:
     """By request id. `delivered` counts the pieces that a client had received when it left. `shortened` ended as
     `length` because the route's total time was over, `answered` came whole, `refused` came with an error, and of
-    `stayed` the client did not leave."""
+    `stayed` the client did not leave. `lossy` is a network that may lose what the provider sends last."""
 
     delivered: Mapping[str, int] = field(default_factory=dict)
     shortened: Iterable[str] = ()
     answered: Iterable[str] = ()
     refused: Iterable[str] = ()
     stayed: Iterable[str] = ()
+    lossy: bool = False
 
 
 def check_seen(receipts: Mapping[str, Mapping[str, Any]], seen: Seen) -> list[str]:

@@ -4,21 +4,17 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Iterator
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from tests.faults.checker import Price, audit, read_log
+from tests.faults.at_rest import AT_REST_WITHIN_S, PRICES
+from tests.faults.checker import audit, read_log
 from tests.faults.seen import Seen
-from tests.integration.running import CONFIG, RATES, Account, Gateway, Provider, gateway, provider
+from tests.integration.running import CONFIG, Account, Gateway, Provider, gateway, provider
 
-AT_REST_WITHIN_S = 60.0
-PRICES = {model: Price(per_million=rates) for model, rates in RATES.items()} | {
-    "fixed-chat": Price(per_request=Decimal("0.03"))
-}
 ENDINGS: tuple[dict[str, Any], ...] = (
     {"output_tokens": 23, "input_tokens": 40, "cached_tokens": 3, "cache_write_tokens": 2},
     {"output_tokens": 23, "input_tokens": 40, "chunks": 20, "gap_ms": 5},

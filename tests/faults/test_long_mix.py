@@ -48,7 +48,7 @@ def networks(
         arguments = ("--nats-url", moved(bus, to_nats), "--database-url", moved(database, to_postgres))
         text = mix.config(f"http://{to_provider.address}")
         with gateway(directory, text, *arguments, replicas={"edge": 2, "router": 2}) as running:
-            run = Run(gateway=running, provider=fake, prices=mix.PRICES)
+            run = Run(gateway=running, provider=fake, prices=mix.PRICES, lossy=True)
             yield run, {"provider": to_provider, "nats": to_nats, "postgres": to_postgres}
 
 

@@ -156,3 +156,19 @@ def test_messages_without_usage_are_counted(running: Gateway, script: dict[str, 
     assert receipt["evidence"] == "counted"
     assert 0 < Decimal(receipt["charge"]) <= MESSAGES_MOST
     settle(account, receipt)
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_huge_headers_are_the_providers_failure_and_cost_nothing(running: Gateway, stream: bool) -> None:
+    """A head of a mebibyte is not read to its end; one of four KiB is nothing special."""
+    account = running.customer(credit_usd="1")
+    body = {"model": "alpha-chat", "stream": stream}
+    url = f"{account.gateway.base_url}/v1/chat/completions"
+    for size, status in ((1 << 20, 502), (4096, 200)):
+        text = "x" * 40 + " #script " + json.dumps(TRUE | {"header_bytes": size})
+        asked = body | {"messages": [{"role": "user", "content": text}]}
+        reply = httpx.post(url, json=asked, headers=account.headers, timeout=30)
+        assert reply.status_code == status, reply.text
+        assert Decimal(account.receipt(reply.headers["x-request-id"])["charge"]) == (PRICE if status == 200 else 0)
+    assert account.settled_credits()["balance"] == 1 - PRICE
+    assert running.verify()["clean"]

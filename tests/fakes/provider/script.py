@@ -36,6 +36,7 @@ class Script:
     usage_late: bool = False  # it comes after the end mark (streams)
     no_start_usage: bool = False  # the first event says nothing of the input (Anthropic's streams)
     malformed: bool = False  # bytes that are no JSON
+    header_bytes: int = 0  # a header of that size goes with the answer
     text: str = ""  # what the pieces are made of, else `word1 word2 …`
     finish: str = "stop"
 

@@ -148,7 +148,7 @@ class FakeProvider:
             if script.fail_after_chunks is not None:
                 raise Broken
             data = b'{"id": "broken", ' if script.malformed else json.dumps(body).encode()
-            response = web.Response(body=data, content_type="application/json")
+            response = web.Response(body=data, content_type="application/json", headers=_huge(script))
             await response.prepare(request)
             await response.write_eof()
             if request.transport is None or request.transport.is_closing():
@@ -169,7 +169,8 @@ class FakeProvider:
     ) -> web.StreamResponse:
         if script.status != 200:
             return await self._refuse(answering, script)
-        response = web.StreamResponse(headers={"content-type": "text/event-stream", "cache-control": "no-cache"})
+        headers = {"content-type": "text/event-stream", "cache-control": "no-cache"} | _huge(script)
+        response = web.StreamResponse(headers=headers)
         cut: str | None = "client"
         try:
             await asyncio.sleep(script.first_byte_ms / 1000)
@@ -245,6 +246,10 @@ def _anthropic_frames(script: Script, events: Iterator[dict[str, Any]]) -> Event
         text = '{"type": "brok' if script.malformed and pieces == 1 and is_piece else json.dumps(event)
         yield f"event: {event['type']}\ndata: {text}\n\n".encode(), is_piece
         pieces += is_piece
+
+
+def _huge(script: Script) -> dict[str, str]:
+    return {"x-huge": "h" * script.header_bytes} if script.header_bytes else {}
 
 
 def _abort(request: web.Request) -> None:

@@ -1,7 +1,9 @@
 """Logs without secrets, traces without cost until there is an endpoint."""
 
 import asyncio
+import errno
 import http.server
+import io
 import json
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from chassis.rpc import CallContext, Handler, RpcServer, RpcService
-from chassis.telemetry import Tracer, hider, redact
+from chassis.telemetry import PatientLines, Tracer, hider, redact
 from tollbridge.auth.v1 import auth_pb2
 
 CANARIES = {
@@ -119,6 +121,29 @@ except RuntimeError:
     assert "canary" not in json.dumps(lines)
     assert "KlMnOpQr" not in json.dumps(lines)
     assert "RuntimeError" in str(lines[1]["exception"])
+
+
+def test_a_disk_that_takes_no_log_line_fails_nobody() -> None:
+    """The line is counted, and the next one that can be written tells so."""
+
+    class Disk(io.StringIO):
+        full = True
+
+        def write(self, text: str) -> int:
+            if self.full:
+                raise OSError(errno.ENOSPC, "no space left on device")
+            return super().write(text)
+
+    disk = Disk()
+    lines = PatientLines(disk)
+    for _ in range(2):
+        lines.write("never seen\n")
+    disk.full = False
+    for word in ("one", "two"):
+        lines.write(f"{word}\n")
+    told, *rest = disk.getvalue().splitlines()
+    assert json.loads(told) == {"event": "log_lines_late_or_lost", "lines": 2}
+    assert rest == ["one", "two"]
 
 
 def test_without_an_endpoint_nothing_is_traced_or_imported() -> None:
