@@ -33,8 +33,9 @@ _FINISHED = """
     GROUP BY transaction_id HAVING bool_and(state IN ('settled', 'unmatched'))
 """
 _WAITING = """
-    SELECT transaction_id FROM billing.crypto_transfers WHERE state = 'seen' AND address = %s
-    GROUP BY transaction_id ORDER BY min(seen_at) LIMIT %s
+    SELECT transaction_id FROM billing.crypto_transfers
+    WHERE address = %s AND (state = 'seen' OR (state = 'dropped' AND dropped_at > now() - interval '1 day'))
+    GROUP BY transaction_id ORDER BY bool_and(state = 'dropped'), min(seen_at) LIMIT %s
 """
 _ROWS = """
     SELECT position, state, payment_id, seen_at < now() - %s * interval '1 second'
@@ -62,7 +63,9 @@ _PAYMENT_UNSEEN = """
     UPDATE billing.payments SET state = 'pending', object_id = NULL WHERE id = %s AND state = 'confirming'
 """
 _END = """
-    UPDATE billing.crypto_transfers SET state = %s, reason = %s WHERE transaction_id = %s AND position = %s
+    UPDATE billing.crypto_transfers
+    SET state = %(state)s, reason = %(reason)s, dropped_at = CASE %(state)s WHEN 'dropped' THEN now() END
+    WHERE transaction_id = %(transaction_id)s AND position = %(position)s
 """
 _EXPIRE = """
     UPDATE billing.payments SET state = 'expired'
@@ -118,7 +121,8 @@ async def finished(connection: Connection, transaction_ids: Sequence[str]) -> se
 
 
 async def waiting(connection: Connection, address: str, *, limit: int) -> Sequence[str]:
-    """Transactions that were seen and are not settled, those first that were looked at longest ago."""
+    """Transactions that were seen and are not settled, those first that were looked at longest ago; then those that
+    were dropped in the last day, since no list may name them again."""
     cursor = await connection.execute(_WAITING, (address, limit))
     return [row[0] for row in await cursor.fetchall()]
 
@@ -159,7 +163,8 @@ async def see(
 
 async def end(connection: Connection, transaction_id: str, position: int, *, state: str, reason: str = "") -> None:
     """Moves a transfer to where it stays."""
-    await connection.execute(_END, (state, reason, transaction_id, position))
+    values = {"state": state, "reason": reason, "transaction_id": transaction_id, "position": position}
+    await connection.execute(_END, values)
 
 
 async def unsee(connection: Connection, payment_id: UUID) -> None:

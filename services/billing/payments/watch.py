@@ -2,8 +2,9 @@
 
 A transfer is *seen* when the chain has it, and settles its payment when it has the configured confirmations and was
 read from the chain again for that. What arrived is credited, less or more than was asked, in time or up to a day late;
-the payment's note says which. A transfer that is gone for ten minutes is dropped, and its payment waits again. One that
-fits no payment is kept as `unmatched`, told by the log and a metric, and is for the operator to credit by hand.
+the payment's note says which. A transfer that is gone for ten minutes is dropped, and its payment waits again; should
+the chain know it again within a day, it goes on. One that fits no payment is kept as `unmatched`, told by the log and a
+metric, and is for the operator to credit by hand.
 
 One replica watches an address at a time, by a claim that lapses; should two do so, the constraints of payments and
 transfers still let each transfer settle once. Nobody's message is believed: a webhook only makes the next look sooner.

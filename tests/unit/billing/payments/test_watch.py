@@ -204,6 +204,25 @@ async def test_a_transfer_that_goes_away_credits_nothing_and_its_payment_waits_a
     assert (await cashier.now(payment)).state is State.SETTLED
 
 
+async def test_a_transfer_that_was_dropped_is_credited_when_the_chain_knows_it_again(
+    cashier: Cashier, tron: FakeTron, rows: Rows
+):
+    """After an outage a node may lag and not know it; later it does, and no list reaches back so far any more."""
+    payment = await cashier.begin(10)
+    sent = tron.send(payment.amount_micro_usdt)
+    await cashier.watch.look()
+    rows("UPDATE billing.crypto_transfers SET seen_at = now() - interval '2 days' WHERE payment_id = %s", payment.id)
+    sent.hidden = True
+    await cashier.watch.look()
+    assert (await cashier.now(payment)).state is State.PENDING
+    rows("UPDATE billing.crypto_watches SET seen_until = now() + interval '1 hour'")
+    sent.hidden = False
+    tron.mine(CONFIRMATIONS)
+    await cashier.watch.look()
+    assert (await cashier.now(payment)).state is State.SETTLED
+    assert await cashier.balance() == payment.amount_micro_usdt * 1000
+
+
 async def test_only_the_real_usdt_to_our_address_in_a_transaction_that_succeeded_counts(
     cashier: Cashier, tron: FakeTron
 ):
