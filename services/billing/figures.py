@@ -16,6 +16,11 @@ class Figures:
         self.dead_letters = Counter(
             "tollbridge_billing_dead_letters", "Events set aside for an operator", registry=registry
         )
+        self.second_charges = Counter(
+            "tollbridge_billing_second_charges",
+            "Charges that were not made because another run of the request was charged: the house bears their cost",
+            registry=registry,
+        )
         self.grants = Counter(
             "tollbridge_billing_grants", "Holds asked for, by outcome", ("outcome",), registry=registry
         )

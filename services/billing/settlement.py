@@ -17,6 +17,7 @@ from structlog.typing import FilteringBoundLogger
 
 from chassis import db
 from chassis.db import Connection
+from chassis.errors import TollbridgeError
 from chassis.telemetry import Tracer
 from services.billing import charges, letter_store, store
 from services.billing.books import Books
@@ -46,6 +47,7 @@ class _Work:
     checked: Checked | None = None
     letter: DeadLetter | None = None
     fate: Fate = Fate.WAITING
+    repeats: bool = False  # its request has an event of its kind
 
     def condemn(self, reason: str) -> None:
         self.checked = None
@@ -84,6 +86,7 @@ class Settlement:
         for work in ready:
             work.fate = Fate.DEAD_LETTERED if work.letter else Fate.COMMITTED
             self._tell(work)
+        await self._tell_of_second_charges(ready)
         return [work.fate for work in works]
 
     async def set_aside(self, payload: bytes, reason: str) -> None:
@@ -126,6 +129,36 @@ class Settlement:
         except store.REFUSED as error:
             self._log.warning("batch_refused", reason=str(error), events=len(works))
             await db.in_transaction(self._pool, one_by_one)
+
+    async def _tell_of_second_charges(self, works: Sequence[_Work]) -> None:
+        """A charge of a request that another run of it was charged for: one runner was only thought dead.
+
+        The customer pays for the first that came; what the second cost its provider is the house's loss.
+        """
+        repeated = {
+            work.checked.usage.request_id: work.event
+            for work in works
+            if work.repeats and work.checked and work.checked.usage.kind is UsageKind.CHARGE
+        }
+        if not repeated:
+            return
+        try:
+            async with db.transaction(self._pool) as connection:
+                charged = await store.charges_of(connection, list(repeated))
+        except TollbridgeError as error:  # all is committed: that must not look as if it were not
+            self._log.warning("second_charges_not_looked_for", code=error.code.value)
+            return
+        for request_id, recorded in charged:
+            second, first = repeated[request_id], usage_pb2.UsageRecorded.FromString(recorded)
+            if second.event_id == first.event_id:
+                continue
+            self._figures.second_charges.inc()
+            self._log.error(
+                "second_charge",
+                request_id=second.request_id,
+                charge_nano_usd=second.charge_nano_usd,
+                provider_cost_nano_usd=second.provider_cost_nano_usd,
+            )
 
     def _tell(self, work: _Work) -> None:
         if work.letter:
@@ -178,6 +211,7 @@ def _decide(books: Books, work: _Work, rows: list[UsageRow]) -> None:
     except Poison as error:
         work.condemn(str(error))
         return
+    work.repeats = settled.duplicate
     if not settled.duplicate:
         rows.append(checked.line(settled))
 

@@ -151,6 +151,15 @@ async def event_states(connection: Connection, keys: Sequence[tuple[UUID, str]])
     return [(committed, dead) for _, committed, dead in await cursor.fetchall()]
 
 
+async def charges_of(connection: Connection, request_ids: Sequence[UUID]) -> list[tuple[UUID, bytes]]:
+    """The charges of these requests, as they were recorded."""
+    cursor = await connection.execute(
+        "SELECT request_id, recorded FROM billing.usage_events WHERE request_id = ANY(%s) AND kind = 'charge'",
+        (list(request_ids),),
+    )
+    return [(request_id, bytes(recorded)) for request_id, recorded in await cursor.fetchall()]
+
+
 async def transfer_of_event(connection: Connection, event_id: str) -> Transfer | None:
     """Leg 0 of an event's transfers."""
     cursor = await connection.execute(

@@ -140,3 +140,17 @@ def _partitions(admin: psycopg.Connection) -> list[str]:
         "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'billing.usage_events'::regclass"
     ).fetchall()
     return sorted(row[0] for row in rows if not row[0].endswith("_rest"))
+
+
+def test_a_second_run_of_a_request_is_the_houses_loss_and_is_told(bank: PostgresBank, capsys: pytest.CaptureFixture):
+    """Two runners made a charge each: the first that comes counts; the same event again is no second run."""
+    customer = f"customer-{uuid4()}"
+    assert not bank.open(customer, CREDIT)
+    first = _charge(customer, amount=5)
+    same, other = event(first), event(_charge(customer, request_id=first.request_id, amount=7))
+    for each in (same, same, other):
+        assert bank.run(bank.settlement.apply([each])) == [Fate.COMMITTED]
+    assert bank.account(customer)[1] == 5
+    told = [line for line in capsys.readouterr().out.splitlines() if "second_charge" in line]
+    assert len(told) == 1
+    assert str(first.request_id) in told[0]
