@@ -1,4 +1,4 @@
-"""When a USDT transfer was dropped: it is looked for a day longer, since a node that lags may not know it for a while."""
+"""When a USDT transfer was dropped: it is looked for a day longer, as a node that lags may not know it for a while."""
 
 from alembic import op
 
