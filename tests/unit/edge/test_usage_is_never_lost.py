@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from pathlib import Path
 
 from chassis.ids import uuid7
@@ -44,6 +45,20 @@ async def test_what_the_bus_refuses_goes_to_billing_at_once(world: World):
     await until(lambda: world.truth.applied_count == 1, within_s=4)
     assert world.bus.messages == 0
     await world.settled()
+
+
+async def test_a_clock_that_steps_back_changes_no_charge(world: World, monkeypatch):
+    """An hour back while requests run: each is charged once, and no grant stays behind."""
+    real_s, real_ns = time.time, time.time_ns
+    for step_s in (0, 3600, 3600):
+        monkeypatch.setattr(time, "time", lambda step_s=step_s: real_s() - step_s)
+        monkeypatch.setattr(time, "time_ns", lambda step_s=step_s: real_ns() - step_s * 1_000_000_000)
+        async with world.post(world.body({"prompt_tokens": 5, "output_tokens": 3})) as response:
+            assert response.status == 200
+    await world.settled()
+    assert world.truth.applied_count == 3
+    assert world.truth.balance_nano_usd == 1_000_000_000 - 3 * (5 * 1000 + 3 * 4000)
+    assert not world.truth.held
 
 
 async def test_a_dead_edges_spool_is_replayed(tmp_path: Path):
