@@ -9,10 +9,10 @@ from chassis.errors import TollbridgeError
 from services.billing import seal_store, store
 from services.billing.seals import FIRST, seal_hash
 
-PAUSE_S = 60.0
+PAUSE_S = 20.0
 MAX_BATCH = 2000
 MAX_BATCHES = 500
-"""Of one round; what is left then waits a minute."""
+"""Of one round; what is left then waits for the next."""
 
 
 class Sealer:
@@ -23,7 +23,7 @@ class Sealer:
         self._log = log
 
     async def run(self) -> None:
-        """Seals once a minute until cancelled; what fails is logged, and is the next round's."""
+        """Seals every PAUSE_S until cancelled; what fails is logged, and is the next round's."""
         while True:
             try:
                 await self.seal()

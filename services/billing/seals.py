@@ -1,6 +1,6 @@
 """A hash chain over transfers: what is sealed can't be altered, removed or added to without being found.
 
-Once a minute a batch of transfers is closed. Its seal is a hash over the seal before it and every one of its rows, so
+Every 20 seconds a batch of transfers is closed. Its seal is a hash over the seal before it and every one of its rows, so
 the newest seal stands for all the past; kept elsewhere (`ledger seal`, the nightly proof's log), it convicts even who
 rewrites transfers and all seals after them. The order is that of the seals: a transfer waits in a queue, into which it
 comes by a trigger in its own transaction, until a batch takes it, whenever it was committed. What this can't find is a
