@@ -48,12 +48,15 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 async def test_while_the_only_replica_is_paused_streams_run_on_and_requests_are_refused(
     single: Gateway, victim: str
 ) -> None:
-    """SIGSTOP for 8 s: no stream breaks, what is refused says 503, and all is charged once it goes on."""
+    """SIGSTOP for 8 s: no stream breaks, what is refused says 503, and all is charged once it goes on.
+
+    Without billing, what fits a lease is served.
+    """
     accounts = [await asyncio.to_thread(single.customer, credit_usd="20") for _ in range(2)]
     seen = await under_load(accounts, single.paused(victim), for_s=PAUSE_S)
     assert all(each.complete for each in seen[:STREAMS])
     assert {(each.status, each.code) for each in seen} <= {(200, ""), (503, "unavailable")}
     assert max(each.took_s for each in seen[STREAMS:]) < TRUTHFUL_S
     assert seen[-1].status == 200
-    assert any(each.status == 503 for each in seen)
+    assert victim == "billing" or any(each.status == 503 for each in seen)
     await asyncio.to_thread(check_books, accounts, seen)
