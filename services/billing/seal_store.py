@@ -76,11 +76,12 @@ async def add(
 def each(connection: psycopg.Connection) -> Iterator[tuple[Seal, Mapping[UUID, Row]]]:
     """Every seal in order, with those of its rows that there are; a few at a time."""
     with connection.cursor("seals") as cursor, connection.cursor(row_factory=dict_row) as reader:
-        cursor.itersize = FETCH_SEALS
-        for found in cursor.execute(_ALL):
-            seal = _seal(found)
-            read = reader.execute(_ROWS, (list(seal.transfer_ids),)).fetchall()
-            yield seal, {row.id: row for row in map(_row, read)}
+        cursor.execute(_ALL)
+        while seals := [_seal(found) for found in cursor.fetchmany(FETCH_SEALS)]:
+            wanted = [id_ for seal in seals for id_ in seal.transfer_ids]
+            read = {row.id: row for row in map(_row, reader.execute(_ROWS, (wanted,)).fetchall())}
+            for seal in seals:
+                yield seal, {id_: read[id_] for id_ in seal.transfer_ids if id_ in read}
 
 
 def seal_at(connection: psycopg.Connection, n: int | None) -> Seal | None:
