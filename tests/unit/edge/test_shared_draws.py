@@ -9,9 +9,11 @@ from chassis.errors import Code, TollbridgeError
 from services.edge.lease_book import LeaseBook
 from services.edge.owners import Granted
 from services.edge.purse import Draw, Purse
+from services.edge.settlement import voided
 from services.edge.spend_caps import SpendCap
 from services.edge.wallet import IDLE_S, LeaseState
 from tollbridge.billing.v1 import billing_pb2
+from tollbridge.usage.v1 import usage_pb2
 
 
 class Billing:
@@ -258,3 +260,11 @@ async def test_customers_that_are_gone_leave_nothing_behind(desk: Desk):
     desk.now_s += IDLE_S
     await book.tidy()
     assert not book._wallets
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_the_void_of_a_broken_request_ends_only_a_lease_of_its_own(closes: bool):
+    """A shared one holds other requests' money."""
+    started = usage_pb2.UsageRecorded(request_id=str(uuid4()), hold_id=str(uuid4()), closes_hold=closes)
+    void = voided(started)
+    assert (void.kind, void.closes_hold) == (usage_pb2.USAGE_KIND_VOID, closes)
