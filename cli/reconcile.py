@@ -135,5 +135,7 @@ def _show(report: "drift.Report") -> None:
         f"{report.provider} from {report.first_day} to {report.last_day}: {report.requests} requests of ours and"
         f" {report.lines} lines were compared{' by id' if report.by_id else ''}; {report.differences} differ."
     )
+    if not report.requests:
+        print("None of our requests went there: does our config call the provider otherwise? Then give --provider-id.")
     for measure, (ours, theirs) in report.totals.items():
         print(f"  {measure}: {ours} here, {theirs} there")
