@@ -2,6 +2,7 @@
 
 from chassis.errors import Code, TollbridgeError
 from chassis.rpc import CallContext, Handler, RpcService
+from services.billing import charges
 from services.billing.alert_store import Alert
 from services.billing.balance_alerts import BalanceAlerts
 from services.billing.ledger import MAX_AMOUNT
@@ -49,7 +50,7 @@ class StatementServer:
 
     async def sum_usage(self, request: pb.SumUsageRequest, _: CallContext) -> pb.SumUsageResponse:
         question = Question(
-            customer_id=_text(request.customer_id, "customer_id"),
+            customer_id=_customer(request.customer_id) if request.customer_id else "",
             key_id=_text(request.key_id, "key_id"),
             model=_text(request.model, "model"),
             from_us=request.from_us,
@@ -71,14 +72,14 @@ class StatementServer:
         return pb.SumUsageResponse(sums=shown, has_more=has_more)
 
     async def get_balance_alert(self, request: pb.GetBalanceAlertRequest, _: CallContext) -> pb.GetBalanceAlertResponse:
-        return pb.GetBalanceAlertResponse(alert=_alert(await self._alerts.get(request.customer_id)))
+        return pb.GetBalanceAlertResponse(alert=_alert(await self._alerts.get(_customer(request.customer_id))))
 
     async def set_balance_alert(self, request: pb.SetBalanceAlertRequest, _: CallContext) -> pb.SetBalanceAlertResponse:
         low = request.low_nano_usd if request.HasField("low_nano_usd") else None
         if low is not None and not 0 <= low <= MAX_AMOUNT:
             raise TollbridgeError(Code.INVALID_REQUEST, "low_balance is out of range", details={"param": "low_balance"})
         alert, secret = await self._alerts.set(
-            request.customer_id, low_nano_usd=low, url=request.url, new_key=request.new_secret
+            _customer(request.customer_id), low_nano_usd=low, url=request.url, new_key=request.new_secret
         )
         return pb.SetBalanceAlertResponse(alert=_alert(alert), secret=secret)
 
@@ -87,7 +88,16 @@ def _alert(alert: Alert) -> pb.BalanceAlert:
     return pb.BalanceAlert(low_nano_usd=alert.low_nano_usd or 0, url=alert.url)
 
 
+def _customer(text: str) -> str:
+    if not charges.is_customer_id(text):
+        raise TollbridgeError(
+            Code.INVALID_REQUEST, "customer_id is missing or malformed", details={"param": "customer_id"}
+        )
+    return text
+
+
 def _text(text: str, name: str) -> str:
     if len(text) > MAX_TEXT or "\x00" in text:
-        raise TollbridgeError(Code.INVALID_REQUEST, f"{name} is too long", details={"param": name})
+        message = f"{name} must have at most {MAX_TEXT} characters, and none of them NUL"
+        raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": name})
     return text
