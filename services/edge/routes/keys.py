@@ -1,5 +1,6 @@
 """`/keys` and `/admin/keys`: making, listing and ending API keys. A secret is shown once, when its key is made."""
 
+import hashlib
 from collections.abc import Sequence
 
 import msgspec
@@ -8,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from chassis.pipe import PipeClient
+from services.edge.claims import key_of
 from services.edge.json_http import (
     Identify,
     answer,
@@ -25,6 +27,8 @@ from tollbridge.auth.v1 import auth_pb2
 TIMEOUT_S = 2.0
 MAX_LIMIT = 10**12
 """Auth takes no more; beyond 64 bits it could not even be asked."""
+LONGEST_AS_IT_IS = 100
+"""The owners' ids of calls have 200 characters, also with what stands before and after a client's key."""
 
 
 class KeyBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,9 +132,14 @@ async def end_key(
 
 
 def call_id(request: Request, *, whose: str) -> str:
-    """What makes a write idempotent: the client's Idempotency-Key within its own name space, else a new id."""
-    given = request.headers.get("idempotency-key")
-    return f"{whose}:{given}" if given else str(uuid7())
+    """What makes a write idempotent: the client's Idempotency-Key within its own name space, else a new id.
+
+    Raises INVALID_REQUEST for a key that can't be.
+    """
+    given = key_of(request.headers.raw)
+    if given is None:
+        return str(uuid7())
+    return f"{whose}:{given if len(given) <= LONGEST_AS_IT_IS else hashlib.sha256(given.encode()).hexdigest()}"
 
 
 async def _shown(billing: PipeClient, keys: Sequence[auth_pb2.ApiKey]) -> list[dict[str, object]]:

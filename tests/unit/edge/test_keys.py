@@ -44,6 +44,20 @@ async def test_an_impossible_spend_cap_is_refused_by_name(desk: Office, amount: 
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "spend_cap.amount_usd")
 
 
+async def test_an_idempotency_key_of_any_length_that_may_be_makes_a_key_once(desk: Office) -> None:
+    """Of 255 characters too; one that can't be is refused by its header's name."""
+    body = {"customer_id": await desk.customer()}
+
+    async def asked(key: str) -> Any:
+        return await desk.ask("POST", "/admin/keys", ADMIN_TOKEN, body, **{"idempotency-key": key})
+
+    first, again, other = await asked("k" * 255), await asked("k" * 255), await asked("k" * 254)
+    assert [each.status_code for each in (first, again, other)] == [201, 201, 201]
+    assert first.json()["id"] == again.json()["id"] != other.json()["id"]
+    refused = await asked("k" * 256)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "Idempotency-Key")
+
+
 async def test_a_restricted_key_manages_no_other_keys(desk: Office) -> None:
     """403 for making and ending; it may look, and end itself."""
     customer = await desk.customer()
