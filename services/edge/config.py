@@ -109,6 +109,10 @@ def _surfaces(text: ConfigText, sections: Sections) -> tuple[Surface, ...]:
         if dialect is None:
             known = ", ".join(sorted(DIALECTS))
             raise text.error(f"{entry.dialect!r} is none of {known}", ("surfaces", index, "dialect"))
+        for place, endpoint in enumerate(entry.without):
+            if endpoint not in ENDPOINTS:
+                known = ", ".join(sorted(ENDPOINTS))
+                raise text.error(f"{endpoint!r} is none of {known}", ("surfaces", index, "without", place))
         public = dialect.models_public if entry.models_public is None else entry.models_public
         surfaces[prefix] = Surface(
             prefix=prefix,
@@ -118,6 +122,28 @@ def _surfaces(text: ConfigText, sections: Sections) -> tuple[Surface, ...]:
         )
     return tuple(surfaces.values())
 
+
+ENDPOINTS = frozenset(
+    {
+        "audio",
+        "billing",
+        "chat",
+        "credits",
+        "embeddings",
+        "files",
+        "images",
+        "keys",
+        "messages",
+        "models",
+        "quote",
+        "requests",
+        "responses",
+        "tasks",
+        "usage",
+        "videos",
+    }
+)
+"""What `without` may name: the first step of every path of the public API, those to come included."""
 
 _OWN_PATHS = {
     "admin",

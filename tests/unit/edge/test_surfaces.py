@@ -1,12 +1,14 @@
 """A path belongs to the surface with the longest prefix; the config file says which there are."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from chassis.config import ConfigError, read
 from services.edge.app import client_address
-from services.edge.config import EdgeConfig, parse, without_file
+from services.edge.config import ENDPOINTS, EdgeConfig, parse, without_file
+from services.edge.site import public_site
 
 
 def config(tmp_path: Path, text: str) -> EdgeConfig:
@@ -44,6 +46,7 @@ def test_without_a_file_there_is_one_surface() -> None:
         ("surfaces: [{prefix: /openapi.json}]", "surfaces[0].prefix"),
         ("surfaces: [{prefix: /v1}, {prefix: /v1/}]", "surfaces[1].prefix"),
         ("surfaces: [{prefix: /v1, dialect: klingon}]", "surfaces[0].dialect"),
+        ("surfaces: [{prefix: /v1, without: [videos, zz]}]", "surfaces[0].without[1]"),
         ("trusted_proxies: [10.0.0.1/8]", "trusted_proxies[0]"),
         ("metrics: {prefix: a-b}", "metrics.prefix"),
     ],
@@ -71,3 +74,11 @@ def test_only_trusted_proxies_may_say_where_a_client_is(tmp_path: Path, peer: st
     networks = config(tmp_path, "trusted_proxies: [10.0.0.0/8]").trusted_proxies
     headers = [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
     assert client_address({"client": (peer, 1), "headers": headers}, networks) == seen
+
+
+def test_every_public_endpoint_can_be_switched_off() -> None:
+    """`without` knows the first step of each path that is served below a prefix."""
+    site = public_site(clients=Mock(), admission=Mock(), claims=Mock(), unsettled=lambda _: None)
+    served = {path.split("/")[1] for path in site.openapi()["paths"]}
+    assert {"models", "images", "keys", "usage"} <= served
+    assert served | {"chat"} <= ENDPOINTS
