@@ -25,7 +25,9 @@ GRACE_S = 10.0
 LEASE_LIVES_S = TTL_S + GRACE_S
 RENEW_IN_S = TTL_S / 3
 MAX_RELEASED = 1000
-"""Holds that one page of a statement or one look at the clock releases; the next one goes on."""
+"""Holds that one transaction releases."""
+MAX_STEPS = 50
+"""Transactions of one page: the last words of a spender are said once, and nobody goes on where they ended."""
 EXPIRY_PAUSE_S = 1.0
 
 
@@ -90,19 +92,16 @@ class Leases:
                 as_of=page.as_of,
                 lease_lives_s=LEASE_LIVES_S,
             )
-            return renewed, await hold_store.unlisted(
-                connection,
-                spender=page.spender,
-                listed=listed,
-                from_id=page.from_id,
-                until_id=min(page.until_id, page.as_of),
-                with_lapsed=page.spender_ended,
-                limit=MAX_RELEASED,
-            )
+            return renewed, await _unlisted(connection, page, listed)
 
         renewed, unlisted = await db.in_transaction(self._pool, renew)
-        if unlisted:
-            await _change(self._pool, unlisted, lambda books, hold_id: books.release([hold_id]))
+        for _ in range(MAX_STEPS):
+            if unlisted:
+                await _change(self._pool, unlisted, lambda books, hold_id: books.release([hold_id]))
+            if len(unlisted) < MAX_RELEASED:
+                break
+            async with db.transaction(self._pool) as connection:
+                unlisted = await _unlisted(connection, page, listed)
         return [hold_id for hold_id in listed if hold_id not in renewed]
 
     async def _take_back(self, page: Page) -> None:
@@ -204,6 +203,18 @@ class Expiry:
             freed_nano_usd=hold.freed_nano_usd,
             remaining_nano_usd=hold.remaining_nano_usd,
         )
+
+
+async def _unlisted(connection: Connection, page: Page, listed: Sequence[UUID]) -> list[tuple[UUID, str]]:
+    return await hold_store.unlisted(
+        connection,
+        spender=page.spender,
+        listed=listed,
+        from_id=page.from_id,
+        until_id=min(page.until_id, page.as_of),
+        with_lapsed=page.spender_ended,
+        limit=MAX_RELEASED,
+    )
 
 
 async def _change(

@@ -16,6 +16,7 @@ from chassis.ids import uuid7, uuid7_at
 from chassis.pipe import PipeClient
 from chassis.rpc import RpcServer, RpcService
 from chassis.telemetry import Tracer
+from services.billing import leases
 from services.billing.accounts import Accounts
 from services.billing.figures import Figures
 from services.billing.grants import Grants
@@ -116,6 +117,15 @@ async def test_what_had_lapsed_ends_with_its_spender(desk: Desk, billing_url: st
     await desk.state(as_of=desk.at(1))
     assert await desk.held() == 30
     await desk.leases.state(Page(spender=desk.spender, as_of=desk.at(2), spender_ended=True))
+    assert await desk.held() == 0
+
+
+async def test_the_last_words_of_a_spender_free_whatever_it_had(desk: Desk, monkeypatch):
+    """Also more leases than one transaction releases: nobody speaks for it again."""
+    monkeypatch.setattr(leases, "MAX_RELEASED", 2)
+    for ms in range(5):
+        await desk.grant(desk.at(ms))
+    await desk.state(as_of=desk.at(10))
     assert await desk.held() == 0
 
 
