@@ -17,6 +17,7 @@ from fastapi import Request, Response
 from chassis.errors import Code, TollbridgeError
 from pricing.prices import nano_usd
 from services.edge.chat_request import ClientLeft, check_depth, read_body
+from services.edge.dialects.dialect import RETRY_AFTER_S
 from services.edge.spend_caps import SpendCap
 from services.edge.surfaces import Surface
 
@@ -106,12 +107,13 @@ def _param(message: str) -> dict[str, str]:
 
 
 def answer(payload: object, *, request_id: str, status: int = 200) -> Response:
-    """A JSON answer with its request id. Raw values (`msgspec.Raw`) are written as they are."""
+    """A JSON answer with its request id; a 503 says when to ask again. Raw values are written as they are."""
+    again = {"retry-after": str(RETRY_AFTER_S)} if status == 503 else {}
     return Response(
         content=msgspec.json.encode(payload),
         status_code=status,
         media_type="application/json",
-        headers={"x-request-id": request_id},
+        headers={"x-request-id": request_id} | again,
     )
 
 

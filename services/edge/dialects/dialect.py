@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from chassis.errors import Code, TollbridgeError
 
 MAX_RETRY_AFTER_S = 60
+RETRY_AFTER_S = 1
+"""Of a 503 that doesn't say for itself when to come again."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +80,9 @@ class Dialect:
             (b"content-length", str(len(body)).encode()),
             (b"x-request-id", request_id.encode()),
         ]
-        if error.retry_after_s is not None and view.status in (409, 429, 503):
-            seconds = min(MAX_RETRY_AFTER_S, max(1, math.ceil(error.retry_after_s)))
+        retry_after_s = RETRY_AFTER_S if error.retry_after_s is None and view.status == 503 else error.retry_after_s
+        if retry_after_s is not None and view.status in (409, 429, 503):
+            seconds = min(MAX_RETRY_AFTER_S, max(1, math.ceil(retry_after_s)))
             headers.append((b"retry-after", str(seconds).encode()))
         if view.status == 402 or error.details.get("should_retry") == "false":
             headers.append((b"x-should-retry", b"false"))

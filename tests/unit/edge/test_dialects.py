@@ -41,6 +41,14 @@ def test_retry_after_is_whole_seconds_up_to_a_minute(given: float, shown: bytes)
     assert headers[b"retry-after"] == shown
 
 
+@pytest.mark.parametrize("name", sorted(DIALECTS))
+@pytest.mark.parametrize("code", list(Code))
+def test_every_503_says_when_to_come_again(name: str, code: Code) -> None:
+    """Whoever raised it without a time: a second."""
+    rendered = DIALECTS[name].render_error(TollbridgeError(code, "Not now."), request_id="r")
+    assert dict(rendered.headers).get(b"retry-after") == (b"1" if rendered.status == 503 else None)
+
+
 def test_no_money_is_not_retried() -> None:
     """402 tells SDKs not to try again."""
     error = TollbridgeError(Code.INSUFFICIENT_CREDITS, "No money.")

@@ -1,4 +1,4 @@
-"""`/admin/config` over HTTP."""
+"""`/admin/config` over HTTP, and what a draining edge answers."""
 
 from collections.abc import AsyncIterator
 
@@ -32,3 +32,13 @@ async def test_why_a_changed_file_was_refused_is_shown_whoever_refused_it(desk: 
     """One sentence is enough to find it."""
     desk.billing.config = ConfigState(hash="billing's", error="line 7: no")
     assert (await desk.admin("GET", "/admin/config"))["error"] == "line 7: no"
+
+
+@pytest.mark.parametrize("path", ["/health", "/readyz"])
+async def test_a_draining_edge_says_when_to_ask_again(desk: Office, path: str) -> None:
+    """Its 503 has Retry-After, as every 503."""
+    await desk.admin("POST", "/admin/drain")
+    reply = await desk.http.get(path)
+    assert (reply.status_code, reply.headers.get("retry-after")) == (503, "1")
+    await desk.admin("POST", "/admin/undrain")
+    assert "retry-after" not in (await desk.http.get(path)).headers
