@@ -1,7 +1,9 @@
 """`tollbridge status`: who runs where, whether they are ready, how far billing lags, what the spools hold."""
 
 import asyncio
+import contextlib
 import json
+import os
 import urllib.parse
 from pathlib import Path
 from typing import Any
@@ -80,4 +82,10 @@ async def _ignore(_error: Exception) -> None:
 
 
 def _bytes_below(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Segments and folders come and go meanwhile: one that is gone by the time it is looked at counts nothing."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += os.stat(os.path.join(parent, name)).st_size
+    return size
