@@ -24,6 +24,8 @@ _REJECTED = frozenset({400, 413, 422})
 _CREDENTIAL_REFUSED = frozenset({401, 402, 403})
 _RATE_LIMITED = frozenset({429, 529})
 _NOT_FOUND = 404
+_MAX_DEPTH = 8
+"""No known error body has its message deeper."""
 _FINAL = frozenset({Outcome.REJECTED, Outcome.CANCELLED})
 """No other account would do better: the request is wrong, or nobody waits for it."""
 
@@ -114,18 +116,21 @@ def provider_message(body: bytes) -> str:
         decoded = body[:4000].decode("utf-8", "replace").strip()
         if str(decoded).startswith("<"):
             return ""  # an HTML page of some proxy says nothing to anybody
-    return without_secrets(_message_in(decoded))
+    return without_secrets(_message_in(decoded, _MAX_DEPTH))
 
 
-def _message_in(value: object) -> str:
+def _message_in(value: object, depth: int) -> str:
+    """The first text that stands no deeper than `depth`."""
     if isinstance(value, str):
         return value
+    if not depth:
+        return ""
     if isinstance(value, list):
-        return _message_in(value[0]) if value else ""
+        return _message_in(value[0], depth - 1) if value else ""
     if not isinstance(value, dict):
         return ""
     for name in ("error", "message", "detail", "msg", "errors"):
-        found = _message_in(value.get(name))
+        found = _message_in(value.get(name), depth - 1)
         if found:
             return found
     return ""

@@ -9,7 +9,7 @@ import pytest
 
 from chassis.errors import Code, TollbridgeError
 from pricing.prices import PriceVersion, Rates
-from upstream.attempt import Tried, classify, ended, retry_after_s, run_attempts
+from upstream.attempt import Tried, classify, ended, provider_message, retry_after_s, run_attempts
 from upstream.client import Timeouts
 from upstream.outcome import AttemptFailed, Outcome, to_error
 from upstream.redact import without_secrets
@@ -63,6 +63,13 @@ def test_bodies_that_are_no_json() -> None:
     assert classify(400, {}, b"plain words\xff").message.startswith("plain words")
     for body in (b"<html>...", b"", b"{}", b"[]", b"[[[[", b"null", b"7", b"[" * 100_000):
         assert len(classify(400, {}, body).message) <= 1000
+
+
+@pytest.mark.parametrize(("opening", "closing"), [(b'{"error":', b"}"), (b"[", b"]"), (b'[{"message":', b"}]")])
+def test_a_message_that_is_buried_deep_is_not_dug_out(opening: bytes, closing: bytes) -> None:
+    """However deep a provider nests its error, finding the message costs no stack."""
+    assert provider_message(opening * 100 + b'"deep"' + closing * 100) == ""
+    assert provider_message(opening * 3 + b'"near"' + closing * 3) == "near"
 
 
 def test_messages_are_bounded_and_hold_no_secret() -> None:
