@@ -1,7 +1,8 @@
 """Helper process: makes the demo customer, its first credit and its key, and prints the key as JSON.
 
-The demo customer is the default customer and starts with 5 USD, the welcome credit among them. Run again after a
-crash half-way, it completes what is missing; only the key is made anew, because its secret is shown but once.
+The demo customer is the default customer and starts with 5 USD, or with the welcome credit where that is more. Run
+again after a crash half-way, it completes what is missing; only the key is made anew, because its secret is shown but
+once.
 """
 
 import argparse
@@ -41,7 +42,7 @@ async def make_demo(*, auth: PipeClient, billing: PipeClient, customer_id: str, 
         timeout_s=TIMEOUT_S,
     )
     missing = START_NANO_USD - opened.balance.balance_nano_usd
-    if missing:
+    if missing > 0:
         await billing.call(
             "AdjustCredit",
             billing_pb2.AdjustCreditRequest(
