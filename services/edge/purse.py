@@ -74,6 +74,11 @@ class _Need:
     traceparent: str = ""
 
 
+def lasting_clock() -> float:
+    """Seconds since some moment, the machine's sleep among them: macOS, without CLOCK_BOOTTIME, counts sleep anyway."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 class Purse:
     """One incarnation's leases. Its owner runs `run()` as a task and calls `drain()` before that task is cancelled.
 
@@ -85,7 +90,7 @@ class Purse:
         *,
         billing: Lender,
         spender: UUID,
-        clock: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+        clock: Callable[[], float] = lasting_clock,
     ) -> None:
         self._billing = billing
         self._spender = spender

@@ -1,13 +1,14 @@
 """What the purse states to billing, and when it stops stating it."""
 
 import asyncio
+import time
 from uuid import uuid4
 
 import pytest
 
 from chassis.errors import Code, TollbridgeError
 from services.edge.owners import Granted
-from services.edge.purse import Purse
+from services.edge.purse import Purse, lasting_clock
 
 
 class Billing:
@@ -135,3 +136,10 @@ async def test_a_replaced_draw_is_stated_until_the_new_one_is_granted():
     await purse.drain()
     assert billing.returned == []
     assert billing.stated == [{second.hold_id: (150, 0)}]
+
+
+def test_time_goes_on_where_there_is_no_boot_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS has no CLOCK_BOOTTIME; its monotonic clock counts the machine's sleep too."""
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME", raising=False)
+    before = lasting_clock()
+    assert lasting_clock() >= before > 0
