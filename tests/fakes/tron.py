@@ -35,11 +35,12 @@ class Transaction:
 
 
 class FakeTron:
-    """The chain. `down` makes every call fail."""
+    """The chain. `down` makes every call fail, `busy` every question about a transaction."""
 
     def __init__(self) -> None:
         self.url = ""
         self.down = False
+        self.busy = False
         self.height = 1000
         self.keys_seen: set[str] = set()
         self.transactions: list[Transaction] = []
@@ -79,6 +80,8 @@ class FakeTron:
         if parts.path == "/wallet/getnowblock":
             return 200, {"blockID": "00", "block_header": {"raw_data": {"number": self.height}}}
         if parts.path == "/wallet/gettransactioninfobyid":
+            if self.busy:
+                return 429, {}
             return 200, self._info(json.loads(body)["value"])
         if method == "GET" and parts.path == f"/v1/accounts/{SHOP}/transactions/trc20":
             return 200, self._listed({name: values[0] for name, values in parse_qs(parts.query).items()})

@@ -124,7 +124,12 @@ class TronChain:
 
         async with _bounded():
             height = _decoded(await self._http.post("/wallet/getnowblock"), _Block).block_header.raw_data.number
-            infos = await asyncio.gather(*(info(transaction_id) for transaction_id in transaction_ids))
+            try:
+                async with asyncio.TaskGroup() as group:  # owns the questions; the first failure ends the others
+                    asked = [group.create_task(info(transaction_id)) for transaction_id in transaction_ids]
+            except ExceptionGroup as failed:
+                raise failed.exceptions[0] from failed
+            infos = [task.result() for task in asked]
             return {
                 transaction_id: self._transfers(found, to=to, height=height) if found.id == transaction_id else ()
                 for transaction_id, found in zip(transaction_ids, infos, strict=True)

@@ -1,0 +1,22 @@
+"""Questions to Tron."""
+
+import asyncio
+
+import pytest
+
+from chassis.errors import Code, TollbridgeError
+from services.billing.config import CryptoSection
+from services.billing.payments.tron import TronChain
+from tests.fakes.tron import SHOP, fake_tron
+
+
+async def test_after_a_refusal_nothing_more_is_asked():
+    """The chain counts our calls: when it refuses one, those beside it end too."""
+    with fake_tron() as tron:
+        chain = TronChain(CryptoSection(address=SHOP, api_base=tron.url))
+        tron.busy = True
+        before = asyncio.all_tasks()
+        with pytest.raises(TollbridgeError) as refused:
+            await chain.look_up(SHOP, [tron.send(1_000_000).id for _ in range(40)])
+        assert refused.value.code is Code.UNAVAILABLE
+        assert asyncio.all_tasks() <= before
