@@ -10,6 +10,7 @@ there are any: `python -m tests.faults.checker --help`.
 """
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -29,6 +30,8 @@ MILLION = 1_000_000
 CLASSES = ("input", "cached_input", "cache_write", "output")
 BROKEN = ("upstream_failed", "gateway_failed")
 TIMEOUT_S = 30.0
+LOOKED_AT_ALONE = 300
+"""Receipts of a customer that are asked for one by one too."""
 NOTHING_SEEN = Seen()
 
 Receipt = Mapping[str, Any]
@@ -312,7 +315,7 @@ def _as_customer(base_url: str, key: str, receipts: Mapping[str, Receipt]) -> li
     with httpx.Client(base_url=base_url, headers={"authorization": f"Bearer {key}"}, timeout=TIMEOUT_S) as customer:
         mine = {row["id"]: row for row in all_rows(customer, "/v1/requests")}
         found = [f"{name}: the customer sees another receipt" for name in mine if mine[name] != receipts.get(name)]
-        for name, row in mine.items():
+        for name, row in itertools.islice(mine.items(), LOOKED_AT_ALONE):
             alone = customer.get(f"/v1/requests/{name}").raise_for_status().json()
             if alone.get("charge") != row.get("charge"):
                 found.append(f"{name}: its receipt and the list differ")

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.faults.at_rest import audited
 from tests.faults.checker import read_log
 from tests.integration.running import Account, Gateway, Provider, gateway, price_usd, provider, wait_until
 
@@ -55,7 +56,10 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Pro
     directory: Path = tmp_path_factory.mktemp("failover")
     with provider(directory) as fake:
         both = "".join(ACCOUNT % {"id": number, "url": fake.url} for number in (1, 2))
-        with gateway(directory, MODELS % {"providers": both}, replicas={"edge": 2, "router": 2}) as running:
+        with (
+            gateway(directory, MODELS % {"providers": both}, replicas={"edge": 2, "router": 2}) as running,
+            audited(running, fake),
+        ):
             yield running, fake
 
 

@@ -15,6 +15,7 @@ import aiohttp
 import httpx
 import pytest
 
+from tests.faults.at_rest import audited
 from tests.integration.running import CONFIG, Account, Gateway, Provider, gateway, price_usd, provider, wait_until
 
 STREAMS = 20
@@ -26,7 +27,11 @@ PRICE = price_usd("alpha-chat", input=40, output=30)
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Provider]]:
     """A system of its own, since parts of it are killed."""
     directory: Path = tmp_path_factory.mktemp("killed")
-    with provider(directory) as fake, gateway(directory, CONFIG % {"provider": fake.url}) as running:
+    with (
+        provider(directory) as fake,
+        gateway(directory, CONFIG % {"provider": fake.url}) as running,
+        audited(running, fake),
+    ):
         yield running, fake
 
 

@@ -14,6 +14,7 @@ import httpx
 import nats
 import pytest
 
+from tests.faults.at_rest import audited
 from tests.integration.running import (
     CONFIG,
     Account,
@@ -34,7 +35,11 @@ PRICE = price_usd("alpha-chat", input=40, output=30)
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A system of its own, since its bus is robbed."""
     directory: Path = tmp_path_factory.mktemp("robbed")
-    with provider(directory) as fake, gateway(directory, CONFIG % {"provider": fake.url}) as found:
+    with (
+        provider(directory) as fake,
+        gateway(directory, CONFIG % {"provider": fake.url}) as found,
+        audited(found, fake),
+    ):
         yield found
 
 

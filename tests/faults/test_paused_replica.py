@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.at_rest import audited
 from tests.faults.load import STREAMS, check_books, under_load
 from tests.integration.running import CONFIG, Gateway, gateway, provider
 
@@ -19,7 +20,11 @@ TRUTHFUL_S = 6.0
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """Two replicas of everything that a request asks."""
     directory: Path = tmp_path_factory.mktemp("paused")
-    with provider(directory) as fake, gateway(directory, CONFIG % {"provider": fake.url}, replicas=TWO) as running:
+    with (
+        provider(directory) as fake,
+        gateway(directory, CONFIG % {"provider": fake.url}, replicas=TWO) as running,
+        audited(running, fake),
+    ):
         yield running
 
 
@@ -40,7 +45,11 @@ async def test_while_one_replica_is_paused_the_other_answers(pairs: Gateway, vic
 def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """One replica of each."""
     directory: Path = tmp_path_factory.mktemp("alone")
-    with provider(directory) as fake, gateway(directory, CONFIG % {"provider": fake.url}) as running:
+    with (
+        provider(directory) as fake,
+        gateway(directory, CONFIG % {"provider": fake.url}) as running,
+        audited(running, fake),
+    ):
         yield running
 
 

@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 
 from tests.conftest import RunningServer
+from tests.faults.at_rest import audited
 from tests.faults.load import STREAMS, check_books, under_load
 from tests.faults.toxic_proxy import ToxicProxy, toxic
 from tests.integration.running import CONFIG, Account, Gateway, gateway, provider
@@ -51,7 +52,10 @@ def rig(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, nats_server
     ):
         arguments = ("--nats-url", moved(bus, to_nats), "--database-url", moved(database, to_postgres))
         config = CONFIG % {"provider": f"http://{to_provider.address}"}
-        with gateway(directory, config, *arguments, replicas={"edge": 2, "router": 2}) as running:
+        with (
+            gateway(directory, config, *arguments, replicas={"edge": 2, "router": 2}) as running,
+            audited(running, fake, lossy=True),
+        ):
             yield Rig(gateway=running, provider=to_provider, nats=to_nats, postgres=to_postgres)
 
 
@@ -152,4 +156,17 @@ async def test_without_nats_all_is_served_and_charged_later_once(rig: Rig, how: 
     harm = {"reset": True, "refuse": True} if how == "cut" else {"blackhole": True}
     seen = await under_load(accounts, harmed(rig.nats, **harm), for_s=TROUBLE_S)
     assert all(each.complete for each in seen)
+    await asyncio.to_thread(check_books, accounts, seen)
+
+
+@pytest.mark.parametrize("which", ["nats", "postgres"])
+async def test_slow_ways_to_bus_and_database_change_no_charge(rig: Rig, which: str) -> None:
+    """A fifth of a second more on every read for three seconds: all is answered, and charged once."""
+    accounts = [await asyncio.to_thread(rig.gateway.customer, credit_usd="20") for _ in range(2)]
+    slow = rig.nats if which == "nats" else rig.postgres
+    seen = await under_load(accounts, harmed(slow, latency_s=0.2), for_s=3)
+    assert all(each.complete for each in seen[:STREAMS])
+    assert {(each.status, each.code) for each in seen} <= {(200, ""), (503, "unavailable")}
+    assert sum(each.complete for each in seen[STREAMS:]) > 5
+    assert seen[-1].status == 200
     await asyncio.to_thread(check_books, accounts, seen)
