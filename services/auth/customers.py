@@ -33,9 +33,12 @@ class Customer:
     spend_cap: SpendCap | None = None
 
     def __post_init__(self) -> None:
-        if "\0" in self.name or not 1 <= len(self.name) <= MAX_NAME_LENGTH:
+        for field, text in (("name", self.name), ("email", self.email)):
+            if "\0" in text:
+                raise ValueError(f"{field} must not have a NUL in it")
+        if not 1 <= len(self.name) <= MAX_NAME_LENGTH:
             raise ValueError(f"name is 1 to {MAX_NAME_LENGTH} characters")
-        if "\0" in self.email or len(self.email) > MAX_EMAIL_LENGTH:
+        if len(self.email) > MAX_EMAIL_LENGTH:
             raise ValueError(f"email is at most {MAX_EMAIL_LENGTH} characters")
 
     @property

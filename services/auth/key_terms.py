@@ -24,7 +24,9 @@ class KeyTerms:
     expires_at_us: int = 0
 
     def __post_init__(self) -> None:
-        if "\0" in self.name or len(self.name) > MAX_NAME_LENGTH:
+        if "\0" in self.name:
+            raise ValueError("name must not have a NUL in it")
+        if len(self.name) > MAX_NAME_LENGTH:
             raise ValueError(f"name is at most {MAX_NAME_LENGTH} characters")
         if len(self.models) > MAX_MODELS or not all(map(_is_model, self.models)):
             raise ValueError(f"models is at most {MAX_MODELS} names of 1 to {MAX_MODEL_LENGTH} characters")

@@ -15,7 +15,8 @@ import msgspec
 from fastapi import Request, Response
 
 from chassis.errors import Code, TollbridgeError
-from pricing.prices import nano_usd
+from pricing.charge import MAX_CHARGE
+from pricing.prices import NANO_PER_USD, nano_usd, usd_number
 from services.edge.chat_request import ClientLeft, check_depth, read_body
 from services.edge.dialects.dialect import RETRY_AFTER_S
 from services.edge.spend_caps import SpendCap
@@ -159,9 +160,18 @@ def amount(usd: Decimal, *, param: str) -> int:
     try:
         value = nano_usd(usd)
     except (ValueError, ArithmeticError) as error:
-        raise TollbridgeError(
-            Code.INVALID_REQUEST, "An amount has at most nine decimals.", details={"param": param}
-        ) from error
-    if abs(value) > 1 << 60:
-        raise TollbridgeError(Code.INVALID_REQUEST, "That amount is too large.", details={"param": param})
+        raise _refused_amount(usd, param) from error
+    if abs(value) > MAX_CHARGE:
+        raise _refused_amount(usd, param)
     return value
+
+
+def _refused_amount(usd: Decimal, param: str) -> TollbridgeError:
+    """Says what is wrong with it: no number, too large or too fine."""
+    if not usd.is_finite():
+        message = f"{param} must be a number."
+    elif usd.copy_abs() > Decimal(MAX_CHARGE) / NANO_PER_USD:
+        message = f"{param} must be at most {usd_number(MAX_CHARGE)} USD."
+    else:
+        message = f"{param} has at most nine decimals."
+    return TollbridgeError(Code.INVALID_REQUEST, message, details={"param": param})

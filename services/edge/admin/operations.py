@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from google.protobuf.message import Message
 
 from chassis.config_state import ConfigState
-from chassis.errors import TollbridgeError
+from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
@@ -53,12 +53,16 @@ def routes(*, clients: Clients, drain: DrainSwitch, config_state: Callable[[], C
     @router.post("/refunds")
     async def refund(request: Request) -> Response:
         body = await decode(request, RefundBody)
+        back = amount(body.amount_usd, param="amount_usd")
+        if back < 0:
+            message = "amount_usd must not be negative."
+            raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": "amount_usd"})
         reply = await clients.billing.call(
             "Refund",
             billing_pb2.RefundRequest(
                 request_id=body.request_id,
                 reason=body.reason,
-                amount_nano_usd=amount(body.amount_usd, param="amount_usd"),
+                amount_nano_usd=back,
                 call_id=str(uuid7()),
             ),
             billing_pb2.RefundResponse,

@@ -2,6 +2,7 @@
 
 import pytest
 
+from services.auth.customers import Customer
 from services.auth.key_terms import KeyTerms
 from services.auth.spend_caps import SpendCap
 
@@ -45,3 +46,13 @@ def test_a_cap_is_positive():
     """A cap of nothing is a revoked key, which there is another word for."""
     with pytest.raises(ValueError, match="spend_cap"):
         SpendCap(amount_nano_usd=0, per="day")
+
+
+def test_a_nul_in_a_name_is_called_by_its_name() -> None:
+    """Nobody is told that a short name is too long."""
+    with pytest.raises(ValueError, match="name must not have a NUL"):
+        KeyTerms(name="a\0b")
+    with pytest.raises(ValueError, match="name must not have a NUL"):
+        Customer(id="c", name="a\0b")
+    with pytest.raises(ValueError, match="email must not have a NUL"):
+        Customer(id="c", name="a", email="a\0b")

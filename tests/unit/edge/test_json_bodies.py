@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import AsyncIterator
+from decimal import Decimal
 
 import httpx
 import pytest
 
+from chassis.errors import Code, TollbridgeError
 from chassis.telemetry import Tracer
 from services.edge.app import EdgeApp, new_fastapi
 from services.edge.chat_request import MAX_BODY_BYTES
 from services.edge.config import without_file
-from services.edge.json_http import Caller
+from services.edge.json_http import Caller, amount
 from services.edge.routes import tasks
 from tests.unit.edge.claim_desk import NOBODY
 from tollbridge.tasks.v1 import tasks_pb2
@@ -90,3 +92,26 @@ async def test_a_body_without_a_length_is_read_no_further_than_the_bound() -> No
 async def test_what_is_no_json_of_decent_depth_is_400(body: bytes) -> None:
     """Never a 500."""
     assert (await post(body, Tasks())).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("usd", "what"),
+    [
+        ("NaN", "must be a number"),
+        ("sNaN", "must be a number"),
+        ("-Infinity", "must be a number"),
+        ("1e30", "must be at most 9007199.254740992 USD"),
+        ("-1e99999999", "must be at most 9007199.254740992 USD"),
+        ("-9999999999999", "must be at most 9007199.254740992 USD"),
+        ("9007199.254740993", "must be at most 9007199.254740992 USD"),
+        ("0.0000000001", "has at most nine decimals"),
+        ("1e-30", "has at most nine decimals"),
+    ],
+)
+def test_a_refused_amount_says_what_is_wrong_with_it(usd: str, what: str) -> None:
+    """No number, too large and too fine are three things."""
+    with pytest.raises(TollbridgeError) as caught:
+        amount(Decimal(usd), param="amount_usd")
+    assert (caught.value.code, caught.value.details["param"]) == (Code.INVALID_REQUEST, "amount_usd")
+    assert caught.value.message == f"amount_usd {what}."
+    assert amount(Decimal("-9007199.254740992"), param="amount_usd") == -(1 << 53)

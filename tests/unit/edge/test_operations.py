@@ -1,11 +1,12 @@
 """`/admin/config` over HTTP, and what a draining edge answers."""
 
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import pytest
 
 from chassis.config_state import ConfigState
-from tests.unit.edge.office import Office, office
+from tests.unit.edge.office import ADMIN_TOKEN, Office, office
 
 
 @pytest.fixture
@@ -42,3 +43,10 @@ async def test_a_draining_edge_says_when_to_ask_again(desk: Office, path: str) -
     assert (reply.status_code, reply.headers.get("retry-after")) == (503, "1")
     await desk.admin("POST", "/admin/undrain")
     assert "retry-after" not in (await desk.http.get(path)).headers
+
+
+async def test_a_negative_refund_is_refused_by_its_field(desk: Office) -> None:
+    """The name is the one that the operator wrote."""
+    body = {"request_id": str(uuid4()), "reason": "why", "amount_usd": "-1"}
+    error = (await desk.ask("POST", "/admin/refunds", ADMIN_TOKEN, body)).json()["error"]
+    assert (error["param"], error["message"]) == ("amount_usd", "amount_usd must not be negative.")
