@@ -190,33 +190,35 @@ def parse_chat(body: bytes, *, max_cost_nano_usd: int | None = None) -> ChatRequ
     )
 
 
-async def read_body(receive: Receive, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+async def read_body(
+    receive: Receive, headers: Iterable[tuple[bytes, bytes]], *, most_bytes: int = MAX_BODY_BYTES
+) -> bytes:
     """The whole body, refused as soon as it is too large or too slow.
 
     Raises REQUEST_TOO_LARGE, INVALID_REQUEST; ClientLeft when the client goes away before its end.
     """
     for name, value in headers:
-        if name == b"content-length" and value.isdigit() and int(value[:12]) > MAX_BODY_BYTES:
-            raise _too_large()
+        if name == b"content-length" and value.isdigit() and int(value[:12]) > most_bytes:
+            raise _too_large(most_bytes)
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await _read(receive)
+            return await _read(receive, most_bytes)
     except TimeoutError:
         raise TollbridgeError(Code.INVALID_REQUEST, "The body did not come in time.") from None
 
 
-async def _read(receive: Receive) -> bytes:
+async def _read(receive: Receive, most_bytes: int) -> bytes:
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body", False):
         whole: bytes = message.get("body", b"")
-        if len(whole) > MAX_BODY_BYTES:
-            raise _too_large()
+        if len(whole) > most_bytes:
+            raise _too_large(most_bytes)
         return whole
     parts = bytearray()
     while message["type"] == "http.request":
         parts += message.get("body", b"")
-        if len(parts) > MAX_BODY_BYTES:
-            raise _too_large()
+        if len(parts) > most_bytes:
+            raise _too_large(most_bytes)
         if not message.get("more_body", False):
             return bytes(parts)
         message = await receive()
@@ -266,5 +268,5 @@ def _wrong_field(message: str) -> TollbridgeError:
     return TollbridgeError(Code.INVALID_REQUEST, f"{words}.", details=details)
 
 
-def _too_large() -> TollbridgeError:
-    return TollbridgeError(Code.REQUEST_TOO_LARGE, f"The body is larger than {MAX_BODY_BYTES >> 20} MiB.")
+def _too_large(most_bytes: int) -> TollbridgeError:
+    return TollbridgeError(Code.REQUEST_TOO_LARGE, f"The body is larger than {most_bytes >> 20} MiB.")

@@ -9,11 +9,12 @@ from fastapi import APIRouter, Request, Response
 
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
+from services.edge.chat_request import ClientLeft, read_body
 from services.edge.json_http import answer, context
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import payments_pb2
 
-MAX_BODY_BYTES = 512 << 10
+MAX_BODY_BYTES = 1 << 20
 TIMEOUT_S = 15.0
 """Billing reads the object again from its provider."""
 AUTH_TIMEOUT_S = 3.0
@@ -46,12 +47,10 @@ def routes(*, payments: PipeClient, auth: PipeClient) -> APIRouter:
 
 
 async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise TollbridgeError(Code.REQUEST_TOO_LARGE, f"The body is larger than {MAX_BODY_BYTES} bytes.")
-    return bytes(body)
+    try:
+        return await read_body(request.receive, request.headers.raw, most_bytes=MAX_BODY_BYTES)
+    except ClientLeft:  # nobody hears this
+        raise TollbridgeError(Code.INVALID_REQUEST, "The body did not come whole.") from None
 
 
 async def _suspend(auth: PipeClient, customer_id: str, *, cause: str) -> None:
