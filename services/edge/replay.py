@@ -132,7 +132,9 @@ def unconfirmed(records: Iterable[Record]) -> list[usage_pb2.UsageRecorded]:
     finished: dict[bytes, bytes] = {}
     for record in records:
         if record.kind is Kind.STARTED:
-            started[record.key] = record.payload
+            # One that began again after its end (its answer was lost) has that end: a void would forget it too soon.
+            if record.key not in finished:
+                started[record.key] = record.payload
         elif record.kind in {Kind.NOTE, Kind.FINISHED}:
             # A note is the end of a request that came to no other: its client had left.
             started.pop(record.key, None)

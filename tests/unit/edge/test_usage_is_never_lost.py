@@ -140,6 +140,20 @@ async def test_a_siblings_spool_is_replayed_while_we_run(tmp_path: Path, monkeyp
     assert truth.applied[str(request)].charge_nano_usd == 7000
 
 
+def test_a_request_that_began_again_after_its_end_keeps_that_end():
+    """One event for one request: its charge, and no void that billing's word for would forget the charge with."""
+    request = uuid7()
+    ends = {
+        kind: usage_pb2.UsageRecorded(request_id=str(request), charge_nano_usd=charge)
+        for kind, charge in ((Kind.STARTED, 0), (Kind.FINISHED, 7000))
+    }
+    records = [
+        Record(kind=kind, key=request.bytes, payload=ends[kind].SerializeToString())
+        for kind in (Kind.STARTED, Kind.FINISHED, Kind.STARTED)
+    ]
+    assert [event.charge_nano_usd for event in replay.unconfirmed(records)] == [7000]
+
+
 async def test_a_spool_that_cant_be_read_keeps_no_other_from_its_replay(tmp_path: Path):
     """Its own records wait for its disk; those of the next one are charged, and its spool is deleted."""
     truth, request = Truth(), uuid7()
