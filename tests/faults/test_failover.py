@@ -47,6 +47,8 @@ FAILURES: dict[str, dict[str, Any]] = {
     "reset": {"fail_after_chunks": 0},
     "error inside": {"error_after_chunks": 0},
 }
+QUICK = ("401", "500", "silent")
+"""What `make test` tries."""
 RESTS = ("401", "403", "429", "503")
 
 
@@ -84,7 +86,9 @@ def fresh(running: Gateway) -> None:
         )
 
 
-@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize(
+    "failure", [name if name in QUICK else pytest.param(name, marks=pytest.mark.thorough) for name in FAILURES]
+)
 def test_before_the_first_byte_another_account_answers(rig: tuple[Gateway, Provider], failure: str) -> None:
     """Whatever the first account does, the client gets the second one's answer, whole, and pays for one."""
     running, fake = rig

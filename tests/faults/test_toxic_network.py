@@ -86,6 +86,7 @@ async def read(
         return reply.headers["x-request-id"], seen
 
 
+@pytest.mark.thorough
 async def test_a_slow_provider_changes_no_charge(rig: Rig) -> None:
     """Half a second more on every read: the same answers at the same price."""
     accounts = [await asyncio.to_thread(rig.gateway.customer, credit_usd="20")]
@@ -139,6 +140,7 @@ async def test_postgres_in_a_black_hole_refuses_and_recovers(rig: Rig) -> None:
     await asyncio.to_thread(check_books, accounts, seen)
 
 
+@pytest.mark.thorough
 async def test_postgres_cut_off_refuses_and_recovers(rig: Rig) -> None:
     """Five seconds in which every connection to PostgreSQL is reset: the same."""
     accounts = [await asyncio.to_thread(rig.gateway.customer, credit_usd="20") for _ in range(2)]
@@ -149,7 +151,7 @@ async def test_postgres_cut_off_refuses_and_recovers(rig: Rig) -> None:
     await asyncio.to_thread(check_books, accounts, seen)
 
 
-@pytest.mark.parametrize("how", ["cut", "black hole"])
+@pytest.mark.parametrize("how", [pytest.param("cut", marks=pytest.mark.thorough), "black hole"])
 async def test_without_nats_all_is_served_and_charged_later_once(rig: Rig, how: str) -> None:
     """Five seconds without the bus: nobody notices, and each request is charged exactly once when it is back."""
     accounts = [await asyncio.to_thread(rig.gateway.customer, credit_usd="20") for _ in range(2)]
@@ -159,6 +161,7 @@ async def test_without_nats_all_is_served_and_charged_later_once(rig: Rig, how: 
     await asyncio.to_thread(check_books, accounts, seen)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("which", ["nats", "postgres"])
 async def test_slow_ways_to_bus_and_database_change_no_charge(rig: Rig, which: str) -> None:
     """A fifth of a second more on every read for three seconds: all is answered, and charged once."""
