@@ -20,6 +20,7 @@ import yaml
 from structlog.typing import FilteringBoundLogger
 
 from chassis.settings import environment
+from chassis.telemetry import HIDDEN, known_secrets
 
 MAX_BYTES = 1 << 20
 MAX_SECRET_BYTES = 1 << 16
@@ -74,8 +75,8 @@ def read(path: Path) -> ConfigText:
 def section(text: ConfigText, kind: type[T], *, environ: Mapping[str, str] | None = None) -> T:
     """The top-level keys that `kind` (a msgspec.Struct with forbid_unknown_fields) has as fields; others are ignored.
 
-    Values that came from a reference never appear in the ConfigError. A reference is text, so `slots: "${N}"` is turned
-    into the number that the field wants. An optional secret is written `${NAME:-}`.
+    Values that came from a reference stay out of the ConfigError, by the rules of the logs. A reference is text, so
+    `slots: "${N}"` is turned into the number that the field wants. An optional secret is written `${NAME:-}`.
     """
     resolver = _Resolver(text, environment() if environ is None else environ)
     owned = {field.encode_name for field in msgspec.structs.fields(kind)}  # type: ignore[arg-type]  # T is a Struct
@@ -87,9 +88,7 @@ def section(text: ConfigText, kind: type[T], *, environ: Mapping[str, str] | Non
         key = _steps(where.rstrip("`"))
         if unknown := _UNKNOWN_FIELD.search(message):
             key = (*key, unknown[1])
-        for secret in resolver.seen:
-            message = message.replace(secret, "…")
-        raise text.error(message, key) from None
+        raise text.error(known_secrets(resolver.seen).sub(HIDDEN, message), key) from None
 
 
 class ConfigWatch(Generic[T]):
@@ -176,8 +175,7 @@ class _Resolver:
             return match["default"][2:]
         if found is None:
             raise self._text.error(f"the environment has no {match['name']}", key)
-        if len(found) >= 4:  # shorter ones would blot out innocent text, and are no secrets
-            self.seen.add(found)
+        self.seen.add(found)
         return found
 
     def _file(self, name: str, key: Key) -> str:

@@ -8,7 +8,7 @@ set: only then is the OpenTelemetry SDK imported.
 import logging
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TextIO, cast
 
@@ -104,7 +104,7 @@ class PatientLines:
 
 def hider(environ: Mapping[str, str]) -> Processor:
     """Hides by their values, whatever they look like, the secrets that this process was told in its environment."""
-    known = re.compile("|".join(map(re.escape, sorted(_secrets_in(environ), key=len, reverse=True))) or "(?!)")
+    known = known_secrets(_secrets_in(environ))
 
     def clean(value: object) -> object:
         if isinstance(value, str):
@@ -121,6 +121,12 @@ def hider(environ: Mapping[str, str]) -> Processor:
     return hide
 
 
+def known_secrets(values: Collection[str]) -> re.Pattern[str]:
+    """Finds these values, the longest first; those shorter than SHORTEST_KNOWN are left alone."""
+    long_enough = (each for each in values if len(each) >= SHORTEST_KNOWN)
+    return re.compile("|".join(map(re.escape, sorted(long_enough, key=len, reverse=True))) or "(?!)")
+
+
 def _secrets_in(environ: Mapping[str, str]) -> set[str]:
     """Values of secret variables; of lists such as `edge:<secret>,tasks:<secret>` each secret."""
     found = set()
@@ -128,7 +134,7 @@ def _secrets_in(environ: Mapping[str, str]) -> set[str]:
         if not name.startswith(PREFIX) or not name.lower().endswith(SECRET_VARIABLES):
             continue
         found |= {part.strip().rpartition(":")[2] for part in value.split(",")}
-    return {each for each in found if len(each) >= SHORTEST_KNOWN}
+    return found
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -139,6 +139,22 @@ def test_secrets_stay_out_of_errors(file: Path) -> None:
     assert "unknown store" in str(caught.value)
 
 
+def test_short_values_of_references_leave_errors_readable(file: Path) -> None:
+    """A value of a few letters is no secret, and part of innocent words; of two secrets the longer is hidden whole."""
+
+    class Picky(msgspec.Struct, forbid_unknown_fields=True):
+        store: str = ""
+        key: str = ""
+
+        def __post_init__(self) -> None:
+            raise ValueError(f"unknown store {self.key}")
+
+    file.write_text("store: ${SHORT}${BEGINNING}\nkey: ${KEY}\n")
+    with pytest.raises(ConfigError) as caught:
+        section(read(file), Picky, environ={"SHORT": "know", "BEGINNING": "hunter22", "KEY": "hunter22-and-more"})
+    assert caught.value.message == "unknown store …"
+
+
 def test_a_file_too_large_or_missing_is_an_error(file: Path) -> None:
     """Reading is bounded."""
     file.write_text("#" * (1 << 20) + "\n")
