@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import dataclasses
 import random
 import re
 import sys
@@ -30,12 +31,26 @@ POOR_USD = "0.75"
 """Pays for twenty-five at the fixed price, and not for a twenty-sixth."""
 AT_REST = re.compile(r"^tollbridge_(requests_in_flight|events_pending) (\S+)$", re.MULTILINE)
 HEALED_WITHIN_S = 90.0
+AUDIT_S_PER_MINUTE = 20.0
+"""A long mix leaves many receipts to read."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A run, and what of it can be struck beside its services."""
+
+    run: Run
+    networks: dict[str, ToxicProxy]
+    servers: dict[str, RunningServer]
 
 
 @pytest.fixture(scope="module")
-def networks(
-    tmp_path_factory: pytest.TempPathFactory, postgres_url: str, nats_server: RunningServer
-) -> Iterator[tuple[Run, dict[str, ToxicProxy]]]:
+def stage(
+    tmp_path_factory: pytest.TempPathFactory,
+    postgres_url: str,
+    postgres_server: RunningServer,
+    nats_server: RunningServer,
+) -> Iterator[Stage]:
     """Two edges and two routers whose every way out leads through a proxy."""
     directory: Path = tmp_path_factory.mktemp("mix")
     database, bus = urlsplit(postgres_url), urlsplit(nats_server.server.url)
@@ -49,7 +64,8 @@ def networks(
         text = mix.config(f"http://{to_provider.address}")
         with gateway(directory, text, *arguments, replicas={"edge": 2, "router": 2}) as running:
             run = Run(gateway=running, provider=fake, prices=mix.PRICES, lossy=True)
-            yield run, {"provider": to_provider, "nats": to_nats, "postgres": to_postgres}
+            toxics = {"provider": to_provider, "nats": to_nats, "postgres": to_postgres}
+            yield Stage(run=run, networks=toxics, servers={"postgres": postgres_server, "nats": nats_server})
 
 
 async def play(run: Run, striker: Striker, *, seed: int, for_s: float) -> Counter[str]:
@@ -102,26 +118,24 @@ def unrest(running: Gateway) -> dict[str, str]:
 
 
 async def test_whatever_happens_to_whom_the_books_are_exact(
-    networks: tuple[Run, dict[str, ToxicProxy]],
-    postgres_server: RunningServer,
-    nats_server: RunningServer,
-    minutes: float,
-    seed: int,
+    stage: Stage, minutes: float, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Finished requests cost their price, cut ones within their bounds, broken ones nothing; nothing stays behind."""
-    run, toxics = networks
-    sys.stdout.write(f"\nthe mix: --minutes {minutes} --seed {seed}\n")
+    run = stage.run
+    with capsys.disabled():
+        sys.stdout.write(f"\nthe mix: --minutes {minutes} --seed {seed}\n")
     striker = Striker(
         gateway=run.gateway,
-        servers={"postgres": postgres_server, "nats": nats_server},
-        networks=toxics,
+        servers=stage.servers,
+        networks=stage.networks,
         dice=random.Random(seed),
     )
     seen = await play(run, striker, seed=seed, for_s=minutes * 60)
-    sys.stdout.write(f"seen {dict(seen)}\ndone {dict(striker.said)}\n")
+    with capsys.disabled():
+        sys.stdout.write(f"seen {dict(seen)}\ndone {dict(striker.said)}\n")
     assert seen["whole"] > 0
     again = lambda: served_again(run)  # noqa: E731
     await asyncio.to_thread(wait_until, again, timeout_s=HEALED_WITHIN_S, what="every edge serves again")
-    await asyncio.to_thread(run.audit, within_s=HEALED_WITHIN_S)
     calm = lambda: not unrest(run.gateway)  # noqa: E731
-    await asyncio.to_thread(wait_until, calm, timeout_s=30, what=f"calm edges: {unrest(run.gateway)}")
+    await asyncio.to_thread(wait_until, calm, timeout_s=HEALED_WITHIN_S, what="all events applied, all spools empty")
+    await asyncio.to_thread(run.audit, within_s=HEALED_WITHIN_S + AUDIT_S_PER_MINUTE * minutes)
