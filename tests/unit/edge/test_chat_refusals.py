@@ -31,6 +31,9 @@ def chat(**fields) -> dict:
         (chat(n=129), 400, "n"),
         (chat(max_tokens=0), 400, "max_tokens"),
         (chat(max_completion_tokens=-1), 400, "max_completion_tokens"),
+        (chat(tools="x"), 400, "tools"),
+        (chat(messages=[{"role": "robot", "content": "Hi"}]), 400, "messages[0].role"),
+        (chat(messages=[{"role": "user", "content": [{"type": "text"}]}]), 400, "messages[0].content[0].text"),
         (chat(web_search_options={}), 400, "web_search_options"),
         (chat(model="unknown"), 404, "model"),
         ([], 400, None),
@@ -54,7 +57,7 @@ async def test_a_wrong_field_is_refused_by_its_name(world: World, body, status, 
         b"{",
         b'{"model": "fast"',
         b'{"model": "fast", "messages": [{"role": "user", "content": "Hi"}], "user": "\xff"}',
-        json.dumps(chat(metadata=json.loads("[" * 65 + "]" * 65))).encode(),
+        json.dumps(chat(extra=json.loads("[" * 65 + "]" * 65))).encode(),
         b"[" * 100_000 + b"]" * 100_000,
     ],
     ids=["empty", "cut", "cut later", "not utf-8", "too deep", "very deep"],
@@ -69,7 +72,7 @@ async def test_what_is_no_proper_json_is_refused(world: World, body):
 async def test_json_as_deep_as_allowed_passes(world: World):
     """Brackets in text do not count as depth, and 64 levels are fine."""
     deep = json.loads("[" * 63 + "]" * 63)
-    async with world.post(chat(metadata=deep, user='[[{{"' * 100)) as response:
+    async with world.post(chat(extra=deep, user='[[{{"' * 100)) as response:
         assert response.status == 200
 
 
