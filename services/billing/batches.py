@@ -26,12 +26,14 @@ class Batches(Generic[T, R]):
         self._at_once = at_once
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._running: set[asyncio.Task[None]] = set()
+        self._taking = 0
 
     async def ask(self, item: T) -> R:
         """The item's answer; raises what its batch raised."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if len(self._running) < self._at_once:
+        if self._taking < self._at_once:
+            self._taking += 1
             task = asyncio.create_task(self._drain(), name="batches")
             self._running.add(task)
             task.add_done_callback(self._running.discard)
@@ -43,18 +45,25 @@ class Batches(Generic[T, R]):
             await asyncio.wait(self._running, timeout=timeout_s)
 
     async def _drain(self) -> None:
-        """Runs batches until nobody waits. A failure belongs to the callers of its batch, so it never ends the task."""
-        while batch := self._take():
-            try:
-                answers = await self._run([item for item, _ in batch])
-            except Exception as error:  # noqa: BLE001  handed on to each caller, who raises it
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            for (_, future), answer in zip(batch, answers, strict=True):
+        """Runs batches until nobody waits; counted out in the step that finds so, since who asks next counts on it."""
+        try:
+            while batch := self._take():
+                await self._serve(batch)
+        finally:
+            self._taking -= 1
+
+    async def _serve(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
+        """Runs one batch. A failure belongs to its callers, so it never ends the task."""
+        try:
+            answers = await self._run([item for item, _ in batch])
+        except Exception as error:  # noqa: BLE001  handed on to each caller, who raises it
+            for _, future in batch:
                 if not future.done():
-                    future.set_result(answer)
+                    future.set_exception(error)
+            return
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
 
     def _take(self) -> list[tuple[T, asyncio.Future[R]]]:
         """The next batch: callers that still wait, no key twice."""

@@ -44,3 +44,14 @@ async def test_a_failure_belongs_to_its_batch_and_who_gave_up_is_not_run():
         await bad
     assert await good == "good"
     assert seen == ["bad", "good"]
+
+
+async def test_who_asks_in_the_moment_that_the_last_batch_ends_is_served():
+    """Its task has ended then, but its end is not known everywhere yet."""
+
+    async def run(items: list[str]) -> list[str]:
+        return items
+
+    batches = Batches(run=run, key=lambda item: item, most=1, at_once=1)
+    async with asyncio.timeout(1):
+        assert [await batches.ask(item) for item in ("first", "second")] == ["first", "second"]
