@@ -139,3 +139,25 @@ def test_an_unknown_path_and_a_wrong_method(account: Account) -> None:
 def test_refusals_cost_nothing(account: Account) -> None:
     """After all those refusals the balance is what it was."""
     assert account.settled_credits()["balance"] == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/admin/usage?customer_id=%00",
+        "/admin/usage?key_id=%00",
+        "/admin/usage?model=%00",
+        "/admin/usage?after=%00",
+        "/admin/requests?customer_id=%00",
+        "/admin/requests?after=%00",
+        "/admin/customers?after=%00",
+        "/admin/customers/%00",
+        "/admin/customers/%00/alerts",
+        "/admin/keys?customer_id=%00",
+    ],
+)
+def test_a_nul_in_a_path_or_query_is_no_500(system: Gateway, path: str):
+    """No owner hands it to its database."""
+    headers = {"authorization": f"Bearer {system.ready['admin_token']}"}
+    reply = httpx.get(system.base_url + path, headers=headers, timeout=10)
+    assert reply.status_code in (400, 404), reply.text
