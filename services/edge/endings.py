@@ -89,12 +89,15 @@ class Endings:
         return usd_number(self._tab.price(use))
 
     def complete(self, use: Use) -> None:
-        """The last bytes are handed to the client in this turn of the loop."""
-        self._reply.mark_first_byte()
+        """The last bytes are handed to the client in this turn of the loop, or kept for it."""
+        if not self._gone:
+            self._reply.mark_first_byte()
         self.close(self.finished(use))
 
     def finished(self, use: Use) -> Ending:
-        """The whole answer, and its charge."""
+        """The whole answer, and its charge; who left meanwhile, and can ask for it again, pays the same."""
+        if self._gone:
+            return self._ending(settlement.ENDED_CLIENT_GONE, use=use, charged=True, policy=self.policy)
         return self._ending(settlement.ENDED_COMPLETE, http_status=200, use=use, charged=True)
 
     async def client_gone(self, captured: Captured, text: Callable[[], str]) -> None:

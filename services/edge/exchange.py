@@ -221,16 +221,16 @@ class ChatExchange:
     async def _whole(self, opened: WholeAnswer) -> None:
         self._end_attempt(Outcome.SUCCESS)
         answer = opened.answer
-        if not self._is_unheard():
-            use = await self._endings.use(answer.captured, answer.text)
-            body = answer.render(tokens=use.tokens, cost=self._endings.cost(use))
-            await self._keep(body, self._endings.finished(use), headers=whole_head(body, self._extra_headers()))
-            if not self._endings.is_gone():
-                # From here to the write of the body nothing else runs.
-                self._endings.complete(use)
-                await self._reply.whole(body, self._extra_headers())
-                return
-        await self._endings.client_gone(answer.captured, answer.text)
+        use = None if self._is_unheard() else await self._endings.use(answer.captured, answer.text)
+        if use is None or self._is_unheard():
+            await self._endings.client_gone(answer.captured, answer.text)
+            return
+        body = answer.render(tokens=use.tokens, cost=self._endings.cost(use))
+        await self._keep(body, self._endings.finished(use), headers=whole_head(body, self._extra_headers()))
+        # From here to the write of the body nothing else runs.
+        self._endings.complete(use)
+        if not self._endings.is_gone():
+            await self._reply.whole(body, self._extra_headers())
 
     async def _stream(self, opened: OpenStream) -> None:
         failure = await self._pump(opened)
@@ -307,12 +307,10 @@ class ChatExchange:
             return
         last = reader.closing(tokens=use.tokens, cost=self._endings.cost(use), cut=total)
         await self._keep(last, self._endings.finished(use))
-        if self._endings.is_gone():
-            await self._endings.client_gone(captured, reader.delivered_text)
-            return
         # From here to the write of the last bytes nothing else runs.
         self._endings.complete(use)
-        await self._reply.end(last)
+        if not self._endings.is_gone():
+            await self._reply.end(last)
 
     async def _leave(self, opened: OpenStream, captured: Captured) -> None:
         """The end of a stream that was cut when its client had left. With a key, what came of it is the answer."""

@@ -163,6 +163,28 @@ async def test_a_whole_answer_is_there_for_a_client_that_left(world: World):
     await world.settled()
 
 
+async def test_an_answer_at_the_total_time_is_charged_though_its_client_left_before_it_began(
+    world: World, provider: Provider
+):
+    """It is kept and given out to who asks again, so it is paid for."""
+    world.truth.total_s = 0.6
+    go = asyncio.Event()
+    provider.handlers = [stream(go, chunk("one "), asyncio.Event())]
+    body = world.body(stream=True)
+    asking = asyncio.create_task(ask(world, body))
+    await until(lambda: len(provider.calls) == 1)
+    asking.cancel()
+    await asyncio.wait([asking])
+    await asyncio.sleep(0.1)
+    go.set()
+    event = await world.only_event()
+    code, headers, raw = await ask(world, body)
+    assert (code, headers["x-request-id"], b"one " in raw) == (200, event.request_id, True)
+    assert (event.kind, event.policy) == (usage_pb2.USAGE_KIND_CHARGE, "drain")
+    assert event.charge_nano_usd == charge(event.tokens.input, event.tokens.output) > 0
+    await world.settled()
+
+
 async def test_what_is_cut_after_its_client_left_is_charged_once_and_shown_as_it_is(world: World, provider: Provider):
     """The drain's limit ends it: the repetition gets what there was, with the error at its end, and runs nothing."""
     world.truth.drain_s = 0.2
