@@ -14,12 +14,14 @@ from chassis import db
 from chassis.db import Connection
 from chassis.errors import Code, TollbridgeError
 from services.billing import store as ledger_store
+from services.billing.ledger import MAX_AMOUNT
 from services.billing.payments import crypto_store, store
 from services.billing.payments.chain import NANO_USD_PER_MICRO_USDT
 from services.billing.payments.desk import Arrival, PaymentDesk, new_payment
 from services.billing.payments.payment import Method, Payment
 
 MAX_LISTED = 1000
+USDT_NANO_USD = 1_000_000_000
 
 
 class Transfer(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +54,8 @@ class Unmatched:
     async def assign(self, transaction_id: str, position: int, *, customer_id: str) -> Payment:
         """Credits a transfer to a customer; repeated, the same payment.
 
-        Raises NOT_FOUND without such a transfer or account, CONFLICT when it is not settled or is somebody's.
+        Raises NOT_FOUND without such a transfer or account, CONFLICT when it is not settled or is somebody's,
+        INVALID_REQUEST when it is more than one transfer of the ledger can be.
         """
 
         async def work(connection: Connection) -> Payment:
@@ -81,6 +84,10 @@ class Unmatched:
     ) -> Payment:
         name = f"{transaction_id}:{position}"
         amount = amount_micro_usdt * NANO_USD_PER_MICRO_USDT
+        if amount > MAX_AMOUNT:
+            most = MAX_AMOUNT // USDT_NANO_USD
+            message = f"the transfer is above {most} USDT, the most at once; credit it by adjustments instead"
+            raise TollbridgeError(Code.INVALID_REQUEST, message)
         draft = new_payment(
             customer_id=customer_id, request_id=f"assigned:{name}", method=Method.CRYPTO, amount_nano_usd=amount
         )

@@ -76,6 +76,20 @@ async def test_a_transfer_is_given_to_a_customer_who_is_there(unmatched: Unmatch
     assert refused.value.code is Code.NOT_FOUND
 
 
+async def test_a_transfer_above_what_the_ledger_takes_at_once_is_refused_in_words(
+    unmatched: Unmatched, transaction: str, customer: str, rows: Rows
+):
+    """It stays unmatched, and the operator reads the bound and what to do instead."""
+    set_amount = "UPDATE billing.crypto_transfers SET amount_micro_usdt = %s WHERE transaction_id = %s"
+    rows(set_amount, 9_007_199_254_741, transaction)
+    with pytest.raises(TollbridgeError, match="above 9007199 USDT") as refused:
+        await unmatched.assign(transaction, 0, customer_id=customer)
+    assert refused.value.code is Code.INVALID_REQUEST
+    assert transaction in {each.transaction_id for each in await unmatched.list()}
+    rows(set_amount, 9_007_199_254_740, transaction)
+    assert (await unmatched.assign(transaction, 0, customer_id=customer)).state is State.SETTLED
+
+
 async def test_an_operator_lists_and_gives_from_a_terminal(
     payments_url: str,
     customer: str,
