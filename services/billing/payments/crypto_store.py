@@ -25,8 +25,11 @@ _RELEASE = """
     WHERE address = %s AND claimed_by = %s
 """
 _ADDRESSES = """
-    SELECT DISTINCT address FROM billing.payments
-    WHERE provider = 'crypto' AND suffix IS NOT NULL AND open_until > now() AND address <> %s LIMIT %s
+    SELECT address FROM billing.payments
+    WHERE provider = 'crypto' AND suffix IS NOT NULL AND open_until > now() AND address <> %(but)s
+    UNION SELECT address FROM billing.crypto_transfers
+    WHERE (state = 'seen' OR (state = 'dropped' AND dropped_at > now() - interval '1 day')) AND address <> %(but)s
+    LIMIT %(limit)s
 """
 _FINISHED = """
     SELECT transaction_id FROM billing.crypto_transfers WHERE transaction_id = ANY(%s)
@@ -109,8 +112,8 @@ async def release(connection: Connection, address: str, *, by: UUID, seen_until_
 
 
 async def other_addresses(connection: Connection, address: str, *, limit: int) -> Sequence[str]:
-    """Addresses that were configured before and still have open payments."""
-    cursor = await connection.execute(_ADDRESSES, (address, limit))
+    """Addresses that were configured before and still have open payments, or transfers that wait."""
+    cursor = await connection.execute(_ADDRESSES, {"but": address, "limit": limit})
     return [row[0] for row in await cursor.fetchall()]
 
 

@@ -297,13 +297,9 @@ async def test_a_chain_that_cant_be_asked_delays_and_loses_nothing(cashier: Cash
     assert (await cashier.now(payment)).state is State.SETTLED
 
 
-async def test_a_changed_address_still_takes_what_was_asked_for_before(
-    cashier: Cashier, tron: FakeTron, section: CryptoSection, pool: db.Pool, desk: PaymentDesk
-):
-    """Open payments to the former address are watched on."""
-    payment = await cashier.begin(10)
-    other = msgspec.structs.replace(section, address="TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t", watcher="local")
-    moved = msgspec.structs.replace(section, address=other.address)
+def moved_watch(cashier: Cashier, section: CryptoSection) -> Watch:
+    """A watch whose configured address is another one now."""
+    moved = msgspec.structs.replace(section, address="TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t")
     current = dataclasses.replace(config.defaults(), crypto=moved)
 
     async def opened(_: CryptoSection) -> Any:
@@ -317,9 +313,30 @@ async def test_a_changed_address_still_takes_what_was_asked_for_before(
         return chain
 
     access = CryptoAccess(config=lambda: current, open_chain=opened)
+    return Watch(pool=cashier.pool, desk=cashier.desk, access=access, log=structlog.get_logger())
+
+
+async def test_a_changed_address_still_takes_what_was_asked_for_before(
+    cashier: Cashier, tron: FakeTron, section: CryptoSection
+):
+    """Open payments to the former address are watched on."""
+    payment = await cashier.begin(10)
     tron.send(payment.amount_micro_usdt)
     tron.mine(CONFIRMATIONS)
-    await Watch(pool=pool, desk=desk, access=access, log=structlog.get_logger()).look()
+    await moved_watch(cashier, section).look()
+    assert (await cashier.now(payment)).state is State.SETTLED
+
+
+async def test_a_transfer_that_was_seen_at_a_former_address_is_followed_to_its_end(
+    cashier: Cashier, tron: FakeTron, section: CryptoSection, rows: Rows
+):
+    """Also when no payment to that address is open any more."""
+    payment = await cashier.begin(10)
+    tron.send(payment.amount_micro_usdt)
+    await cashier.watch.look()
+    rows("UPDATE billing.payments SET open_until = now() - interval '2 days' WHERE address = %s", SHOP)
+    tron.mine(CONFIRMATIONS)
+    await moved_watch(cashier, section).look()
     assert (await cashier.now(payment)).state is State.SETTLED
 
 
