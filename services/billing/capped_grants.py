@@ -87,15 +87,19 @@ class CappedGrants:
         deadline = time.monotonic() + min(wait_s, WAIT_FOR_RELEASES_S)
         pause_s = FIRST_PAUSE_S
         short_since: datetime.datetime | None = None
+        reserved: int | None = None
         while True:
             outcome = await self._batches.ask(capped)
             if isinstance(outcome, Granted):
                 self._figures.grants.labels("granted").inc()
                 return outcome
+            if not outcome.may_wait or reserved is not None:
+                raise self._refusal(capped, outcome, reserved_nano_usd=reserved or 0)
             left_s = deadline - time.monotonic()
             short_since = short_since or outcome.at
-            if not outcome.may_wait or left_s <= 0:
-                raise await self._refusal(capped, outcome, short_since=short_since)
+            if left_s <= 0:  # asked before the last try, as in `grants`
+                reserved = await self._unanswered(ask, since=short_since)
+                continue
             if outcome.error.code is Code.INSUFFICIENT_CREDITS:
                 self._recall(ask.customer_id)
             await asyncio.sleep(min(pause_s, left_s))
@@ -105,16 +109,17 @@ class CappedGrants:
         """Waits for the batches that are under way."""
         await self._batches.close(timeout_s=CLOSE_TIMEOUT_S)
 
-    async def _refusal(self, capped: CappedAsk, refused: Refused, *, short_since: datetime.datetime) -> TollbridgeError:
-        if refused.may_wait and refused.error.code is Code.INSUFFICIENT_CREDITS:
-            async with db.transaction(self._pool) as connection:
-                reserved = await hold_store.unanswered(
-                    connection, customer_id=capped.ask.customer_id, since=short_since
-                )
-            if int(refused.error.details["affordable_nano_usd"]) + reserved >= capped.least_nano_usd:
+    async def _unanswered(self, ask: Ask, *, since: datetime.datetime) -> int:
+        async with db.transaction(self._pool) as connection:
+            return await hold_store.unanswered(connection, customer_id=ask.customer_id, since=since)
+
+    def _refusal(self, capped: CappedAsk, refused: Refused, *, reserved_nano_usd: int) -> TollbridgeError:
+        is_capped = refused.error.code is Code.SPEND_CAP_REACHED
+        if refused.may_wait and not is_capped:
+            affordable = int(refused.error.details["affordable_nano_usd"])
+            if affordable + reserved_nano_usd >= capped.least_nano_usd:
                 self._figures.grants.labels("reserved").inc()
                 return balance_reserved()
-        is_capped = refused.error.code is Code.SPEND_CAP_REACHED
         self._figures.grants.labels("capped" if is_capped else "insufficient").inc()
         return refused.error
 

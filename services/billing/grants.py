@@ -73,6 +73,7 @@ class Grants:
         deadline = time.monotonic() + min(wait_s, WAIT_FOR_RELEASES_S)
         pause_s, races = FIRST_PAUSE_S, 0
         short_since: datetime.datetime | None = None
+        reserved: int | None = None
         while races < MAX_RACES:
             answer = await self._batches.ask(ask)
             granted = self._granted(ask, answer)
@@ -86,10 +87,13 @@ class Grants:
                 ask = dataclasses.replace(ask, amount_nano_usd=min(room, ask.amount_nano_usd), wish_nano_usd=0)
                 races += 1
                 continue
+            if (answer.posted_nano_usd or 0) < least or reserved is not None:
+                raise self._refusal(answer, least_nano_usd=least, reserved_nano_usd=reserved or 0)
             short_since = short_since or answer.at
             left_s = deadline - time.monotonic()
-            if (answer.posted_nano_usd or 0) < least or left_s <= 0:
-                raise await self._refusal(ask, answer, least_nano_usd=least, short_since=short_since)
+            if left_s <= 0:  # asked before the last try: what had been given back by then is there for it
+                reserved = await self._unanswered(ask, since=short_since)
+                continue
             self._recall(ask.customer_id)
             await asyncio.sleep(min(pause_s, left_s))
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
@@ -99,16 +103,15 @@ class Grants:
         """Waits for the batches that are under way."""
         await self._batches.close(timeout_s=CLOSE_TIMEOUT_S)
 
-    async def _refusal(
-        self, ask: Ask, answer: Answer, *, least_nano_usd: int, short_since: datetime.datetime
-    ) -> TollbridgeError:
+    async def _unanswered(self, ask: Ask, *, since: datetime.datetime) -> int:
+        async with db.transaction(self._pool) as connection:
+            return await hold_store.unanswered(connection, customer_id=ask.customer_id, since=since)
+
+    def _refusal(self, answer: Answer, *, least_nano_usd: int, reserved_nano_usd: int) -> TollbridgeError:
         """Whether it is money that is wanting, or a word from a spender that may have some left."""
-        if (answer.posted_nano_usd or 0) >= least_nano_usd:
-            async with db.transaction(self._pool) as connection:
-                reserved = await hold_store.unanswered(connection, customer_id=ask.customer_id, since=short_since)
-            if answer.available_nano_usd + reserved >= least_nano_usd:
-                self._figures.grants.labels("reserved").inc()
-                return balance_reserved()
+        if answer.available_nano_usd + reserved_nano_usd >= least_nano_usd:
+            self._figures.grants.labels("reserved").inc()
+            return balance_reserved()
         self._figures.grants.labels("insufficient").inc()
         return _insufficient(answer)
 

@@ -5,6 +5,7 @@ import dataclasses
 import datetime
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
@@ -14,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from chassis import db
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7, uuid7_at
+from services.billing import hold_store
 from services.billing.accounts import Accounts
 from services.billing.capped_grants import CappedGrants
 from services.billing.caps import Cap, Per, cap_of
@@ -21,7 +23,7 @@ from services.billing.figures import Figures
 from services.billing.grants import Grants
 from services.billing.hold_store import Ask
 from services.billing.holds import HoldKind
-from services.billing.leases import LEASE_LIVES_S
+from services.billing.leases import LEASE_LIVES_S, Leases
 from services.billing.ledger import Usage, UsageKind
 from services.billing.reconcile import verify
 from tests.unit.billing.bank import SPENDER, PostgresBank
@@ -118,6 +120,24 @@ async def test_credit_that_a_silent_spender_may_have_left_is_recalled_and_no_402
         await capped.grant(_ask(customer_id, 10), caps=[Cap(id=f"key:{uuid4()}/total", amount_nano_usd=50)], wait_s=0.1)
     assert caught.value.code is Code.BALANCE_RESERVED
     assert set(recalled) == {customer_id}
+
+
+async def test_what_is_given_back_in_the_last_moment_is_there_for_a_capped_grant(
+    pool: db.Pool, grants: CappedGrants, monkeypatch: pytest.MonkeyPatch
+):
+    """As without caps: who has been heard is asked before the last try and not after it."""
+    customer_id = await _customer(pool, 100)
+    other = dataclasses.replace(_ask(customer_id, 95), spender="other")
+    await Grants(pool=pool, figures=Figures(registry=CollectorRegistry()), lease_lives_s=LEASE_LIVES_S).grant(other)
+    look = hold_store.unanswered
+
+    async def after_an_answer(*args: Any, **kwargs: Any) -> int:
+        await Leases(pool=pool).give_back(hold_id=other.hold_id, spender="other")
+        return await look(*args, **kwargs)
+
+    monkeypatch.setattr(hold_store, "unanswered", after_an_answer)
+    cap = Cap(id=f"key:{uuid4()}/total", amount_nano_usd=50)
+    assert (await grants.grant(_ask(customer_id, 10), caps=[cap], wait_s=0)).amount_nano_usd == 10
 
 
 async def test_between_least_and_amount_the_most_is_granted_that_cap_and_balance_pay(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
@@ -12,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from chassis import db
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import now_floor, uuid7
+from services.billing import hold_store
 from services.billing.accounts import Accounts
 from services.billing.figures import Figures
 from services.billing.grants import Granted, Grants
@@ -144,6 +146,20 @@ async def test_a_recall_brings_what_another_spender_has_free_within_half_a_secon
 
     async with asyncio.timeout(0.5):
         (_, granted), _ = await asyncio.gather(bank.ask("b", 500, wait_s=2.0), answer())
+    assert granted.amount_nano_usd == 500
+
+
+async def test_what_is_given_back_in_the_last_moment_is_granted(bank: Bank, monkeypatch: pytest.MonkeyPatch):
+    """All have answered then: who looked at the balance before that must not say that there is too little."""
+    hold_id, _ = await bank.ask("a", 990)
+    look = hold_store.unanswered
+
+    async def after_an_answer(*args: Any, **kwargs: Any) -> int:
+        await bank.state("a", hold_id, open_nano_usd=90, returned_nano_usd=900)
+        return await look(*args, **kwargs)
+
+    monkeypatch.setattr(hold_store, "unanswered", after_an_answer)
+    _, granted = await bank.ask("b", 500, wait_s=0)
     assert granted.amount_nano_usd == 500
 
 
