@@ -13,7 +13,7 @@ from tollbridge.billing.v1 import billing_pb2 as pb
 MAX_CAPS = 8
 """Of one request: its key's and its customer's are two."""
 MAX_ASKED = 500
-_OWNER = re.compile(r"(key|customer):[\x21-\x2e\x30-\x7e]{1,64}")
+_OWNER = re.compile(r"(key|customer):[!-~]{1,64}")
 _UUID7 = 7
 
 

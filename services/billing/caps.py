@@ -76,7 +76,7 @@ def cap_of(owner: str, per: Per, amount_nano_usd: int, *, request_id: UUID) -> C
 
 def cap_reached(room: Room) -> TollbridgeError:
     """The refusal of a hold that does not fit under a cap."""
-    owner, _, period = room.cap_id.partition("/")
+    owner, _, period = room.cap_id.rpartition("/")
     return TollbridgeError(
         Code.SPEND_CAP_REACHED,
         f"the spend cap of this {owner.partition(':')[0]} is reached",

@@ -7,10 +7,12 @@ import pytest
 
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7, uuid7_at
+from services.billing import cap_wire
 from services.billing.books import Books
 from services.billing.caps import Cap, CapAccount, Per, cap_of
 from services.billing.holds import Hold, HoldKind
 from services.billing.ledger import Transfer, Usage, UsageKind
+from tollbridge.billing.v1 import billing_pb2 as pb
 
 KEY = "key:018f-1"
 
@@ -83,6 +85,16 @@ def test_the_tightest_cap_decides_and_names_the_refusal():
     assert "customer" in caught.value.message
     assert books.grant(_hold(31), least_nano_usd=10, caps=[key, customer]).amount_nano_usd == 30
     assert (_seen(books, key), _seen(books, customer)) == ((50, 0, 30, 0), (30, 0, 30, 0))
+
+
+def test_a_customer_with_a_slash_in_their_id_can_have_a_cap():
+    """Billing takes such ids everywhere; the refusal still names the cap's period."""
+    asked = pb.SpendCap(owner="customer:team/a", per="day", amount_nano_usd=30)
+    [cap] = cap_wire.caps_of([asked], request_id=uuid7())
+    assert cap_wire.ids_of_now([asked]) == [cap.id]
+    with pytest.raises(TollbridgeError) as caught:
+        _books(1000, cap).grant(_hold(31), caps=[cap])
+    assert caught.value.details["cap"] == cap.id.removeprefix("customer:team/a/")
 
 
 def test_what_the_balance_lacks_is_no_matter_of_the_cap():
