@@ -1,6 +1,7 @@
 """SQL of payments and of what was taken back of them. Each function takes the connection of its caller's transaction.
 
-A payment's row is locked before its customer's account, everywhere.
+Whoever locks a payment that others may have locks it before its customer's account. `count_open` and what follows it
+hold the account first, so they wait for no payment: they write only the one that they add, and skip what is locked.
 """
 
 from collections.abc import Sequence
@@ -31,6 +32,15 @@ _FREE_SUFFIX = """
     SELECT s FROM generate_series(1, 9999) s
     WHERE NOT EXISTS (SELECT FROM billing.payments p WHERE p.address = %s AND p.suffix = s)
     ORDER BY random() LIMIT 1
+"""
+_FREE_OLD_SUFFIXES = """
+    UPDATE billing.payments SET suffix = NULL WHERE id IN (
+        SELECT id FROM billing.payments WHERE suffix IS NOT NULL AND open_until < now() - interval '1 hour'
+        FOR NO KEY UPDATE SKIP LOCKED)
+"""
+_COUNT_SUFFIXES = """
+    SELECT count(*) FROM billing.payments
+    WHERE customer_id = %s AND suffix IS NOT NULL AND state <> 'settled' AND open_until >= now() - interval '1 hour'
 """
 _GIVE_SUFFIX = f"""
     UPDATE billing.payments SET address = %s, suffix = %s, amount_micro_usdt = %s WHERE id = %s RETURNING {_COLUMNS}
@@ -98,14 +108,18 @@ async def count_open(connection: Connection, customer_id: str) -> int:
     return int(row[0]) if row else 0
 
 
+async def count_suffixes(connection: Connection, customer_id: str) -> int:
+    """Amounts that unpaid payments of a customer keep from others, also when they expired: late money is awaited."""
+    row = await (await connection.execute(_COUNT_SUFFIXES, (customer_id,))).fetchone()
+    return int(row[0]) if row else 0
+
+
 async def give_suffix(
     connection: Connection, payment: Payment, *, address: str, base_micro_usdt: int
 ) -> Payment | None:
     """Gives a payment an amount that no other open payment to this address ends with; None when all are in use."""
     await connection.execute("SELECT pg_advisory_xact_lock(hashtext('billing.payments.suffix'))")
-    await connection.execute(
-        "UPDATE billing.payments SET suffix = NULL WHERE suffix IS NOT NULL AND open_until < now() - interval '1 hour'"
-    )
+    await connection.execute(_FREE_OLD_SUFFIXES)
     cursor = await connection.execute(_FREE_SUFFIX, (address,))
     row = await cursor.fetchone()
     if row is None:

@@ -38,7 +38,7 @@ from services.billing.payments.chain import (
 )
 from services.billing.payments.crypto_store import Row
 from services.billing.payments.desk import Arrival, PaymentDesk, new_payment
-from services.billing.payments.payment import Method, Payment, check_amount, unavailable
+from services.billing.payments.payment import MAX_OPEN, Method, Payment, check_amount, unavailable
 
 LATE_S = 86_400
 """How long after its expiry a payment still takes its money."""
@@ -86,7 +86,10 @@ class CryptoPayments:
         self._access = access
 
     async def create(self, *, customer_id: str, amount_nano_usd: int, request_id: str) -> Payment:
-        """Begins a payment with an amount of its own. Raises PAYMENT_METHOD_UNAVAILABLE where it is not configured."""
+        """Begins a payment with an amount of its own.
+
+        Raises PAYMENT_METHOD_UNAVAILABLE where it is not configured, RATE_LIMIT_EXCEEDED with too many unpaid ones.
+        """
         section = self._access.section
         if section is None:
             raise unavailable(Method.CRYPTO)
@@ -103,6 +106,10 @@ class CryptoPayments:
             )
             if not is_new:
                 return payment
+            if await store.count_suffixes(connection, customer_id) >= MAX_OPEN:
+                # each keeps its digits for a day, and there are 9,999 for everybody
+                message = f"There were {MAX_OPEN} unpaid payments in USDT within a day; pay one or try again later."
+                raise TollbridgeError(Code.RATE_LIMIT_EXCEEDED, message, retry_after_s=3600)
             base = amount_nano_usd // NANO_USD_PER_MICRO_USDT
             named = await store.give_suffix(connection, payment, address=section.address, base_micro_usdt=base)
             if named is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psycopg
 import pytest
 import structlog
 
@@ -17,9 +18,9 @@ from chassis.errors import Code, TollbridgeError
 from services.billing import config
 from services.billing.accounts import Accounts
 from services.billing.config import CryptoSection
-from services.billing.payments.desk import PaymentDesk
+from services.billing.payments.desk import Arrival, PaymentDesk
 from services.billing.payments.parts import open_chain
-from services.billing.payments.payment import Payment, State
+from services.billing.payments.payment import MAX_OPEN, Payment, State
 from services.billing.payments.watch import CryptoAccess, CryptoPayments, Watch
 from tests.fakes.tron import SHOP, FakeTron, fake_tron
 
@@ -122,6 +123,27 @@ async def test_the_same_request_begins_the_same_payment(cashier: Cashier):
     """With the same amount to send."""
     first = await cashier.begin(10, "again")
     assert await cashier.begin(10, "again") == first
+
+
+async def test_one_customer_keeps_only_so_many_amounts_from_others(cashier: Cashier, rows: Rows):
+    """Expired payments count, as they still take late money; those that were paid don't."""
+    first, *_ = [await cashier.begin(10) for _ in range(MAX_OPEN)]
+    rows("UPDATE billing.payments SET state = 'expired' WHERE customer_id = %s", cashier.customer)
+    with pytest.raises(TollbridgeError, match="unpaid payments in USDT") as refused:
+        await cashier.begin(10, "one more")
+    assert refused.value.code is Code.RATE_LIMIT_EXCEEDED
+    await cashier.desk.settle(first.id, Arrival(amount_nano_usd=USD, object_id="t:0", event_id="t:0"))
+    assert (await cashier.begin(10, "one more")).amount_micro_usdt
+
+
+async def test_beginning_waits_for_no_other_payment(cashier: Cashier, payments_url: str, rows: Rows):
+    """Beginning locks the account first, settling the payment first: waiting for each other they would both be lost."""
+    old = await cashier.begin(10)
+    rows("UPDATE billing.payments SET open_until = now() - interval '2 hours' WHERE id = %s", old.id)
+    async with await psycopg.AsyncConnection.connect(payments_url) as settling:
+        await settling.execute("SELECT FROM billing.payments WHERE id = %s FOR NO KEY UPDATE", (old.id,))
+        async with asyncio.timeout(3):
+            await cashier.begin(10)
 
 
 @pytest.mark.parametrize(("difference", "note"), [(-1_000_000, "underpaid"), (3_000_000, "overpaid")])
