@@ -22,8 +22,8 @@ from services.edge.events import USAGE_RECORDED, USAGE_RECORDED_TYPE
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.usage.v1 import usage_pb2
 
-BATCH = 50
-BATCH_WAIT_S = 0.1
+BATCH = 200
+BATCH_WAIT_S = 0.25
 WORKERS = 4
 CONFIRM_EVERY_S = 2.0
 CONFIRM_BATCH = 1000
