@@ -35,12 +35,13 @@ class Transaction:
 
 
 class FakeTron:
-    """The chain. `down` makes every call fail, `busy` every question about a transaction."""
+    """The chain. `down` makes every call fail, `busy` all questions about transactions, `refused` those about some."""
 
     def __init__(self) -> None:
         self.url = ""
         self.down = False
         self.busy = False
+        self.refused: set[str] = set()
         self.height = 1000
         self.keys_seen: set[str] = set()
         self.transactions: list[Transaction] = []
@@ -80,9 +81,10 @@ class FakeTron:
         if parts.path == "/wallet/getnowblock":
             return 200, {"blockID": "00", "block_header": {"raw_data": {"number": self.height}}}
         if parts.path == "/wallet/gettransactioninfobyid":
-            if self.busy:
+            asked = json.loads(body)["value"]
+            if self.busy or asked in self.refused:
                 return 429, {}
-            return 200, self._info(json.loads(body)["value"])
+            return 200, self._info(asked)
         if method == "GET" and parts.path == f"/v1/accounts/{SHOP}/transactions/trc20":
             return 200, self._listed({name: values[0] for name, values in parse_qs(parts.query).items()})
         return 404, {"Error": "not found"}

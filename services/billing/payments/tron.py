@@ -114,26 +114,33 @@ class TronChain:
         """See Chain."""
         if not transaction_ids:
             return {}
-        places = asyncio.Semaphore(AT_ONCE)
         to = account_of(address).hex()
-
-        async def info(transaction_id: str) -> _Info:
-            async with places:
-                path = "/wallet/gettransactioninfobyid"
-                return _decoded(await self._http.post(path, json={"value": transaction_id}), _Info)
-
         async with _bounded():
             height = _decoded(await self._http.post("/wallet/getnowblock"), _Block).block_header.raw_data.number
-            try:
-                async with asyncio.TaskGroup() as group:  # owns the questions; the first failure ends the others
-                    asked = [group.create_task(info(transaction_id)) for transaction_id in transaction_ids]
-            except ExceptionGroup as failed:
-                raise failed.exceptions[0] from failed
-            infos = [task.result() for task in asked]
-            return {
-                transaction_id: self._transfers(found, to=to, height=height) if found.id == transaction_id else ()
-                for transaction_id, found in zip(transaction_ids, infos, strict=True)
-            }
+        found: dict[str, Sequence[OnChain]] = {}
+        failed: list[TollbridgeError] = []
+        left = iter(transaction_ids)
+
+        async def ask() -> None:
+            for transaction_id in left:  # all who ask take from the same
+                try:
+                    async with _bounded():
+                        reply = await self._http.post("/wallet/gettransactioninfobyid", json={"value": transaction_id})
+                        info = _decoded(reply, _Info)
+                        known = info.id == transaction_id
+                        found[transaction_id] = self._transfers(info, to=to, height=height) if known else ()
+                except TollbridgeError as error:
+                    failed.append(error)
+                if failed:
+                    return
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TOTAL_TIMEOUT_S), asyncio.TaskGroup() as group:  # owns the questions
+                for _ in range(AT_ONCE):
+                    group.create_task(ask())
+        if not found:
+            raise failed[0] if failed else TollbridgeError(Code.UNAVAILABLE, "Tron was too slow", retry_after_s=10)
+        return found
 
     def _transfers(self, info: _Info, *, to: str, height: int) -> Sequence[OnChain]:
         if info.result == "FAILED" or info.receipt.result != "SUCCESS" or not info.block_number:

@@ -185,8 +185,10 @@ class Watch:
         now = fresh[:MAX_LOOKED_UP]
         ids = list(dict.fromkeys([*waiting, *(each.transaction_id for each in now)]))
         found = await chain.look_up(address, ids)
-        for transaction_id in ids:
-            await self._sync(address, transaction_id, found.get(transaction_id, ()), confirmations=confirmations)
+        if missing := len(ids) - len(found):
+            self._log.warning("crypto_look_cut_short", missing=missing)
+        for transaction_id, transfers in found.items():
+            await self._sync(address, transaction_id, transfers, confirmations=confirmations)
         return _seen_until_us(since_us, listed, now, found, is_all=len(now) == len(fresh))
 
     async def _sync(self, address: str, transaction_id: str, found: Sequence[OnChain], *, confirmations: int) -> None:
@@ -286,9 +288,12 @@ def _seen_until_us(
     *,
     is_all: bool,
 ) -> int:
-    """Until when nothing needs to be listed again. What is listed and can't be looked up yet is waited for a while."""
+    """Until when nothing needs to be listed again. What the chain lists and doesn't know yet is waited for a while, and
+    what could not be asked for as long as it takes."""
     stale_us = int(time.time() - STALE_S) * 1_000_000
     for each in looked_up:
+        if each.transaction_id not in found:
+            return each.arrived_at_us
         if not found.get(each.transaction_id) and each.arrived_at_us > stale_us:
             return each.arrived_at_us
     last = listed if is_all else looked_up

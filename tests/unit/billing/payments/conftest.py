@@ -1,6 +1,7 @@
 """A migrated billing database, its payment desk, and customers who pay."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -10,11 +11,17 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from chassis import db
+from services.billing import config
 from services.billing.accounts import Accounts
+from services.billing.config import CryptoSection
 from services.billing.figures import Figures
 from services.billing.payments.desk import PaymentDesk, new_payment
+from services.billing.payments.parts import open_chain
 from services.billing.payments.payment import Method, Payment
+from services.billing.payments.watch import CryptoAccess, CryptoPayments, Watch
 from services.billing.reconcile import verify
+from tests.fakes.tron import SHOP, FakeTron, fake_tron
+from tests.unit.billing.payments.cashier import CONFIRMATIONS, Cashier
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +85,35 @@ def rows(payments_url: str) -> Callable[..., list[tuple[Any, ...]]]:
             return cursor.fetchall() if cursor.description else []
 
     return asked
+
+
+@pytest.fixture
+def tron(rows: Callable[..., Any]) -> Iterator[FakeTron]:
+    """A chain of its own for each test; what another test left open no longer waits for it."""
+    rows("UPDATE billing.payments SET suffix = NULL")
+    rows("UPDATE billing.crypto_transfers SET state = 'dropped' WHERE state = 'seen'")
+    rows("DELETE FROM billing.crypto_watches")
+    with fake_tron() as running:
+        yield running
+
+
+@pytest.fixture
+def section(tron: FakeTron) -> CryptoSection:
+    """The configuration."""
+    return CryptoSection(address=SHOP, api_base=tron.url, api_key="canary", confirmations=CONFIRMATIONS)
+
+
+@pytest.fixture
+def cashier(pool: db.Pool, desk: PaymentDesk, customer: str, section: CryptoSection) -> Cashier:
+    """Two replicas' watches over the same database and chain."""
+    current = dataclasses.replace(config.defaults(), crypto=section)
+    access = CryptoAccess(config=lambda: current, open_chain=open_chain)
+    log = structlog.get_logger()
+    return Cashier(
+        pool=pool,
+        desk=desk,
+        customer=customer,
+        payments=CryptoPayments(pool=pool, desk=desk, access=access),
+        watch=Watch(pool=pool, desk=desk, access=access, log=log),
+        another_watch=Watch(pool=pool, desk=desk, access=access, log=log),
+    )

@@ -20,3 +20,14 @@ async def test_after_a_refusal_nothing_more_is_asked():
             await chain.look_up(SHOP, [tron.send(1_000_000).id for _ in range(40)])
         assert refused.value.code is Code.UNAVAILABLE
         assert asyncio.all_tasks() <= before
+
+
+async def test_one_failed_question_leaves_the_other_answers():
+    """What was asked is answered; what was not is missing, which is something else than gone."""
+    with fake_tron() as tron:
+        chain = TronChain(CryptoSection(address=SHOP, api_base=tron.url))
+        ids = [tron.send(1_000_000).id for _ in range(8)]
+        tron.refused = {ids[7]}
+        found = await chain.look_up(SHOP, [ids[0], "gone", *ids[1:]])
+        assert set(ids[:4]) <= found.keys() <= {"gone", *ids[:7]}
+        assert not found["gone"]

@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,75 +16,15 @@ from chassis import db
 from chassis.config import ConfigError, read
 from chassis.errors import Code, TollbridgeError
 from services.billing import config
-from services.billing.accounts import Accounts
 from services.billing.config import CryptoSection
 from services.billing.payments.desk import Arrival, PaymentDesk
 from services.billing.payments.parts import open_chain
-from services.billing.payments.payment import MAX_OPEN, Payment, State
+from services.billing.payments.payment import MAX_OPEN, State
 from services.billing.payments.watch import CryptoAccess, CryptoPayments, Watch
-from tests.fakes.tron import SHOP, FakeTron, fake_tron
+from tests.fakes.tron import SHOP, FakeTron
+from tests.unit.billing.payments.cashier import CONFIRMATIONS, USD, Cashier
 
-USD = 1_000_000_000
-CONFIRMATIONS = 19
 Rows = Callable[..., list[tuple[Any, ...]]]
-
-
-@pytest.fixture
-def tron(rows: Rows) -> Iterator[FakeTron]:
-    """A chain of its own for each test; what another test left open no longer waits for it."""
-    rows("UPDATE billing.payments SET suffix = NULL")
-    rows("UPDATE billing.crypto_transfers SET state = 'dropped' WHERE state = 'seen'")
-    rows("DELETE FROM billing.crypto_watches")
-    with fake_tron() as running:
-        yield running
-
-
-@dataclasses.dataclass
-class Cashier:
-    """What a customer and the watch do."""
-
-    pool: db.Pool
-    desk: PaymentDesk
-    customer: str
-    payments: CryptoPayments
-    watch: Watch
-    another_watch: Watch
-
-    async def begin(self, usd: int = 25, request_id: str = "") -> Payment:
-        """A payment that has begun."""
-        return await self.payments.create(
-            customer_id=self.customer, amount_nano_usd=usd * USD, request_id=request_id or str(time.monotonic_ns())
-        )
-
-    async def now(self, payment: Payment) -> Payment:
-        """The payment as it is now."""
-        return await self.desk.find(payment.id)
-
-    async def balance(self) -> int:
-        """In nano-USD."""
-        return (await Accounts(pool=self.pool).read(self.customer)).posted_nano_usd
-
-
-@pytest.fixture
-def section(tron: FakeTron) -> CryptoSection:
-    """The configuration."""
-    return CryptoSection(address=SHOP, api_base=tron.url, api_key="canary", confirmations=CONFIRMATIONS)
-
-
-@pytest.fixture
-def cashier(pool: db.Pool, desk: PaymentDesk, customer: str, section: CryptoSection) -> Cashier:
-    """Two replicas' watches over the same database and chain."""
-    current = dataclasses.replace(config.defaults(), crypto=section)
-    access = CryptoAccess(config=lambda: current, open_chain=open_chain)
-    log = structlog.get_logger()
-    return Cashier(
-        pool=pool,
-        desk=desk,
-        customer=customer,
-        payments=CryptoPayments(pool=pool, desk=desk, access=access),
-        watch=Watch(pool=pool, desk=desk, access=access, log=log),
-        another_watch=Watch(pool=pool, desk=desk, access=access, log=log),
-    )
 
 
 async def test_a_transfer_is_credited_when_it_is_confirmed_and_not_before(cashier: Cashier, tron: FakeTron):
@@ -336,6 +276,35 @@ def moved_watch(cashier: Cashier, section: CryptoSection) -> Watch:
 
     access = CryptoAccess(config=lambda: current, open_chain=opened)
     return Watch(pool=cashier.pool, desk=cashier.desk, access=access, log=structlog.get_logger())
+
+
+async def test_a_look_that_is_cut_short_keeps_what_it_found(cashier: Cashier, tron: FakeTron, rows: Rows):
+    """One failed question delays its own payment only, and never drops it."""
+    sent = [(payment, tron.send(payment.amount_micro_usdt)) for payment in [await cashier.begin(10) for _ in range(6)]]
+    await cashier.watch.look()
+    rows("UPDATE billing.crypto_transfers SET seen_at = seen_at - interval '1 hour'")
+    tron.mine(CONFIRMATIONS)
+    tron.refused = {sent[-1][1].id}
+    await cashier.watch.look()
+    states = [(await cashier.now(payment)).state for payment, _ in sent]
+    assert states == [State.SETTLED] * 5 + [State.CONFIRMING]
+    tron.refused = set()
+    await cashier.watch.look()
+    assert (await cashier.now(sent[-1][0])).state is State.SETTLED
+
+
+async def test_what_could_not_be_asked_is_listed_again(cashier: Cashier, tron: FakeTron):
+    """However long that takes: how far everything was looked up ends before it."""
+    payment, other = await cashier.begin(10), await cashier.begin(11)
+    refused = tron.send(payment.amount_micro_usdt, at=time.time() - 30)
+    tron.send(other.amount_micro_usdt)
+    tron.mine(CONFIRMATIONS)
+    tron.refused = {refused.id}
+    await cashier.watch.look()
+    assert (await cashier.now(other)).state is State.SETTLED
+    tron.refused = set()
+    await cashier.watch.look()
+    assert (await cashier.now(payment)).state is State.SETTLED
 
 
 async def test_a_changed_address_still_takes_what_was_asked_for_before(
