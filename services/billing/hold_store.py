@@ -55,7 +55,8 @@ _GRANT = """
         FROM asked JOIN accounts ON accounts.customer_id = asked.customer_id
         WHERE asked.id NOT IN (SELECT id FROM known)
     ), sized AS MATERIALIZED (
-        SELECT *, greatest(amount, least(wish, share)) AS size FROM shares WHERE NOT spare OR share >= amount
+        SELECT *, greatest(amount, least(wish, share)) AS size FROM shares
+        WHERE amount <= room AND (NOT spare OR share >= amount)
     ), fits AS MATERIALIZED (
         SELECT *, room - sum(size) OVER (PARTITION BY customer_id ORDER BY n) AS rest FROM sized
     ), granted AS (

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from chassis import db
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import now_floor, uuid7
+from services.billing import hold_store
 from services.billing.accounts import Accounts
 from services.billing.figures import Figures
 from services.billing.grants import Grants
@@ -86,6 +87,17 @@ async def test_a_call_waits_for_money_that_the_customers_own_requests_hold(pool:
     second = asyncio.create_task(grants.grant(_ask(customer_id, 60)))
     await Leases(pool=pool).give_back(hold_id=first.hold_id, spender="s")
     assert (await second).amount_nano_usd == 60
+
+
+async def test_a_call_that_can_not_be_paid_stands_in_no_other_ones_way(pool: db.Pool):
+    """Asked for together: who comes after it in the batch is granted at once, in the order of asking."""
+    customer_id = await _customer(pool, 100)
+    asks = [_ask(customer_id, amount) for amount in (150, 60, 101, 40, 1)]
+    async with db.transaction(pool) as connection:
+        answers = await hold_store.read_answers(
+            await hold_store.send_grant(connection, asks, lease_lives_s=LEASE_LIVES_S), asks
+        )
+    assert [answer.granted_nano_usd for answer in answers] == [None, 60, None, 40, None]
 
 
 async def test_between_least_and_amount_the_most_affordable_is_granted(pool: db.Pool, grants: Grants):
