@@ -79,7 +79,7 @@ class LeaseBook:
         self.forget(lease)
         if len(self._returns) >= RETURN_LIMIT:
             return
-        task = asyncio.create_task(self._tell_end(lease.hold_id), name="return-lease")
+        task = asyncio.create_task(self._tell_end(lease), name="return-lease")
         self._returns.add(task)
         task.add_done_callback(self._returns.discard)
 
@@ -122,11 +122,14 @@ class LeaseBook:
             await asyncio.wait(self._returns, timeout=RETRY_STATEMENT_S)
         await self.state()
 
-    async def _tell_end(self, hold_id: str) -> None:
+    async def _tell_end(self, lease: Lease) -> None:
         try:
-            await self._billing.return_lease(hold_id=hold_id)
+            if lease.set_aside:  # the dead letter keeps it open there, with all that is not given back by then
+                lease.give_back()
+                await self._billing.state_leases([lease.state], as_of=str(now_floor()), only_these=True)
+            await self._billing.return_lease(hold_id=lease.hold_id)
         except TollbridgeError as error:
-            self._log.info("lease_return_failed", hold_id=hold_id, code=error.code.value)
+            self._log.info("lease_return_failed", hold_id=lease.hold_id, code=error.code.value)
 
     def _put_in_order(self) -> list[Lease]:
         """Retires what is idle or of no more use, ends what is over; returns what something was given back of."""

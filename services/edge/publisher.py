@@ -93,7 +93,7 @@ class Publisher:
         bus: Bus,
         billing: Recorder,
         forget: Callable[[Iterable[bytes]], None],
-        confirmed: Callable[[str, int], None],
+        confirmed: Callable[[str, int, bool], None],
         source: str,
     ) -> None:
         self._bus = bus
@@ -301,10 +301,10 @@ class Publisher:
             return False
         if not self._waits(each):
             return True
-        event = each.event
+        event, set_aside = each.event, state == billing_pb2.EVENT_STATE_DEAD_LETTERED
         del self._pending[each.key]
         self._sent.pop(each.key, None)
-        if state == billing_pb2.EVENT_STATE_DEAD_LETTERED:
+        if set_aside:
             self._log.error("event_dead_lettered", request_id=event.request_id, event_id=event.event_id)
         done: _Pending | None = each
         while done is not None:
@@ -312,6 +312,6 @@ class Publisher:
                 self._settled.append(UUID(event.request_id).bytes)
             else:
                 done.former()
-            self._confirmed(done.event.hold_id, done.event.charge_nano_usd)
+            self._confirmed(done.event.hold_id, done.event.charge_nano_usd, set_aside)
             done = done.twin
         return True

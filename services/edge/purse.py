@@ -158,8 +158,8 @@ class Purse:
             lease.settle(draw.amount_nano_usd, spent_nano_usd=spent_nano_usd)
             self._book.end_if_over(lease)
 
-    def confirmed(self, hold_id: str, charge_nano_usd: int) -> None:
-        """Billing has the event of a request that was drawn from this hold, and its charge."""
+    def confirmed(self, hold_id: str, charge_nano_usd: int, set_aside: bool) -> None:
+        """Billing has the event of a request that was drawn from this hold, and its charge, or has set them aside."""
         lease = self._book.get(hold_id)
         if lease is None:
             return
@@ -167,6 +167,7 @@ class Purse:
             self._book.forget(lease)
             return
         lease.confirm(charge_nano_usd)
+        lease.set_aside = lease.set_aside or set_aside
         self._book.end_if_over(lease)
 
     def give_back(self, draw: Draw) -> None:

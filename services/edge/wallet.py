@@ -30,7 +30,8 @@ class LeaseState:
 class Lease:
     """One open hold of billing's, as its spender sees it. Amounts in nano-USD.
 
-    `asked_beyond`: while billing is asked for it, what it may grant above what is open.
+    `asked_beyond`: while billing is asked for it, what it may grant above what is open. `set_aside`: of a charge of it
+    billing made a dead letter, so it does not end there when its spender is done with it.
     """
 
     hold_id: str
@@ -43,6 +44,7 @@ class Lease:
     asked_beyond_nano_usd: int = 0
     shared: bool = False
     retired: bool = False
+    set_aside: bool = False
     ttl_s: float = 0.0
     valid_until_s: float = 0.0
 

@@ -55,7 +55,7 @@ async def test_a_draw_is_stated_from_before_it_is_granted_until_it_is_confirmed(
     await purse.state()
     purse.settled(draw, spent_nano_usd=40)
     await purse.state()
-    purse.confirmed(draw.hold_id, 40)
+    purse.confirmed(draw.hold_id, 40, False)
     await purse.state()
     assert billing.stated == [{draw.hold_id: (100, 0)}, {draw.hold_id: (100, 0)}, {draw.hold_id: (0, 40)}, {}]
 

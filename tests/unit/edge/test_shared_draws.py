@@ -129,6 +129,18 @@ async def test_a_recall_gives_everything_free_back_in_one_call(desk: Desk):
     assert desk.billing.asks[-1]["wish_nano_usd"] == 0
 
 
+async def test_of_a_lease_with_a_dead_letter_all_but_its_charge_comes_back(desk: Desk):
+    """Billing keeps such a lease open, so ending it gives back nothing."""
+    draw = await desk.shared()
+    desk.purse.settled(draw, spent_nano_usd=4)
+    desk.purse.confirmed(draw.hold_id, 4, True)
+    desk.now_s += IDLE_S
+    await desk.purse.drain()
+    (told,) = [stated[draw.hold_id] for stated in desk.billing.stated if draw.hold_id in stated]
+    assert told.returned_nano_usd == desk.billing.granted[draw.hold_id] - 4
+    assert draw.hold_id in desk.billing.ended
+
+
 async def test_a_retired_lease_ends_when_its_last_event_is_confirmed(desk: Desk):
     """Not before: billing would free what is not charged yet."""
     draw = await desk.shared()
@@ -137,7 +149,7 @@ async def test_a_retired_lease_ends_when_its_last_event_is_confirmed(desk: Desk)
     await desk.purse.state()
     assert draw.hold_id not in desk.billing.ended
     assert desk.billing.stated[-1][draw.hold_id].spent_nano_usd == 4
-    desk.purse.confirmed(draw.hold_id, 4)
+    desk.purse.confirmed(draw.hold_id, 4, False)
     await asyncio.sleep(0)
     assert draw.hold_id in desk.billing.ended
     await desk.purse.state()
