@@ -38,7 +38,7 @@ class Figures:
         )
         self.payments = Counter(
             "tollbridge_billing_payments",
-            "Money in and back by method; mismatched and unmatched is what an operator must look at",
+            "Money in and back by method; mismatched, unmatched and dispute_won is what an operator must look at",
             ("method", "outcome"),
             registry=registry,
         )

@@ -77,6 +77,10 @@ class FakeStripe:
         self._disputes[dispute["id"]] = dispute
         return str(dispute["id"])
 
+    def decide(self, dispute_id: str, status: str) -> None:
+        """The bank decides a dispute."""
+        self._disputes[dispute_id]["status"] = status
+
     # Webhooks.
 
     def event(self, kind: str, object_id: str, **claims: Any) -> bytes:

@@ -9,7 +9,8 @@ debit, say) is *confirming*.
 A refund or dispute takes what the customer has available and the rest from `bad_debt`; the answer then names the
 customer, whom edge has auth suspend before it tells Stripe that the webhook was received. It names them as long as
 Stripe may repeat the webhook, so that a suspension that failed is made up for; what is told much later of the same
-dispute suspends nobody again. A dispute that is won is the operator's to correct, as is the suspension.
+dispute suspends nobody again. A dispute that is won is the operator's to correct, as is the suspension: the log and a
+metric tell it once.
 """
 
 import asyncio
@@ -215,7 +216,7 @@ class Checkout:
 
     async def _take_back(self, stripe: StripeApi, taken: TakenBack | None, *, event_id: str) -> Suspension:
         """What a refund or dispute takes. Its payment may not be settled yet, when webhooks come in another order."""
-        if taken is None or taken.intent_id is None or taken.amount_cents <= 0:
+        if taken is None or taken.intent_id is None:
             return Suspension()
         payment = await self._of_intent(taken.intent_id)
         if payment is None:
@@ -224,7 +225,11 @@ class Checkout:
                 return Suspension()
             await self._follow(session, event_id=f"before:{event_id}")
             payment = await self._of_intent(taken.intent_id)
-        if payment is None:
+        return await self._reverse(payment, taken) if payment is not None else Suspension()
+
+    async def _reverse(self, payment: Payment, taken: TakenBack) -> Suspension:
+        if taken.is_won:
+            await self._tell_won(taken)
             return Suspension()
         if taken.currency != "usd":
             self._desk.tell_oddity(
@@ -235,6 +240,19 @@ class Checkout:
         if not await self._desk.reverse(payment.id, object_id=taken.object_id, total_nano_usd=total):
             return Suspension()
         return Suspension(payment.customer_id, f"reversal:{taken.object_id}:{taken.amount_cents}")
+
+    async def _tell_won(self, dispute: TakenBack) -> None:
+        async with db.transaction(self._pool) as connection:
+            lost = await store.note_won(connection, dispute.object_id)
+        if lost is not None:
+            self._desk.tell_oddity(
+                Method.STRIPE,
+                "dispute_won",
+                payment_id=str(lost.payment_id),
+                customer_id=lost.customer_id,
+                dispute_id=dispute.object_id,
+                taken_nano_usd=lost.amount_nano_usd,
+            )
 
     async def _of_intent(self, intent_id: str) -> Payment | None:
         async with db.transaction(self._pool) as connection:

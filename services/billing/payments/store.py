@@ -59,6 +59,10 @@ _REVERSE = """
     INSERT INTO billing.payment_reversals (object_id, payment_id, amount) VALUES (%s, %s, %s)
     ON CONFLICT (object_id) DO UPDATE SET amount = excluded.amount, changed_at = now()
 """
+_WON = """
+    UPDATE billing.payment_reversals AS r SET won_at = now() FROM billing.payments AS p
+    WHERE r.object_id = %s AND r.won_at IS NULL AND p.id = r.payment_id RETURNING p.id, p.customer_id, r.amount
+"""
 
 
 async def add(connection: Connection, payment: Payment, *, lives_s: int, late_s: int) -> Payment | None:
@@ -198,6 +202,21 @@ async def add_reversal(connection: Connection, payment: Payment, *, object_id: s
     await connection.execute(
         "UPDATE billing.payments SET reversed = %s WHERE id = %s", (payment.reversed_nano_usd, payment.id)
     )
+
+
+class Won(NamedTuple):
+    """A dispute that was won after all, and what it had taken."""
+
+    payment_id: UUID
+    customer_id: str
+    amount_nano_usd: int
+
+
+async def note_won(connection: Connection, object_id: str) -> Won | None:
+    """Notes that a dispute was won; None when it took nothing, or was noted before."""
+    cursor = await connection.execute(_WON, (object_id,))
+    row = await cursor.fetchone()
+    return Won(*row) if row else None
 
 
 async def _one(

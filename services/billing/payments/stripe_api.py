@@ -22,8 +22,8 @@ TOLERANCE_S = 300
 CALL_TIMEOUT_S = 4.0
 TOTAL_TIMEOUT_S = 10.0
 MAX_RETRIES = 1
-_NOT_TAKEN = {"won", "prevented"}
-"""A dispute in one of these states has taken nothing; neither have inquiries, whose states begin with `warning_`."""
+_WON = {"won", "prevented"}
+"""A dispute in one of these states has taken nothing in the end."""
 
 
 class _Object(msgspec.Struct, frozen=True):
@@ -122,14 +122,7 @@ class Stripe:
     async def disputed(self, dispute_id: str) -> TakenBack | None:
         """See StripeApi."""
         dispute = await _asked(self._client.v1.disputes.retrieve_async(dispute_id))
-        if dispute is None or dispute.status in _NOT_TAKEN or dispute.status.startswith("warning_"):
-            return None
-        return TakenBack(
-            object_id=dispute.id,
-            intent_id=_id(dispute.payment_intent),
-            amount_cents=dispute.amount,
-            currency=dispute.currency,
-        )
+        return _disputed(dispute) if dispute is not None else None
 
 
 async def _asked(call: Awaitable[T]) -> T | None:
@@ -159,6 +152,18 @@ def _session(found: CheckoutSession) -> Session:
         currency=found.currency or "",
         intent_id=_id(found.payment_intent),
         expires_at_us=found.expires_at * 1_000_000,
+    )
+
+
+def _disputed(dispute: stripe.Dispute) -> TakenBack | None:
+    if dispute.status.startswith("warning_"):  # an inquiry takes nothing
+        return None
+    return TakenBack(
+        object_id=dispute.id,
+        intent_id=_id(dispute.payment_intent),
+        amount_cents=dispute.amount,
+        currency=dispute.currency,
+        is_won=dispute.status in _WON,
     )
 
 

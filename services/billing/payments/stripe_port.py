@@ -23,12 +23,13 @@ class Session:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TakenBack:
-    """What a charge's refunds, or a dispute, amount to in all as the API has it now."""
+    """What a charge's refunds, or a dispute, amount to in all as the API has it now; `is_won` gives it back to us."""
 
     object_id: str
     intent_id: str | None
     amount_cents: int
     currency: str
+    is_won: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,5 +70,5 @@ class StripeApi(Protocol):
         ...
 
     async def disputed(self, dispute_id: str) -> TakenBack | None:
-        """What a dispute has taken; None while it is only an inquiry, or when it was won."""
+        """What a dispute has taken; None while it is only an inquiry."""
         ...

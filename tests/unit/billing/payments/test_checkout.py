@@ -14,8 +14,9 @@ from chassis import db
 from chassis.config import ConfigError, read
 from chassis.errors import Code, TollbridgeError
 from services.billing import config
+from services.billing.accounts import Accounts
 from services.billing.config import BillingConfig, StripeSection
-from services.billing.payments.checkout import Checkout, StripeAccess
+from services.billing.payments.checkout import Checkout, StripeAccess, Suspension
 from services.billing.payments.desk import PaymentDesk
 from services.billing.payments.parts import open_stripe
 from services.billing.payments.payment import Payment, State
@@ -129,6 +130,39 @@ async def test_a_round_that_stripe_cuts_short_is_made_up_for(
     assert (await desk.find(debit.id)).state is State.CONFIRMING
     [(hours,)] = rows("SELECT extract(hour FROM check_at - now()) FROM billing.payments WHERE id = %s", debit.id)
     assert hours == 5
+
+
+async def paid(checkout: Checkout, customer: str, stripe: FakeStripe) -> str:
+    """The intent of a payment that is settled."""
+    payment = await begun(checkout, customer)
+    intent = stripe.pay(str(payment.object_id))
+    await tell(checkout, stripe, "checkout.session.completed", str(payment.object_id))
+    return intent
+
+
+async def tell(checkout: Checkout, stripe: FakeStripe, kind: str, object_id: str) -> Suspension:
+    """Brings a webhook."""
+    body = stripe.event(kind, object_id)
+    return await checkout.receive(body, stripe.signed(body))
+
+
+async def test_a_won_dispute_is_told_once_and_moves_nothing(
+    checkout: Checkout, customer: str, stripe: FakeStripe, pool: db.Pool
+):
+    """The operator reads what to credit and whom to reinstate; a dispute that had taken nothing is no news."""
+    intent = await paid(checkout, customer, stripe)
+    dispute = stripe.dispute(intent, 200)
+    assert (await tell(checkout, stripe, "charge.dispute.created", dispute)).customer_id == customer
+    stripe.decide(dispute, "won")
+    with structlog.testing.capture_logs() as told:
+        for _ in range(2):
+            assert await tell(checkout, stripe, "charge.dispute.closed", dispute) == Suspension()
+        early = stripe.dispute(intent, 100, status="won")
+        assert await tell(checkout, stripe, "charge.dispute.closed", early) == Suspension()
+    [line] = told
+    assert (line["event"], line["log_level"]) == ("payment_dispute_won", "error")
+    assert (line["customer_id"], line["dispute_id"], line["taken_nano_usd"]) == (customer, dispute, 2 * USD)
+    assert (await Accounts(pool=pool).read(customer)).posted_nano_usd == 3 * USD
 
 
 async def test_a_changed_config_takes_effect_at_the_next_call(
