@@ -1,7 +1,7 @@
 """Edge's claims on idempotency keys, at billing: making them, stating them while their requests run, ending them.
 
-A claim is stated from before billing is asked for it until its end. When billing can't be told of an end, the claim
-lapses by itself, and the next call finds out what came of it.
+A claim is stated from when it was made until its end. When billing can't be told of an end, or we are not told that it
+made one, the claim lapses by itself, and the next call finds out what came of it.
 """
 
 import asyncio
@@ -81,22 +81,17 @@ class Claims:
 
         A claim that is not `answered` is the caller's to `end`.
         """
-        self._running.add(call_id)
-        ours = False
-        try:
-            reply = await self._pipe.call(
-                "Claim",
-                claims_pb2.ClaimRequest(
-                    customer_id=customer_id, key=key, body_hash=body_hash, call_id=call_id, spender=self._spender
-                ),
-                claims_pb2.ClaimResponse,
-                key=customer_id,
-                timeout_s=CLAIM_TIMEOUT_S,
-            )
-            ours = reply.state in (claims_pb2.CLAIM_STATE_NEW, claims_pb2.CLAIM_STATE_TAKEN_OVER)
-        finally:
-            if not ours:
-                self._running.discard(call_id)
+        reply = await self._pipe.call(
+            "Claim",
+            claims_pb2.ClaimRequest(
+                customer_id=customer_id, key=key, body_hash=body_hash, call_id=call_id, spender=self._spender
+            ),
+            claims_pb2.ClaimResponse,
+            key=customer_id,
+            timeout_s=CLAIM_TIMEOUT_S,
+        )
+        if reply.state in (claims_pb2.CLAIM_STATE_NEW, claims_pb2.CLAIM_STATE_TAKEN_OVER):
+            self._running.add(call_id)
         if reply.state == claims_pb2.CLAIM_STATE_MISMATCH:
             message = "This Idempotency-Key was used for another request."
             raise TollbridgeError(Code.IDEMPOTENCY_MISMATCH, message, details={"param": "Idempotency-Key"})
