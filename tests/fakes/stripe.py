@@ -35,6 +35,7 @@ class FakeStripe:
         self.sessions: dict[str, Json] = {}
         self._charges: dict[str, Json] = {}
         self._disputes: dict[str, Json] = {}
+        self._refunds: dict[str, Json] = {}
         self._made: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -62,6 +63,9 @@ class FakeStripe:
         empty = {"id": charge_id, "object": "charge", "payment_intent": intent, "currency": "usd", "amount_refunded": 0}
         charge = self._charges.setdefault(charge_id, empty)
         charge["amount_refunded"] += cents
+        refund = {"object": "refund", "charge": charge_id, "amount": cents, "created": int(time.time())}
+        refund |= {"id": f"re_{uuid.uuid4().hex}", "payment_intent": intent, "currency": "usd", "status": "succeeded"}
+        self._refunds[str(refund["id"])] = refund
         return charge_id
 
     def dispute(self, intent: str, cents: int, status: str = "needs_response") -> str:
@@ -73,6 +77,7 @@ class FakeStripe:
             "currency": "usd",
             "amount": cents,
             "status": status,
+            "created": int(time.time()),
         }
         self._disputes[dispute["id"]] = dispute
         return str(dispute["id"])
@@ -129,12 +134,26 @@ class FakeStripe:
                 intent = parse_qs(urlsplit(target).query)["payment_intent"][0]
                 data = [each for each in self.sessions.values() if each["payment_intent"] == intent]
                 return 200, {"object": "list", "data": data, "has_more": False, "url": path}
+            if method == "GET" and path in {"/v1/refunds", "/v1/disputes"}:
+                return 200, self._listed(path, parse_qs(urlsplit(target).query))
             found = re.fullmatch(r"/v1/(checkout/sessions|charges|disputes)/(\w+)", path)
             tables = {"checkout/sessions": self.sessions, "charges": self._charges, "disputes": self._disputes}
             thing = tables[found[1]].get(found[2]) if found else None
             if thing is None:
                 return 404, {"error": {"type": "invalid_request_error", "code": "resource_missing", "message": "No"}}
             return 200, thing
+
+    def _listed(self, path: str, query: dict[str, list[str]]) -> Json:
+        """A page, the newest first."""
+        since, limit = int(query["created[gte]"][0]), int(query["limit"][0])
+        rows = (self._refunds if path == "/v1/refunds" else self._disputes).values()
+        found = [row for row in reversed(rows) if row["created"] >= since]
+        if "starting_after" in query:
+            found = found[[row["id"] for row in found].index(query["starting_after"][0]) + 1 :]
+        page = found[:limit]
+        if "data.charge" in [value for name, values in query.items() if name.startswith("expand") for value in values]:
+            page = [row | {"charge": self._charges[row["charge"]]} for row in page]
+        return {"object": "list", "data": page, "has_more": len(found) > limit, "url": path}
 
     def _refusal(self, method: str, authorization: str) -> int:
         if self.down:

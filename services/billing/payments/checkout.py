@@ -9,11 +9,14 @@ debit, say) is *confirming*.
 A refund or dispute takes what the customer has available and the rest from `bad_debt`; the answer then names the
 customer, whom edge has auth suspend before it tells Stripe that the webhook was received. It names them as long as
 Stripe may repeat the webhook, so that a suspension that failed is made up for; what is told much later of the same
-dispute suspends nobody again. A dispute that is won is the operator's to correct, as is the suspension: the log and a
-metric tell it once.
+dispute suspends nobody again. Every half hour refunds and disputes are listed too, so that their money comes back also
+where no webhook comes; as nobody waits for an answer then, the log's `payment_reversed` is all that names the customer,
+and suspending them is the operator's. A dispute that is won is the operator's to correct, as is the suspension: the log
+and a metric tell it once.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 from uuid import UUID
@@ -38,6 +41,10 @@ LOOK_AGAIN_S = 6 * 3600
 """A bank debit takes days."""
 RETRY_S = 300
 """When a look failed."""
+REVERSALS_PAUSE_S = 1800.0
+"""Between two lists of what was taken back."""
+REVERSALS_BACK_S = 120 * 86_400
+"""How far those reach: most disputes are decided by then."""
 
 OpenStripe = Callable[[StripeSection], Awaitable[StripeApi]]
 
@@ -87,6 +94,7 @@ class Checkout:
         self._desk = desk
         self._access = access
         self._log = log
+        self._reversals_due_s = 0.0
 
     async def create(self, *, customer_id: str, amount_nano_usd: int, request_id: str, return_url: str) -> Payment:
         """Begins a payment and its session. The same request_id is the same payment, also after a failure."""
@@ -159,8 +167,32 @@ class Checkout:
                 self._log.warning("stripe_round_failed", reason=error.message)
 
     async def look(self) -> None:
-        """Reads the sessions again whose time is over; a payment that never got a session expires."""
+        """Reads again what no webhook may have told."""
         stripe = await self._access.get()
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._reversals_due_s:
+            self._reversals_due_s = now_s + REVERSALS_PAUSE_S
+            await self._look_for_reversals(stripe)
+        await self._look_for_payments(stripe)
+
+    async def _look_for_reversals(self, stripe: StripeApi) -> None:
+        """Applies what was refunded or disputed lately. That of payments which are not settled here waits for them."""
+        try:
+            listed = await stripe.taken_back(since_us=time.time_ns() // 1000 - REVERSALS_BACK_S * 1_000_000)
+        except TollbridgeError as error:
+            # such as a restricted key that may not list them: payments are looked after all the same
+            self._log.warning("stripe_reversals_not_read", reason=error.message)
+            return
+        for taken in listed:
+            payment = await self._of_intent(taken.intent_id) if taken.intent_id is not None else None
+            try:
+                if payment is not None:
+                    await self._reverse(payment, taken)
+            except ledger_store.REFUSED as error:
+                self._log.error("reversal_refused", object_id=taken.object_id, reason=str(error))
+
+    async def _look_for_payments(self, stripe: StripeApi) -> None:
+        """Reads the sessions again whose time is over; a payment that never got a session expires."""
         async with db.transaction(self._pool) as connection:
             payments = await store.due(connection, Method.STRIPE, limit=MAX_ROUND)
             for payment in payments:
@@ -237,7 +269,7 @@ class Checkout:
             )
             return Suspension()
         total = taken.amount_cents * CENT_NANO_USD
-        if not await self._desk.reverse(payment.id, object_id=taken.object_id, total_nano_usd=total):
+        if total <= 0 or not await self._desk.reverse(payment.id, object_id=taken.object_id, total_nano_usd=total):
             return Suspension()
         return Suspension(payment.customer_id, f"reversal:{taken.object_id}:{taken.amount_cents}")
 

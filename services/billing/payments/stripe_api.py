@@ -4,13 +4,14 @@ Importing this imports the library; whoever does so at run time does it off the 
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 from uuid import UUID
 
 import msgspec
 import stripe
 from stripe.checkout import Session as CheckoutSession
+from stripe.params import DisputeListParams, RefundListParams
 
 from chassis.errors import Code, TollbridgeError
 from services.billing.config import StripeSection
@@ -22,6 +23,8 @@ TOLERANCE_S = 300
 CALL_TIMEOUT_S = 4.0
 TOTAL_TIMEOUT_S = 10.0
 MAX_RETRIES = 1
+PAGE = 100
+MAX_PAGES = 10
 _WON = {"won", "prevented"}
 """A dispute in one of these states has taken nothing in the end."""
 
@@ -110,19 +113,35 @@ class Stripe:
     async def refunded(self, charge_id: str) -> TakenBack | None:
         """See StripeApi."""
         charge = await _asked(self._client.v1.charges.retrieve_async(charge_id))
-        if charge is None:
-            return None
-        return TakenBack(
-            object_id=charge.id,
-            intent_id=_id(charge.payment_intent),
-            amount_cents=charge.amount_refunded,
-            currency=charge.currency,
-        )
+        return _refunded(charge) if charge is not None else None
 
     async def disputed(self, dispute_id: str) -> TakenBack | None:
         """See StripeApi."""
         dispute = await _asked(self._client.v1.disputes.retrieve_async(dispute_id))
         return _disputed(dispute) if dispute is not None else None
+
+    async def taken_back(self, *, since_us: int) -> Sequence[TakenBack]:
+        """See StripeApi. A charge that was refunded several times is there once."""
+        since_s = since_us // 1_000_000
+        charges: dict[str, TakenBack] = {}
+        refunds: RefundListParams = {"created": {"gte": since_s}, "limit": PAGE, "expand": ["data.charge"]}
+        for _ in range(MAX_PAGES):
+            listed = await _asked(self._client.v1.refunds.list_async(refunds))
+            for refund in listed.data if listed is not None else ():
+                if isinstance(refund.charge, stripe.Charge):
+                    charges[refund.charge.id] = _refunded(refund.charge)
+            if listed is None or not listed.has_more or not listed.data:
+                break
+            refunds["starting_after"] = listed.data[-1].id
+        disputes: list[TakenBack | None] = []
+        asked: DisputeListParams = {"created": {"gte": since_s}, "limit": PAGE}
+        for _ in range(MAX_PAGES):
+            page = await _asked(self._client.v1.disputes.list_async(asked))
+            disputes += [_disputed(dispute) for dispute in (page.data if page is not None else ())]
+            if page is None or not page.has_more or not page.data:
+                break
+            asked["starting_after"] = page.data[-1].id
+        return [*charges.values(), *(dispute for dispute in disputes if dispute is not None)]
 
 
 async def _asked(call: Awaitable[T]) -> T | None:
@@ -152,6 +171,15 @@ def _session(found: CheckoutSession) -> Session:
         currency=found.currency or "",
         intent_id=_id(found.payment_intent),
         expires_at_us=found.expires_at * 1_000_000,
+    )
+
+
+def _refunded(charge: stripe.Charge) -> TakenBack:
+    return TakenBack(
+        object_id=charge.id,
+        intent_id=_id(charge.payment_intent),
+        amount_cents=charge.amount_refunded,
+        currency=charge.currency,
     )
 
 

@@ -2,6 +2,7 @@
 Stripe is configured, because it takes the better part of a second."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Protocol
 from uuid import UUID
 
@@ -71,4 +72,8 @@ class StripeApi(Protocol):
 
     async def disputed(self, dispute_id: str) -> TakenBack | None:
         """What a dispute has taken; None while it is only an inquiry."""
+        ...
+
+    async def taken_back(self, *, since_us: int) -> Sequence[TakenBack]:
+        """What was refunded or disputed since then, the newest first; at most a thousand of each."""
         ...

@@ -165,6 +165,40 @@ async def test_a_won_dispute_is_told_once_and_moves_nothing(
     assert (await Accounts(pool=pool).read(customer)).posted_nano_usd == 3 * USD
 
 
+async def test_refunds_and_disputes_that_no_webhook_told_take_their_money_back(
+    checkout: Checkout, customer: str, stripe: FakeStripe, pool: db.Pool, monkeypatch: pytest.MonkeyPatch
+):
+    """Each once, however often they are listed, also when their webhook comes later; one that was won is told."""
+    monkeypatch.setattr("services.billing.payments.checkout.REVERSALS_PAUSE_S", 0)
+    intent = await paid(checkout, customer, stripe)
+    for cents in (50, 50):
+        charge = stripe.refund(intent, cents)
+    dispute = stripe.dispute(intent, 150)
+    stripe.dispute(intent, 30, status="warning_needs_response")
+    stripe.refund("pi_of_another_shop", 70)
+    for _ in range(2):
+        await checkout.look()
+        assert (await Accounts(pool=pool).read(customer)).posted_nano_usd == 2_500_000_000
+    assert (await tell(checkout, stripe, "charge.refunded", charge)).customer_id == customer
+    stripe.decide(dispute, "won")
+    with structlog.testing.capture_logs() as told:
+        await checkout.look()
+        await checkout.look()
+    assert [line["event"] for line in told] == ["payment_dispute_won"]
+    assert (await Accounts(pool=pool).read(customer)).posted_nano_usd == 2_500_000_000
+
+
+async def test_more_refunds_than_a_page_are_all_read(
+    checkout: Checkout, customer: str, stripe: FakeStripe, pool: db.Pool
+):
+    """The oldest of some hundred, too."""
+    stripe.refund(await paid(checkout, customer, stripe), 100)
+    for number in range(210):
+        stripe.refund(f"pi_{number}", 1)
+    await checkout.look()
+    assert (await Accounts(pool=pool).read(customer)).posted_nano_usd == 4 * USD
+
+
 async def test_a_changed_config_takes_effect_at_the_next_call(
     pool: db.Pool, desk: PaymentDesk, customer: str, stripe: FakeStripe
 ):
