@@ -6,10 +6,12 @@ and everything that goes wrong on the way is UNAVAILABLE.
 
 import asyncio
 import contextvars
+import datetime
 
 import nats
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.js.api import ObjectInfo
 from nats.js.errors import NotFoundError
 from nats.js.object_store import ObjectStore
 
@@ -18,6 +20,8 @@ from chassis.errors import Code, TollbridgeError
 CONNECT_TIMEOUT_S = 3.0
 CHECK_TIMEOUT_S = 0.9
 TRANSFER_TIMEOUT_S = 5.0
+MARGIN_S = 60.0
+"""An object that has no longer to live than this, or a tenth of its time, counts as gone."""
 
 
 class Bucket:
@@ -70,7 +74,10 @@ class Bucket:
         """An object, None where there is none. Raises UNAVAILABLE."""
         try:
             async with asyncio.timeout(self._transfer_timeout_s):
-                found = await (await self._open()).get(name)
+                bucket = await self._open()
+                if self._is_over(await bucket.get_info(name)):
+                    return None
+                found = await bucket.get(name)
         except NotFoundError:
             return None
         except (NatsError, OSError, TimeoutError) as error:
@@ -83,6 +90,16 @@ class Bucket:
         client, self._client, self._bucket = self._client, None, None
         if client is not None:
             await client.close()
+
+    def _is_over(self, info: ObjectInfo) -> bool:
+        """Whether its bytes may be gone before its name is: the server drops them in the order in which they came, and
+        a reader would wait in vain for those."""
+        if self._max_age_s is None or not info.mtime:
+            return False
+        age_s = (
+            datetime.datetime.now(datetime.UTC).timestamp() - datetime.datetime.fromisoformat(info.mtime).timestamp()
+        )
+        return age_s > self._max_age_s - min(MARGIN_S, self._max_age_s / 10)
 
     async def _open(self) -> ObjectStore:
         async with self._opening:
