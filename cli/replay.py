@@ -80,7 +80,11 @@ async def _read(nats_url: str) -> "Streams":
         except DecodeError:
             return  # set aside whole
 
-    client = await nats.connect(nats_url, connect_timeout=CONNECT_S, allow_reconnect=False)
+    try:
+        async with asyncio.timeout(CONNECT_S):  # the client itself would try again for two minutes
+            client = await nats.connect(nats_url, connect_timeout=CONNECT_S, allow_reconnect=False)
+    except TimeoutError as error:
+        raise ConnectionError("the bus can't be reached") from error
     try:
         context = client.jetstream()
         try:

@@ -76,7 +76,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What was compared and what differs; of each list the first MAX_NAMED. Amounts in nano-USD.
+    """What was compared and what differs; at most MAX_NAMED of each list, the newest first. Amounts in nano-USD.
 
     `only_here` are our request ids, `only_there` generation ids; `unbooked` are requests whose transfers don't make
     their charge. `totals` are of the whole period: for each measure ours and theirs.
@@ -193,10 +193,10 @@ def compare(lines: Sequence[ExportLine], ours: Iterable[OurLine], scope: Scope) 
         lines=len(theirs),
         differences=differences,
         drifts=drifts[:MAX_NAMED],
-        only_here=only_here[:MAX_NAMED],
+        only_here=_newest(only_here),
         only_there=only_there[:MAX_NAMED],
-        unlike=unlike[:MAX_NAMED],
-        unbooked=unbooked[:MAX_NAMED],
+        unlike=_newest(unlike),
+        unbooked=_newest(unbooked),
         totals=_totals(totals, theirs),
         tolerance=scope.tolerance,
     )
@@ -243,3 +243,8 @@ def _totals(ours: Mapping[str, int], theirs: Sequence[ExportLine]) -> dict[str, 
         sums.update(it.measures)
     measured = {measure for it in theirs for measure in it.measures}
     return {measure: (ours.get(measure, 0), sums[measure]) for measure in sorted(measured)}
+
+
+def _newest(request_ids: list[str]) -> list[str]:
+    """As many as are named: ids sort by their time."""
+    return sorted(request_ids, reverse=True)[:MAX_NAMED]
