@@ -195,6 +195,12 @@ async def test_a_lost_database_is_unavailable_at_once_and_found_again(
     try:
         await ask()
         await asyncio.to_thread(postgres_server.kill)
+        deadline = loop.time() + 2
+        while loop.time() < deadline:  # a backend may answer once more before it sees that its server is gone
+            try:
+                await ask()
+            except TollbridgeError:
+                break
         for _ in range(6):
             began = loop.time()
             with pytest.raises(TollbridgeError) as lost:
@@ -212,7 +218,7 @@ async def test_a_lost_database_is_unavailable_at_once_and_found_again(
             except TollbridgeError:
                 assert loop.time() < deadline
     finally:
-        if not await asyncio.to_thread(postgres_server.server.is_ready):
+        if not postgres_server.runs:
             await asyncio.to_thread(postgres_server.start)
         await pool.close()
 
