@@ -120,7 +120,8 @@ class CappedGrants:
             if affordable + reserved_nano_usd >= capped.least_nano_usd:
                 self._figures.grants.labels("reserved").inc()
                 return balance_reserved()
-        self._figures.grants.labels("capped" if is_capped else "insufficient").inc()
+        if is_capped or refused.error.code is Code.INSUFFICIENT_CREDITS:
+            self._figures.grants.labels("capped" if is_capped else "insufficient").inc()
         return refused.error
 
     async def _run(self, asks: list[CappedAsk]) -> list[Outcome]:

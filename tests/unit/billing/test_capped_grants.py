@@ -122,6 +122,26 @@ async def test_credit_that_a_silent_spender_may_have_left_is_recalled_and_no_402
     assert set(recalled) == {customer_id}
 
 
+async def test_only_want_of_credit_is_counted_as_insufficient(pool: db.Pool):
+    """A customer that nobody knows and another hold's id are mistakes of the caller, not of a balance."""
+    registry = CollectorRegistry()
+    capped = CappedGrants(pool=pool, figures=Figures(registry=registry), lease_lives_s=LEASE_LIVES_S)
+    cap = Cap(id=f"key:{uuid4()}/total", amount_nano_usd=500)
+    taken = _ask(await _customer(pool, 100), 10)
+    await capped.grant(taken, caps=[cap])
+    refused = []
+    for ask in (
+        _ask("nobody", 10),
+        dataclasses.replace(taken, spender="another"),
+        _ask(await _customer(pool, 5), 10),
+    ):
+        with pytest.raises(TollbridgeError) as caught:
+            await capped.grant(ask, caps=[cap])
+        refused.append(caught.value.code)
+    assert refused == [Code.NOT_FOUND, Code.IDEMPOTENCY_MISMATCH, Code.INSUFFICIENT_CREDITS]
+    assert registry.get_sample_value("tollbridge_billing_grants_total", {"outcome": "insufficient"}) == 1
+
+
 async def test_what_is_given_back_in_the_last_moment_is_there_for_a_capped_grant(
     pool: db.Pool, grants: CappedGrants, monkeypatch: pytest.MonkeyPatch
 ):
