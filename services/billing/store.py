@@ -74,7 +74,8 @@ _EVENT_STATES = """
 """
 
 
-_DROP_OLD = "SELECT billing.drop_usage(%s, %s) + billing.prune_holds(%s, %s)"
+_DROP_USAGE = "SELECT billing.drop_usage(%s, %s)"
+_PRUNE_HOLDS = "SELECT billing.prune_holds(%s, %s)"
 _MISSING_PARTITIONS = """
     SELECT count(*) FROM generate_series(0, %s) AS ahead WHERE to_regclass(
         'billing.usage_events_' || to_char((now() AT TIME ZONE 'UTC')::date + ahead, 'YYYYMMDD')) IS NULL
@@ -205,14 +206,21 @@ async def missing_partitions(connection: Connection, *, days: int) -> int:
     return int(row[0]) if row else 0
 
 
-async def drop_old(connection: Connection, *, usage_kept_days: int, holds_kept_days: int, limit: int) -> int:
-    """Drops a day of the usage log, or so many old rows; 0 when nothing is old, or another replica is at it."""
-    cursor = await connection.execute("SELECT pg_try_advisory_xact_lock(hashtext('billing.retention'))")
-    row = await cursor.fetchone()
+async def drop_usage(connection: Connection, *, kept_days: int, limit: int) -> int:
+    """Drops a day of the usage log, or so many old lines; 0 when none is old, or another replica is at it."""
+    return await _alone(connection, "billing.retention", _DROP_USAGE, (kept_days, limit))
+
+
+async def prune_holds(connection: Connection, *, kept_days: int, limit: int) -> int:
+    """Drops so many holds that resolved long ago; 0 when none is old, or another replica is at it."""
+    return await _alone(connection, "billing.prune_holds", _PRUNE_HOLDS, (kept_days, limit))
+
+
+async def _alone(connection: Connection, lock: str, statement: str, values: tuple[int, int]) -> int:
+    row = await (await connection.execute("SELECT pg_try_advisory_xact_lock(hashtext(%s))", (lock,))).fetchone()
     if not row or not row[0]:
         return 0
-    cursor = await connection.execute(_DROP_OLD, (usage_kept_days, limit, holds_kept_days, limit))
-    row = await cursor.fetchone()
+    row = await (await connection.execute(statement.encode(), values)).fetchone()
     return int(row[0]) if row else 0
 
 

@@ -1,0 +1,45 @@
+"""Prunes holds along their primary key: ids are UUIDv7 of the time they were granted, so the old ones lie at its start.
+
+The block range index by time, which pruning alone used, goes. A hold whose id is of no time is kept.
+"""
+
+from alembic import op
+
+revision = "0016"
+down_revision = "0015"
+branch_labels = None
+depends_on = None
+
+_LEAST_DAYS = 40
+
+_PRUNE = f"""
+    CREATE OR REPLACE FUNCTION billing.prune_holds(kept_days integer, most integer) RETURNS integer
+        LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog SET lock_timeout = '2s'
+        SET plan_cache_mode = 'force_custom_plan' AS $$
+    DECLARE
+        oldest timestamptz := now() - kept_days * interval '1 day';
+        bound uuid := billing.lowest_uuid7((now() AT TIME ZONE 'UTC')::date - kept_days);
+        dropped integer := 0;
+    BEGIN
+        IF kept_days < {_LEAST_DAYS} THEN
+            RAISE EXCEPTION 'holds are kept for {_LEAST_DAYS} days at least';
+        END IF;
+        DELETE FROM billing.holds WHERE id IN (
+            SELECT id FROM billing.holds
+            WHERE id < bound AND state <> 'open' AND granted_at < oldest AND expires_at < oldest
+            ORDER BY id LIMIT most FOR UPDATE SKIP LOCKED);
+        GET DIAGNOSTICS dropped = ROW_COUNT;
+        RETURN dropped;
+    END $$
+"""
+
+
+def upgrade() -> None:
+    """Replaces the function; its owner and grants stay."""
+    op.execute(_PRUNE)
+    op.execute("DROP INDEX billing.holds_by_time")
+
+
+def downgrade() -> None:
+    """Never: a ledger is not undone."""
+    raise NotImplementedError
