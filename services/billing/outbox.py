@@ -13,8 +13,8 @@ from structlog.typing import FilteringBoundLogger
 
 from chassis import db
 from chassis.bus import Bus
-from chassis.errors import Code, TollbridgeError
-from services.billing import events, receipt_store
+from chassis.errors import TollbridgeError
+from services.billing import events, receipt_store, store
 from services.billing.balance_notices import BalanceNotices
 from services.billing.figures import Figures
 from services.billing.receipt_store import Leaving
@@ -39,15 +39,13 @@ class Outbox:
         self._log = log
 
     async def run(self) -> None:
-        """Publishes until cancelled."""
+        """Publishes until cancelled; trouble with the database or the bus is a pause."""
         while True:
             try:
                 sent = await self.send_once()
                 pause_s = 0.0 if sent == MAX_BATCH else IDLE_PAUSE_S
-            except TollbridgeError as error:
-                if error.code is not Code.UNAVAILABLE:
-                    raise
-                self._log.warning("outbox_delayed", reason=error.message)
+            except (TollbridgeError, store.DatabaseError) as error:
+                self._log.warning("outbox_delayed", reason=str(error))
                 pause_s = TROUBLE_PAUSE_S
             await asyncio.sleep(pause_s)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import uuid4
 
 import pytest
@@ -12,13 +12,16 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from chassis.bus import Bus, ConsumerSpec, Delivery
+from chassis.db import Connection
 from chassis.ids import uuid7
 from services.billing import balance_events, config, events
+from services.billing import outbox as outbox_module
 from services.billing.balance_events import Level, Lines, Step
 from services.billing.balance_notices import BalanceNotices, subject_token
 from services.billing.figures import Figures
 from services.billing.ledger import Usage, UsageKind
 from services.billing.outbox import Outbox
+from services.billing.receipt_store import Leaving
 from tests.conftest import RunningServer
 from tests.unit.billing.bank import PostgresBank, event
 from tollbridge.billing.v1 import statements_pb2
@@ -167,3 +170,42 @@ def test_what_a_charge_crosses_leaves_with_its_transfer(
         (f"tollbridge.credits.v1.low.{token}", 90, 100),
         (f"tollbridge.credits.v1.exhausted.{token}", 5, 10),
     ]
+
+
+class _Refusing(BalanceNotices):
+    """Has the database refuse the first transaction."""
+
+    refused = 0
+
+    async def tell(self, connection: Connection, leaving: Sequence[Leaving]) -> None:
+        if not self.refused:
+            self.refused += 1
+            await connection.execute("SELECT 1 / 0")
+
+
+def test_what_the_database_refuses_once_leaves_with_the_next_round(
+    own_bank: PostgresBank, nats_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    """The loop does not end with the error: that would take the whole process with it."""
+    monkeypatch.setattr(outbox_module, "TROUBLE_PAUSE_S", 0.01)
+    bank = own_bank
+    assert not bank.open(f"customer-{uuid4()}", 150)
+
+    async def work(bus: Bus) -> None:
+        notices = _Refusing(bus=bus, config=lambda: CONFIG)
+        figures = Figures(registry=CollectorRegistry())
+        loop = asyncio.create_task(
+            Outbox(pool=bank.pool, bus=bus, notices=notices, figures=figures, log=LOG).run(), name="outbox"
+        )
+        await _until(lambda: loop.done() or not _waiting(bank))
+        assert (loop.done(), notices.refused, _waiting(bank)) == (False, 1, 0)
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+
+    bank.run(_on_the_bus(nats_url, work))
+
+
+def _waiting(bank: PostgresBank) -> int:
+    row = bank.admin.execute("SELECT count(*) FROM billing.outbox").fetchone()
+    assert row is not None
+    return int(row[0])
