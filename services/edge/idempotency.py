@@ -52,12 +52,13 @@ class Idempotency:
             return Turn(claim=claim, claims=self._claims, answers=self._answers)
         try:
             found = await self._answers.find(str(claim.request_id))
-        except BaseException:
+            if found is not None:
+                self._adopter.adopt(usage_pb2.UsageRecorded.FromString(found.event))
+        except BaseException:  # stated on, the claim would never come to an end
             if not claim.answered:
                 await self._claims.end(claim, Outcome.LAPSED)
             raise
         if found is not None:
-            self._adopter.adopt(usage_pb2.UsageRecorded.FromString(found.event))
             if not claim.answered:
                 await self._claims.end(claim, Outcome.ANSWERED)
             return found

@@ -235,6 +235,21 @@ async def test_an_answer_whose_runner_died_is_given_out_with_its_charge(world: W
     await world.settled()
 
 
+async def test_a_claim_lapses_when_the_charge_of_its_kept_answer_can_not_be_read(world: World):
+    """500 for whoever took it over, and the key is free for the next who asks: it isn't stated for ever."""
+    first = await ask(world, world.body())
+    await world.settled()
+    held = world.owners.claims.held["order-7"]
+    held.answered = held.alive = False
+    kept = msgspec.msgpack.decode(world.shelf.kept[first[1]["x-request-id"]], type=KeptAnswer)
+    world.shelf.kept[kept.request_id] = msgspec.msgpack.encode(msgspec.structs.replace(kept, event=b"\xff"))
+    assert (await ask(world, world.body()))[0] == 500
+    assert not held.alive
+    world.shelf.kept[kept.request_id] = msgspec.msgpack.encode(kept)
+    assert (await ask(world, world.body()))[2] == first[2]
+    await world.settled()
+
+
 async def test_a_request_whose_runner_died_runs_under_its_first_id(world: World):
     """So that billing charges it once, whatever the first runner may still come up with."""
     first = await ask(world, world.body())
