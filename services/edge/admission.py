@@ -10,6 +10,7 @@ balance still serves. Only there can usage that is plausible exceed what was hel
 import asyncio
 import copy
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from uuid import UUID
 
@@ -82,7 +83,8 @@ class Admission:
         self._purse = purse
         self._tracer = tracer
         self._clamps = clamps_short_credit
-        self._kept: dict[tuple[str, str], tuple[float, Authority]] = {}
+        # In the order they were kept in; a plain dict would walk over what was dropped to find its oldest.
+        self._kept: OrderedDict[tuple[str, str], tuple[float, Authority]] = OrderedDict()
         self._changes = 0
 
     async def authorize(self, *, api_key: str, client_ip: str, traceparent: str = "") -> Authority:
@@ -97,24 +99,30 @@ class Admission:
                 api_key=api_key, client_ip=client_ip, traceparent=span.traceparent or traceparent
             )
         if changes == self._changes and authority.keep_s > 0:
-            if len(self._kept) >= MAX_KEPT:
-                self._kept.clear()
-            self._kept[api_key, client_ip] = (now_s + authority.keep_s, authority)
+            self._keep((api_key, client_ip), authority, now_s=now_s)
         return authority
 
-    def forget(self, *, key_id: str, customer_id: str) -> None:
-        """A key (or, without one, everything of a customer) changed: kept answers about it are void."""
-        self._changes += 1
-        self._kept = {
-            asked: kept
-            for asked, kept in self._kept.items()
-            if (kept[1].key_id != key_id if key_id else kept[1].customer_id != customer_id)
-        }
+    def _keep(self, asked: tuple[str, str], authority: Authority, *, now_s: float) -> None:
+        """Keeps an answer as the newest and drops the oldest: those that have expired, or that there is no room for."""
+        self._kept.pop(asked, None)
+        while self._kept:
+            until_s, _ = self._kept[next(iter(self._kept))]
+            if now_s < until_s and len(self._kept) < MAX_KEPT:
+                break
+            self._kept.popitem(last=False)
+        self._kept[asked] = (now_s + authority.keep_s, authority)
 
     async def on_keys_changed(self, data: bytes) -> None:
-        """Hears auth's `KeyChangedBatch`."""
-        for event in auth_pb2.KeyChangedBatch.FromString(data).events:
-            self.forget(key_id=event.key_id, customer_id=event.customer_id)
+        """Hears auth's `KeyChangedBatch`: kept answers about a key, or without one all of a customer's, are void."""
+        events = auth_pb2.KeyChangedBatch.FromString(data).events
+        keys = {event.key_id for event in events if event.key_id}
+        customers = {event.customer_id for event in events if not event.key_id}
+        self._changes += 1
+        self._kept = OrderedDict(
+            (asked, kept)
+            for asked, kept in self._kept.items()
+            if kept[1].key_id not in keys and kept[1].customer_id not in customers
+        )
 
     def check_model(self, authority: Authority, model: str) -> None:
         """Raises MODEL_NOT_ALLOWED when the key may not use this public model id."""

@@ -20,6 +20,7 @@ from services.edge.counting import count_prompt, most_prompt_tokens
 from services.edge.owners import Authority, AuthOwner, Granted
 from services.edge.purse import Purse
 from services.edge.spend_caps import SpendCap
+from tollbridge.auth.v1 import auth_pb2
 from upstream.client import Timeouts
 from upstream.route import Bounds, Route, WireProtocol
 
@@ -273,3 +274,54 @@ def test_images_count_by_the_piece_where_the_model_says_so():
     request = parse_chat(body)
     assert request.input_tokens(Bounds(max_part_tokens=1500)) < 1500 + 300
     assert request.input_tokens(Bounds()) > 10_000
+
+
+class Auth:
+    """Knows every key and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def authorize(self, *, api_key: str, **_) -> Authority:
+        self.asked.append(api_key)
+        return dataclasses.replace(WHO, key_id=f"id of {api_key}", customer_id=f"owner of {api_key}", keep_s=60)
+
+
+async def known_after(asks, monkeypatch) -> list[str]:
+    """The keys of a, b, c and d that auth is not asked for again."""
+    auth, it = Auth(), admission(0)
+    monkeypatch.setattr(it, "_auth", auth)
+    await asks(it)
+    auth.asked.clear()
+    for key in "dcba":  # from the newest, since asking makes others give way
+        await it.authorize(api_key=key, client_ip="")
+    return [key for key in "abcd" if key not in auth.asked]
+
+
+async def test_without_room_the_oldest_answer_of_auth_gives_way_and_the_others_stay(monkeypatch):
+    """Clearing all of them would send every key to auth at once."""
+    monkeypatch.setattr("services.edge.admission.MAX_KEPT", 3)
+
+    async def asks(it: Admission) -> None:
+        for key in "abcd":
+            await it.authorize(api_key=key, client_ip="")
+
+    assert await known_after(asks, monkeypatch) == ["b", "c", "d"]
+
+
+async def test_one_message_of_auth_voids_all_that_it_names(monkeypatch):
+    """Keys by their id, and everything of a customer who is named without one."""
+    changed = auth_pb2.KeyChangedBatch(
+        events=[
+            auth_pb2.KeyChanged(key_id="id of a", customer_id="owner of a"),
+            auth_pb2.KeyChanged(key_id="id of none", customer_id="owner of b"),
+            auth_pb2.KeyChanged(customer_id="owner of c"),
+        ]
+    )
+
+    async def asks(it: Admission) -> None:
+        for key in "abcd":
+            await it.authorize(api_key=key, client_ip="")
+        await it.on_keys_changed(changed.SerializeToString())
+
+    assert await known_after(asks, monkeypatch) == ["b", "d"]
