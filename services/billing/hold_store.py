@@ -14,6 +14,7 @@ from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
 from chassis.db import Connection
+from chassis.ids import unix_ms
 from services.billing.holds import HoldKind, HoldState
 
 # The locks come in a statement of their own, so that the snapshot of the next one is taken when they are held: a
@@ -92,7 +93,8 @@ _RENEW = """
     UPDATE billing.holds h
     SET stated = CASE WHEN h.stated_as_of > %s THEN h.stated ELSE s.unfinished END,
         stated_as_of = greatest(h.stated_as_of, %s), expires_at = now() + %s * interval '1 second',
-        answered_at = CASE WHEN s.has_free THEN h.answered_at ELSE now() END
+        answered_at = CASE WHEN s.has_free THEN h.answered_at ELSE greatest(h.answered_at,
+            least(now(), 'epoch'::timestamptz + %s * interval '1 millisecond')) END
     FROM stated s JOIN mine ON mine.id = s.id
     WHERE h.id = s.id AND h.state = 'open'
     RETURNING h.id
@@ -104,10 +106,12 @@ _RETURNED = """
     ORDER BY h.id
 """
 # What a lease of one request holds is spent; of one for many, a part may be free until its spender says that none is.
+# Statements tell their time in milliseconds.
 _UNANSWERED = """
     SELECT coalesce(sum(amount - captured - freed), 0)::bigint FROM billing.holds
     WHERE customer_id = %s AND kind = 'lease' AND state = 'open' AND NOT pinned
-        AND coalesce(answered_at, CASE WHEN request_id IS NULL THEN '-infinity' ELSE granted_at END) < %s
+        AND coalesce(answered_at, CASE WHEN request_id IS NULL THEN '-infinity' ELSE granted_at END)
+            < date_trunc('milliseconds', %s::timestamptz)
 """
 _UNLISTED = """
     SELECT id, customer_id FROM billing.holds
@@ -230,10 +234,11 @@ async def renew(
 ) -> set[UUID]:
     """Prolongs a spender's leases and notes open + spent of each as of then; returns those that are still its own.
 
-    The third item says that a part of the lease is free: if none is, its spender has nothing to be asked for.
+    The third item says that a part of the lease is free: if none is, its spender has nothing to be asked for. That
+    holds as of then by the spender's clock, since a statement may come late; a clock that is behind makes refusals 503.
     """
     columns = [[item[0] for item in unfinished], [item[1] for item in unfinished], [item[2] for item in unfinished]]
-    cursor = await connection.execute(_RENEW, (*columns, spender, as_of, as_of, lease_lives_s))
+    cursor = await connection.execute(_RENEW, (*columns, spender, as_of, as_of, lease_lives_s, unix_ms(as_of)))
     return {row[0] for row in await cursor.fetchall()}
 
 

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from chassis import db
 from chassis.errors import Code, TollbridgeError
-from chassis.ids import now_floor, uuid7
+from chassis.ids import now_floor, unix_ms, uuid7, uuid7_at
 from services.billing import hold_store
 from services.billing.accounts import Accounts
 from services.billing.figures import Figures
@@ -61,9 +61,9 @@ class Bank:
         )
         return ask.hold_id, await self.grants.grant(ask, least_nano_usd=least, wait_s=wait_s)
 
-    async def state(self, spender: str, hold_id: UUID, **amounts: int) -> list[UUID]:
+    async def state(self, spender: str, hold_id: UUID, *, as_of: UUID | None = None, **amounts: int) -> list[UUID]:
         """A statement of this lease only."""
-        now = now_floor()
+        now = as_of or now_floor()
         lease = Stated(hold_id=hold_id, **{"open_nano_usd": 0, "spent_nano_usd": 0, **amounts})
         return await self.leases.state(Page(spender=spender, as_of=now, from_id=now, until_id=now, leases=[lease]))
 
@@ -200,6 +200,35 @@ async def test_a_statement_with_something_free_is_no_answer(bank: Bank):
     with pytest.raises(TollbridgeError) as caught:
         await asyncio.gather(bank.ask("b", 500, wait_s=0.3), answer())
     assert caught.value.code is Code.BALANCE_RESERVED
+
+
+async def test_a_statement_from_before_the_recall_that_comes_late_is_no_answer(bank: Bank):
+    """What was drawn when it was made may have come free until its spender heard of the recall."""
+    hold_id, _ = await bank.ask("a", 990)
+    before = now_floor()
+
+    async def arrive() -> None:
+        await bank.recalled.wait()
+        await bank.state("a", hold_id, as_of=uuid7_at(unix_ms(before) - 1), open_nano_usd=990)
+
+    with pytest.raises(TollbridgeError) as caught:
+        await asyncio.gather(bank.ask("b", 500, wait_s=0.3), arrive())
+    assert caught.value.code is Code.BALANCE_RESERVED
+
+
+async def test_an_answer_stays_one_when_an_earlier_statement_comes_after_it(bank: Bank):
+    """The earlier one is late; what was said last still holds."""
+    hold_id, _ = await bank.ask("a", 990)
+    before = now_floor()
+
+    async def arrive() -> None:
+        await bank.recalled.wait()
+        await bank.state("a", hold_id, open_nano_usd=990)
+        await bank.state("a", hold_id, as_of=before, open_nano_usd=990)
+
+    with pytest.raises(TollbridgeError) as caught:
+        await asyncio.gather(bank.ask("b", 500, wait_s=0.3), arrive())
+    assert caught.value.code is Code.INSUFFICIENT_CREDITS
 
 
 async def test_what_a_dead_spender_had_free_is_granted_once_its_lease_expires(bank: Bank, billing_url: str):
