@@ -16,13 +16,20 @@ _ADD = """
     INSERT INTO billing.webhook_deliveries (id, customer_id, body)
     SELECT * FROM unnest(%s::uuid[], %s::text[], %s::bytea[]) ON CONFLICT DO NOTHING
 """
-# Whoever takes a webhook has it to itself until the time of the next try.
+# Whoever takes a webhook has it to itself until the time of the next try. What is due is counted by customer, those
+# under way first, so that one customer's slow server can't have all places.
 _TAKE = """
+    WITH due AS MATERIALIZED (
+        SELECT id, row_number() OVER (PARTITION BY customer_id ORDER BY try_at, id)
+            + (SELECT count(*) FROM unnest(%s::text[]) AS busy (id) WHERE busy.id = w.customer_id) AS n
+        FROM billing.webhook_deliveries w WHERE state = 'pending' AND try_at <= now()
+    )
     UPDATE billing.webhook_deliveries AS d
     SET tries = d.tries + 1, try_at = now() + %s * interval '1 second'
-    FROM (SELECT id FROM billing.webhook_deliveries WHERE state = 'pending' AND try_at <= now()
-        ORDER BY try_at LIMIT %s FOR UPDATE SKIP LOCKED) AS due
-    WHERE d.id = due.id
+    FROM (SELECT w.id FROM billing.webhook_deliveries w JOIN due ON due.id = w.id
+        WHERE due.n <= %s AND w.state = 'pending' AND w.try_at <= now()
+        ORDER BY w.try_at LIMIT %s FOR UPDATE OF w SKIP LOCKED) AS taken
+    WHERE d.id = taken.id
     RETURNING d.id, d.customer_id, d.body, d.tries, extract(epoch FROM now() - d.made_at)::bigint
 """
 _END = """
@@ -80,9 +87,14 @@ async def add(connection: Connection, webhooks: Sequence[tuple[UUID, str, bytes]
         await connection.execute(_ADD, columns)
 
 
-async def take(connection: Connection, *, limit: int, keep_s: int) -> list[Taken]:
-    """Webhooks that are due; nobody else takes them within `keep_s` seconds."""
-    cursor = await connection.execute(_TAKE, (keep_s, limit))
+async def take(
+    connection: Connection, *, limit: int, busy: Sequence[str], each_at_most: int, keep_s: int
+) -> list[Taken]:
+    """Webhooks that are due; nobody else takes them within `keep_s` seconds.
+
+    `busy` names the customer of each that is under way: with those nobody has more than `each_at_most`.
+    """
+    cursor = await connection.execute(_TAKE, (list(busy), keep_s, each_at_most, limit))
     return [
         Taken(id=id_, customer_id=customer_id, body=bytes(body), tries=tries, age_s=age_s)
         for id_, customer_id, body, tries, age_s in await cursor.fetchall()

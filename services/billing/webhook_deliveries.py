@@ -1,7 +1,8 @@
 """Delivering webhooks: each is tried until it is taken, with growing pauses, for a day at most.
 
 Any replica may take what is due; it is then its own for KEEP_S, and whoever dies with it loses nothing but that time.
-So a webhook may come twice, with one id. It goes to the URL that its customer has set at the time of the try.
+So a webhook may come twice, with one id. It goes to the URL that its customer has set at the time of the try. A server
+that is slow to answer holds up its own customer's webhooks and nobody else's.
 """
 
 import asyncio
@@ -17,6 +18,8 @@ from services.billing.config import BillingConfig
 from upstream.webhooks import Delivery, Webhook, send
 
 AT_ONCE = 16
+EACH_AT_ONCE = 2
+"""Of one customer."""
 KEEP_S = 60
 """Longer than a try can take."""
 IDLE_PAUSE_S = 1.0
@@ -34,31 +37,42 @@ class WebhookDeliveries:
         self._pool = pool
         self._config = config
         self._log = log
+        self._under_way: dict[asyncio.Task[None], str] = {}
 
     async def run(self) -> None:
-        """Delivers until cancelled; trouble with the database is a pause."""
+        """Delivers until cancelled, and the tries under way with it; trouble with the database is a pause."""
         looks = 0
-        while True:
-            try:
-                if looks % FORGET_EVERY == 0:
-                    await self.forget()
-                looks += 1
-                taken = await self.look()
-            except (TollbridgeError, store.DatabaseError) as error:
-                self._log.warning("webhooks_delayed", reason=str(error))
-                taken = 0
-            if taken < AT_ONCE:
-                await asyncio.sleep(IDLE_PAUSE_S)
+        async with asyncio.TaskGroup() as tries:
+            while True:
+                is_full = False
+                try:
+                    if looks % FORGET_EVERY == 0:
+                        await self.forget()
+                    looks += 1
+                    is_full = await self.look(tries)
+                except (TollbridgeError, store.DatabaseError) as error:
+                    self._log.warning("webhooks_delayed", reason=str(error))
+                if is_full:
+                    await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+                else:
+                    await asyncio.sleep(IDLE_PAUSE_S)
 
-    async def look(self) -> int:
-        """Tries what is due, some at once; returns how many. Raises UNAVAILABLE."""
+    async def look(self, tries: asyncio.TaskGroup) -> bool:
+        """Starts tries of what is due while there are places; tells whether none is left. Raises UNAVAILABLE."""
         async with db.transaction(self._pool) as connection:
-            taken = await alert_store.take(connection, limit=AT_ONCE, keep_s=KEEP_S)
+            taken = await alert_store.take(
+                connection,
+                limit=AT_ONCE - len(self._under_way),
+                busy=list(self._under_way.values()),
+                each_at_most=EACH_AT_ONCE,
+                keep_s=KEEP_S,
+            )
             alerts = await alert_store.read(connection, {each.customer_id for each in taken})
-        async with asyncio.TaskGroup() as group:
-            for each in taken:
-                group.create_task(self._try(each, alerts.get(each.customer_id)))
-        return len(taken)
+        for each in taken:
+            task = tries.create_task(self._try(each, alerts.get(each.customer_id)))
+            self._under_way[task] = each.customer_id
+            task.add_done_callback(self._under_way.pop)
+        return len(self._under_way) == AT_ONCE
 
     async def _try(self, taken: Taken, alert: Alert | None) -> None:
         done = Delivery(problem="the customer has no webhook", final=True)
@@ -73,8 +87,8 @@ class WebhookDeliveries:
                     await alert_store.end(connection, taken.id, delivered=not done.problem, problem=done.problem)
                 else:
                     await alert_store.postpone(connection, taken.id, pause_s=pause_s, problem=done.problem)
-        except TollbridgeError as error:  # it is due again after KEEP_S
-            self._log.warning("webhook_not_noted", webhook_id=str(taken.id), reason=error.message)
+        except (TollbridgeError, store.DatabaseError) as error:  # it is due again after KEEP_S
+            self._log.warning("webhook_not_noted", webhook_id=str(taken.id), reason=str(error))
         if done.problem:
             event = "webhook_given_up" if gives_up else "webhook_postponed"
             self._log.info(event, webhook_id=str(taken.id), customer_id=taken.customer_id, reason=done.problem)

@@ -17,13 +17,14 @@ from aiohttp import web
 
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
-from services.billing import config, receipt_store
+from services.billing import alert_store, config, receipt_store
 from services.billing.balance_alerts import BalanceAlerts
 from services.billing.balance_notices import BalanceNotices
 from services.billing.config import BillingConfig
 from services.billing.ledger import Usage, UsageKind
-from services.billing.webhook_deliveries import PAUSES_S, WebhookDeliveries
+from services.billing.webhook_deliveries import AT_ONCE, EACH_AT_ONCE, PAUSES_S, WebhookDeliveries
 from tests.unit.billing.bank import PostgresBank, event
+from upstream.webhooks import TIMEOUT_S
 
 LOG = structlog.get_logger()
 CONFIG = dataclasses.replace(
@@ -41,6 +42,12 @@ class Silent:
         """Goes nowhere."""
 
 
+async def _look(deliveries: WebhookDeliveries) -> None:
+    """Until what was due is tried."""
+    async with asyncio.TaskGroup() as tries:
+        await deliveries.look(tries)
+
+
 class Case:
     """A customer with a balance of 150 and a server of theirs that answers `status`."""
 
@@ -48,6 +55,9 @@ class Case:
         self.bank, self.customer, self.status = bank, f"customer-{uuid4()}", 204
         self.config: BillingConfig = CONFIG
         self.got: list[tuple[dict[str, str], bytes]] = []
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.heard = asyncio.Event()
         self.alerts = BalanceAlerts(pool=bank.pool, config=lambda: self.config)
         self.deliveries = WebhookDeliveries(pool=bank.pool, config=lambda: self.config, log=LOG)
         self.notices = BalanceNotices(bus=Silent(), config=lambda: self.config)  # type: ignore[arg-type]
@@ -58,6 +68,8 @@ class Case:
         async def serve(request: web.Request) -> web.Response:
             headers = {name.lower(): value for name, value in request.headers.items()}
             self.got.append((headers, await request.read()))
+            self.heard.set()
+            await self.answers.wait()
             return web.Response(status=self.status)
 
         app = web.Application()
@@ -95,7 +107,7 @@ class Case:
         self.bank.run(work())
 
     def look(self) -> None:
-        self.bank.run(self.deliveries.look())
+        self.bank.run(_look(self.deliveries))
 
     def make_due(self, *, age: str = "0") -> None:
         self.bank.admin.execute(
@@ -113,6 +125,14 @@ class Case:
 
 @pytest.fixture
 def case(bank: PostgresBank) -> Iterator[Case]:
+    made = Case(bank)
+    yield made
+    bank.run(made.runner.cleanup())
+
+
+@pytest.fixture
+def other_case(bank: PostgresBank) -> Iterator[Case]:
+    """Another customer."""
     made = Case(bank)
     yield made
     bank.run(made.runner.cleanup())
@@ -191,6 +211,29 @@ def test_after_a_day_and_at_gone_it_is_given_up(case: Case):
     assert sorted(case.rows()) == [("failed", 1, "answered with status 410"), ("failed", 1, "answered with status 500")]
 
 
+def test_a_server_that_never_answers_holds_up_its_own_customer_only(case: Case, other_case: Case):
+    """Also when far more of its webhooks are due, and for longer, than are tried at once."""
+    case.set()
+    other_case.set()
+    case.answers.clear()
+
+    async def both() -> None:
+        async with case.bank.pool.connection() as connection:
+            many = [(uuid7(), case.customer, b"{}") for _ in range(2 * AT_ONCE)]
+            await alert_store.add(connection, many)
+            await connection.execute("UPDATE billing.webhook_deliveries SET try_at = now() - interval '1 hour'")
+            await alert_store.add(connection, [(uuid7(), other_case.customer, b"{}")])
+        loop = asyncio.create_task(case.deliveries.run())
+        async with asyncio.timeout(TIMEOUT_S / 2):
+            await other_case.heard.wait()
+        assert len(case.got) <= EACH_AT_ONCE
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+        case.answers.set()
+
+    case.bank.run(both())
+
+
 def test_two_replicas_deliver_a_webhook_once(case: Case):
     """What one has taken the other leaves alone."""
     case.set()
@@ -199,7 +242,7 @@ def test_two_replicas_deliver_a_webhook_once(case: Case):
     other = WebhookDeliveries(pool=case.bank.pool, config=lambda: case.config, log=LOG)
 
     async def both() -> None:
-        await asyncio.gather(case.deliveries.look(), other.look())
+        await asyncio.gather(_look(case.deliveries), _look(other))
 
     case.bank.run(both())
     assert len(case.got) == 1
