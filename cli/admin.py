@@ -26,6 +26,7 @@ TIMEOUT_S = 15.0
 WIDTH_WITHOUT_TERMINAL = 300
 CUSTOMER_COLUMNS = ("id", "name", "email", "plan", "status", "balance", "spend_cap", "created_at")
 KEY_COLUMNS = ("id", "customer_id", "name", "prefix", "models", "spend_cap", "expires_at", "revoked_at", "created_at")
+LOSS_COLUMNS = ("id", "created_at", "customer_id", "model", "ended", "provider", "provider_account", "cost", "charge")
 
 CapOption = Annotated[str, typer.Option("--spend-cap-usd", help="Decimal USD, per --spend-cap-per.")]
 CapPerOption = Annotated[str, typer.Option("--spend-cap-per", help="day, month or total.")]
@@ -151,6 +152,28 @@ def revoke_key(key_id: str, data_dir: DataDirOption = None, as_json: JsonOption 
     _show(_call("DELETE", f"/admin/keys/{key_id}", data_dir), KEY_COLUMNS, as_json)
 
 
+@app.command()
+def losses(
+    *,
+    customer: Annotated[str, typer.Option(help="Only this customer's.")] = "",
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+    limit: int = 50,
+    after: str = "",
+) -> None:
+    """Lists requests that a provider or the gateway broke, with what providers may charge for them all the same."""
+    query = _given({"ended": ["upstream_failed", "gateway_failed"], "customer_id": customer, "after": after})
+    found = _call("GET", "/admin/requests", data_dir, query={**query, "limit": str(limit)})
+    if not as_json:
+        found["data"] = [_loss(row) for row in found["data"]]
+    _show(found, LOSS_COLUMNS, as_json)
+
+
+def _loss(receipt: dict[str, Any]) -> dict[str, Any]:
+    provider = receipt["provider"]
+    return {**receipt, "provider": provider["id"], "provider_account": provider["account"], "cost": provider["cost"]}
+
+
 def _cap(amount_usd: str, per: str) -> dict[str, str] | None:
     return {"amount_usd": amount_usd, "per": per} if amount_usd else None
 
@@ -164,7 +187,7 @@ def _call(
     path: str,
     data_dir: Path | None,
     *,
-    query: dict[str, str] | None = None,
+    query: dict[str, Any] | None = None,
     body: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     import httpx

@@ -27,6 +27,13 @@ KINDS: Mapping[int, UsageKind] = {
     usage_pb2.USAGE_KIND_CHARGE: UsageKind.CHARGE,
     usage_pb2.USAGE_KIND_VOID: UsageKind.VOID,
 }
+ENDED: Mapping[int, str] = {
+    usage_pb2.ENDED_COMPLETE: "complete",
+    usage_pb2.ENDED_CLIENT_GONE: "client_gone",
+    usage_pb2.ENDED_UPSTREAM_FAILED: "upstream_failed",
+    usage_pb2.ENDED_GATEWAY_FAILED: "gateway_failed",
+}
+"""How a request ended, as people and the log are told."""
 _TOKEN_CLASSES = tuple(field.name for field in dataclasses.fields(Tokens))
 _UNIT_KINDS = tuple(field.name for field in dataclasses.fields(Units))
 _RATE_CLASSES = tuple(field.name for field in dataclasses.fields(Rates))
@@ -144,6 +151,7 @@ def _checked(event: usage_pb2.UsageRecorded, kind: UsageKind, tokens: Tokens, wi
         completion_tokens=tokens.completion,
         provider_cost_nano_usd=event.provider_cost_nano_usd,
         recorded=event.SerializeToString(),
+        ended=ENDED.get(event.ended),
     )
     return Checked(usage=usage, row=row, traceparent=event.traceparent)
 

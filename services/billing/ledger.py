@@ -137,7 +137,10 @@ class Settled:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class UsageRow:
-    """One line of the request log. Amounts in nano-USD; `recorded` is the event as it came, serialised."""
+    """One line of the request log. Amounts in nano-USD; `recorded` is the event as it came, serialised.
+
+    `ended` is None for a refund, and where the event doesn't say.
+    """
 
     request_id: UUID
     kind: UsageKind
@@ -152,6 +155,7 @@ class UsageRow:
     overage_nano_usd: int = 0
     provider_cost_nano_usd: int = 0
     recorded: bytes = b""
+    ended: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pricing.charge import Calculation, ChargeOutOfRange, calculation
 from pricing.prices import PriceVersion, Rates, usd_text
 from pricing.tokens import ImplausibleUsage, Tokens, Units
+from services.billing.charges import ENDED
 from services.billing.receipt_store import Line, Movement
 from tollbridge.usage.v1 import usage_pb2
 
@@ -21,12 +22,6 @@ BY_LIST, BY_REPORTED_COST, BY_OPERATOR = "list_price", "reported_cost", "operato
 LATEST_US = 4_102_444_800_000_000
 """The year 2100."""
 
-_ENDED = {
-    usage_pb2.ENDED_COMPLETE: "complete",
-    usage_pb2.ENDED_CLIENT_GONE: "client_gone",
-    usage_pb2.ENDED_UPSTREAM_FAILED: "upstream_failed",
-    usage_pb2.ENDED_GATEWAY_FAILED: "gateway_failed",
-}
 _EVIDENCE = {usage_pb2.EVIDENCE_PROVIDER: "provider", usage_pb2.EVIDENCE_COUNTED: "counted"}
 
 Document = dict[str, object]
@@ -66,7 +61,7 @@ def settled(
         "charge": usd_text(line.paid_nano_usd),
         "evidence": _EVIDENCE.get(usage.evidence),
         "implausible": usage.implausible,
-        "ended": _ENDED.get(usage.ended),
+        "ended": ENDED.get(usage.ended),
         "policy": usage.policy or None,
         "latency_ms": usage.latency_ms,
         "first_byte_ms": usage.first_byte_ms if usage.first_byte_ms >= 0 else None,

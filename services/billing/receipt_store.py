@@ -18,8 +18,8 @@ _LINE = """
             WHERE c.request_id = u.request_id AND c.kind = 'charge')))
 """
 _ONE = f"{_LINE} AND u.request_id = %s"
-_PAGE = f"{_LINE} AND u.request_id < %s ORDER BY u.request_id DESC LIMIT %s"
-_PAGE_OF_CUSTOMER = f"{_LINE} AND u.customer_id = %s AND u.request_id < %s ORDER BY u.request_id DESC LIMIT %s"
+_PAGE = f"{_LINE} AND {{conditions}} u.request_id < %(before)s ORDER BY u.request_id DESC LIMIT %(limit)s"
+_ENDED = {each: f"'{each}'" for each in ("complete", "client_gone", "upstream_failed", "gateway_failed")}
 _REFUNDED_BY = "SELECT recorded FROM billing.usage_events WHERE request_id = %s AND kind = 'refund'"
 _MOVEMENTS = """
     SELECT request_id, id, debit, credit, amount, kind, (extract(epoch FROM created_at) * 1000000)::bigint
@@ -90,12 +90,15 @@ async def refunded_by(connection: Connection, request_id: UUID) -> str | None:
     return bytes(row[0]).decode() if row else None
 
 
-async def page(connection: Connection, *, customer_id: str, before: UUID, limit: int) -> list[Line]:
-    """Lines below a request id, newest first; of everybody when `customer_id` is empty."""
-    if customer_id:
-        cursor = await connection.execute(_PAGE_OF_CUSTOMER, (customer_id, before, limit))
-    else:
-        cursor = await connection.execute(_PAGE, (before, limit))
+async def page(
+    connection: Connection, *, customer_id: str, ended: Sequence[str], before: UUID, limit: int
+) -> list[Line]:
+    """Lines below a request id, newest first; of everybody when `customer_id` is empty, and however they `ended`."""
+    conditions = "u.customer_id = %(customer_id)s AND " if customer_id else ""
+    if ended:  # written out, not a parameter: only so the index of what is not complete is seen to fit
+        conditions += f"u.ended IN ({', '.join(_ENDED[each] for each in ended)}) AND "
+    values = {"customer_id": customer_id, "before": before, "limit": limit}
+    cursor = await connection.execute(_PAGE.format(conditions=conditions).encode(), values)
     rows = await cursor.fetchall()
     return [_line(row) for row in rows]
 

@@ -48,12 +48,21 @@ class Receipts:
         receipt.document = _json(await self._keys.signed(document))
         return receipt
 
-    async def page(self, *, customer_id: str, after: UUID | None, limit: int) -> tuple[list[billing_pb2.Receipt], bool]:
-        """One page of settled requests, newest first and not signed, and whether more follow."""
+    async def page(
+        self, *, customer_id: str, after: UUID | None, limit: int, ended: Sequence[str] = ()
+    ) -> tuple[list[billing_pb2.Receipt], bool]:
+        """One page of settled requests, newest first and not signed, and whether more follow.
+
+        `ended` (names of `charges.ENDED`) leaves out those that ended in other ways; without any it is all.
+        """
         size = min(limit, MAX_LIMIT) if limit > 0 else DEFAULT_LIMIT
         async with db.transaction(self._pool) as connection:
             lines = await receipt_store.page(
-                connection, customer_id=customer_id, before=after or receipt_store.LAST, limit=size + 1
+                connection,
+                customer_id=customer_id,
+                ended=ended,
+                before=after or receipt_store.LAST,
+                limit=size + 1,
             )
             shown = lines[:size]
             movements = await receipt_store.movements(connection, [line.request_id for line in shown])

@@ -1,6 +1,6 @@
 """gRPC in: each method converts, makes one call, and converts back. Who may call what stands in `billing_service`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from chassis.config_state import config_state_handler
 from chassis.errors import Code, TollbridgeError
@@ -219,6 +219,7 @@ class BillingServer:
             customer_id=_customer_or_all(request.customer_id),
             after=uuid_of(request.after, "after") if request.after else None,
             limit=request.limit,
+            ended=_ended(request.ended),
         )
         return pb.ListReceiptsResponse(receipts=receipts, has_more=has_more)
 
@@ -283,3 +284,10 @@ def _text(text: str, name: str, most: int, *, least: int = 0) -> str:
 
 def _invalid(name: str, why: str) -> TollbridgeError:
     return TollbridgeError(Code.INVALID_REQUEST, f"{name} {why}", details={"param": name})
+
+
+def _ended(numbers: Iterable[int]) -> list[str]:
+    asked = set(numbers)
+    if not asked <= charges.ENDED.keys():
+        raise _invalid("ended", "must be ways in which a request can end")
+    return [charges.ENDED[number] for number in sorted(asked)]

@@ -62,9 +62,9 @@ _ADD_TRANSFERS = f"""
 _ADD_TO_OUTBOX = "INSERT INTO billing.outbox (transfer_id) SELECT * FROM unnest(%s::uuid[])"
 _ADD_USAGE = """
     INSERT INTO billing.usage_events (request_id, kind, customer_id, key_id, model, operation, prompt_tokens,
-        completion_tokens, charge, taken, overage, provider_cost, recorded)
+        completion_tokens, charge, taken, overage, provider_cost, recorded, ended)
     SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[],
-        %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bytea[])
+        %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bytea[], %s::text[])
 """
 _EVENT_STATES = """
     SELECT asked.n,
@@ -336,4 +336,5 @@ def _usage_values(row: UsageRow) -> tuple[object, ...]:
         row.overage_nano_usd,
         row.provider_cost_nano_usd,
         row.recorded,
+        row.ended,
     )

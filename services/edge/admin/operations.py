@@ -17,7 +17,7 @@ from pricing.prices import usd_text
 from services.edge.clients import Clients
 from services.edge.json_http import amount, answer, context, decode, rfc3339
 from services.edge.routes.health import DrainSwitch
-from services.edge.routes.requests import receipts
+from services.edge.routes.requests import ended_of, receipts
 from services.edge.routes.usage import OPERATORS_GROUPS, report
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2
@@ -42,7 +42,7 @@ def routes(*, clients: Clients, drain: DrainSwitch, config_state: Callable[[], C
     @router.get("/requests")
     async def list_requests(request: Request) -> Response:
         owner = request.query_params.get("customer_id", "")
-        found = await receipts(clients.billing, customer_id=owner, request=request)
+        found = await receipts(clients.billing, customer_id=owner, request=request, ended=ended_of(request))
         return answer(found, request_id=context(request).request_id)
 
     @router.get("/usage")

@@ -6,7 +6,7 @@ unsettled by the edge that answered it; another edge waits a moment for its even
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 import msgspec
@@ -24,6 +24,12 @@ YOUNG_S = 60.0
 """A request that began so lately may have ended a moment ago, so that its event is still on its way."""
 WAIT_S = 1.5
 PAUSE_S = 0.1
+ENDED = {
+    "complete": usage_pb2.ENDED_COMPLETE,
+    "client_gone": usage_pb2.ENDED_CLIENT_GONE,
+    "upstream_failed": usage_pb2.ENDED_UPSTREAM_FAILED,
+    "gateway_failed": usage_pb2.ENDED_GATEWAY_FAILED,
+}
 
 Unsettled = Callable[[str], usage_pb2.UsageRecorded | None]
 """What this edge knows of a request of its own that billing has not confirmed, by its id."""
@@ -87,14 +93,27 @@ def _unsettled(event: usage_pb2.UsageRecorded) -> dict[str, object]:
     }
 
 
-async def receipts(billing: PipeClient, *, customer_id: str, request: Request) -> dict[str, object]:
-    """One page of the log, of one customer or (`customer_id` empty) of everybody."""
+def ended_of(request: Request) -> list[usage_pb2.Ended.ValueType]:
+    """`?ended=`, which may be repeated: how the requests ended that are asked for. Raises INVALID_REQUEST."""
+    names = request.query_params.getlist("ended")
+    if not all(name in ENDED for name in names):
+        raise TollbridgeError(
+            Code.INVALID_REQUEST, f"ended must be one of {', '.join(ENDED)}.", details={"param": "ended"}
+        )
+    return [ENDED[name] for name in names]
+
+
+async def receipts(
+    billing: PipeClient, *, customer_id: str, request: Request, ended: Sequence[usage_pb2.Ended.ValueType] = ()
+) -> dict[str, object]:
+    """One page of the log, of one customer or (`customer_id` empty) of everybody, however or as given they `ended`."""
     reply = await billing.call(
         "ListReceipts",
         billing_pb2.ListReceiptsRequest(
             customer_id=customer_id,
             limit=page_limit(request),
             after=request.query_params.get("after", ""),
+            ended=ended,
         ),
         billing_pb2.ListReceiptsResponse,
         timeout_s=TIMEOUT_S,

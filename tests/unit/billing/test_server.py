@@ -1,6 +1,7 @@
 """Billing's server as its callers meet it: real gRPC, real PostgreSQL, the composition that the process runs."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -187,6 +188,34 @@ async def test_receipts_of_a_customer_that_can_not_be_are_refused_by_name(reques
             await request_.edge.call(type(ask).__name__.removesuffix("Request"), ask)
         assert refused.value.code is Code.INVALID_REQUEST
         assert refused.value.details == {"param": "customer_id"}
+
+
+async def test_the_log_is_listed_by_how_requests_ended(request_: Request):
+    """What a provider or we broke, in pages, the newest first, also of everybody; a way that there isn't is refused."""
+    it, edge = request_, request_.edge
+    ways = (usage_pb2.ENDED_UPSTREAM_FAILED, usage_pb2.ENDED_CLIENT_GONE, usage_pb2.ENDED_GATEWAY_FAILED)
+    ids = sorted(str(uuid7()) for _ in range(4))
+    made = list(zip(ids, (*ways, usage_pb2.ENDED_COMPLETE), strict=True))
+    terms: dict[str, Any] = {"kind": UsageKind.VOID, "customer_id": it.customer_id, "charge_nano_usd": 0}
+    voids = [
+        event(Usage(request_id=UUID(id_), hold_id=None, closes_hold=False, **terms), ended=ended) for id_, ended in made
+    ]
+    await edge.call("RecordUsage", pb.RecordUsageRequest(events=voids))
+    broken = (usage_pb2.ENDED_GATEWAY_FAILED, usage_pb2.ENDED_UPSTREAM_FAILED)
+
+    async def listed(customer_id: str = it.customer_id, **asked: Any) -> tuple[list[str], bool]:
+        page = await edge.call("ListReceipts", pb.ListReceiptsRequest(customer_id=customer_id, **asked))
+        assert isinstance(page, pb.ListReceiptsResponse)
+        return [each.usage.request_id for each in page.receipts], page.has_more
+
+    assert await listed(ended=broken) == ([made[2][0], made[0][0]], False)
+    assert await listed("", ended=broken, limit=1) == ([made[2][0]], True)
+    assert (await listed("", ended=broken, limit=1, after=made[2][0]))[0] == [made[0][0]]
+    assert await listed(ended=[usage_pb2.ENDED_COMPLETE]) == ([made[3][0]], False)
+    assert len((await listed())[0]) == len(made)
+    for unknown in (0, 99):
+        refused = await edge.refusal("ListReceipts", pb.ListReceiptsRequest(ended=[unknown]))  # type: ignore[list-item]  # what no enum has
+        assert (refused.code, refused.details["param"]) == (Code.INVALID_REQUEST, "ended")
 
 
 async def test_a_capped_request_counts_from_its_lease_to_its_refund(request_: Request):

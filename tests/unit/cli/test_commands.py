@@ -1,5 +1,6 @@
 """The `tollbridge` command from a terminal: what it offers, refuses and says when nothing runs."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -127,3 +128,36 @@ def test_migrate_can_be_run_twice_at_once_and_again(postgres_url):
     assert tollbridge("migrate", "billing", TOLLBRIDGE_DATABASE_URL=postgres_url).stdout == "billing: up to date\n"
     assert tollbridge("migrate", "web", TOLLBRIDGE_DATABASE_URL=postgres_url).returncode == 2
     assert tollbridge("migrate").returncode == 2
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_losses_lists_what_broke_with_what_its_provider_may_charge(as_json: bool):
+    """A table for people, and the API's answer for scripts."""
+    receipt = {
+        "id": "request-1",
+        "ended": "upstream_failed",
+        "provider": {"id": "acme", "account": "acme-1", "model": "m", "cost": "0.000000120"},
+        "charge": "0.000000000",
+    }
+    content = json.dumps({"object": "list", "data": [receipt], "has_more": True, "next": "request-1"})
+    asked: list[str] = []
+
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).decode().split()[1])
+        head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(content)}\r\nconnection: close\r\n\r\n"
+        writer.write((head + content).encode())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(reply, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        options = ["--json"] if as_json else []
+        environ = {"TOLLBRIDGE_URL": url, "TOLLBRIDGE_ADMIN_TOKEN": "token"}
+        done = await asyncio.to_thread(tollbridge, "admin", "losses", *options, **environ)
+    assert asked == ["/admin/requests?ended=upstream_failed&ended=gateway_failed&limit=50"]
+    assert done.returncode == 0, done.stderr
+    if as_json:
+        assert json.loads(done.stdout)["data"] == [receipt]
+        return
+    for text in ("request-1", "upstream_failed", "acme-1", "0.000000120", "more: --after request-1"):
+        assert text in done.stdout

@@ -45,6 +45,15 @@ async def test_a_draining_edge_says_when_to_ask_again(desk: Office, path: str) -
     assert "retry-after" not in (await desk.http.get(path)).headers
 
 
+async def test_the_request_log_is_asked_for_by_how_requests_ended(desk: Office) -> None:
+    """One way or more; one that there isn't is refused by its name, and without any it is the whole log."""
+    broken = await desk.admin("GET", "/admin/requests?ended=upstream_failed&ended=gateway_failed")
+    assert broken["data"] == [{"id": "ENDED_UPSTREAM_FAILED ENDED_GATEWAY_FAILED"}]
+    assert (await desk.admin("GET", "/admin/requests"))["data"] == [{"id": ""}]
+    refused = await desk.ask("GET", "/admin/requests?ended=broken", ADMIN_TOKEN)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "ended")
+
+
 async def test_a_negative_refund_is_refused_by_its_field(desk: Office) -> None:
     """The name is the one that the operator wrote."""
     body = {"request_id": str(uuid4()), "reason": "why", "amount_usd": "-1"}

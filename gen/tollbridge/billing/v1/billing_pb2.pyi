@@ -924,22 +924,28 @@ class ListReceiptsRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """Whose; empty is everybody's."""
     limit: _builtins.int
     """At most 200; 0 is 50."""
     after: _builtins.str
     """The last request id of the page before, empty for the first page."""
+    @_builtins.property
+    def ended(self) -> _containers.RepeatedScalarFieldContainer[_usage_pb2.Ended.ValueType]:
+        """Only requests that ended in one of these ways; empty is all."""
+
     def __init__(
         self,
         *,
         customer_id: _builtins.str = ...,
         limit: _builtins.int = ...,
         after: _builtins.str = ...,
+        ended: _abc.Iterable[_usage_pb2.Ended.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "customer_id", b"customer_id", "limit", b"limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "customer_id", b"customer_id", "ended", b"ended", "limit", b"limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
