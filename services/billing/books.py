@@ -33,7 +33,8 @@ class Books:
     """A working set of accounts, cap accounts and holds, and what has changed in it. Not shared between tasks.
 
     `applied` names the usage events that are known to be in the ledger already; `superseded` gathers the requests whose
-    dead letter keeps its hold no longer, because a later event of theirs was applied.
+    dead letter keeps its hold no longer, because a later event of theirs was applied. `kept` says of pinned leases for
+    many requests what their letters keep, where all else of them may be freed.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Books:
         self.changed_accounts: set[str] = set()
         self.changed_holds: set[UUID] = set()
         self.superseded: set[UUID] = set()
+        self.kept: dict[UUID, int] = {}
         self._letters: dict[UUID, set[UUID | None]] = {}
 
     def account(self, customer_id: str) -> Account:
@@ -187,11 +189,13 @@ class Books:
         return settled
 
     def release(self, hold_ids: Iterable[UUID]) -> None:
-        """Settles holds and gives back what remains; one that is pinned or resolved is left alone."""
+        """Settles holds and gives back what remains, but what is `kept`; others that are pinned are left alone."""
         for hold_id in hold_ids:
             hold = self.holds[hold_id]
             if hold.is_open and not hold.pinned:
                 self._move_hold(hold, hold.resolve(HoldState.SETTLED))
+            elif hold.is_open and hold_id in self.kept:
+                self._move_hold(hold, hold.keep(self.kept[hold_id]))
 
     def give_back(self, hold_id: UUID, amount_nano_usd: int) -> None:
         """Frees a part of an open hold that its spender has no use for: also beside what a dead letter keeps of it."""
@@ -202,8 +206,10 @@ class Books:
     def expire(self, hold_id: UUID, *, now_us: int, settle_grace_s: int) -> Hold:
         """Ends a hold's time if it is over (see `Hold.expire`); returns the hold as it then is."""
         hold = self.holds[hold_id]
-        if hold.is_open and not hold.pinned and hold.expires_at_us <= now_us:
-            self._move_hold(hold, hold.expire(now_us=now_us, settle_grace_s=settle_grace_s))
+        kept = self.kept.get(hold_id) if hold.pinned else 0
+        if hold.is_open and kept is not None and hold.expires_at_us <= now_us:
+            after = hold.expire(now_us=now_us, settle_grace_s=settle_grace_s, kept_nano_usd=kept)
+            self._move_hold(hold, after)
         return self.holds[hold_id]
 
     def pin(self, hold_id: UUID, request_id: UUID | None) -> None:

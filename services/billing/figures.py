@@ -29,7 +29,7 @@ class Figures:
         )
         self.holds_expired = Counter(
             "tollbridge_billing_holds_expired",
-            "Holds whose time ran out: lapsed, or released with something still held",
+            "Holds whose time ran out: lapsed, kept by dead letters, or released with something still held",
             ("how",),
             registry=registry,
         )

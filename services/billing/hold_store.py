@@ -113,16 +113,19 @@ _UNANSWERED = """
         AND coalesce(answered_at, CASE WHEN request_id IS NULL THEN '-infinity' ELSE granted_at END)
             < date_trunc('milliseconds', %s::timestamptz)
 """
-_UNLISTED = """
+# A dead letter keeps a request's lease whole, and of one for many only its charge (see `letter_store.kept_of_leases`).
+_CAN_END = """(NOT pinned OR kind = 'lease' AND request_id IS NULL AND EXISTS (SELECT FROM billing.dead_letters d
+        WHERE d.hold_id = holds.id AND d.customer_id = holds.customer_id AND d.resolved_at IS NULL))"""
+_UNLISTED = f"""
     SELECT id, customer_id FROM billing.holds
-    WHERE spender = %s AND kind = 'lease' AND state = 'open' AND NOT pinned AND id >= %s AND id < %s
-        AND (NOT lapsed OR %s)
+    WHERE spender = %s AND kind = 'lease' AND state = 'open' AND id >= %s AND id < %s
+        AND (NOT lapsed OR %s) AND {_CAN_END}
         AND NOT EXISTS (SELECT FROM unnest(%s::uuid[]) AS listed (id) WHERE listed.id = holds.id)
     ORDER BY id LIMIT %s
 """
-_DUE = """
+_DUE = f"""
     SELECT id, customer_id, (extract(epoch FROM now()) * 1000000)::bigint FROM billing.holds
-    WHERE state = 'open' AND NOT pinned AND expires_at < now() ORDER BY expires_at LIMIT %s
+    WHERE state = 'open' AND expires_at < now() AND {_CAN_END} ORDER BY expires_at LIMIT %s
 """
 _EXTEND = """
     UPDATE billing.holds

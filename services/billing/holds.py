@@ -35,7 +35,8 @@ class Hold:
 
     `stated_nano_usd` is open + spent of the spender's last statement; before the first it is the whole amount, so that
     a spender that dies at once is not thought to have spent nothing. A pinned hold belongs to a dead letter and is
-    released by nobody but the operator who resolves that. `cap_ids` are the cap accounts that it counts in.
+    released by nobody but the operator who resolves that; of a lease for many requests only the letter's charge is
+    kept once its spender is done with it. `cap_ids` are the cap accounts that it counts in.
     """
 
     id: UUID
@@ -80,11 +81,21 @@ class Hold:
         """Ends the hold and gives back all that remains."""
         return dataclasses.replace(self.free(self.remaining_nano_usd), state=state)
 
-    def expire(self, *, now_us: int, settle_grace_s: int) -> "Hold":
-        """What the end of its time does: a stated lease lapses, anything else is released."""
+    def keep(self, amount_nano_usd: int) -> "Hold":
+        """Gives back all but this for good: it is no longer its spender's, and stays open for its dead letters."""
+        return dataclasses.replace(self.free(self.remaining_nano_usd - amount_nano_usd), lapsed=True)
+
+    def expire(self, *, now_us: int, settle_grace_s: int, kept_nano_usd: int = 0) -> "Hold":
+        """What the end of its time does: a stated lease lapses, anything else is released.
+
+        A pinned one keeps `kept_nano_usd` besides, and its time begins anew until its letters are resolved.
+        """
+        later_us = now_us + settle_grace_s * 1_000_000
         if self.kind is not HoldKind.LEASE or self.lapsed:
+            if self.pinned:
+                return dataclasses.replace(self.keep(kept_nano_usd), expires_at_us=later_us)
             return self.resolve(HoldState.EXPIRED)
-        lapsed = self.free(self.remaining_nano_usd - self.stated_nano_usd)
-        if lapsed.remaining_nano_usd == 0:
+        lapsed = self.free(self.remaining_nano_usd - self.stated_nano_usd - kept_nano_usd)
+        if lapsed.remaining_nano_usd == 0 and not lapsed.pinned:
             return lapsed.resolve(HoldState.EXPIRED)
-        return dataclasses.replace(lapsed, lapsed=True, expires_at_us=now_us + settle_grace_s * 1_000_000)
+        return dataclasses.replace(lapsed, lapsed=True, expires_at_us=later_us)

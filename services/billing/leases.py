@@ -15,7 +15,7 @@ from structlog.typing import FilteringBoundLogger
 from chassis import db
 from chassis.db import Connection
 from chassis.errors import Code, TollbridgeError
-from services.billing import hold_store, store
+from services.billing import hold_store, letter_store, store
 from services.billing.books import Books
 from services.billing.figures import Figures
 from services.billing.holds import Hold, HoldState
@@ -190,7 +190,7 @@ class Expiry:
 
     def _tell(self, hold: Hold) -> None:
         """A lapse is a spender's death; an end without its usage is money that somebody should look for."""
-        how = "released" if hold.state is HoldState.EXPIRED else "lapsed"
+        how = "released" if hold.state is HoldState.EXPIRED else "kept" if hold.pinned else "lapsed"
         self._figures.holds_expired.labels(how).inc()
         tell = self._log.error if hold.state is HoldState.EXPIRED else self._log.warning
         tell(
@@ -228,6 +228,9 @@ async def _change(
             customer_ids={customer_id for _, customer_id in holds},
             hold_ids=[hold_id for hold_id, _ in holds],
         )
+        pinned = [hold.id for hold in books.holds.values() if hold.pinned]
+        if pinned:
+            books.kept = await letter_store.kept_of_leases(connection, pinned)
         for hold_id, _ in holds:
             change(books, hold_id)
         await store.save_books(connection, books)

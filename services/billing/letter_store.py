@@ -14,6 +14,7 @@ from psycopg.rows import TupleRow
 from chassis.db import Connection
 from chassis.ids import uuid7
 from services.billing.ledger import DeadLetter
+from tollbridge.usage.v1 import usage_pb2
 
 # The update changes nothing; it makes the row that is there answer.
 _ADD = """
@@ -23,6 +24,11 @@ _ADD = """
 """
 _OPEN_OF_HOLDS = """
     SELECT hold_id, request_id, id FROM billing.dead_letters WHERE hold_id = ANY(%s) AND resolved_at IS NULL
+"""
+_KEPT_OF_LEASES = """
+    SELECT h.id, d.recorded FROM billing.holds h
+    JOIN billing.dead_letters d ON d.hold_id = h.id AND d.customer_id = h.customer_id AND d.resolved_at IS NULL
+    WHERE h.id = ANY(%s) AND h.pinned AND h.kind = 'lease' AND h.request_id IS NULL
 """
 _SUPERSEDE = """
     UPDATE billing.dead_letters SET resolved_at = now(), resolution = 'superseded', resolved_by = 'billing',
@@ -92,6 +98,19 @@ async def open_of_holds(
     """(hold, request) of each open letter that keeps one of these holds; `but` is a letter that doesn't count."""
     cursor = await connection.execute(_OPEN_OF_HOLDS, (list(hold_ids),))
     return [(hold_id, request_id) for hold_id, request_id, id_ in await cursor.fetchall() if id_ != but]
+
+
+async def kept_of_leases(connection: Connection, hold_ids: Iterable[UUID]) -> dict[UUID, int]:
+    """What open letters keep of those of these holds that are pinned leases for many requests, in nano-USD.
+
+    It is the sum of the charges as they were sent, right or wrong: a living spender gives back all but that.
+    """
+    cursor = await connection.execute(_KEPT_OF_LEASES, (list(hold_ids),))
+    kept: dict[UUID, int] = {}
+    for hold_id, recorded in await cursor.fetchall():
+        charge = usage_pb2.UsageRecorded.FromString(bytes(recorded)).charge_nano_usd
+        kept[hold_id] = kept.get(hold_id, 0) + max(charge, 0)
+    return kept
 
 
 async def supersede(connection: Connection, *, applied: Iterable[UUID], charged: Iterable[UUID]) -> None:

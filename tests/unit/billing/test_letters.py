@@ -1,5 +1,6 @@
 """Dead letters: each keeps its hold until it is resolved, once, by the operator or by a later event."""
 
+import dataclasses
 import json
 from uuid import UUID, uuid4
 
@@ -7,14 +8,15 @@ import psycopg
 import pytest
 
 from chassis.errors import Code, TollbridgeError
-from chassis.ids import uuid7
+from chassis.ids import unix_ms, uuid7, uuid7_at
 from cli import letters as commands
+from services.billing.leases import Page
 from services.billing.ledger import Usage, UsageKind
 from services.billing.letter_store import Letter
 from services.billing.letters import DeadLetters, Resolution
 from services.billing.reconcile import verify
 from services.billing.settlement import Fate
-from tests.unit.billing.bank import PostgresBank, event
+from tests.unit.billing.bank import SPENDER, PostgresBank, event
 
 CREDIT, HELD = 1_000, 400
 
@@ -181,3 +183,77 @@ def test_the_operators_command_lists_shows_and_resolves(
     assert json.loads(capsys.readouterr().out)["resolved_charge_usd"] == "0.000000250"
     assert commands.resolve(None, letter_id, how="void", charge_usd="", by="ann", because="") == 1
     assert case.seen() == (250, 0, "settled")
+
+
+class Shared(Case):
+    """A lease of 400 for many requests, and a charge of 301 of one of them that can't be right."""
+
+    def __init__(self, bank: PostgresBank) -> None:
+        super().__init__(bank)
+        bank.admin.execute("UPDATE billing.holds SET request_id = NULL WHERE id = %s", (self.hold_id,))
+        assert self.send(self.poison) == [Fate.DEAD_LETTERED]
+        assert self.seen() == (0, HELD, "open")
+
+    def usage(self, kind: UsageKind = UsageKind.CHARGE, amount: int = 300) -> Usage:
+        return dataclasses.replace(super().usage(kind, amount), closes_hold=False)
+
+    def state(self, *, ended: bool) -> None:
+        """Without this lease."""
+        page = Page(spender=SPENDER, as_of=uuid7_at(unix_ms(uuid7()) + 1), spender_ended=ended)
+        self.bank.run(self.bank.leases.state(page))
+
+
+@pytest.fixture
+def shared(bank: PostgresBank) -> Shared:
+    """With its event set aside."""
+    return Shared(bank)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_of_a_lease_for_many_that_is_stated_no_more_a_letter_keeps_its_charge(shared: Shared, ended: bool):
+    """Whether its spender was killed or could not give it back; then the operator's charge takes it from there."""
+    for _ in range(2):
+        shared.state(ended=ended)
+        assert shared.seen() == (0, 301, "open")
+        assert shared.pinned()
+    shared.resolve(Resolution.CHARGE, 300)
+    assert shared.seen()[0] == 300
+    assert not shared.bank.expire(shared.hold_id)
+    assert shared.seen() == (300, 0, "expired")
+    assert verify(shared.bank.url).clean
+
+
+def test_of_a_lease_for_many_that_is_given_back_all_its_letters_keep_their_charges(shared: Shared):
+    """The sum of those that are open; each that is resolved lets go of its part when the lease's time is over."""
+    other = event(shared.usage(amount=40), charge_nano_usd=41, request_id=str(uuid7()))
+    assert shared.send(other) == [Fate.DEAD_LETTERED]
+    assert not shared.bank.give_back(shared.hold_id, 0, True)
+    assert shared.seen() == (0, 342, "open")
+    letters = [
+        it for it in shared.bank.run(shared.letters.list(resolved_too=False)) if it.customer_id == shared.customer
+    ]
+    [first] = [it for it in letters if it.request_id == shared.request_id]
+    shared.bank.run(shared.letters.resolve(first.id, Resolution.DROP, by="ann", because=""))
+    assert not shared.bank.expire(shared.hold_id)
+    assert shared.seen() == (0, 41, "open")
+
+
+def test_a_lease_for_many_that_lapses_keeps_its_letters_charge_besides_what_is_unfinished(shared: Shared):
+    """And at the end of the grace its charge alone, for as long as it takes."""
+    with psycopg.connect(shared.bank.url) as admin:
+        admin.execute("UPDATE billing.holds SET stated = 50 WHERE id = %s", (shared.hold_id,))
+    for held in (351, 301, 301):
+        assert not shared.bank.expire(shared.hold_id)
+        assert shared.seen() == (0, held, "open")
+    shared.resolve(Resolution.DROP)
+    assert not shared.bank.expire(shared.hold_id)
+    assert shared.seen() == (0, 0, "expired")
+
+
+def test_a_lease_of_one_request_is_kept_whole_by_its_letter(case: Case):
+    """What the request really cost is within what was held for it."""
+    page = Page(spender=SPENDER, as_of=uuid7_at(unix_ms(uuid7()) + 1))
+    case.bank.run(case.bank.leases.state(page))
+    assert not case.bank.give_back(case.hold_id, 0, True)
+    assert not case.bank.expire(case.hold_id)
+    assert case.seen() == (0, HELD, "open")
