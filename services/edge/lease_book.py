@@ -30,6 +30,8 @@ class Listener(Protocol):
         self, leases: Sequence[LeaseState], *, as_of: str, only_these: bool = False
     ) -> tuple[float, list[str]]: ...
 
+    async def end(self) -> None: ...
+
 
 class LeaseBook:
     """Every lease, by hold and by customer. It owns the tasks that tell billing of an end."""
@@ -114,13 +116,22 @@ class LeaseBook:
             await self._state(recalled, only_these=True)
 
     async def drain(self) -> None:
-        """The last words: whatever is free goes back, ends under way are told, and what is left is stated once more."""
+        """The last words: whatever is free goes back, ends under way are told, and what is left is stated once more.
+
+        With nothing left they are those of a spender that has ended: no spool stays for another replica to end it by.
+        """
         for wallet in self._wallets.values():
             wallet.retire()
         self._put_in_order()
         if self._returns:
             await asyncio.wait(self._returns, timeout=RETRY_STATEMENT_S)
-        await self.state()
+        if self._leases:
+            await self.state()
+            return
+        try:
+            await self._billing.end()
+        except TollbridgeError as error:
+            self._log.warning("spender_not_ended", code=error.code.value)
 
     async def _tell_end(self, lease: Lease) -> None:
         try:

@@ -13,6 +13,7 @@ from uuid import UUID
 from google.protobuf.message import Message
 
 from chassis.errors import Code, TollbridgeError
+from chassis.ids import now_floor
 from chassis.pipe import PipeClient
 from pricing.prices import PriceVersion, Rates
 from services.edge import statements
@@ -225,13 +226,17 @@ class BillingOwner:
             timeout_s=STATE_TIMEOUT_S,
         )
 
+    async def end(self) -> None:
+        """The last statement: nothing of this incarnation is open or unconfirmed, and it asks for no more."""
+        await self.state_leases([], as_of=str(now_floor()), spender=self._spender)
+
     async def state_leases(
         self, leases: Sequence[LeaseState], *, as_of: str, spender: str = "", only_these: bool = False
     ) -> tuple[float, list[str]]:
         """The full statement as of then, in pages; the seconds until the next is due, and the holds that are settled.
 
-        `only_these`: it says nothing of other leases. `spender` is a former incarnation, of which billing has
-        everything, that this one speaks for.
+        `only_these`: it says nothing of other leases. `spender` is an incarnation that has ended, of which
+        billing has everything.
         """
         renew_in_s = 0.0
         gone: list[str] = []

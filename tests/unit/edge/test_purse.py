@@ -20,6 +20,7 @@ class Billing:
         self.stated: list[dict[str, tuple[int, int]]] = []
         self.gone: list[str] = []
         self.returned: list[str] = []
+        self.ended = 0
 
     async def grant_lease(self, *, hold_id, amount_nano_usd, **_) -> Granted:
         await self.may_answer.wait()
@@ -29,6 +30,9 @@ class Billing:
 
     async def return_lease(self, *, hold_id) -> None:
         self.returned.append(hold_id)
+
+    async def end(self) -> None:
+        self.ended += 1
 
     async def state_leases(self, leases, *, as_of, only_these=False) -> tuple[float, list[str]]:
         self.stated.append({lease.hold_id: (lease.open_nano_usd, lease.spent_nano_usd) for lease in leases})
@@ -103,7 +107,21 @@ async def test_what_was_not_needed_is_given_back_at_once():
     purse.give_back(draw)
     await purse.drain()
     assert billing.returned == [draw.hold_id]
-    assert billing.stated == [{}]
+
+
+async def test_the_last_statement_ends_the_spender_once_nothing_is_open_or_unconfirmed():
+    """An empty spool removes itself, so that no other replica would; until then what is held is stated instead."""
+    billing = Billing()
+    billing.may_answer.set()
+    purse = purse_of(billing)
+    draw = await drawing(purse)
+    await purse.drain()
+    purse.settled(draw, spent_nano_usd=40)
+    await purse.drain()
+    assert (billing.ended, billing.stated) == (0, [{draw.hold_id: (100, 0)}, {draw.hold_id: (0, 40)}])
+    purse.confirmed(draw.hold_id, 40, False)
+    await purse.drain()
+    assert billing.ended == 1
 
 
 async def test_a_grant_that_comes_while_a_statement_is_under_way_is_not_forgotten():

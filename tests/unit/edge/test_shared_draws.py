@@ -44,6 +44,11 @@ class Billing:
         self._check()
         self.ended.append(hold_id)
 
+    async def end(self) -> None:
+        self._check()
+        self.stated.append({})
+        self.partial.append(False)
+
     async def state_leases(self, leases, *, as_of, only_these=False) -> tuple[float, list[str]]:
         self._check()
         self.stated.append({lease.hold_id: lease for lease in leases})
