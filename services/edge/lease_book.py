@@ -17,6 +17,8 @@ from services.edge.wallet import Lease, LeaseState, Wallet
 STATEMENT_EVERY_S = 10.0
 MIN_STATEMENT_S = 1.0
 RETRY_STATEMENT_S = 1.0
+LATE_GRANT_S = 5.0
+"""How long after its asker gave up billing may still commit a grant: its limit on a statement."""
 RETURN_LIMIT = 256
 """Returns under way at once; what is beyond is freed by the next statement."""
 
@@ -43,6 +45,7 @@ class LeaseBook:
         self._asked: set[str] = set()
         self._wallets: dict[str, Wallet] = {}
         self._returns: set[asyncio.Task[None]] = set()
+        self._in_doubt_until_s = 0.0
         self._log = structlog.get_logger()
 
     @property
@@ -70,6 +73,11 @@ class LeaseBook:
     def answered(self, lease: Lease) -> None:
         """Billing has granted it, or not."""
         self._asked.discard(lease.hold_id)
+
+    def doubt(self, lease: Lease) -> None:
+        """It is listed no more, but billing may grant it yet: a statement after that frees it."""
+        self._in_doubt_until_s = self._clock() + LATE_GRANT_S
+        self.forget(lease)
 
     def forget(self, lease: Lease) -> None:
         """It is listed no more: billing has ended it, or frees it when the next statement lacks it."""
@@ -125,6 +133,7 @@ class LeaseBook:
         self._put_in_order()
         if self._returns:
             await asyncio.wait(self._returns, timeout=RETRY_STATEMENT_S)
+        await asyncio.sleep(min(LATE_GRANT_S, max(0.0, self._in_doubt_until_s - self._clock())))
         if self._leases:
             await self.state()
             return

@@ -303,7 +303,8 @@ class Purse:
             )
         except BaseException as error:
             # Unlisted from now on: if billing granted it all the same, the next statement frees it.
-            self._book.forget(lease)
+            is_refused = isinstance(error, TollbridgeError) and error.code is not Code.UNAVAILABLE
+            (self._book.forget if is_refused else self._book.doubt)(lease)
             if isinstance(error, TollbridgeError):
                 failed = error if error.code is Code.UNAVAILABLE else None
                 self._be_quiet(need)

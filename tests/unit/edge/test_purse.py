@@ -124,6 +124,21 @@ async def test_the_last_statement_ends_the_spender_once_nothing_is_open_or_uncon
     assert billing.ended == 1
 
 
+async def test_the_last_statement_comes_after_a_grant_that_its_asker_gave_up(monkeypatch):
+    """Committed later it would be held until its half hour of grace is over, with nobody left to free it."""
+    monkeypatch.setattr("services.edge.lease_book.LATE_GRANT_S", 0.2)
+    billing = Billing()
+    purse = purse_of(billing)
+    task = drawing(purse)
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    ended_when_granted: list[int] = []
+    asyncio.get_running_loop().call_later(0.1, lambda: ended_when_granted.append(billing.ended))
+    await purse.drain()
+    assert (ended_when_granted, billing.ended) == ([0], 1)
+
+
 async def test_a_grant_that_comes_while_a_statement_is_under_way_is_not_forgotten():
     """Billing said `gone` of what it granted a moment later."""
     billing = Billing()

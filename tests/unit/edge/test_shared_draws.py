@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from chassis.errors import Code, TollbridgeError
-from services.edge.lease_book import LeaseBook
+from services.edge.lease_book import LATE_GRANT_S, LeaseBook
 from services.edge.owners import Granted
 from services.edge.purse import Draw, Purse
 from services.edge.settlement import voided
@@ -184,6 +184,7 @@ async def test_what_fits_a_living_lease_is_served_while_billing_is_down(desk: De
         await desk.draw(1)
     assert caught.value.code is Code.UNAVAILABLE
     desk.billing.down = False
+    desk.now_s += LATE_GRANT_S
     await desk.purse.drain()
 
 
