@@ -170,12 +170,26 @@ class Expiry:
                 due = await hold_store.due(connection, limit=MAX_RELEASED)
             if not due or time.monotonic() < self._quiet_until:
                 return 0
-            return await self._expire(due)
-        except TollbridgeError as error:
+            return await self._expire_each(due)
+        except (TollbridgeError, store.DatabaseError) as error:
             if not db.is_unavailable(error):
                 raise
             self._quiet_until = time.monotonic() + self._quiet_s
             return 0
+
+    async def _expire_each(self, due: Sequence[tuple[UUID, str, int]]) -> int:
+        """All together; one by one where the database refuses that, so that one bad hold keeps no other."""
+        try:
+            return await self._expire(due)
+        except store.REFUSED as error:
+            self._log.error("holds_refused", holds=len(due), reason=str(error))
+        ended = 0
+        for one in due:
+            try:
+                ended += await self._expire([one])
+            except store.REFUSED as error:
+                self._log.error("hold_not_expired", hold_id=str(one[0]), customer_id=one[1], reason=str(error))
+        return ended
 
     async def _expire(self, due: Sequence[tuple[UUID, str, int]]) -> int:
         now_us = due[0][2]
