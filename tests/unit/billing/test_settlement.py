@@ -1,7 +1,7 @@
 """Applying usage events on real PostgreSQL: batches that meet, and what can't be right."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from uuid import UUID, uuid4
 
 import psycopg
@@ -100,20 +100,20 @@ DAY_MS = 86_400_000
 
 
 @pytest.mark.parametrize(
-    "request_id",
+    "impossible",
     [
-        uuid4(),
-        UUID("ffffffff-ffff-7fff-bfff-ffffffffffff"),
-        uuid7_at(unix_ms(uuid7()) + DAY_MS + 600_000),
-        uuid7_at(unix_ms(uuid7()) - 401 * DAY_MS),
+        uuid4,
+        lambda: UUID("ffffffff-ffff-7fff-bfff-ffffffffffff"),
+        lambda: uuid7_at(unix_ms(uuid7()) + DAY_MS + 600_000),
+        lambda: uuid7_at(unix_ms(uuid7()) - 401 * DAY_MS),
     ],
     ids=["no UUIDv7", "the end of time", "more than a day ahead", "older than what is kept"],
 )
-def test_an_event_of_an_impossible_time_is_set_aside(bank: PostgresBank, request_id: UUID):
+def test_an_event_of_an_impossible_time_is_set_aside(bank: PostgresBank, impossible: Callable[[], UUID]):
     """Its request id says when it began, and the log keeps its days only."""
     customer = f"customer-{uuid4()}"
     assert not bank.open(customer, CREDIT)
-    [fate] = bank.run(bank.settlement.apply([event(_charge(customer, request_id=request_id))]))
+    [fate] = bank.run(bank.settlement.apply([event(_charge(customer, request_id=impossible()))]))
     assert fate is Fate.DEAD_LETTERED
     assert bank.account(customer)[1] == 0
 
