@@ -21,6 +21,8 @@ from tests.faults.toxic_proxy import ToxicProxy, toxic
 from tests.integration.running import Account, gateway, provider, wait_until
 
 PROTOCOLS = ("openai", "anthropic")
+OPENAI_OR_EACH = ("openai", pytest.param("anthropic", marks=pytest.mark.thorough))
+"""For what does not depend on the protocol."""
 POLICIES = ("drain", "cancel", "absorb")
 MORE = {
     "capped": "on_disconnect: drain\n    drain: {seconds: 2, at_once: 2}",
@@ -146,7 +148,7 @@ async def test_a_left_stream_is_charged_by_its_policy(rig: Rig, protocol: str, p
         assert charge == 0
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", OPENAI_OR_EACH)
 @pytest.mark.parametrize("policy", POLICIES)
 async def test_a_left_whole_answer_is_charged_by_its_policy(rig: Rig, protocol: str, policy: str) -> None:
     """Nothing was delivered: only drain, which lets the provider finish, charges."""
@@ -162,7 +164,7 @@ async def test_a_left_whole_answer_is_charged_by_its_policy(rig: Rig, protocol: 
     assert attempt.finished == (policy == "drain")
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", OPENAI_OR_EACH)
 async def test_a_drain_ends_after_its_seconds_and_charges_what_was_delivered(rig: Rig, protocol: str) -> None:
     """Two seconds after its client the provider is told to stop too."""
     account = await asyncio.to_thread(rig.customer, credit_usd="1")
@@ -176,7 +178,7 @@ async def test_a_drain_ends_after_its_seconds_and_charges_what_was_delivered(rig
     assert PRICE.of({"output": PIECES}) <= Decimal(receipt["charge"]) < WHOLE
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", OPENAI_OR_EACH)
 async def test_no_more_drain_at_once_than_the_provider_allows(rig: Rig, protocol: str) -> None:
     """Five leave within a moment where two may drain: two are read to their usage, three are cancelled."""
     account = await asyncio.to_thread(rig.customer, credit_usd="1")
@@ -247,7 +249,7 @@ def test_who_leaves_after_the_last_bytes_has_not_left(rig: Rig, policy: str, str
         assert Decimal(receipt["charge"]) == WHOLE
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", OPENAI_OR_EACH)
 def test_a_provider_lost_while_the_client_does_not_read_is_the_clients_leaving(rig: Rig, protocol: str) -> None:
     """Its own socket was blocked for longer than a second: what it had is charged, not given away."""
     account = rig.customer(credit_usd="5")
@@ -264,7 +266,7 @@ def test_a_provider_lost_while_the_client_does_not_read_is_the_clients_leaving(r
     assert 0 < Decimal(receipt["charge"]) <= PRICE.of({"input": 1500, "output": 4096})
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", OPENAI_OR_EACH)
 async def test_the_routes_total_time_ends_a_stream_as_length(rig: Rig, protocol: str) -> None:
     """After two seconds the answer ends by itself, its usage and cost included, charged as delivered."""
     account = await asyncio.to_thread(rig.customer, credit_usd="1")
@@ -287,7 +289,7 @@ async def test_the_routes_total_time_ends_a_stream_as_length(rig: Rig, protocol:
     assert PRICE.of({"output": rig.delivered[request_id]}) <= Decimal(receipt["charge"]) < WHOLE
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", OPENAI_OR_EACH)
 async def test_a_drain_that_dies_with_its_edge_charges_what_was_delivered(rig: Rig, protocol: str) -> None:
     """The client left, then edge was killed: its spool knows what the client had, and the next one charges that."""
     account = await asyncio.to_thread(rig.customer, credit_usd="1")

@@ -80,7 +80,7 @@ def charged(account: Account, request_id: str) -> None:
     wait_until(paid, timeout_s=40, what=f"{request_id} is charged {PRICE}")
 
 
-@pytest.mark.parametrize("heir", [0, 1])
+@pytest.mark.parametrize("heir", [0, pytest.param(1, marks=pytest.mark.thorough)])
 async def test_an_order_whose_edge_was_killed_is_answered_whole_and_charged_once(running: Gateway, heir: int):
     """By its successor or by its sibling, whenever it was killed."""
     account = await asyncio.to_thread(running.customer, credit_usd="5")
