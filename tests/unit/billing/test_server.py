@@ -257,6 +257,7 @@ async def test_a_capped_request_counts_from_its_lease_to_its_refund(request_: Re
         ({"per": "year"}, None),
         ({"amount_nano_usd": 0}, None),
     ],
+    ids=["no request", "no UUIDv7", "no kind of owner", "blank", "no period", "nothing"],
 )
 async def test_a_cap_that_can_not_be_counted_is_refused(
     request_: Request, cap: dict[str, object], request_id: str | None
