@@ -43,6 +43,13 @@ def answers(running: Gateway) -> bool:
     return False
 
 
+def database_answers(running: Gateway) -> bool:
+    """Whether the database takes connections: requests that fit a lease are served before."""
+    with contextlib.suppress(psycopg.OperationalError), psycopg.connect(running.ready["database_url"]):
+        return True
+    return False
+
+
 def demo_credits(running: Gateway) -> dict[str, Decimal]:
     """The demo customer's balance."""
     headers = {"authorization": f"Bearer {running.ready['demo_key']}"}
@@ -128,6 +135,9 @@ def test_a_killed_process_is_back_within_five_seconds(up: Gateway, name: str) ->
     wait_until(lambda: up.pid(name) != old, timeout_s=BACK_WITHIN_S, what=f"{name} is started again")
     wait_until(lambda: answers(up), timeout_s=BACK_WITHIN_S - (time.monotonic() - began), what="requests are served")
     assert addresses(up) == before
+    wait_until(
+        lambda: database_answers(up), timeout_s=BACK_WITHIN_S - (time.monotonic() - began), what="the database is back"
+    )
     up.verify()
 
 
