@@ -18,6 +18,7 @@ USDT = "TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t"
 SHOP = address_of(bytes.fromhex("aa" * 20))
 PAYER = address_of(bytes.fromhex("bb" * 20))
 PAGE = 200
+SLOW_S = 0.3
 _TRANSFER = "ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
 
 
@@ -35,13 +36,17 @@ class Transaction:
 
 
 class FakeTron:
-    """The chain. `down` makes every call fail, `busy` all questions about transactions, `refused` those about some."""
+    """The chain. `down` makes every call fail, `busy` all questions about transactions, `refused` those about some.
+
+    `slow` transactions are told of after all others that were asked for at the same time.
+    """
 
     def __init__(self) -> None:
         self.url = ""
         self.down = False
         self.busy = False
         self.refused: set[str] = set()
+        self.slow: set[str] = set()
         self.height = 1000
         self.keys_seen: set[str] = set()
         self.transactions: list[Transaction] = []
@@ -84,6 +89,8 @@ class FakeTron:
             asked = json.loads(body)["value"]
             if self.busy or asked in self.refused:
                 return 429, {}
+            if asked in self.slow:
+                time.sleep(SLOW_S)
             return 200, self._info(asked)
         if method == "GET" and parts.path == f"/v1/accounts/{SHOP}/transactions/trc20":
             return 200, self._listed({name: values[0] for name, values in parse_qs(parts.query).items()})

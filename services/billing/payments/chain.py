@@ -51,7 +51,7 @@ class Chain(Protocol):
         ...
 
     async def look_up(self, address: str, transaction_ids: Sequence[str]) -> Mapping[str, Sequence[OnChain]]:
-        """What these transactions bring the address; none for one that failed or is gone.
+        """What these transactions bring the address, in the order asked; none for one that failed or is gone.
 
         A failure ends the asking: what was not asked is missing from the answer. Raises UNAVAILABLE if that is all.
         """

@@ -140,7 +140,8 @@ class TronChain:
                     group.create_task(ask())
         if not found:
             raise failed[0] if failed else TollbridgeError(Code.UNAVAILABLE, "Tron was too slow", retry_after_s=10)
-        return found
+        # as asked, not as answered: of two transfers for one payment, the first has it
+        return {each: found[each] for each in transaction_ids if each in found}
 
     def _transfers(self, info: _Info, *, to: str, height: int) -> Sequence[OnChain]:
         if info.result == "FAILED" or info.receipt.result != "SUCCESS" or not info.block_number:

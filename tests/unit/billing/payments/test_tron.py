@@ -31,3 +31,12 @@ async def test_one_failed_question_leaves_the_other_answers():
         found = await chain.look_up(SHOP, [ids[0], "gone", *ids[1:]])
         assert set(ids[:4]) <= found.keys() <= {"gone", *ids[:7]}
         assert not found["gone"]
+
+
+async def test_what_is_looked_up_comes_in_the_order_asked():
+    """However long each answer takes: of two transfers for one payment, the first must have it."""
+    with fake_tron() as tron:
+        chain = TronChain(CryptoSection(address=SHOP, api_base=tron.url))
+        ids = [tron.send(1_000_000).id for _ in range(3)]
+        tron.slow = {ids[0]}
+        assert list(await chain.look_up(SHOP, ids)) == ids
