@@ -41,6 +41,8 @@ COMMANDS = {
 }
 MACHINES = [f"tests/unit/billing/test_{name}.py" for name in ("books", "store", "crowd")]
 """The ledger's state machines: `make faults` runs them TOLLBRIDGE_TEST_FACTOR times as long as `make test`."""
+SIDE_BY_SIDE = ["-n", "2", "--dist", "loadfile"]
+"""How `make test` runs everything: a file's tests stay in one process, with servers of its own; most of them wait."""
 NOT_POSSIBLE = 2
 
 
@@ -66,7 +68,7 @@ def main() -> int:
 def run_tool(command: str, rest: list[str]) -> int:
     """Becomes the tool that the command stands for."""
     tools = {
-        "test": ["-m", "pytest", *rest],
+        "test": ["-m", "pytest", *(rest or SIDE_BY_SIDE)],
         "gen": ["proto/generate.py", *rest],
         "faults": ["-m", "pytest", "tests/faults", *(rest or MACHINES)],
         "bench": ["-m", "bench", *rest],
