@@ -11,7 +11,7 @@ from services.billing.accounts import Accounts
 from services.billing.capped_grants import CappedGrants
 from services.billing.caps import CapAccount
 from services.billing.config import BillingConfig
-from services.billing.confirm import Confirmations
+from services.billing.confirm import Asked, Confirmations
 from services.billing.grants import Granted, Grants
 from services.billing.hold_store import Ask
 from services.billing.holds import HoldKind
@@ -205,8 +205,15 @@ class BillingServer:
     async def confirm(self, request: pb.ConfirmRequest, _: CallContext) -> pb.ConfirmResponse:
         if len(request.keys) > MAX_KEYS:
             raise _invalid("keys", f"at most {MAX_KEYS}")
-        keys = [(uuid_of(key.request_id, "request_id"), charges.KINDS.get(key.kind, "")) for key in request.keys]
-        return pb.ConfirmResponse(states=await self._confirmations.states(keys))
+        asked = [
+            Asked(
+                request_id=uuid_of(key.request_id, "request_id"),
+                kind=charges.KINDS.get(key.kind, ""),
+                event_id=key.event_id,
+            )
+            for key in request.keys
+        ]
+        return pb.ConfirmResponse(states=await self._confirmations.states(asked))
 
     async def get_receipt(self, request: pb.GetReceiptRequest, _: CallContext) -> pb.GetReceiptResponse:
         receipt = await self._receipts.get(

@@ -69,7 +69,7 @@ _ADD_USAGE = """
 _EVENT_STATES = """
     SELECT asked.n,
         EXISTS (SELECT FROM billing.usage_events u WHERE u.request_id = asked.request_id AND u.kind = asked.kind),
-        EXISTS (SELECT FROM billing.dead_letters d WHERE d.request_id = asked.request_id AND d.kind = asked.kind)
+        ARRAY(SELECT recorded FROM billing.dead_letters d WHERE d.request_id = asked.request_id AND d.kind = asked.kind)
     FROM unnest(%s::uuid[], %s::text[]) WITH ORDINALITY AS asked(request_id, kind, n) ORDER BY asked.n
 """
 
@@ -146,10 +146,10 @@ async def save_books(connection: Connection, books: Books, *, usage: Sequence[Us
             await connection.execute(_ADD_TO_OUTBOX, ([transfer.id for transfer in books.transfers],))
 
 
-async def event_states(connection: Connection, keys: Sequence[tuple[UUID, str]]) -> list[tuple[bool, bool]]:
-    """For each (request, kind), whether it is committed and whether it is or was a dead letter."""
+async def event_states(connection: Connection, keys: Sequence[tuple[UUID, str]]) -> list[tuple[bool, list[bytes]]]:
+    """For each (request, kind), whether it is committed, and the events of it that are or were dead letters."""
     cursor = await connection.execute(_EVENT_STATES, ([key[0] for key in keys], [key[1] for key in keys]))
-    return [(committed, dead) for _, committed, dead in await cursor.fetchall()]
+    return [(committed, letters) for _, committed, letters in await cursor.fetchall()]
 
 
 async def charges_of(connection: Connection, request_ids: Sequence[UUID]) -> list[tuple[UUID, bytes]]:

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import now_floor
 from chassis.pipe import PipeClient
-from pricing.prices import PriceVersion, Rates
+from pricing.prices import PriceVersion
 from services.edge import statements
 from services.edge.spend_caps import SpendCap, caps_of, to_wire
 from services.edge.wallet import LeaseState
@@ -23,10 +23,9 @@ from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
 from tollbridge.usage.v1 import usage_pb2
+from upstream import decision
 from upstream.attempt import Tried
-from upstream.client import Timeouts
-from upstream.outcome import Outcome
-from upstream.route import Bounds, OnDisconnect, Route, WireProtocol
+from upstream.route import Route
 
 R = TypeVar("R", bound=Message)
 
@@ -115,14 +114,14 @@ class RouterOwner:
                 spender=self._spender,
                 model=model,
                 operation="chat",
-                tried=[_outcome(each) for each in tried],
+                tried=[decision.outcome(each) for each in tried],
             ),
             router_pb2.DecideResponse,
             key=request_id,
             timeout_s=DECIDE_TIMEOUT_S,
             traceparent=traceparent,
         )
-        return route_of(reply, price=self._price(reply.price))
+        return decision.route(reply, price=self._price(reply.price))
 
     def _price(self, price: router_pb2.PriceVersion) -> PriceVersion:
         """The price in pricing's form; the same object for the same price."""
@@ -131,14 +130,14 @@ class RouterOwner:
         if known is None:
             if len(self._prices) >= MAX_PRICES:
                 self._prices.clear()
-            known = self._prices[content] = price_of(price)
+            known = self._prices[content] = decision.price(price)
         return known
 
     async def finish_attempt(self, *, request_id: str, attempt: Tried) -> None:
         """Gives the attempt's slot back; nothing follows it."""
         await self._pipe.call(
             "FinishAttempt",
-            router_pb2.FinishAttemptRequest(request_id=request_id, outcome=_outcome(attempt)),
+            router_pb2.FinishAttemptRequest(request_id=request_id, outcome=decision.outcome(attempt)),
             router_pb2.FinishAttemptResponse,
             key=request_id,
             timeout_s=STATE_TIMEOUT_S,
@@ -268,19 +267,20 @@ class BillingOwner:
             gone.extend(reply.gone)
         return renew_in_s, gone
 
-    async def confirm(
-        self, keys: Sequence[tuple[str, usage_pb2.UsageKind.ValueType]]
-    ) -> list[billing_pb2.EventState.ValueType]:
-        """What billing knows of each event (request id, kind), in order; at most 1000."""
+    async def confirm(self, events: Sequence[usage_pb2.UsageRecorded]) -> list[billing_pb2.EventState.ValueType]:
+        """What billing knows of each event, in order; at most 1000."""
         reply = await self._pipe.call(
             "Confirm",
             billing_pb2.ConfirmRequest(
-                keys=[billing_pb2.EventKey(request_id=request_id, kind=kind) for request_id, kind in keys]
+                keys=[
+                    billing_pb2.EventKey(request_id=event.request_id, kind=event.kind, event_id=event.event_id)
+                    for event in events
+                ]
             ),
             billing_pb2.ConfirmResponse,
             timeout_s=RECORD_TIMEOUT_S,
         )
-        return _one_each(reply.states, len(keys))
+        return _one_each(reply.states, len(events))
 
     async def record_usage(self, events: Sequence[usage_pb2.UsageRecorded]) -> list[billing_pb2.EventState.ValueType]:
         """Applies events without the bus; at most 500."""
@@ -333,68 +333,3 @@ async def _patiently(
     finally:
         if timer is not None:
             timer.cancel()
-
-
-_OUTCOMES = {
-    Outcome.SUCCESS: router_pb2.OUTCOME_SUCCESS,
-    Outcome.REJECTED: router_pb2.OUTCOME_REJECTED,
-    Outcome.RATE_LIMITED: router_pb2.OUTCOME_RATE_LIMITED,
-    Outcome.CREDENTIAL_REFUSED: router_pb2.OUTCOME_CREDENTIAL_REFUSED,
-    Outcome.SERVER_ERROR: router_pb2.OUTCOME_SERVER_ERROR,
-    Outcome.MODEL_UNKNOWN: router_pb2.OUTCOME_MODEL_UNKNOWN,
-    Outcome.TIMED_OUT: router_pb2.OUTCOME_TIMED_OUT,
-    Outcome.UNREACHABLE: router_pb2.OUTCOME_UNREACHABLE,
-    Outcome.CANCELLED: router_pb2.OUTCOME_CANCELLED,
-}
-
-
-def _outcome(attempt: Tried) -> router_pb2.AttemptOutcome:
-    return router_pb2.AttemptOutcome(
-        attempt_id=attempt.attempt_id,
-        provider_account_id=attempt.provider_account_id,
-        outcome=_OUTCOMES[attempt.outcome],
-        retry_after_s=attempt.retry_after_s,
-    )
-
-
-def route_of(decision: router_pb2.DecideResponse, *, price: PriceVersion) -> Route:
-    """Router's decision as the wires read it."""
-    timeouts = decision.timeouts
-    return Route(
-        attempt_id=decision.attempt_id,
-        model=decision.model,
-        provider_id=decision.provider_id,
-        provider_account_id=decision.provider_account_id,
-        protocol=WireProtocol(decision.protocol),
-        base_url=decision.base_url,
-        credential=decision.credential,
-        provider_model=decision.provider_model,
-        max_tokens_field=decision.max_tokens_field or "max_tokens",
-        timeouts=Timeouts(
-            connect_s=timeouts.connect_s,
-            first_byte_s=timeouts.first_byte_s,
-            idle_s=timeouts.idle_s,
-            total_s=timeouts.total_s,
-        ),
-        price=price,
-        bounds=bounds_of(decision.bounds),
-        on_disconnect=OnDisconnect(decision.on_disconnect or "drain"),
-        drain_s=decision.drain_s,
-        drain_at_once=decision.drain_at_once,
-        may_retry=decision.may_retry,
-    )
-
-
-def bounds_of(bounds: router_pb2.ModelBounds) -> Bounds:
-    """What bounds a model's worst case."""
-    return Bounds(**{field.name: getattr(bounds, field.name) for field in router_pb2.ModelBounds.DESCRIPTOR.fields})
-
-
-def price_of(price: router_pb2.PriceVersion) -> PriceVersion:
-    """A price version as pricing computes with it."""
-    rates, cost = _rates(price.rates), _rates(price.cost)
-    return PriceVersion(rates=rates, cost=cost, markup_ppm=price.markup_ppm, cost_reported=price.cost_reported)
-
-
-def _rates(rates: router_pb2.Rates) -> Rates:
-    return Rates(**{field.name: getattr(rates, field.name) for field in router_pb2.Rates.DESCRIPTOR.fields})

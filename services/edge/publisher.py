@@ -3,7 +3,7 @@
 Way one is the bus, in batches. Way two is billing's own RPC: for what the bus refused, at once, and for what it took
 and lost three times. Only billing's word (`Confirm`) ends an event; until then it stays in the spool, which outlives
 this process, and in memory here, bounded by LIMIT: beyond that edge takes no new requests. Everything may be sent
-twice, since billing applies an event's identity (request, kind) once.
+twice, since billing applies a request's charge, and its void, once.
 """
 
 import asyncio
@@ -35,6 +35,7 @@ RETRY_AFTER_S = (4.0, 15.0, 60.0)
 DRAIN_PAUSE_S = 0.05
 MAX_TRIES = 3
 LIMIT = 200_000
+KINDS = (usage_pb2.USAGE_KIND_CHARGE, usage_pb2.USAGE_KIND_VOID)
 PUBLISH_TIMEOUT_S = 5.0
 MAX_PAUSE_S = 5.0
 
@@ -60,7 +61,7 @@ class Bus(Protocol):
 class Recorder(Protocol):
     """What is asked of billing (`owners.BillingOwner`)."""
 
-    async def confirm(self, keys: Sequence[tuple[str, usage_pb2.UsageKind.ValueType]]) -> list[EventState]: ...
+    async def confirm(self, events: Sequence[usage_pb2.UsageRecorded]) -> list[EventState]: ...
 
     async def record_usage(self, events: Sequence[usage_pb2.UsageRecorded]) -> list[EventState]: ...
 
@@ -120,7 +121,7 @@ class Publisher:
 
     def find(self, request_id: str) -> usage_pb2.UsageRecorded | None:
         """The event of a request, while billing has not confirmed it."""
-        for kind in (usage_pb2.USAGE_KIND_CHARGE, usage_pb2.USAGE_KIND_VOID):
+        for kind in KINDS:
             if (pending := self._pending.get((request_id, kind))) is not None:
                 return pending.event
         return None
@@ -264,7 +265,7 @@ class Publisher:
 
     async def _confirm(self, batch: list[_Pending]) -> list[_Pending]:
         """Asks about these; returns those that billing should have known by now."""
-        states = await self._billing.confirm([(each.event.request_id, each.event.kind) for each in batch])
+        states = await self._billing.confirm([each.event for each in batch])
         now_s = asyncio.get_running_loop().time()
         overdue: list[_Pending] = []
         for each, state in zip(batch, states, strict=True):
@@ -306,12 +307,28 @@ class Publisher:
         self._sent.pop(each.key, None)
         if set_aside:
             self._log.error("event_dead_lettered", request_id=event.request_id, event_id=event.event_id)
+        ours = False
         done: _Pending | None = each
-        while done is not None:
+        while done is not None and (not set_aside or done.event.event_id == event.event_id):
             if done.former is None:
-                self._settled.append(UUID(event.request_id).bytes)
+                ours = True
             else:
                 done.former()
             self._confirmed(done.event.hold_id, done.event.charge_nano_usd, set_aside)
             done = done.twin
+        if done is not None:  # of two ends only one was set aside: the other may be right
+            self._pending[done.key] = done
+            self._try(done)
+        if ours and not self._has_ours(event.request_id):
+            self._settled.append(UUID(event.request_id).bytes)
         return True
+
+    def _has_ours(self, request_id: str) -> bool:
+        """Whether another event of the request waits for which our spool, which forgets by request, must keep it."""
+        for kind in KINDS:
+            each = self._pending.get((request_id, kind))
+            while each is not None:
+                if each.former is None:
+                    return True
+                each = each.twin
+        return False

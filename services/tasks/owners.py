@@ -8,12 +8,12 @@ from structlog.typing import FilteringBoundLogger
 from chassis import ids
 from chassis.errors import TollbridgeError
 from chassis.pipe import PipeClient
-from services.tasks import wire
 from services.tasks.jobs import HOLD_GRACE_S, Job
 from services.tasks.outbox import Letter
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
 from tollbridge.usage.v1 import usage_pb2
+from upstream import decision
 from upstream.attempt import Tried, ended
 from upstream.outcome import Outcome
 from upstream.route import Route
@@ -51,7 +51,7 @@ class Router:
             spender=self._spender,
             model=job.order.model,
             operation=job.order.kind,
-            tried=[wire.outcome(one) for one in tried],
+            tried=[decision.outcome(one) for one in tried],
             price_version=job.order.price_version,
         )
         self._open.add(attempt_id)
@@ -64,7 +64,7 @@ class Router:
                 timeout_s=DECIDE_TIMEOUT_S,
                 traceparent=job.order.traceparent,
             )
-            route = wire.route(answer)
+            route = decision.route(answer, price=decision.price(answer.price))
         except BaseException:  # its slot, if it was taken, is freed by the next statement
             self._open.discard(attempt_id)
             raise
@@ -104,7 +104,7 @@ class Router:
         await asyncio.gather(*self._finishing, return_exceptions=True)
 
     async def _finish(self, job: Job, tried: Tried) -> None:
-        request = router_pb2.FinishAttemptRequest(request_id=job.order.id, outcome=wire.outcome(tried))
+        request = router_pb2.FinishAttemptRequest(request_id=job.order.id, outcome=decision.outcome(tried))
         try:
             await self._pipe.call(
                 "FinishAttempt",
@@ -155,7 +155,10 @@ class Billing:
     async def committed(self, letters: Sequence[Letter]) -> list[bool]:
         """Of each usage letter, whether billing has it: applied, or set aside for an operator."""
         records = [usage_pb2.UsageRecorded.FromString(letter.payload) for letter in letters]
-        keys = [billing_pb2.EventKey(request_id=record.request_id, kind=record.kind) for record in records]
+        keys = [
+            billing_pb2.EventKey(request_id=record.request_id, kind=record.kind, event_id=record.event_id)
+            for record in records
+        ]
         answer = await self._pipe.call(
             "Confirm", billing_pb2.ConfirmRequest(keys=keys), billing_pb2.ConfirmResponse, timeout_s=CALL_TIMEOUT_S
         )

@@ -157,6 +157,26 @@ async def test_a_request_from_its_lease_to_its_refund(request_: Request):
     assert [(one.charged_nano_usd, one.settled) for one in page.receipts] == [(0, True)]
 
 
+async def test_an_event_is_not_known_by_its_twin_that_was_set_aside(request_: Request):
+    """Two runs of a request end: the spool of the one that billing never saw must not forget it."""
+    it, edge = request_, request_.edge
+    await edge.call("GrantLease", it.lease())
+    lost, wrong = it.usage(), it.usage()
+    wrong.charge_nano_usd += 1
+    applied = await edge.call("RecordUsage", pb.RecordUsageRequest(events=[wrong]))
+    assert applied == pb.RecordUsageResponse(states=[pb.EVENT_STATE_DEAD_LETTERED])
+    keys = [
+        pb.EventKey(request_id=str(it.request_id), kind=usage_pb2.USAGE_KIND_CHARGE, event_id=event_id)
+        for event_id in (wrong.event_id, lost.event_id, "")
+    ]
+    told = await edge.call("Confirm", pb.ConfirmRequest(keys=keys))
+    aside, missing = pb.EVENT_STATE_DEAD_LETTERED, pb.EVENT_STATE_MISSING
+    assert told == pb.ConfirmResponse(states=[aside, missing, aside])
+    await edge.call("RecordUsage", pb.RecordUsageRequest(events=[lost]))
+    told = await edge.call("Confirm", pb.ConfirmRequest(keys=keys))
+    assert told == pb.ConfirmResponse(states=[pb.EVENT_STATE_COMMITTED] * 3)
+
+
 async def test_refusals_arrive_with_their_code_and_details(request_: Request):
     """What billing says is what its caller reads, behind the wire too."""
     it, edge = request_, request_.edge

@@ -715,19 +715,25 @@ class EventKey(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The request or task."""
     kind: _usage_pb2.UsageKind.ValueType
     """Charge or void."""
+    event_id: _builtins.str
+    """Its own id. A request has one charge, whichever event brought it; but of two events only the one that was set aside
+    is known as that. Empty: any of the request and kind.
+    """
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         kind: _usage_pb2.UsageKind.ValueType = ...,
+        event_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "kind", b"kind", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,105 @@
+"""What the publisher forgets on billing's word, and what it keeps sending."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+import pytest
+
+from chassis.ids import uuid7
+from services.edge import publisher as publishing
+from services.edge.publisher import EventState, Publisher
+from tests.unit.edge.world import until
+from tollbridge.billing.v1 import billing_pb2
+from tollbridge.usage.v1 import usage_pb2
+
+CHARGE, VOID = usage_pb2.USAGE_KIND_CHARGE, usage_pb2.USAGE_KIND_VOID
+MISSING, COMMITTED = billing_pb2.EVENT_STATE_MISSING, billing_pb2.EVENT_STATE_COMMITTED
+SET_ASIDE = billing_pb2.EVENT_STATE_DEAD_LETTERED
+
+
+class Bus:
+    """Loses everything."""
+
+    async def publish(self, subject: str, data: bytes, **_: object) -> None: ...
+
+
+class Billing:
+    """Knows of each event, by its id, what the test says; and gets what the bus lost."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, EventState] = {}
+        self.recorded: list[str] = []
+
+    async def confirm(self, events: Sequence[usage_pb2.UsageRecorded]) -> list[EventState]:
+        return [self.states.get(event.event_id, MISSING) for event in events]
+
+    async def record_usage(self, events: Sequence[usage_pb2.UsageRecorded]) -> list[EventState]:
+        self.recorded += [event.event_id for event in events]
+        return await self.confirm(events)
+
+
+class Desk:
+    """A publisher with a request that was run twice."""
+
+    def __init__(self) -> None:
+        self.billing = Billing()
+        self.forgotten: list[bytes] = []
+        self.former: list[str] = []
+        self.request_id = uuid7()
+        self.publisher = Publisher(
+            bus=Bus(), billing=self.billing, forget=self.forget, confirmed=lambda *_: None, source="edge/0"
+        )
+
+    def forget(self, keys: Iterable[bytes]) -> None:
+        self.forgotten += keys
+
+    def add(self, name: str, *, former: bool = False, kind: usage_pb2.UsageKind.ValueType = CHARGE) -> None:
+        event = usage_pb2.UsageRecorded(event_id=name, request_id=str(self.request_id), kind=kind)
+        if former:
+            self.publisher.add_former(event, forget=lambda: self.former.append(name))
+        else:
+            self.publisher.add(event)
+
+    async def drain(self) -> bool:
+        return await self.publisher.drain(grace_s=0.3)
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
+    monkeypatch.setattr(publishing, "RETRY_AFTER_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(publishing, "CONFIRM_EVERY_S", 0.01)
+    monkeypatch.setattr(publishing, "BATCH_WAIT_S", 0.01)
+    return Desk()
+
+
+@pytest.mark.parametrize("first_is_former", [True, False])
+async def test_an_end_whose_twin_was_set_aside_is_sent_until_billing_has_it(desk: Desk, *, first_is_former: bool):
+    """Two runs of a request ended: that one end can't be right says nothing of the other, nor frees its spool."""
+    desk.add("first", former=first_is_former)
+    desk.add("second")
+    desk.billing.states["second"] = SET_ASIDE
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(desk.publisher.run())
+        await until(lambda: "first" in desk.billing.recorded)
+        assert desk.former == []
+        assert desk.forgotten == ([desk.request_id.bytes] if first_is_former else [])
+        desk.billing.states["first"] = COMMITTED
+        assert await desk.drain()
+        running.cancel()
+    assert desk.former == (["first"] if first_is_former else [])
+    assert desk.forgotten == [desk.request_id.bytes]
+
+
+async def test_a_void_that_billing_has_forgets_no_charge_of_its_request(desk: Desk):
+    """The spool forgets by request: it keeps the request until both of its ends are with billing."""
+    desk.add("void", kind=VOID)
+    desk.add("charge")
+    desk.billing.states["void"] = COMMITTED
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(desk.publisher.run())
+        await until(lambda: "charge" in desk.billing.recorded)
+        assert desk.forgotten == []
+        desk.billing.states["charge"] = COMMITTED
+        assert await desk.drain()
+        running.cancel()
+    assert desk.forgotten == [desk.request_id.bytes]
