@@ -17,9 +17,9 @@ from pricing.tokens import Tokens, Units
 from services.edge.admission import Terms
 from services.edge.chat_request import ChatRequest
 from services.edge.counting import count_prompt
-from services.edge.owners import bounds_of, price_of
 from services.edge.wires import top_level
 from tollbridge.router.v1 import router_pb2
+from upstream import decision
 from upstream.openai.costly import refuse_costly
 from upstream.usage import count_tokens
 
@@ -47,9 +47,9 @@ class Quotes:
     async def chat(self, request: ChatRequest) -> Quote:
         """Raises MODEL_NOT_FOUND, PROVIDER_NOT_CONFIGURED, INVALID_REQUEST as the request itself would."""
         asked = await self._ask(request.model, operation="chat")
-        bounds = bounds_of(asked.bounds)
-        terms = [Terms(request, price=price_of(offer.price), bounds=bounds) for offer in asked.offers]
-        price, first = price_of(asked.offers[0].price), terms[0]
+        bounds = decision.bounds(asked.bounds)
+        terms = [Terms(request, price=decision.price(offer.price), bounds=bounds) for offer in asked.offers]
+        price, first = decision.price(asked.offers[0].price), terms[0]
         refuse_costly(top_level(request.body), rates=price.rates)
         prompt = await asyncio.to_thread(count_prompt, request.body, asked.offers[0].provider_model)
         tokens = Tokens(
@@ -66,11 +66,11 @@ class Quotes:
     async def image(self, *, model: str, prompt: str, images: int, body_bytes: int) -> Quote:
         """Raises MODEL_NOT_FOUND, PROVIDER_NOT_CONFIGURED, INVALID_REQUEST as the request itself would."""
         asked = await self._ask(model, operation="image")
-        bounds, units = bounds_of(asked.bounds), Units(requests=1, images=images)
+        bounds, units = decision.bounds(asked.bounds), Units(requests=1, images=images)
         output = images * bounds.max_output
         try:
             most = worst_case_nano_usd(
-                price_of(asked.offers[0].price),
+                decision.price(asked.offers[0].price),
                 input_tokens=body_bytes + bounds.template_tokens,
                 output_tokens=output + bounds.hidden_output,
                 units=units,
@@ -80,7 +80,7 @@ class Quotes:
         counted = await asyncio.to_thread(count_tokens, prompt, asked.offers[0].provider_model)
         tokens = Tokens(input=min(counted, body_bytes), output=output)
         return _quote(
-            asked, most_nano_usd=most, likely=(price_of(asked.offers[0].price), tokens, units), max_tokens=None
+            asked, most_nano_usd=most, likely=(decision.price(asked.offers[0].price), tokens, units), max_tokens=None
         )
 
     async def _ask(self, model: str, *, operation: str) -> router_pb2.QuoteResponse:

@@ -15,10 +15,11 @@ from chassis.errors import Code, TollbridgeError
 from pricing.charge import ChargeOutOfRange, worst_case_nano_usd
 from pricing.prices import PriceVersion, usd_text
 from pricing.tokens import Units
-from services.tasks import events, image_order, jobs, outbox, store, wire
+from services.tasks import events, image_order, jobs, outbox, store
 from services.tasks.jobs import Job, Order
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
+from upstream import decision
 
 HOLD_NAMESPACE = uuid.UUID("6f3c1c1e-6a0e-5c55-9a7c-0f4c9a5b7d11")
 
@@ -115,7 +116,7 @@ class Acceptance:
             raise TollbridgeError(Code.INVALID_REQUEST, "Only image tasks can be run yet.", details={"param": "kind"})
         wanted = image_order.parse(wish.body)
         model = find_model(await self._models(), wish.model, kind=wish.kind)
-        price = wire.price(model.price)
+        price = decision.price(model.price)
         return Order(
             id=wish.task_id,
             customer_id=wish.customer_id,

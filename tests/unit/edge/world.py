@@ -163,6 +163,8 @@ class Owners:
         number = len(request.tried)
         route = truth.routes[min(number, len(truth.routes) - 1)]
         rates = route.get("rates", RATES)
+        reported = route.get("cost_reported", False)
+        price = PriceVersion(rates=Rates(**rates), cost=Rates(**rates), cost_reported=reported)
         return router_pb2.DecideResponse(
             attempt_id=request.attempt_id,
             model="fast",
@@ -178,10 +180,11 @@ class Owners:
             drain_s=truth.drain_s,
             drain_at_once=10,
             price=router_pb2.PriceVersion(
+                id=price.id,
                 rates=router_pb2.Rates(**rates),
                 cost=router_pb2.Rates(**rates),
                 markup_ppm=1_000_000,
-                cost_reported=route.get("cost_reported", False),
+                cost_reported=reported,
             ),
             bounds=router_pb2.ModelBounds(
                 **{"context": 8000, "max_output": truth.max_output, **route.get("bounds", {})}

@@ -1,4 +1,4 @@
-"""Router's messages as upstream's and pricing's values, and back. Conversions only."""
+"""Router's decision as a `Route`, and an attempt's end as router's message: what every caller of providers converts."""
 
 import dataclasses
 
@@ -23,18 +23,8 @@ _OUTCOMES = {
 }
 
 
-def price(wire: pb.PriceVersion) -> PriceVersion:
-    """A price version. Raises INTERNAL when its id is not the hash of what was sent: it would be an unknown price."""
-    version = PriceVersion(
-        rates=_rates(wire.rates), cost=_rates(wire.cost), markup_ppm=wire.markup_ppm, cost_reported=wire.cost_reported
-    )
-    if version.id != wire.id:
-        raise TollbridgeError(Code.INTERNAL, "A price version's content does not match its name.")
-    return version
-
-
-def route(wire: pb.DecideResponse) -> Route:
-    """A decision. Raises INTERNAL for one that this code can't follow."""
+def route(wire: pb.DecideResponse, *, price: PriceVersion) -> Route:
+    """The attempt's route; `price` is the decision's. Raises INTERNAL for a decision that this code can't follow."""
     try:
         protocol = WireProtocol(wire.protocol)
         on_disconnect = OnDisconnect(wire.on_disconnect or OnDisconnect.DRAIN)
@@ -49,29 +39,35 @@ def route(wire: pb.DecideResponse) -> Route:
         base_url=wire.base_url,
         credential=wire.credential,
         provider_model=wire.provider_model,
+        max_tokens_field=wire.max_tokens_field or "max_tokens",
         timeouts=Timeouts(
             connect_s=wire.timeouts.connect_s,
             first_byte_s=wire.timeouts.first_byte_s,
             idle_s=wire.timeouts.idle_s,
             total_s=wire.timeouts.total_s,
         ),
-        price=price(wire.price),
+        price=price,
         bounds=bounds(wire.bounds),
-        max_tokens_field=wire.max_tokens_field or "max_tokens",
         on_disconnect=on_disconnect,
+        drain_s=wire.drain_s,
+        drain_at_once=wire.drain_at_once,
         may_retry=wire.may_retry,
     )
 
 
 def bounds(wire: pb.ModelBounds) -> Bounds:
     """What bounds a model's worst case."""
-    return Bounds(
-        context=wire.context,
-        max_output=wire.max_output,
-        template_tokens=wire.template_tokens,
-        max_part_tokens=wire.max_part_tokens,
-        hidden_output=wire.hidden_output,
+    return Bounds(**{field.name: getattr(wire, field.name) for field in dataclasses.fields(Bounds)})
+
+
+def price(wire: pb.PriceVersion) -> PriceVersion:
+    """A price version. Raises INTERNAL when its id is not its hash: billing would not know the price."""
+    version = PriceVersion(
+        rates=_rates(wire.rates), cost=_rates(wire.cost), markup_ppm=wire.markup_ppm, cost_reported=wire.cost_reported
     )
+    if version.id != wire.id:
+        raise TollbridgeError(Code.INTERNAL, "A price version's content does not match its name.")
+    return version
 
 
 def outcome(tried: Tried) -> pb.AttemptOutcome:
