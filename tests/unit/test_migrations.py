@@ -18,6 +18,14 @@ def test_each_migration_follows_the_one_before_it(service: str) -> None:
     assert links == list(zip(numbers, [None, *numbers], strict=False))
 
 
+@pytest.mark.parametrize("service", ["auth", "billing", "router", "tasks"])
+def test_migrations_only_go_forward(service: str) -> None:
+    """None can be taken back, and each says so."""
+    for file in sorted((SERVICES / service / "migrations" / "versions").glob("*.py")):
+        [downgrade] = [each for each in ast.parse(file.read_text()).body if getattr(each, "name", "") == "downgrade"]
+        assert ast.unparse(downgrade).endswith("raise NotImplementedError('migrations only go forward')"), file.name
+
+
 def _link(file: Path) -> tuple[object, object]:
     """The revision that a file is, and the one that it follows."""
     values = {

@@ -14,5 +14,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Old code survives the column."""
+    """Never: what is wrong is put right by the next one."""
     raise NotImplementedError("migrations only go forward")

@@ -21,5 +21,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Old code survives the columns."""
+    """Never: what is wrong is put right by the next one."""
     raise NotImplementedError("migrations only go forward")

@@ -202,5 +202,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Never: a ledger is not undone."""
-    raise NotImplementedError
+    """Never: what is wrong is put right by the next one."""
+    raise NotImplementedError("migrations only go forward")

@@ -77,5 +77,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """There is nothing before this."""
-    raise NotImplementedError("the first migration is never taken back")
+    """Never: what is wrong is put right by the next one."""
+    raise NotImplementedError("migrations only go forward")
