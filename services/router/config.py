@@ -15,7 +15,18 @@ from chassis.config import ConfigError, ConfigText, section
 from pricing.prices import Rates
 from services.router.config_sections import AccountSection, ModelSection, Owned, ProviderSection
 from services.router.pricebook import PriceProblem, PriceSection, list_price, price_version
-from services.router.registry import Account, Bounds, Model, Provider, Registry, Route, Timeouts
+from services.router.registry import (
+    NAME,
+    STAR,
+    WILDCARD_ENDING,
+    Account,
+    Bounds,
+    Model,
+    Provider,
+    Registry,
+    Route,
+    Timeouts,
+)
 
 MAX_SLOTS = 1_000_000
 MAX_WEIGHT = 1_000_000
@@ -24,8 +35,8 @@ MAX_WAIT_S = 60.0
 DEFAULT_MAX_OUTPUT = 8192
 """For chat models that say neither `max_output` nor `context`: something has to bound what is held."""
 
-_ID = re.compile(r"[^\s\x00-\x1f\x7f]{1,200}")
 _KEYLESS = frozenset({"sandbox", "local"})
+_BY_TASK = frozenset({"image", "video"})
 _NAME_REFERENCE = re.compile(r"(?<!\$)\$\{([A-Za-z_]\w*)\}")
 _Key = tuple[str | int, ...]
 
@@ -206,8 +217,24 @@ def _models(
             if name in names:
                 raise text.error(f"model {name!r} is there twice", key)
             names.add(name)
+        _check_stars(text, entry, where)
         models.append(_model(text, entry, where, providers=providers, credit_value=credit_value))
     return models
+
+
+def _check_stars(text: ConfigText, entry: ModelSection, where: _Key) -> None:
+    """Refuses a `*` that means nothing, rather than offer a model that nobody can ask for."""
+    is_wildcard = entry.id.endswith(WILDCARD_ENDING)
+    if STAR in (entry.id.removesuffix(WILDCARD_ENDING) if is_wildcard else entry.id) or entry.id == WILDCARD_ENDING:
+        raise text.error("may have a `*` only at its end, after a `/`, such as openai/*", (*where, "id"))
+    if is_wildcard and entry.category in _BY_TASK:
+        raise text.error(f"is a wildcard, which {entry.category} models can't have", (*where, "id"))
+    for number, alias in enumerate(entry.aliases):
+        if is_wildcard or STAR in alias:
+            raise text.error("a wildcard has no other name, and is no other name", (*where, "aliases", number))
+    for number, route in enumerate(entry.routes):
+        if route.model.count(STAR) > (1 if is_wildcard else 0):
+            raise text.error("a `*` is the rest of a wildcard's name, once", (*where, "routes", number, "model"))
 
 
 def _model(
@@ -306,7 +333,7 @@ def _at(text: ConfigText, problem: PriceProblem, where: _Key, *, route: int | No
 
 
 def _check_id(text: ConfigText, name: str, where: _Key) -> None:
-    if not _ID.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise text.error("is 1 to 200 characters without blanks", where)
 
 

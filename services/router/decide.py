@@ -188,14 +188,14 @@ class Decider:
             )
         if operation and operation != model.category:
             message = f"The model {model.id!r} is for {model.category}, not for {operation}."
-            raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": "model"})
+            raise TollbridgeError(Code.MODEL_NOT_FOUND, message, details={"param": "model"})
         if not model.is_configured:
             raise TollbridgeError(Code.PROVIDER_NOT_CONFIGURED, f"The model {model.id!r} has no provider.")
         return model
 
     async def _seat(self, ask: Ask, model: Model, candidates: Sequence[Target]) -> tuple[Target, bool]:
         """A candidate and whether a slot of it was taken; waits in line while all are busy. Raises OVERLOADED."""
-        line = self._lines.setdefault(model.id, asyncio.Lock())
+        line = self._lines.setdefault(model.config_id, asyncio.Lock())
         if not line.locked():
             seated = await self._try_each(ask, candidates)
             if seated is not None:

@@ -1,12 +1,19 @@
 """Models, their aliases and routes, and the provider accounts behind them: what one config file says, as plain values.
 
 A registry is never changed; a new config makes a new one. Credentials are in it and are hidden by repr.
+A model whose id ends in `/*` is a wildcard: it stands for every name below, under that name.
 """
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 
 from pricing.prices import PriceVersion
+
+NAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,200}")
+"""What a model, a provider or an account may be called."""
+STAR = "*"
+WILDCARD_ENDING = "/*"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +81,10 @@ class Bounds:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A public model. `list_price` is what an unrouted model shows, None when it depends on a route's cost."""
+    """A public model. `list_price` is what an unrouted model shows, None when it depends on a route's cost.
+
+    `wildcard` is the config's id of a model that was found below a wildcard; empty for one with an id of its own.
+    """
 
     id: str
     display_name: str
@@ -87,6 +97,25 @@ class Model:
     list_price: PriceVersion | None
     credits_per_request: int
     created_at_us: int
+    wildcard: str = ""
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it stands for the names below its id and can't be asked for itself."""
+        return self.id.endswith(WILDCARD_ENDING)
+
+    @property
+    def config_id(self) -> str:
+        """The id that the config file has: one of a bounded number, whatever callers ask for."""
+        return self.wildcard or self.id
+
+    def named(self, name: str) -> "Model":
+        """The model of that name below this wildcard; a `*` in a route's model becomes the rest of the name."""
+        rest = name[len(self.id) - len(STAR) :]
+        routes = tuple(
+            dataclasses.replace(route, provider_model=route.provider_model.replace(STAR, rest)) for route in self.routes
+        )
+        return dataclasses.replace(self, id=name, display_name=name, wildcard=self.id, routes=routes)
 
     @property
     def is_configured(self) -> bool:
@@ -112,11 +141,23 @@ class Registry:
         self.sandboxed: frozenset[str] = frozenset(
             account.id for provider in self.providers if provider.is_sandbox for account in provider.accounts
         )
-        self._by_name = {name: model for model in self.models for name in (model.id, *model.aliases)}
+        self._by_name = {
+            name: model for model in self.models if not model.is_wildcard for name in (model.id, *model.aliases)
+        }
+        self._wildcards = sorted(
+            (model for model in self.models if model.is_wildcard), key=lambda model: len(model.id), reverse=True
+        )
 
     def find(self, name: str) -> Model | None:
-        """The model with that id or alias."""
-        return self._by_name.get(name)
+        """The model with that id or alias, or else the one below the longest wildcard that fits."""
+        found = self._by_name.get(name)
+        if found is not None or not self._wildcards or STAR in name or not NAME.fullmatch(name):
+            return found
+        for model in self._wildcards:
+            below = model.id.removesuffix(STAR)
+            if name.startswith(below) and len(name) > len(below):
+                return model.named(name)
+        return None
 
     @property
     def price_versions(self) -> dict[str, PriceVersion]:

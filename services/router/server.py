@@ -104,7 +104,7 @@ class RouterServer:
         except TollbridgeError as error:
             self._decisions.count(self._configured(request.model), error.code.value)
             raise
-        self._decisions.count(attempt.model.id, "routed")
+        self._decisions.count(attempt.model.config_id, "routed")
         return _decision(attempt, with_credential=context.caller in CREDENTIAL_HOLDERS)
 
     async def finish_attempt(self, request: pb.FinishAttemptRequest, _: CallContext) -> pb.FinishAttemptResponse:
@@ -161,7 +161,7 @@ class RouterServer:
             model = self._decider.registry.find(name)
         except TollbridgeError:
             return ""
-        return model.id if model else ""
+        return model.config_id if model else ""
 
 
 def _end(outcome: pb.AttemptOutcome) -> End:
