@@ -28,6 +28,8 @@ REFILL_LIMIT = 256
 ROUNDS = 3
 ROUND_S = 0.1
 """How often and how long a request waits for the lease that another one is asking for, before it asks for itself."""
+_UNSURE = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED})
+"""After these billing may grant the lease all the same."""
 
 
 class Lender(Listener, Protocol):
@@ -203,7 +205,11 @@ class Purse:
     async def drain(self) -> None:
         """The last words of this incarnation: everything goes back but what is open or unconfirmed."""
         if self._refills:
-            await asyncio.wait(self._refills, timeout=RETRY_STATEMENT_S)
+            _, late = await asyncio.wait(self._refills, timeout=RETRY_STATEMENT_S)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
         await self._book.drain()
 
     # Drawing.
@@ -303,10 +309,10 @@ class Purse:
             )
         except BaseException as error:
             # Unlisted from now on: if billing granted it all the same, the next statement frees it.
-            is_refused = isinstance(error, TollbridgeError) and error.code is not Code.UNAVAILABLE
+            is_refused = isinstance(error, TollbridgeError) and error.code not in _UNSURE
             (self._book.forget if is_refused else self._book.doubt)(lease)
             if isinstance(error, TollbridgeError):
-                failed = error if error.code is Code.UNAVAILABLE else None
+                failed = None if is_refused else error
                 self._be_quiet(need)
             raise
         finally:

@@ -16,7 +16,7 @@ class Billing:
 
     def __init__(self) -> None:
         self.may_answer = asyncio.Event()
-        self.refuses = False
+        self.refusal: TollbridgeError | None = None
         self.stated: list[dict[str, tuple[int, int]]] = []
         self.gone: list[str] = []
         self.returned: list[str] = []
@@ -24,8 +24,8 @@ class Billing:
 
     async def grant_lease(self, *, hold_id, amount_nano_usd, **_) -> Granted:
         await self.may_answer.wait()
-        if self.refuses:
-            raise TollbridgeError(Code.INSUFFICIENT_CREDITS, "no")
+        if self.refusal is not None:
+            raise self.refusal
         return Granted(hold_id=hold_id, amount_nano_usd=amount_nano_usd, ttl_s=30)
 
     async def return_lease(self, *, hold_id) -> None:
@@ -73,7 +73,7 @@ async def test_a_grant_that_is_not_wanted_any_more_is_not_stated(how: str):
     await asyncio.sleep(0)
     if how == "cancelled":
         task.cancel()
-    billing.refuses = True
+    billing.refusal = TollbridgeError(Code.INSUFFICIENT_CREDITS, "no")
     billing.may_answer.set()
     with pytest.raises((TollbridgeError, asyncio.CancelledError)):
         await task
@@ -124,14 +124,19 @@ async def test_the_last_statement_ends_the_spender_once_nothing_is_open_or_uncon
     assert billing.ended == 1
 
 
-async def test_the_last_statement_comes_after_a_grant_that_its_asker_gave_up(monkeypatch):
+@pytest.mark.parametrize("how", ["cancelled", "unavailable", "deadline_exceeded"])
+async def test_the_last_statement_comes_after_a_grant_that_its_asker_gave_up(monkeypatch, how: str):
     """Committed later it would be held until its half hour of grace is over, with nobody left to free it."""
     monkeypatch.setattr("services.edge.lease_book.LATE_GRANT_S", 0.2)
     billing = Billing()
     purse = purse_of(billing)
     task = drawing(purse)
     await asyncio.sleep(0)
-    task.cancel()
+    if how == "cancelled":
+        task.cancel()
+    else:
+        billing.refusal = TollbridgeError(Code(how), "no")
+        billing.may_answer.set()
     await asyncio.wait([task])
     ended_when_granted: list[int] = []
     asyncio.get_running_loop().call_later(0.1, lambda: ended_when_granted.append(billing.ended))

@@ -286,3 +286,20 @@ def test_the_void_of_a_broken_request_ends_only_a_lease_of_its_own(closes: bool)
     started = usage_pb2.UsageRecorded(request_id=str(uuid4()), hold_id=str(uuid4()), closes_hold=closes)
     void = voided(started)
     assert (void.kind, void.closes_hold) == (usage_pb2.USAGE_KIND_VOID, closes)
+
+
+async def test_a_refill_that_is_late_at_a_drain_is_given_up_and_waited_for(desk: Desk, monkeypatch):
+    """Listed on, it would keep the spender from ending, and lie held for half an hour once it is granted."""
+    monkeypatch.setattr("services.edge.purse.RETRY_STATEMENT_S", 0.05)
+    monkeypatch.setattr("services.edge.lease_book.LATE_GRANT_S", 0.05)
+    draws = [await desk.shared()]
+    desk.billing.pause_s = 60
+    while len(desk.billing.asks) < 3:
+        draws.append(await desk.draw())
+        await asyncio.sleep(0)
+    assert desk.billing.asks[-1]["spare"]
+    for draw in draws:
+        desk.purse.give_back(draw)
+    await desk.purse.drain()
+    assert desk.purse.open_count == 0
+    assert desk.billing.stated[-1] == {}
