@@ -18,8 +18,9 @@ from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from chassis.telemetry import Tracer, checked_traceparent
 from services.edge.config import EdgeConfig, Network
-from services.edge.dialects import DIALECTS, RenderedError
+from services.edge.dialects import DEFAULT, RenderedError
 from services.edge.json_http import SCOPE_KEY, RequestContext, context
+from services.edge.limit_headers import with_limits
 from services.edge.surfaces import Surface
 
 Scope = MutableMapping[str, Any]
@@ -29,8 +30,8 @@ Send = Callable[[Message], Awaitable[None]]
 HotRoute = Callable[..., Awaitable[None]]
 """`(scope, receive, send, *, surface, request_id)`: answers everything itself, errors too."""
 
-OWN_SURFACE = Surface(prefix="", dialect=DIALECTS["openai"], models_public=False, without=frozenset())
-"""What is outside every surface (`/health`, `/admin`) speaks the openai dialect."""
+OWN_SURFACE = Surface(prefix="", dialect=DEFAULT, models_public=False, without=frozenset())
+"""What is outside every surface (`/health`, `/admin`) speaks the default dialect."""
 
 
 class EdgeApp:
@@ -65,6 +66,8 @@ class EdgeApp:
             await self._dispatch(self._own, scope, receive, send, surface=OWN_SURFACE, request_id=request_id)
             return
         surface, rest = found
+        if surface.dialect.always_rate_limits:
+            send = with_limits(send)
         if surface.hides(rest):
             error = TollbridgeError(Code.NOT_FOUND, f"There is nothing at {path[:200]}.")
             await send_rendered(send, surface.dialect.render_error(error, request_id=request_id))

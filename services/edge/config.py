@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from chassis.config import ConfigText, section
-from services.edge.dialects import DIALECTS
+from services.edge.dialects import DEFAULT, DIALECTS
 from services.edge.surfaces import Surface, SurfaceTable
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -23,7 +23,7 @@ class SurfaceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """One line of `surfaces`."""
 
     prefix: str
-    dialect: str = "openai"
+    dialect: str = DEFAULT.name
     models_public: bool | None = None
     without: tuple[str, ...] = ()
 
@@ -93,7 +93,7 @@ def parse(text: ConfigText, environ: Mapping[str, str] | None = None) -> EdgeCon
 
 
 def without_file() -> EdgeConfig:
-    """What holds when no config file is given: one openai surface under /v1."""
+    """What holds when no config file is given: one surface of the default dialect under /v1."""
     return parse(ConfigText(path=Path(), hash="", data={}, lines={}), {})
 
 

@@ -64,7 +64,6 @@ DIALECT = Dialect(
     name="openai",
     statuses=STATUSES,
     types=TYPES,
-    codes={},
     error_body=error_body,
     model_fields=("id", "object", "created", "owned_by", "pricing", "context"),
 )

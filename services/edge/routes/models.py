@@ -9,8 +9,12 @@ from fastapi import APIRouter, Request, Response
 from chassis.errors import Code, TollbridgeError
 from pricing.prices import NANO_PER_USD, PPM
 from services.edge.catalogue import Catalogue
+from services.edge.dialects import Dialect
 from services.edge.json_http import Identify, answer, context
 from tollbridge.router.v1 import router_pb2
+
+MILLION = 1_000_000
+SECONDS_PER_MINUTE = 60
 
 
 def routes(*, catalogue: Catalogue, identify: Identify) -> APIRouter:
@@ -20,8 +24,8 @@ def routes(*, catalogue: Catalogue, identify: Identify) -> APIRouter:
     @router.get("/models")
     async def list_models(request: Request) -> Response:
         visible = await _visible(request, catalogue, identify)
-        fields = context(request).surface.dialect.model_fields
-        payload = {"object": "list", "data": [shown(model, fields) for model in visible.values()]}
+        dialect = context(request).surface.dialect
+        payload = {"object": "list", "data": [shown(model, dialect) for model in visible.values()]}
         return answer(payload, request_id=context(request).request_id)
 
     @router.get("/models/{model_id:path}")
@@ -33,8 +37,8 @@ def routes(*, catalogue: Catalogue, identify: Identify) -> APIRouter:
         if model is None:
             message = f"The model {model_id[:200]!r} does not exist."
             raise TollbridgeError(Code.MODEL_NOT_FOUND, message, details={"param": "model"})
-        fields = context(request).surface.dialect.model_fields
-        return answer(shown(model, fields), request_id=context(request).request_id)
+        found = shown(model, context(request).surface.dialect)
+        return answer(found, request_id=context(request).request_id)
 
     return router
 
@@ -49,44 +53,46 @@ async def _visible(request: Request, catalogue: Catalogue, identify: Identify) -
     return {name: model for name, model in models.items() if not allowed or name in allowed}
 
 
-def shown(model: router_pb2.Model, fields: tuple[str, ...]) -> dict[str, object]:
-    """The model with exactly these fields; one that it has no value for is left out."""
-    row = {name: _FIELDS[name](model) for name in fields}
+def shown(model: router_pb2.Model, dialect: Dialect) -> dict[str, object]:
+    """The model with exactly the dialect's fields; one that it has no value for is left out."""
+    row = {name: _FIELDS[name](model, dialect) for name in dialect.model_fields}
     return {name: value for name, value in row.items() if value is not None}
 
 
-def pricing(model: router_pb2.Model) -> dict[str, object] | None:
-    """What the customer pays, as JSON numbers: USD per million tokens, or per piece in its own unit."""
+def pricing(model: router_pb2.Model, dialect: Dialect) -> dict[str, object] | None:
+    """What the customer pays, as JSON numbers: USD per so many tokens as the dialect says, or per piece by its unit."""
     if not model.HasField("price"):
         return None
-    rates = model.price.rates
-    units = {
-        "input": rates.input,
-        "cached_input": rates.cached_input,
-        "output": rates.output,
+    rates, markup = model.price.rates, Decimal(model.price.markup_ppm) / (NANO_PER_USD * PPM)
+    by_second = model.category == "video" and rates.per_minute % SECONDS_PER_MINUTE == 0
+    by_token = {name: getattr(rates, name) for name in dialect.pricing_classes}
+    by_piece = {
         "request": rates.per_request,
         "image": rates.per_image,
         "million_characters": rates.per_million_characters,
-        "minute": rates.per_minute,
+        "second": rates.per_minute // SECONDS_PER_MINUTE if by_second else 0,
+        "minute": 0 if by_second else rates.per_minute,
     }
-    return {name: _usd(rate, model.price.markup_ppm) for name, rate in units.items() if rate}
+    is_free = not any((*by_token.values(), *by_piece.values()))
+    for_tokens = markup * dialect.pricing_tokens / MILLION
+    found: dict[str, object] = {name: _number(rate * for_tokens) for name, rate in by_token.items() if rate or is_free}
+    return found | {name: _number(rate * markup) for name, rate in by_piece.items() if rate}
 
 
-def _usd(rate_nano_usd: int, markup_ppm: int) -> msgspec.Raw:
-    """Rate × markup in USD, exactly, in plain notation."""
-    amount = Decimal(rate_nano_usd) * markup_ppm / (NANO_PER_USD * PPM)
-    return msgspec.Raw(f"{amount.normalize():f}".encode())
+def _number(usd: Decimal) -> msgspec.Raw:
+    """USD exactly, in plain notation."""
+    return msgspec.Raw(f"{usd.normalize():f}".encode())
 
 
-_FIELDS: dict[str, Callable[[router_pb2.Model], object]] = {
-    "id": lambda model: model.id,
-    "object": lambda model: "model",
-    "created": lambda model: model.created_at_us // 1_000_000,
-    "owned_by": lambda model: model.owned_by,
-    "display_name": lambda model: model.display_name,
-    "category": lambda model: model.category,
-    "capabilities": lambda model: list(model.capabilities),
-    "credit_cost": lambda model: model.credits_per_request,
-    "context": lambda model: model.bounds.context or None,
+_FIELDS: dict[str, Callable[[router_pb2.Model, Dialect], object]] = {
+    "id": lambda model, _: model.id,
+    "object": lambda _, __: "model",
+    "created": lambda model, _: model.created_at_us // 1_000_000,
+    "owned_by": lambda model, _: model.owned_by,
+    "display_name": lambda model, _: model.display_name,
+    "category": lambda model, _: model.category,
+    "capabilities": lambda model, _: list(model.capabilities),
+    "credit_cost": lambda model, _: model.credits_per_request or None,
+    "context": lambda model, _: model.bounds.context or None,
     "pricing": pricing,
 }

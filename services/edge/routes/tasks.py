@@ -283,7 +283,7 @@ def checked_image(body: dict[str, Any], caller: Caller) -> tuple[str, bool]:
 
 
 def _wait_s(request: Request) -> float:
-    """How long the client waits, by its `Prefer` header."""
+    """How long the client waits: by its `Prefer` header, else as its dialect has it."""
     prefer = request.headers.get("prefer", "")
     for part in prefer.lower().split(","):
         name, _, value = part.strip().partition("=")
@@ -291,7 +291,7 @@ def _wait_s(request: Request) -> float:
             return 0.0
         if name == "wait" and value.isascii() and value.isdigit():
             return min(DEFAULT_WAIT_S, float(value[:4]))
-    return DEFAULT_WAIT_S
+    return 0.0 if context(request).surface.dialect.images_at_once else DEFAULT_WAIT_S
 
 
 def _failure(task: tasks_pb2.Task) -> TollbridgeError:
