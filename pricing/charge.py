@@ -97,14 +97,17 @@ def worst_case_nano_usd(
     return _in_range(-(-numerator * price.markup_ppm // _SCALE))
 
 
-def affordable_output_tokens(price: PriceVersion, *, available_nano_usd: int, input_tokens: int) -> int:
-    """The most output tokens whose worst case fits `available_nano_usd`; -1 when not even the input does.
+def affordable_output_tokens(
+    price: PriceVersion, *, available_nano_usd: int, input_tokens: int, units: Units | None = None
+) -> int:
+    """The most output tokens whose worst case fits `available_nano_usd`; -1 when not even input and `units` do.
 
     Never more than MAX_COUNT, which is also the answer for a model without an output rate: that is bounded by
     something else. Raises ChargeOutOfRange for a negative input.
     """
     _check_bounds(input_tokens)
-    fixed = input_tokens * price.rates.dearest_input * _MS_PER_MINUTE + _pieces(Units(requests=1), price.rates)
+    pieces = _pieces(units or Units(requests=1), price.rates)
+    fixed = input_tokens * price.rates.dearest_input * _MS_PER_MINUTE + pieces
     room = available_nano_usd * _SCALE - fixed * price.markup_ppm
     if room < 0:
         return -1

@@ -18,10 +18,9 @@ from chassis.errors import Code, TollbridgeError
 from chassis.telemetry import Tracer
 from pricing.charge import ChargeOutOfRange, affordable_output_tokens, worst_case_nano_usd
 from pricing.prices import PriceVersion
-from services.edge.chat_request import ChatRequest
-from services.edge.counting import most_prompt_tokens
 from services.edge.max_cost import max_cost_exceeded
 from services.edge.owners import Authority, AuthOwner
+from services.edge.paid_request import PaidRequest
 from services.edge.purse import Draw, Purse
 from tollbridge.auth.v1 import auth_pb2
 from upstream.route import Bounds, Route
@@ -133,7 +132,7 @@ class Admission:
     async def fund(
         self,
         *,
-        request: ChatRequest,
+        request: PaidRequest,
         request_id: UUID,
         authority: Authority,
         route: Route,
@@ -194,7 +193,7 @@ class Admission:
 class Terms:
     """What one request costs on one route, by the number of output tokens."""
 
-    def __init__(self, request: ChatRequest, *, price: PriceVersion, bounds: Bounds) -> None:
+    def __init__(self, request: PaidRequest, *, price: PriceVersion, bounds: Bounds) -> None:
         self._request = request
         self._price = price
         self._bounds = bounds
@@ -213,7 +212,9 @@ class Terms:
         """The most that this can cost with so many output tokens per choice."""
         output = self._request.choices * tokens + self._bounds.hidden_output
         try:
-            return worst_case_nano_usd(self._price, input_tokens=self._input, output_tokens=output)
+            return worst_case_nano_usd(
+                self._price, input_tokens=self._input, output_tokens=output, units=self._request.most_units
+            )
         except ChargeOutOfRange as error:
             message = "This request could cost more than any request may."
             raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": "max_tokens"}) from error
@@ -224,7 +225,7 @@ class Terms:
         least._input = 0
         if least.affordable(affordable_nano_usd) < self.least_tokens or self._is_flat():
             return self
-        tokens = await asyncio.to_thread(most_prompt_tokens, self._request.body, model)
+        tokens = await asyncio.to_thread(self._request.most_prompt_tokens, model)
         closer = copy.copy(self)
         closer._input = min(
             self._most_input, tokens + self._request.piece_tokens(self._bounds) + self._bounds.template_tokens
@@ -245,8 +246,13 @@ class Terms:
 
     def affordable(self, nano_usd: int) -> int:
         """Output tokens per choice that so much money covers; negative when not even the input is covered."""
-        tokens = affordable_output_tokens(self._price, available_nano_usd=nano_usd, input_tokens=self._input)
-        return (tokens - self._bounds.hidden_output) // self._request.choices
+        tokens = affordable_output_tokens(
+            self._price, available_nano_usd=nano_usd, input_tokens=self._input, units=self._request.most_units
+        )
+        tokens -= self._bounds.hidden_output
+        if not self._request.choices:  # nothing is generated, so the input is all that must be covered
+            return self.wanted_tokens if tokens >= 0 else -1
+        return tokens // self._request.choices
 
     def allowance(self, draw: Draw, *, clamped: bool, wanted_tokens: int = 0) -> Allowance:
         """What the draw allows, of what is wanted."""
@@ -268,6 +274,8 @@ class Terms:
     def explained(self, error: TollbridgeError) -> TollbridgeError:
         """A refusal for want of money, or by a spend cap, says how many tokens would be affordable."""
         if error.code not in _SHORT_OF or not error.details.get("affordable_nano_usd", "").isdigit():
+            return error
+        if not self._request.choices:
             return error
         tokens = max(0, self.affordable(_affordable(error)))
         words = f"{_SHORT_OF[error.code]} {tokens} output tokens"

@@ -1,6 +1,6 @@
 """Edge's front door: gives every request its id and surface, and sends it to the hot path or to FastAPI.
 
-The hot path (`ChatRoute`) is a bare ASGI callable, since a FastAPI route costs three times as much per request and six
+The hot path (`PaidRoute`) is a bare ASGI callable, since a FastAPI route costs three times as much per request and six
 times as much per stream. FastAPI serves all else. Public paths are seen by FastAPI without their prefix, so that one
 set of routes serves every surface, and a changed surface table takes effect at the next request.
 """

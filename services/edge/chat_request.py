@@ -1,32 +1,20 @@
-"""The body of a chat completion: read within bounds, checked, and understood as far as money needs it.
+"""The body of a chat completion: checked, and understood as far as money needs it.
 
 All else in it is the provider's to judge but for its types (`chat_fields`), so the bytes travel on as they came. A
 wrong field is refused with its name in `param`. Decoding looks at each byte once; a body of 100 KB costs well under a
 millisecond.
 """
 
-import asyncio
-import dataclasses
-import re
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Annotated, Any
+from collections.abc import Iterable
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from chassis.errors import Code, TollbridgeError
 from services.edge.chat_fields import MessageFields, PassedOn
-from upstream.route import Bounds
-
-MAX_BODY_BYTES = 20 << 20
-BODY_TIMEOUT_S = 60.0
-MAX_DEPTH = 64
-_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-_ALL_BUT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_AT = re.compile(r" - at `\$\.?(.*?)`$")
-_MISSING = re.compile(r"missing required field `(.+?)`")
-
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+from services.edge.paid_request import PaidRequest, Piece
+from services.edge.request_body import decode_body, top_level
 
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 _Count = Annotated[int, Meta(ge=1, le=1 << 40)]
@@ -69,7 +57,7 @@ class _Part(msgspec.Struct, frozen=True):
         return first == b"{" or (first == b'"' and self.type == "image_url")  # some providers take a mere link
 
     @property
-    def piece(self) -> "Piece | None":
+    def piece(self) -> Piece | None:
         """What of it is no text, None when all is."""
         heavy = (self.image_url, self.input_audio, self.file, self.video_url, self.source)
         inline = sum(len(bytes(raw)) for raw in heavy)
@@ -129,71 +117,14 @@ class _Body(PassedOn, frozen=True, kw_only=True):
 _DECODER = msgspec.json.Decoder(_Body)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
-    """An image, a sound or a file in a message: its bytes in the body, and whether its tokens grow with them.
-
-    An image is scaled by its provider to what the model has a limit for; a document, a sound or a video is not.
-    """
-
-    inline_bytes: int
-    grows: bool
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ChatRequest:
-    """A checked request.
-
-    `asked_tokens` is the client's own limit on output per choice, None without one; `thinking_budget` is the part of it
-    that may go into thinking. `max_cost_nano_usd` is the client's `X-Max-Cost`, None without one.
-    """
-
-    body: bytes = dataclasses.field(repr=False)
-    model: str
-    stream: bool
-    include_usage: bool
-    choices: int
-    asked_tokens: int | None
-    thinking_budget: int
-    pieces: tuple[Piece, ...]
-    max_cost_nano_usd: int | None = None
-
-    def input_tokens(self, bounds: Bounds) -> int:
-        """The most input tokens this can be: no token is shorter than a byte. Pieces count as `piece_tokens` says."""
-        text = len(self.body) - sum(piece.inline_bytes for piece in self.pieces)
-        return text + self.piece_tokens(bounds) + bounds.template_tokens
-
-    def piece_tokens(self, bounds: Bounds) -> int:
-        """The most tokens that all images, sounds and files can be.
-
-        Each counts as the model's limit for a piece, or as its bytes if they are more and its tokens grow with them;
-        never more than the context in all, where that is known. Without a limit for a piece its bytes count.
-        """
-        each = bounds.max_part_tokens
-        if not each:
-            return sum(piece.inline_bytes for piece in self.pieces)
-        most = sum(max(each, piece.inline_bytes if piece.grows else 0) for piece in self.pieces)
-        return min(most, max(bounds.context, self.usual_piece_tokens(bounds))) if bounds.context else most
-
-    def usual_piece_tokens(self, bounds: Bounds) -> int:
-        """What they are taken for when nobody has counted them: the model's limit for each."""
-        return len(self.pieces) * bounds.max_part_tokens
-
-
-def parse_chat(body: bytes, *, max_cost_nano_usd: int | None = None) -> ChatRequest:
+def parse_chat(body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> PaidRequest:
     """Checks the body. Raises INVALID_REQUEST with `param` where a field is to blame."""
-    _check_text(body)
-    try:
-        found = _DECODER.decode(body)
-    except msgspec.ValidationError as error:
-        raise _wrong_field(str(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise TollbridgeError(Code.INVALID_REQUEST, "The body is not valid JSON.") from error
-    check_depth(body)
+    found = decode_body(body, _DECODER)
     parts = _parts(found.messages)
     limit = found.max_completion_tokens if found.max_completion_tokens is not None else found.max_tokens
-    return ChatRequest(
+    return PaidRequest(
         body=body,
+        fields=top_level(body),
         model=found.model,
         stream=bool(found.stream),
         include_usage=bool(found.stream_options and found.stream_options.include_usage),
@@ -203,7 +134,6 @@ def parse_chat(body: bytes, *, max_cost_nano_usd: int | None = None) -> ChatRequ
             each.budget if isinstance(each, _Thinking) else 0 for each in (found.thinking, found.reasoning)
         ),
         pieces=tuple(piece for part in parts if (piece := part.piece) is not None),
-        max_cost_nano_usd=max_cost_nano_usd,
     )
 
 
@@ -221,85 +151,3 @@ def _parts(messages: list[_Message]) -> list[_Part]:
                 )
             parts.append(part)
     return parts
-
-
-async def read_body(
-    receive: Receive, headers: Iterable[tuple[bytes, bytes]], *, most_bytes: int = MAX_BODY_BYTES
-) -> bytes:
-    """The whole body, refused as soon as it is too large or too slow.
-
-    Raises REQUEST_TOO_LARGE, INVALID_REQUEST; ClientLeft when the client goes away before its end.
-    """
-    for name, value in headers:
-        if name == b"content-length" and value.isdigit() and int(value[:12]) > most_bytes:
-            raise _too_large(most_bytes)
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await _read(receive, most_bytes)
-    except TimeoutError:
-        raise TollbridgeError(Code.INVALID_REQUEST, "The body did not come in time.") from None
-
-
-async def _read(receive: Receive, most_bytes: int) -> bytes:
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body", False):
-        whole: bytes = message.get("body", b"")
-        if len(whole) > most_bytes:
-            raise _too_large(most_bytes)
-        return whole
-    parts = bytearray()
-    while message["type"] == "http.request":
-        parts += message.get("body", b"")
-        if len(parts) > most_bytes:
-            raise _too_large(most_bytes)
-        if not message.get("more_body", False):
-            return bytes(parts)
-        message = await receive()
-    raise ClientLeft
-
-
-class ClientLeft(Exception):
-    """The client went away before its request was whole: there is nobody to answer."""
-
-
-def _check_text(body: bytes) -> None:
-    """Fields that are not decoded here must be UTF-8 too."""
-    if body.isascii():
-        return
-    try:
-        body.decode()
-    except UnicodeDecodeError as error:
-        raise TollbridgeError(Code.INVALID_REQUEST, "The body is not valid UTF-8.") from error
-
-
-def check_depth(body: bytes) -> None:
-    """Refuses valid JSON that is nested deeper than MAX_DEPTH, at the speed of C whatever its shape."""
-    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
-        return
-    brackets = _STRINGS.sub(b"", body).translate(None, _ALL_BUT_BRACKETS)
-    for _ in range(MAX_DEPTH):
-        brackets = brackets.translate(_AS_ROUND).replace(b"()", b"")
-        if not brackets:
-            return
-    raise TollbridgeError(Code.INVALID_REQUEST, f"The body is nested deeper than {MAX_DEPTH} levels.")
-
-
-_AS_ROUND = bytes.maketrans(b"[]{}", b"()()")
-"""In valid JSON brackets match anyway, so one kind is enough to see the depth."""
-
-
-def _wrong_field(message: str) -> TollbridgeError:
-    at = _AT.search(message)
-    missing = _MISSING.search(message)
-    parts = [found.group(1) for found in (at, missing) if found and found.group(1)]
-    details = {"param": ".".join(parts)} if parts else {}
-    words = _AT.sub("", message)
-    if missing:
-        words = f"You must provide {details['param']}"
-    elif details:
-        words = f"{details['param']} is not valid: {words[0].lower()}{words[1:]}"
-    return TollbridgeError(Code.INVALID_REQUEST, f"{words}.", details=details)
-
-
-def _too_large(most_bytes: int) -> TollbridgeError:
-    return TollbridgeError(Code.REQUEST_TOO_LARGE, f"The body is larger than {most_bytes >> 20} MiB.")

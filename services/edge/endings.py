@@ -12,8 +12,8 @@ from pricing.charge import is_charged_as_reported
 from pricing.prices import usd_number
 from pricing.tokens import Tokens
 from services.edge import settlement
-from services.edge.chat_request import ChatRequest
 from services.edge.counting import counted
+from services.edge.paid_request import PaidRequest
 from services.edge.reply import Reply
 from services.edge.settlement import Ending, Tab, Use
 from upstream.outcome import AttemptFailed, TotalTimeReached
@@ -29,7 +29,7 @@ class Endings:
 
     __slots__ = ("_drains", "_gone", "_had_bytes", "_loop", "_reply", "_request", "_tab", "limits")
 
-    def __init__(self, *, tab: Tab, reply: Reply, request: ChatRequest, drains: bool = False) -> None:
+    def __init__(self, *, tab: Tab, reply: Reply, request: PaidRequest, drains: bool = False) -> None:
         self._drains = drains
         self._had_bytes = False
         self._tab = tab
@@ -155,7 +155,7 @@ class Endings:
     async def _counted(self, captured: Captured, text: Callable[[], str]) -> Use:
         model = self._tab.route.provider_model if self._tab.route is not None else ""
         return await counted(
-            body=self._request.body, text=text, provider_model=model, captured=captured, limits=self.limits
+            request=self._request, text=text, provider_model=model, captured=captured, limits=self.limits
         )
 
     def _close(

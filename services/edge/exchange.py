@@ -1,4 +1,4 @@
-"""One chat request from admitted to settled: attempts until a first byte, the bytes, and the one end.
+"""One paid request from admitted to settled: attempts until a first byte, the bytes, and the one end.
 
 An exchange runs in a task that `Relay` owns, apart from the server's task for the connection: a client that leaves
 ends neither it nor its accounts. What its leaving means is the route's policy. Everything that waits for provider or
@@ -12,17 +12,17 @@ from collections.abc import Sequence
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from services.edge.admission import Allowance
-from services.edge.chat_request import ChatRequest
 from services.edge.endings import Endings
 from services.edge.idempotency import Turn
 from services.edge.metrics import UNKNOWN_MODEL
 from services.edge.observing import Observer
 from services.edge.opening import OpenStream, WholeAnswer, begin_stream, read_whole
+from services.edge.operation import Operation
 from services.edge.owners import Authority
+from services.edge.paid_request import PaidRequest
 from services.edge.relay import Relay
 from services.edge.reply import Header, Reply, whole_head
 from services.edge.settlement import Ending, Facts
-from services.edge.wires import top_level, wire_of
 from upstream.attempt import Tried, ended, run_attempts
 from upstream.outcome import AttemptFailed, Outcome, to_error
 from upstream.route import OnDisconnect, Route
@@ -33,7 +33,7 @@ RELEASE_S = 1.0
 """How long the end of a finished answer is waited for, so that its connection can be used again."""
 
 
-class ChatExchange:
+class Exchange:
     """One request. Its owner awaits `run` in a task; `client_gone` and `cut` may be called at any time."""
 
     def __init__(
@@ -41,7 +41,8 @@ class ChatExchange:
         *,
         relay: Relay,
         reply: Reply,
-        request: ChatRequest,
+        operation: Operation,
+        request: PaidRequest,
         facts: Facts,
         authority: Authority,
         include_usage: bool,
@@ -50,11 +51,11 @@ class ChatExchange:
         self._relay = relay
         self._tools = relay.tools
         self._reply = reply
+        self._operation = operation
         self._request = request
         self._facts = facts
         self._authority = authority
         self._include_usage = include_usage
-        self._fields = top_level(request.body)
         self._request_id = str(facts.request_id)
         self._loop = asyncio.get_running_loop()
         self._tab = self._tools.settlement.tab(facts)
@@ -156,6 +157,7 @@ class ChatExchange:
                     request_id=self._request_id,
                     attempt_id=attempt_id,
                     model=self._request.model,
+                    operation=self._operation.category,
                     tried=tried,
                     traceparent=span.traceparent or trace,
                 )
@@ -172,10 +174,10 @@ class ChatExchange:
     async def _call(self, route: Route) -> OpenStream | WholeAnswer:
         tools, trace = self._tools, self._facts.traceparent
         tools.admission.check_model(self._authority, route.model)
-        wire = wire_of(route)
-        wire.check(self._fields, route)
+        request, wire = self._request, self._operation.wire_of(route)
+        wire.check(request, route)
         allowance = self._allowance = await tools.admission.fund(
-            request=self._request,
+            request=request,
             request_id=self._facts.request_id,
             authority=self._authority,
             route=route,
@@ -187,18 +189,12 @@ class ChatExchange:
         span = tools.tracer.span("edge.attempt", parent=trace, kind="client", provider=route.provider_id)
         span.__enter__()
         try:
-            call = wire.call(
-                self._fields,
-                route,
-                max_tokens=allowance.max_tokens,
-                stream=self._request.stream,
-                request_id=self._request_id,
-            )
+            call = wire.call(request, route, max_tokens=allowance.max_tokens, request_id=self._request_id)
             response = await tools.providers.send(route, call)
-            if not self._request.stream:
-                answer = wire.answer(await read_whole(response), route, limits=allowance.limits)
+            if not request.stream:
+                answer = wire.answer(await read_whole(response), request, route, limits=allowance.limits)
                 return WholeAnswer(route=route, span=span, answer=answer)
-            reader = wire.stream(route, include_usage=self._include_usage, limits=allowance.limits)
+            reader = wire.stream(request, route, include_usage=self._include_usage, limits=allowance.limits)
             chunks, head = await begin_stream(response, reader)
         except BaseException as error:
             span.__exit__(type(error), error, error.__traceback__)

@@ -17,8 +17,8 @@ from fastapi import Request, Response
 from chassis.errors import Code, TollbridgeError
 from pricing.charge import MAX_CHARGE
 from pricing.prices import NANO_PER_USD, nano_usd, usd_number
-from services.edge.chat_request import ClientLeft, check_depth, read_body
 from services.edge.dialects.dialect import RETRY_AFTER_S
+from services.edge.request_body import ClientLeft, check_depth, read_body
 from services.edge.spend_caps import SpendCap
 from services.edge.surfaces import Surface
 

@@ -99,7 +99,14 @@ class RouterOwner:
         self._prices: dict[bytes, PriceVersion] = {}
 
     async def decide(
-        self, *, request_id: str, attempt_id: str, model: str, tried: Sequence[Tried], traceparent: str = ""
+        self,
+        *,
+        request_id: str,
+        attempt_id: str,
+        model: str,
+        operation: str,
+        tried: Sequence[Tried],
+        traceparent: str = "",
     ) -> Route:
         """The route of the next attempt; ends those in `tried`.
 
@@ -113,7 +120,7 @@ class RouterOwner:
                 attempt_id=attempt_id,
                 spender=self._spender,
                 model=model,
-                operation="chat",
+                operation=operation,
                 tried=[decision.outcome(each) for each in tried],
             ),
             router_pb2.DecideResponse,

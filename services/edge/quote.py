@@ -15,9 +15,7 @@ from pricing.charge import ChargeOutOfRange, charge_nano_usd, worst_case_nano_us
 from pricing.prices import PriceVersion
 from pricing.tokens import Tokens, Units
 from services.edge.admission import Terms
-from services.edge.chat_request import ChatRequest
-from services.edge.counting import count_prompt
-from services.edge.wires import top_level
+from services.edge.paid_request import PaidRequest
 from tollbridge.router.v1 import router_pb2
 from upstream import decision
 from upstream.openai.costly import refuse_costly
@@ -44,14 +42,14 @@ class Quotes:
     def __init__(self, *, router: PipeClient) -> None:
         self._router = router
 
-    async def chat(self, request: ChatRequest) -> Quote:
+    async def chat(self, request: PaidRequest) -> Quote:
         """Raises MODEL_NOT_FOUND, PROVIDER_NOT_CONFIGURED, INVALID_REQUEST as the request itself would."""
         asked = await self._ask(request.model, operation="chat")
         bounds = decision.bounds(asked.bounds)
         terms = [Terms(request, price=decision.price(offer.price), bounds=bounds) for offer in asked.offers]
         price, first = decision.price(asked.offers[0].price), terms[0]
-        refuse_costly(top_level(request.body), rates=price.rates)
-        prompt = await asyncio.to_thread(count_prompt, request.body, asked.offers[0].provider_model)
+        refuse_costly(request.fields, rates=price.rates)
+        prompt = await asyncio.to_thread(request.prompt_tokens, asked.offers[0].provider_model)
         tokens = Tokens(
             input=min(prompt + request.usual_piece_tokens(bounds), request.input_tokens(bounds)),
             output=request.choices * min(first.wanted_tokens, TYPICAL_OUTPUT + request.thinking_budget),

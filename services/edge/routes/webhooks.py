@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request, Response
 
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
-from services.edge.chat_request import ClientLeft, read_body
 from services.edge.json_http import answer, context
+from services.edge.request_body import ClientLeft, read_body
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import payments_pb2
 

@@ -15,9 +15,10 @@ from pricing.charge import charge_nano_usd, worst_case_nano_usd
 from pricing.prices import PriceVersion, Rates
 from pricing.tokens import Tokens, Units
 from services.edge.admission import Admission, api_key_of
-from services.edge.chat_request import ChatRequest, parse_chat
-from services.edge.counting import count_prompt, most_prompt_tokens
+from services.edge.chat_request import parse_chat
 from services.edge.owners import Authority, AuthOwner, Granted
+from services.edge.paid_request import PaidRequest
+from services.edge.prompt import cautiously, count_prompt
 from services.edge.purse import Purse
 from services.edge.spend_caps import SpendCap
 from tollbridge.auth.v1 import auth_pb2
@@ -66,9 +67,9 @@ def route(price: PriceVersion, bounds: Bounds) -> Route:
     )
 
 
-def counted(request: ChatRequest, to: Route) -> int:
+def counted(request: PaidRequest, to: Route) -> int:
     """What the input is taken for where credit is short."""
-    return min(request.input_tokens(to.bounds), most_prompt_tokens(request.body, to.provider_model))
+    return min(request.input_tokens(to.bounds), request.most_prompt_tokens(to.provider_model))
 
 
 def admission(available: int, *, clamps: bool = True) -> Admission:
@@ -175,12 +176,12 @@ async def test_what_was_drawn_is_given_back_when_the_counting(how: str, monkeypa
     """Nobody else could: the request has not heard of its draw yet."""
     begun, go_on = threading.Event(), threading.Event()
 
-    def count(body: bytes, model: str) -> int:
+    def count(request: PaidRequest, model: str) -> int:
         begun.set()
         go_on.wait(5)
         raise RuntimeError("no tokenizer")
 
-    monkeypatch.setattr("services.edge.admission.most_prompt_tokens", count)
+    monkeypatch.setattr(PaidRequest, "most_prompt_tokens", count)
     price = PriceVersion(rates=Rates(input=10**9, output=4 * 10**9), cost=Rates())
     request = parse_chat(b'{"model": "fast", "messages": [{"role": "user", "content": "Hi"}]}')
     to = route(price, Bounds(max_output=1000))
@@ -204,7 +205,7 @@ def test_a_text_is_counted_exactly_for_the_models_of_the_tokenizers_maker():
     """And with half as many tokens again for others', whose own tokenizer nobody has."""
     body = b'{"messages": [{"role": "user", "content": "Hello"}]}'
     exact = count_prompt(body, "gpt-4o")
-    assert [most_prompt_tokens(body, model) for model in ("gpt-4o", "openai/o3", "claude")] == [exact, exact, 7]
+    assert [cautiously(exact, model) for model in ("gpt-4o", "openai/o3", "claude")] == [exact, exact, 7]
     assert exact == 5
 
 

@@ -5,11 +5,13 @@ import json
 import pytest
 
 from pricing.tokens import Tokens
-from services.edge.counting import count_prompt, counted
+from services.edge.chat_request import parse_chat
+from services.edge.counting import counted
+from services.edge.prompt import count_prompt
 from upstream.openai.chat_stream import texts_of
 from upstream.usage import Captured, UsageLimits, count_tokens
 
-BODY = b'{"model":"m","messages":[{"role":"user","content":"hello world"}]}'
+REQUEST = parse_chat(b'{"model":"m","messages":[{"role":"user","content":"hello world"}]}')
 LIMITS = UsageLimits(max_input=1000, max_output=5)
 
 
@@ -26,7 +28,7 @@ async def test_input_keeps_the_classes_that_the_provider_named(
 ) -> None:
     """A stream that is cut after its start is charged its cache reads as cache reads, and its output as counted."""
     captured = Captured(so_far=so_far)
-    use = await counted(body=BODY, text=lambda: text, provider_model="m", captured=captured, limits=LIMITS)
+    use = await counted(request=REQUEST, text=lambda: text, provider_model="m", captured=captured, limits=LIMITS)
     tokens = use.tokens
     assert (tokens.input, tokens.cached_input, tokens.cache_write, tokens.output) == expected
 

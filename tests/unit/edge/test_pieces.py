@@ -5,8 +5,9 @@ import json
 import pytest
 
 from pricing.tokens import Tokens
-from services.edge.chat_request import ChatRequest, parse_chat
+from services.edge.chat_request import parse_chat
 from services.edge.counting import counted
+from services.edge.paid_request import PaidRequest
 from tests.unit.edge.web_provider import Provider, chunk, ending, stream
 from tests.unit.edge.world import World
 from upstream.route import Bounds
@@ -17,7 +18,7 @@ PDF = "data:application/pdf;base64," + "A" * 10_000
 PICTURE = "data:image/png;base64," + "A" * 10_000
 
 
-def asking(*parts: dict, **fields) -> ChatRequest:
+def asking(*parts: dict, **fields) -> PaidRequest:
     """A request with these parts beside a text."""
     content = [{"type": "text", "text": "What is it?"}, *parts]
     body = {"model": "fast", "messages": [{"role": "user", "content": content}], **fields}
@@ -82,8 +83,8 @@ def test_without_a_limit_for_a_piece_its_bytes_count():
 async def test_pieces_that_nobody_counted_are_never_free(captured: Captured, pieces: int | None):
     """They cost the model's limit for each, and all that was held for them when the provider says there was more."""
     limits = UsageLimits(max_input=20_000, max_output=5, part_tokens=9000, usual_part_tokens=1500)
-    body = asking({"type": "file", "file": {"file_data": PDF}}).body
-    use = await counted(body=body, text=lambda: "", provider_model="m", captured=captured, limits=limits)
+    request = asking({"type": "file", "file": {"file_data": PDF}})
+    use = await counted(request=request, text=lambda: "", provider_model="m", captured=captured, limits=limits)
     if pieces is None:
         assert use.tokens.prompt == 700
     else:

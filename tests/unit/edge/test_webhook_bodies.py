@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from chassis.telemetry import Tracer
-from services.edge import chat_request
+from services.edge import request_body
 from services.edge.app import EdgeApp, new_fastapi
 from services.edge.config import without_file
 from services.edge.routes import webhooks
@@ -46,7 +46,7 @@ async def test_a_webhook_that_is_too_large_or_never_ends_is_refused(
 ) -> None:
     """413 above a megabyte; 400 when it does not come in time, so that nobody holds connections open with it."""
     assert (await posted(b"x" * ((1 << 20) + 1), payments)).status_code == 413
-    monkeypatch.setattr(chat_request, "BODY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(request_body, "BODY_TIMEOUT_S", 0.05)
 
     async def endless() -> AsyncIterator[bytes]:
         yield b"{"

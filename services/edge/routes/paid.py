@@ -1,4 +1,4 @@
-"""`POST /chat/completions`: the hot path, a bare ASGI callable.
+"""The paid endpoints that answer at once: the hot path, a bare ASGI callable for each operation.
 
 The connection's own task reads the request, hands it to an exchange, and then only listens for the client's leaving.
 uvicorn's `receive` returns when the client has gone and also when the answer is complete, so that listening ends by
@@ -7,6 +7,7 @@ itself either way.
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
@@ -18,15 +19,16 @@ from chassis.errors import Code, TollbridgeError
 from chassis.telemetry import Span, checked_traceparent
 from services.edge.admission import api_key_of
 from services.edge.answers import KeptAnswer
-from services.edge.chat_request import ClientLeft, parse_chat, read_body
 from services.edge.claims import fingerprint, key_of
-from services.edge.exchange import ChatExchange
+from services.edge.exchange import Exchange
 from services.edge.idempotency import Turn
 from services.edge.max_cost import max_cost_of
 from services.edge.metrics import UNKNOWN_MODEL
+from services.edge.operation import Operation
 from services.edge.owners import Authority
 from services.edge.relay import Relay
 from services.edge.reply import Reply
+from services.edge.request_body import ClientLeft, read_body
 from services.edge.settlement import Facts
 from services.edge.surfaces import Surface
 
@@ -36,10 +38,11 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 CLIENT_CLOSED_REQUEST = 499
 
 
-class ChatRoute:
-    """Answers chat completions on every surface; renders its own errors in the surface's dialect."""
+class PaidRoute:
+    """Answers one operation on every surface; renders its own errors in the surface's dialect."""
 
-    def __init__(self, *, relay: Relay) -> None:
+    def __init__(self, *, operation: Operation, relay: Relay) -> None:
+        self._operation = operation
         self._relay = relay
         self._tools = relay.tools
         self._log = structlog.get_logger()
@@ -48,13 +51,14 @@ class ChatRoute:
         """Serves one request; returns when it has ended, also for a client that has left."""
         loop = asyncio.get_running_loop()
         arrived_s = loop.time()
-        exchange: ChatExchange | None = None
+        exchange: Exchange | None = None
 
         def on_stuck() -> None:
             if exchange is not None:
                 exchange.client_gone()
 
-        reply = Reply(send=send, dialect=surface.dialect, request_id=request_id, on_stuck=on_stuck)
+        dialect = self._operation.voice(surface.dialect)
+        reply = Reply(send=send, dialect=dialect, request_id=request_id, on_stuck=on_stuck)
         parent = traceparent_of(scope["headers"])
         with self._tools.tracer.span("edge.request", parent=parent, kind="server", request_id=request_id) as span:
             try:
@@ -86,7 +90,7 @@ class ChatRoute:
         request_id: str,
         arrived_s: float,
         span: Span,
-    ) -> ChatExchange | None:
+    ) -> Exchange | None:
         """Who asks, then what: a body is read only for those who may send one. None when it was answered before."""
         started_at_us = time.time_ns() // 1000
         headers: list[tuple[bytes, bytes]] = scope["headers"]
@@ -96,7 +100,8 @@ class ChatRoute:
         authority: Authority = await self._tools.admission.authorize(
             api_key=api_key_of(headers), client_ip=scope["client"][0] if scope.get("client") else "", traceparent=trace
         )
-        request = parse_chat(await read_body(receive, headers), max_cost_nano_usd=max_cost_of(headers))
+        body = await read_body(receive, headers, most_bytes=self._operation.most_bytes)
+        request = dataclasses.replace(self._operation.parse(body, headers), max_cost_nano_usd=max_cost_of(headers))
         turn = await self._turn(scope, request.body, authority=authority, reply=reply, request_id=request_id)
         if isinstance(turn, KeptAnswer):
             await reply.replay(status=turn.status, headers=turn.headers, body=turn.body)
@@ -105,15 +110,16 @@ class ChatRoute:
             request_id=turn.request_id if turn is not None else UUID(request_id),
             customer_id=authority.customer_id,
             key_id=authority.key_id,
-            operation="chat",
+            operation=self._operation.name,
             stream=request.stream,
             started_at_us=started_at_us,
             arrived_s=arrived_s,
             traceparent=trace,
         )
-        return ChatExchange(
+        return Exchange(
             relay=self._relay,
             reply=reply,
+            operation=self._operation,
             request=request,
             facts=facts,
             authority=authority,
@@ -137,7 +143,7 @@ class ChatRoute:
         reply.serve_as(str(found.request_id), found.before(reply.send) if isinstance(found, Turn) else None)
         return found
 
-    async def _serve(self, exchange: ChatExchange, receive: Receive, reply: Reply) -> None:
+    async def _serve(self, exchange: Exchange, receive: Receive, reply: Reply) -> None:
         task = self._relay.start(exchange.run(), cut=exchange.cut)
         listening = asyncio.timeout(None)
 
@@ -160,9 +166,7 @@ class ChatRoute:
             exchange.cut()
             raise
 
-    def _note(
-        self, exchange: ChatExchange | None, reply: Reply, span: Span, *, seconds: float, arrived_s: float
-    ) -> None:
+    def _note(self, exchange: Exchange | None, reply: Reply, span: Span, *, seconds: float, arrived_s: float) -> None:
         model = exchange.model if exchange is not None else UNKNOWN_MODEL
         status = reply.status or CLIENT_CLOSED_REQUEST
         span.set(model=model, status=status)

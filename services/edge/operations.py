@@ -1,0 +1,20 @@
+"""The paid endpoints of the public API that answer at once; long jobs are `routes/tasks.py`."""
+
+from services.edge.chat_request import parse_chat
+from services.edge.operation import Operation
+from services.edge.wires.chat import ChatOverAnthropic, ChatOverOpenAI
+from upstream.route import WireProtocol
+
+CHAT = Operation(
+    name="chat",
+    path="/chat/completions",
+    category="chat",
+    parse=parse_chat,
+    wires={
+        WireProtocol.OPENAI: ChatOverOpenAI(),
+        WireProtocol.SANDBOX: ChatOverOpenAI(),
+        WireProtocol.ANTHROPIC: ChatOverAnthropic(),
+    },
+)
+
+OPERATIONS = (CHAT,)

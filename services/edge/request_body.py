@@ -1,0 +1,128 @@
+"""The bytes of a request's body: read within bounds, and checked for what no parser should be given.
+
+Size and time are bounded while it is read, depth before anything recursive looks at it. A wrong field is refused with
+its name in `param`.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from chassis.errors import Code, TollbridgeError
+
+T = TypeVar("T")
+Fields = Mapping[str, object]
+"""A body by its top-level fields, their values as the client wrote them."""
+
+MAX_BODY_BYTES = 20 << 20
+BODY_TIMEOUT_S = 60.0
+MAX_DEPTH = 64
+_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_ALL_BUT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_AT = re.compile(r" - at `\$\.?(.*?)`$")
+_MISSING = re.compile(r"missing required field `(.+?)`")
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+
+def decode_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """A JSON body, checked. Raises INVALID_REQUEST with `param` where a field is to blame."""
+    _check_text(body)
+    try:
+        found = decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _wrong_field(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise TollbridgeError(Code.INVALID_REQUEST, "The body is not valid JSON.") from error
+    check_depth(body)
+    return found
+
+
+def top_level(body: bytes) -> Fields:
+    """A checked body by its top-level fields."""
+    return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+
+
+async def read_body(
+    receive: Receive, headers: Iterable[tuple[bytes, bytes]], *, most_bytes: int = MAX_BODY_BYTES
+) -> bytes:
+    """The whole body, refused as soon as it is too large or too slow.
+
+    Raises REQUEST_TOO_LARGE, INVALID_REQUEST; ClientLeft when the client goes away before its end.
+    """
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit() and int(value[:12]) > most_bytes:
+            raise _too_large(most_bytes)
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await _read(receive, most_bytes)
+    except TimeoutError:
+        raise TollbridgeError(Code.INVALID_REQUEST, "The body did not come in time.") from None
+
+
+async def _read(receive: Receive, most_bytes: int) -> bytes:
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        whole: bytes = message.get("body", b"")
+        if len(whole) > most_bytes:
+            raise _too_large(most_bytes)
+        return whole
+    parts = bytearray()
+    while message["type"] == "http.request":
+        parts += message.get("body", b"")
+        if len(parts) > most_bytes:
+            raise _too_large(most_bytes)
+        if not message.get("more_body", False):
+            return bytes(parts)
+        message = await receive()
+    raise ClientLeft
+
+
+class ClientLeft(Exception):
+    """The client went away before its request was whole: there is nobody to answer."""
+
+
+def _check_text(body: bytes) -> None:
+    """Fields that are not decoded here must be UTF-8 too."""
+    if body.isascii():
+        return
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise TollbridgeError(Code.INVALID_REQUEST, "The body is not valid UTF-8.") from error
+
+
+def check_depth(body: bytes) -> None:
+    """Refuses valid JSON that is nested deeper than MAX_DEPTH, at the speed of C whatever its shape."""
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return
+    brackets = _STRINGS.sub(b"", body).translate(None, _ALL_BUT_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        brackets = brackets.translate(_AS_ROUND).replace(b"()", b"")
+        if not brackets:
+            return
+    raise TollbridgeError(Code.INVALID_REQUEST, f"The body is nested deeper than {MAX_DEPTH} levels.")
+
+
+_AS_ROUND = bytes.maketrans(b"[]{}", b"()()")
+"""In valid JSON brackets match anyway, so one kind is enough to see the depth."""
+
+
+def _wrong_field(message: str) -> TollbridgeError:
+    at = _AT.search(message)
+    missing = _MISSING.search(message)
+    parts = [found.group(1) for found in (at, missing) if found and found.group(1)]
+    details = {"param": ".".join(parts)} if parts else {}
+    words = _AT.sub("", message)
+    if missing:
+        words = f"You must provide {details['param']}"
+    elif details:
+        words = f"{details['param']} is not valid: {words[0].lower()}{words[1:]}"
+    return TollbridgeError(Code.INVALID_REQUEST, f"{words}.", details=details)
+
+
+def _too_large(most_bytes: int) -> TollbridgeError:
+    return TollbridgeError(Code.REQUEST_TOO_LARGE, f"The body is larger than {most_bytes >> 20} MiB.")
