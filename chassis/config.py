@@ -9,8 +9,8 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -65,6 +65,14 @@ class ConfigText:
         """An error at that key, with the line of the nearest key that the file has: for a service's own checks."""
         known = next((key[:n] for n in range(len(key), 0, -1) if key[:n] in self.lines), ())
         return ConfigError(message, path=self.path, line=self.lines.get(known, 0), key=_dotted(key))
+
+    def with_little_of(self, key: str, names: Collection[str]) -> "ConfigText":
+        """With only these names in another service's section: whoever reads them needs none of its secrets."""
+        found = self.data.get(key)
+        if not isinstance(found, dict):
+            return self
+        kept = {name: value for name, value in found.items() if name in names}
+        return replace(self, data={**self.data, key: kept})
 
 
 def read(path: Path) -> ConfigText:

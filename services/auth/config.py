@@ -67,7 +67,7 @@ class AuthConfig:
 
 def parse(text: ConfigText, environ: Mapping[str, str] | None = None) -> AuthConfig:
     """Reads auth's sections. Raises chassis.config.ConfigError with file, line and key."""
-    owned = section(_with_little_of_billing(text), _Owned, environ=environ)
+    owned = section(text.with_little_of("billing", BillingSection.__struct_fields__), _Owned, environ=environ)
     prefix = owned.keys.prefix
     if not api_keys.is_prefix(prefix):
         raise text.error("is at most 32 printable ASCII characters without blanks", ("keys", "prefix"))
@@ -94,11 +94,3 @@ def _plans(text: ConfigText, sections: list[PlanSection]) -> dict[str, Limits]:
         except ValueError as error:
             raise text.error(str(error), ("plans", number)) from error
     return plans
-
-
-def _with_little_of_billing(text: ConfigText) -> ConfigText:
-    billing = text.data.get("billing")
-    if not isinstance(billing, dict):
-        return text
-    kept = {key: value for key, value in billing.items() if key == "default_plan"}
-    return dataclasses.replace(text, data={**text.data, "billing": kept})

@@ -47,8 +47,8 @@ class SpoolEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_mib: int = 1024
 
 
-class BillingEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """What edge acts upon in `billing`; unknown keys there are billing's to judge."""
+class BillingEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What edge acts upon in `billing`; nothing else there is looked at or resolved."""
 
     on_short_credit: Literal["clamp", "refuse"] = "clamp"
     top_up_url: str = ""
@@ -80,7 +80,7 @@ class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse(text: ConfigText, environ: Mapping[str, str] | None = None) -> EdgeConfig:
     """Reads edge's sections; raises ConfigError that names file, line and key."""
-    sections = section(text, Sections, environ=environ)
+    sections = section(text.with_little_of("billing", BillingEntry.__struct_fields__), Sections, environ=environ)
     return EdgeConfig(
         surfaces=SurfaceTable(_surfaces(text, sections)),
         admin_token=sections.admin.auth_token,

@@ -38,6 +38,14 @@ def test_without_a_file_there_is_one_surface() -> None:
     assert found[0].dialect.name == "openai"
 
 
+def test_edge_needs_none_of_billings_secrets(tmp_path: Path) -> None:
+    """Of `billing` only what edge acts upon is read: what else is there names variables that edge is not given."""
+    text = 'billing: {top_up_url: "https://pay.example", stripe: {secret_key: "${NOT_OURS}"}}'
+    found = config(tmp_path, text).surfaces.find("/v1/models")
+    assert found is not None
+    assert found[0].dialect.top_up_url == "https://pay.example"
+
+
 @pytest.mark.parametrize(
     ("text", "key"),
     [
