@@ -18,7 +18,7 @@ _UNSURE = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.OVERLOADED, 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class ClaimedTask:
-    """The task id to use; `begun` says that a task of that id may be there. The caller sets `succeeded`."""
+    """The task id to use; `begun` says that a task of that id may be there. The caller sets `succeeded` once it has."""
 
     task_id: str
     begun: bool
@@ -35,9 +35,9 @@ class TaskClaims:
     async def claimed(self, request: Request, caller: Caller, body: bytes) -> AsyncIterator[ClaimedTask]:
         """The task id of this request, claimed for the time of the block; without a key a new one.
 
-        A task that succeeded is the key's for as long as keys are kept; one that failed free of charge, or was never
-        accepted, frees it; one that goes on, or may have been accepted, is taken up by the next call. Raises CONFLICT
-        while another call waits for it, IDEMPOTENCY_MISMATCH, UNAVAILABLE.
+        A task that succeeded is the key's for as long as keys are kept, whatever fails after it; one that failed free
+        of charge, or was never accepted, frees it; one that goes on, or may have been accepted, is taken up by the next
+        call. Raises CONFLICT while another call waits for it, IDEMPOTENCY_MISMATCH, UNAVAILABLE.
         """
         found, key = context(request), key_of(request.headers.raw)
         if key is None:
@@ -54,13 +54,12 @@ class TaskClaims:
         outcome = Outcome.LAPSED
         try:
             yield task
-            outcome = Outcome.ANSWERED if task.succeeded else Outcome.LAPSED
         except TollbridgeError as error:
             outcome = _after(error, claim)
             raise
         finally:
             if not claim.answered:
-                await self._claims.end(claim, outcome)
+                await self._claims.end(claim, Outcome.ANSWERED if task.succeeded else outcome)
 
 
 def _after(error: TollbridgeError, claim: Claim) -> Outcome:

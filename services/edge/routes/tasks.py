@@ -114,8 +114,8 @@ class TaskDesk:
                 traceparent=context(request).traceparent,
             )
             task = await self.awaited(task, caller, wait_s=_wait_s(request))
-            payload = await self.image_answer(task, caller, as_base64=as_base64, request=request)
             claimed.succeeded = task.status == tasks_pb2.TASK_STATUS_SUCCEEDED
+            payload = await self.image_answer(task, caller, as_base64=as_base64, request=request)
         response = answer(payload, request_id=claimed.task_id)
         if found is not None:
             response.headers["idempotency-replayed"] = "true"
