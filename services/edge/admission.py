@@ -19,6 +19,7 @@ from chassis.telemetry import Tracer
 from pricing.charge import ChargeOutOfRange, affordable_output_tokens, worst_case_nano_usd
 from pricing.prices import PriceVersion
 from services.edge.max_cost import max_cost_exceeded
+from services.edge.model_names import may_use
 from services.edge.owners import Authority, AuthOwner
 from services.edge.paid_request import PaidRequest
 from services.edge.purse import Draw, Purse
@@ -125,7 +126,7 @@ class Admission:
 
     def check_model(self, authority: Authority, model: str) -> None:
         """Raises MODEL_NOT_ALLOWED when the key may not use this public model id."""
-        if authority.models and model not in authority.models:
+        if not may_use(authority.models, model):
             message = f"This key may not use the model {model[:200]!r}."
             raise TollbridgeError(Code.MODEL_NOT_ALLOWED, message, details={"param": "model"})
 

@@ -1,14 +1,16 @@
 """Edge's copy of the public models: asked of router, kept for a second, so that a list costs no round trip.
 
 A copy that can't be renewed is served on until it is `KEEP_S` old; after that the list is unavailable, rather than
-wrong. Concurrent callers share one question.
+wrong. Concurrent callers share one question. Wildcards are in no list: they stand for names that only router knows.
 """
 
 import asyncio
 import time
+from collections.abc import Iterable
 
 from chassis.errors import TollbridgeError
 from chassis.pipe import PipeClient
+from services.edge.model_names import is_below, is_wildcard
 from tollbridge.router.v1 import router_pb2
 
 FRESH_S = 1.0
@@ -22,6 +24,7 @@ class Catalogue:
     def __init__(self, *, router: PipeClient) -> None:
         self._router = router
         self._models: dict[str, router_pb2.Model] = {}
+        self._wildcards: list[router_pb2.Model] = []
         self._asked_at_s = float("-inf")
         self._asking: asyncio.Lock = asyncio.Lock()
 
@@ -32,6 +35,27 @@ class Catalogue:
             if age_s > FRESH_S:
                 await self._renew(age_s)
         return self._models
+
+    async def find(self, name: str) -> router_pb2.Model | None:
+        """The model with that id or alias, or the longest wildcard's under that name. Raises UNAVAILABLE."""
+        models = await self.models()
+        if name in models:
+            return models[name]
+        for model in models.values():
+            if name in model.aliases:
+                return model
+        for wildcard in self._wildcards:
+            if is_below(wildcard.id, name) and "*" not in name:
+                found = router_pb2.Model()
+                found.CopyFrom(wildcard)
+                found.id = found.display_name = name
+                return found
+        return None
+
+    async def ids_of(self, names: Iterable[str]) -> list[str]:
+        """The names with every alias replaced by its model's id; unknown ones stay. Raises UNAVAILABLE."""
+        ids = {alias: model.id for model in (await self.models()).values() for alias in model.aliases}
+        return [ids.get(name, name) for name in names]
 
     def known(self, model: str) -> bool:
         """Whether the id is in the last copy: keeps the labels of metrics bounded."""
@@ -49,5 +73,7 @@ class Catalogue:
             if age_s > KEEP_S:
                 raise
             return
-        self._models = {model.id: model for model in reply.models}
+        self._models = {model.id: model for model in reply.models if not is_wildcard(model.id)}
+        wildcards = (model for model in reply.models if is_wildcard(model.id))
+        self._wildcards = sorted(wildcards, key=lambda model: len(model.id), reverse=True)
         self._asked_at_s = time.monotonic()

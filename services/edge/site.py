@@ -6,7 +6,7 @@ from fastapi import Depends, FastAPI, Request
 from prometheus_client import CollectorRegistry
 
 from chassis.config_state import ConfigState
-from services.edge.admin import customers, operations
+from services.edge.admin import customers, figures, operations
 from services.edge.admin import keys as admin_keys
 from services.edge.admin.access import AdminAccess
 from services.edge.admission import Admission, api_key_of
@@ -52,14 +52,15 @@ def identify_with(admission: Admission) -> Identify:
 def public_site(*, clients: Clients, admission: Admission, claims: Claims, unsettled: requests.Unsettled) -> FastAPI:
     """What FastAPI serves below every surface."""
     identify = identify_with(admission)
+    catalogue = Catalogue(router=clients.router)
     app = new_fastapi()
-    app.include_router(models.routes(catalogue=Catalogue(router=clients.router), identify=identify))
+    app.include_router(models.routes(catalogue=catalogue, identify=identify))
     app.include_router(credit.routes(billing=clients.billing, identify=identify))
     app.include_router(billing.routes(payments=clients.payments, identify=identify))
     app.include_router(requests.routes(billing=clients.billing, identify=identify, unsettled=unsettled))
     app.include_router(alerts.routes(statements=clients.statements, identify=identify))
     app.include_router(usage.routes(statements=clients.statements, identify=identify))
-    app.include_router(keys.routes(auth=clients.auth, billing=clients.billing, identify=identify))
+    app.include_router(keys.routes(auth=clients.auth, billing=clients.billing, catalogue=catalogue, identify=identify))
     app.include_router(tasks.routes(tasks=clients.tasks, claims=claims, identify=identify))
     app.include_router(quote.routes(quotes=Quotes(router=clients.router), identify=identify))
     return app
@@ -82,9 +83,10 @@ def own_site(
     behind_token = [Depends(AdminAccess(token=admin_token))]
     for admin in (
         customers.routes(auth=clients.auth, billing=clients.billing),
-        admin_keys.routes(auth=clients.auth, billing=clients.billing),
+        admin_keys.routes(auth=clients.auth, billing=clients.billing, catalogue=Catalogue(router=clients.router)),
         alerts.admin_routes(statements=clients.statements),
         operations.routes(clients=clients, drain=drain, config_state=config_state),
+        figures.routes(registry=registry),
     ):
         app.include_router(admin, prefix="/admin", dependencies=behind_token)
     return app

@@ -46,6 +46,7 @@ providers:
     accounts: [{id: sandbox-a}]
 models:
   - id: alpha-chat
+    aliases: [alpha-alias]
     max_output: 4096
     category: chat
     context: 128000
@@ -65,6 +66,11 @@ models:
         model: upstream-claudius
         cost: {input: 3, cached_input: 0.3, cache_write: 3.75, output: 15}
     price: {markup: 1.1}
+  - id: below/*
+    max_output: 4096
+    category: chat
+    routes: [{provider: alpha, model: "upstream-*", cost: {input: 0.27, output: 1.10}}]
+    price: {markup: 2}
   - id: fixed-chat
     max_output: 4096
     category: chat

@@ -3,17 +3,18 @@
 from fastapi import APIRouter, Request, Response
 
 from chassis.pipe import PipeClient
+from services.edge.catalogue import Catalogue
 from services.edge.json_http import answer, context, decode
-from services.edge.routes.keys import KeyBody, end_key, keys_page, make_key
+from services.edge.routes.keys import KeyBody, end_key, keys_page, make_key, with_model_ids
 
 
-def routes(*, auth: PipeClient, billing: PipeClient) -> APIRouter:
+def routes(*, auth: PipeClient, billing: PipeClient, catalogue: Catalogue) -> APIRouter:
     """The routes; access is checked by whoever includes them."""
     router = APIRouter()
 
     @router.post("/keys")
     async def create_key(request: Request) -> Response:
-        body = await decode(request, KeyBody)
+        body = await with_model_ids(await decode(request, KeyBody), catalogue)
         made = await make_key(auth, billing, body, customer_id=body.customer_id, request=request)
         return answer(made, request_id=context(request).request_id, status=201)
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from chassis.pipe import PipeClient
+from services.edge.catalogue import Catalogue
 from services.edge.claims import key_of
 from services.edge.json_http import (
     Identify,
@@ -45,7 +46,7 @@ class KeyBody(msgspec.Struct, frozen=True, kw_only=True):
     allowed_ips: tuple[str, ...] = ()
 
 
-def routes(*, auth: PipeClient, billing: PipeClient, identify: Identify) -> APIRouter:
+def routes(*, auth: PipeClient, billing: PipeClient, catalogue: Catalogue, identify: Identify) -> APIRouter:
     """A customer's own keys."""
     router = APIRouter()
 
@@ -58,7 +59,7 @@ def routes(*, auth: PipeClient, billing: PipeClient, identify: Identify) -> APIR
     @router.post("/keys")
     async def create_key(request: Request) -> Response:
         caller = await identify(request)
-        body = await decode(request, KeyBody)
+        body = await with_model_ids(await decode(request, KeyBody), catalogue)
         made = await make_key(
             auth, billing, body, customer_id=caller.customer_id, request=request, made_by=caller.key_id
         )
@@ -86,6 +87,13 @@ async def keys_page(auth: PipeClient, billing: PipeClient, *, customer_id: str, 
         timeout_s=TIMEOUT_S,
     )
     return page(await _shown(billing, reply.keys), has_more=reply.has_more)
+
+
+async def with_model_ids(body: KeyBody, catalogue: Catalogue) -> KeyBody:
+    """The body with ids in the place of aliases: what a key may use is told by ids. Raises UNAVAILABLE."""
+    if not body.models:
+        return body
+    return msgspec.structs.replace(body, models=tuple(await catalogue.ids_of(body.models)))
 
 
 async def make_key(

@@ -11,6 +11,7 @@ from pricing.prices import NANO_PER_USD, PPM
 from services.edge.catalogue import Catalogue
 from services.edge.dialects import Dialect
 from services.edge.json_http import Identify, answer, context
+from services.edge.model_names import may_use
 from tollbridge.router.v1 import router_pb2
 
 MILLION = 1_000_000
@@ -23,18 +24,17 @@ def routes(*, catalogue: Catalogue, identify: Identify) -> APIRouter:
 
     @router.get("/models")
     async def list_models(request: Request) -> Response:
-        visible = await _visible(request, catalogue, identify)
+        allowed = await _allowed(request, identify)
         dialect = context(request).surface.dialect
-        payload = {"object": "list", "data": [shown(model, dialect) for model in visible.values()]}
+        visible = [model for name, model in (await catalogue.models()).items() if may_use(allowed, name)]
+        payload = {"object": "list", "data": [shown(model, dialect) for model in visible]}
         return answer(payload, request_id=context(request).request_id)
 
     @router.get("/models/{model_id:path}")
     async def get_model(request: Request, model_id: str) -> Response:
-        visible = await _visible(request, catalogue, identify)
-        model = visible.get(model_id)
-        if model is None:
-            model = next((each for each in visible.values() if model_id in each.aliases), None)
-        if model is None:
+        allowed = await _allowed(request, identify)
+        model = await catalogue.find(model_id)
+        if model is None or not may_use(allowed, model.id):
             message = f"The model {model_id[:200]!r} does not exist."
             raise TollbridgeError(Code.MODEL_NOT_FOUND, message, details={"param": "model"})
         found = shown(model, context(request).surface.dialect)
@@ -43,14 +43,12 @@ def routes(*, catalogue: Catalogue, identify: Identify) -> APIRouter:
     return router
 
 
-async def _visible(request: Request, catalogue: Catalogue, identify: Identify) -> dict[str, router_pb2.Model]:
-    """The models that this caller may see: a public list needs no key, but a wrong key is still refused."""
+async def _allowed(request: Request, identify: Identify) -> frozenset[str]:
+    """The names that this caller's key lists: a public list needs no key, but a wrong key is still refused."""
     has_key = "authorization" in request.headers or "x-api-key" in request.headers
-    allowed: frozenset[str] = frozenset()
     if has_key or not context(request).surface.models_public:
-        allowed = (await identify(request)).models
-    models = await catalogue.models()
-    return {name: model for name, model in models.items() if not allowed or name in allowed}
+        return (await identify(request)).models
+    return frozenset()
 
 
 def shown(model: router_pb2.Model, dialect: Dialect) -> dict[str, object]:

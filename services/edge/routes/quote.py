@@ -8,6 +8,7 @@ from chassis.errors import Code, TollbridgeError
 from pricing.prices import usd_text
 from services.edge.chat_request import parse_chat
 from services.edge.json_http import Caller, Identify, answer, body_of, context, parsed
+from services.edge.model_names import may_use
 from services.edge.quote import Quote, Quotes
 from services.edge.routes.tasks import checked_image
 
@@ -50,7 +51,7 @@ async def _image(quotes: Quotes, body: bytes, caller: Caller) -> Quote | None:
 
 async def _chat(quotes: Quotes, body: bytes, caller: Caller) -> Quote:
     found = await quotes.chat(parse_chat(body))
-    if caller.models and found.model not in caller.models:
+    if not may_use(caller.models, found.model):
         message = f"This key may not use the model {found.model[:200]!r}."
         raise TollbridgeError(Code.MODEL_NOT_ALLOWED, message, details={"param": "model"})
     return found

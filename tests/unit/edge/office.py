@@ -28,6 +28,7 @@ from services.edge.settings import Settings
 from services.edge.site import own_site, public_site
 from tests.unit.auth.replica import TOKENS, running
 from tollbridge.billing.v1 import billing_pb2
+from tollbridge.router.v1 import router_pb2
 from tollbridge.tasks.v1 import tasks_pb2
 from tollbridge.usage.v1 import usage_pb2
 
@@ -132,14 +133,21 @@ class Office:
         return str(made["id"])
 
 
+async def _list_models(_: router_pb2.ListModelsRequest, __: CallContext) -> router_pb2.ListModelsResponse:
+    return router_pb2.ListModelsResponse(models=[router_pb2.Model(id="m1", aliases=["m-one"])])
+
+
 @contextlib.asynccontextmanager
 async def office(database: str) -> AsyncIterator[Office]:
     """An edge for the time of the block, on auth's database."""
     billing, tracer = Billing(), Tracer(service="test", replica="0", otlp_endpoint="")
     states = config_state_handler(tasks_pb2.GetConfigStateResponse, lambda: ConfigState(hash="tasks'"), EDGE)
     tasks = RpcService(tasks_pb2.DESCRIPTOR.services_by_name["TasksService"], {"GetConfigState": states})
+    router = RpcService(
+        router_pb2.DESCRIPTOR.services_by_name["RouterService"], {"ListModels": Handler(_list_models, EDGE)}
+    )
     server = RpcServer(
-        services=[billing.service, tasks],
+        services=[billing.service, tasks, router],
         bind="127.0.0.1:0",
         tokens=TOKENS,
         tracer=tracer,
