@@ -108,7 +108,7 @@ class Publisher:
         self._wake = asyncio.Event()
         self._full = asyncio.Event()
         self._pause_s = 0.0
-        self._settled: list[bytes] = []
+        self._settled: list[str] = []
         self._log = structlog.get_logger()
 
     def __len__(self) -> int:
@@ -250,13 +250,16 @@ class Publisher:
                 self._sent[each.key] = each
 
     def _forget_settled(self) -> None:
-        """Frees the spool of what billing has; when the disk refuses, the next round tries again."""
-        if not self._settled:
-            return
+        """Frees the spool of requests that billing has; when the disk refuses, the next round tries again.
+
+        The spool forgets by request: one of which another event of ours waits by now is forgotten with that.
+        """
+        settled = [UUID(request_id).bytes for request_id in self._settled if not self._has_ours(request_id)]
         try:
-            self._forget(self._settled)
+            if settled:
+                self._forget(settled)
         except OSError as error:
-            self._log.error("spool_forget_failed", events=len(self._settled), reason=str(error))
+            self._log.error("spool_forget_failed", events=len(settled), reason=str(error))
             return
         self._settled = []
 
@@ -319,12 +322,12 @@ class Publisher:
         if done is not None:  # of two ends only one was set aside: the other may be right
             self._pending[done.key] = done
             self._try(done)
-        if ours and not self._has_ours(event.request_id):
-            self._settled.append(UUID(event.request_id).bytes)
+        if ours:
+            self._settled.append(event.request_id)
         return True
 
     def _has_ours(self, request_id: str) -> bool:
-        """Whether another event of the request waits for which our spool, which forgets by request, must keep it."""
+        """Whether an event of the request waits that is in our own spool."""
         for kind in KINDS:
             each = self._pending.get((request_id, kind))
             while each is not None:

@@ -126,18 +126,22 @@ async def end_spender(spender: str, *, billing: BillingOwner, router: RouterOwne
 
 
 def unconfirmed(records: Iterable[Record]) -> list[usage_pb2.UsageRecorded]:
-    """One event for each request that was not forgotten: its end, or a void made of its beginning."""
+    """One event for each request that was not forgotten: its end, else its note, else a void made of its beginning.
+
+    A note is the end of a request that came to no other: its client had left. Of a request that was run again, since
+    its answer was lost, the charge counts: a void in its place would have it forgotten.
+    """
     # What was forgotten is not read: the spool itself leaves it out.
-    started: dict[bytes, bytes] = {}
-    finished: dict[bytes, bytes] = {}
+    started: dict[bytes, usage_pb2.UsageRecorded] = {}
+    noted: dict[bytes, usage_pb2.UsageRecorded] = {}
+    finished: dict[bytes, usage_pb2.UsageRecorded] = {}
     for record in records:
+        event = usage_pb2.UsageRecorded.FromString(record.payload)
         if record.kind is Kind.STARTED:
-            # One that began again after its end (its answer was lost) has that end: a void would forget it too soon.
-            if record.key not in finished:
-                started[record.key] = record.payload
-        elif record.kind in {Kind.NOTE, Kind.FINISHED}:
-            # A note is the end of a request that came to no other: its client had left.
-            started.pop(record.key, None)
-            finished[record.key] = record.payload
-    ends = [usage_pb2.UsageRecorded.FromString(payload) for payload in finished.values()]
-    return ends + [voided(usage_pb2.UsageRecorded.FromString(payload)) for payload in started.values()]
+            started[record.key] = event
+        elif record.kind is Kind.NOTE:
+            noted[record.key] = event
+        elif record.key not in finished or event.kind == usage_pb2.USAGE_KIND_CHARGE:
+            finished[record.key] = event
+    voids = {key: voided(event) for key, event in started.items() if key not in noted and key not in finished}
+    return list((voids | noted | finished).values())

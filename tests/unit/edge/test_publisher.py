@@ -44,6 +44,7 @@ class Desk:
     def __init__(self) -> None:
         self.billing = Billing()
         self.forgotten: list[bytes] = []
+        self.disk_fails = False
         self.former: list[str] = []
         self.request_id = uuid7()
         self.publisher = Publisher(
@@ -51,6 +52,10 @@ class Desk:
         )
 
     def forget(self, keys: Iterable[bytes]) -> None:
+        if self.disk_fails:
+            self.disk_fails = False
+            self.add("charge")
+            raise OSError(28, "no space")
         self.forgotten += keys
 
     def add(self, name: str, *, former: bool = False, kind: usage_pb2.UsageKind.ValueType = CHARGE) -> None:
@@ -94,6 +99,21 @@ async def test_a_void_that_billing_has_forgets_no_charge_of_its_request(desk: De
     """The spool forgets by request: it keeps the request until both of its ends are with billing."""
     desk.add("void", kind=VOID)
     desk.add("charge")
+    desk.billing.states["void"] = COMMITTED
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(desk.publisher.run())
+        await until(lambda: "charge" in desk.billing.recorded)
+        assert desk.forgotten == []
+        desk.billing.states["charge"] = COMMITTED
+        assert await desk.drain()
+        running.cancel()
+    assert desk.forgotten == [desk.request_id.bytes]
+
+
+async def test_a_charge_that_comes_before_its_void_was_forgotten_is_not_forgotten_with_it(desk: Desk):
+    """The disk refuses to forget the void, and meanwhile the request, which ran again, ends with a charge."""
+    desk.disk_fails = True
+    desk.add("void", kind=VOID)
     desk.billing.states["void"] = COMMITTED
     async with asyncio.TaskGroup() as group:
         running = group.create_task(desk.publisher.run())

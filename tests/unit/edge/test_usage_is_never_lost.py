@@ -5,6 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from chassis.ids import uuid7
 from chassis.spool import Kind, Record, Spool
 from services.edge import publisher as publishing
@@ -140,18 +142,41 @@ async def test_a_siblings_spool_is_replayed_while_we_run(tmp_path: Path, monkeyp
     assert truth.applied[str(request)].charge_nano_usd == 7000
 
 
-def test_a_request_that_began_again_after_its_end_keeps_that_end():
-    """One event for one request: its charge, and no void that billing's word for would forget the charge with."""
+STARTED, NOTED, CHARGED, VOIDED = "started", "noted", "charged", "voided"
+RECORDS = {
+    STARTED: (Kind.STARTED, usage_pb2.USAGE_KIND_UNSPECIFIED),
+    NOTED: (Kind.NOTE, usage_pb2.USAGE_KIND_CHARGE),
+    CHARGED: (Kind.FINISHED, usage_pb2.USAGE_KIND_CHARGE),
+    VOIDED: (Kind.FINISHED, usage_pb2.USAGE_KIND_VOID),
+}
+
+
+@pytest.mark.parametrize(
+    ("left", "replayed"),
+    [
+        ([STARTED], "void"),
+        ([STARTED, NOTED], NOTED),
+        ([STARTED, NOTED, VOIDED], VOIDED),
+        ([STARTED, CHARGED, STARTED], CHARGED),
+        ([STARTED, CHARGED, STARTED, VOIDED], CHARGED),
+        ([STARTED, CHARGED, STARTED, NOTED], CHARGED),
+        ([STARTED, VOIDED, STARTED, CHARGED], CHARGED),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
+def test_one_event_is_replayed_for_each_request(left: list[str], replayed: str):
+    """Also for one that was run again: its charge, and no void that billing's word for would forget the charge with."""
     request = uuid7()
-    ends = {
-        kind: usage_pb2.UsageRecorded(request_id=str(request), charge_nano_usd=charge)
-        for kind, charge in ((Kind.STARTED, 0), (Kind.FINISHED, 7000))
-    }
-    records = [
-        Record(kind=kind, key=request.bytes, payload=ends[kind].SerializeToString())
-        for kind in (Kind.STARTED, Kind.FINISHED, Kind.STARTED)
-    ]
-    assert [event.charge_nano_usd for event in replay.unconfirmed(records)] == [7000]
+    records = []
+    for name in left:
+        kind, usage_kind = RECORDS[name]
+        event = usage_pb2.UsageRecorded(event_id=name, request_id=str(request), kind=usage_kind)
+        records.append(Record(kind=kind, key=request.bytes, payload=event.SerializeToString()))
+    (event,) = replay.unconfirmed(records)
+    if replayed == "void":
+        assert (event.event_id, event.kind) == (STARTED, usage_pb2.USAGE_KIND_VOID)
+    else:
+        assert event.event_id == replayed
 
 
 async def test_a_spool_that_cant_be_read_keeps_no_other_from_its_replay(tmp_path: Path):
