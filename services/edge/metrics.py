@@ -1,4 +1,7 @@
-"""What edge counts. Labels are bounded: a model is named only when router resolved it, else it is `other`."""
+"""What edge counts. Labels are bounded: a model is named only when router resolved it, else it is `other`.
+
+Requests are counted as `success` or `error`; which error it was is told by the answers, by their HTTP status.
+"""
 
 from collections.abc import Callable
 
@@ -13,14 +16,13 @@ class EdgeMetrics:
 
     def __init__(self, *, registry: CollectorRegistry, prefix: str) -> None:
         self._requests = Counter(
-            f"{prefix}_requests", "Requests by model and status", ["model", "status"], registry=registry
+            f"{prefix}_requests", "Total requests processed", ["model", "status"], registry=registry
+        )
+        self._answers = Counter(
+            f"{prefix}_answers", "Answers by model and HTTP status", ["model", "code"], registry=registry
         )
         self._duration = Histogram(
-            f"{prefix}_request_duration_seconds",
-            "From arrival to end",
-            ["model"],
-            buckets=_SECONDS,
-            registry=registry,
+            f"{prefix}_request_duration_seconds", "Request duration", buckets=_SECONDS, registry=registry
         )
         self._first_byte = Histogram(
             f"{prefix}_first_byte_seconds",
@@ -67,8 +69,9 @@ class EdgeMetrics:
 
     def request(self, *, model: str, status: int, seconds: float) -> None:
         """Counts one request; `status` is 499 when the client left before there was one."""
-        self._requests.labels(model, str(status)).inc()
-        self._duration.labels(model).observe(seconds)
+        self._requests.labels(model, "success" if status < 400 else "error").inc()
+        self._answers.labels(model, str(status)).inc()
+        self._duration.observe(seconds)
 
     def tokens(self, *, model: str, prompt: int, completion: int) -> None:
         """Counts what was charged."""

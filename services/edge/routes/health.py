@@ -1,6 +1,7 @@
 """`/health`, `/livez`, `/readyz`, `/metrics`: what a load balancer and a scraper ask."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 
 from fastapi import APIRouter, Request, Response
@@ -13,6 +14,7 @@ from services.edge.json_http import answer, context
 from tollbridge.router.v1 import router_pb2
 
 TIMEOUT_S = 1.0
+_WHOLE_BOUND = re.compile(rb'\ble="([0-9]+)\.0"')
 
 
 @dataclasses.dataclass(slots=True)
@@ -51,9 +53,14 @@ def routes(
     @router.get("/metrics")
     async def metrics(request: Request) -> Response:
         headers = {"x-request-id": context(request).request_id}
-        return Response(content=generate_latest(registry), media_type=CONTENT_TYPE_LATEST, headers=headers)
+        return Response(content=exposition(registry), media_type=CONTENT_TYPE_LATEST, headers=headers)
 
     return router
+
+
+def exposition(registry: CollectorRegistry) -> bytes:
+    """Prometheus' text format, with whole bounds of buckets as other clients of it write them: `le="5"`."""
+    return _WHOLE_BOUND.sub(rb'le="\1"', generate_latest(registry))
 
 
 async def _accounts(router_client: PipeClient) -> list[router_pb2.ProviderAccount] | None:

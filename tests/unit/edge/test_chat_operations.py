@@ -79,8 +79,9 @@ async def test_metrics_name_only_models_that_exist(world: World):
     def value(name: str, **labels: str) -> float:
         return world.registry.get_sample_value(name, labels) or 0.0
 
-    await until(lambda: value("tollbridge_requests_total", model="fast", status="200") == 1)
-    assert value("tollbridge_requests_total", model="other", status="404") == 1
+    await until(lambda: value("tollbridge_requests_total", model="fast", status="success") == 1)
+    assert value("tollbridge_requests_total", model="other", status="error") == 1
+    assert value("tollbridge_answers_total", model="other", code="404") == 1
     assert value("tollbridge_tokens_total", model="fast", direction="completion") == 3
     assert value("tollbridge_first_byte_seconds_count", model="fast") == 1
     assert value("tollbridge_attempts_total", provider="sandbox", outcome="success") == 1
