@@ -131,10 +131,11 @@ class Settlement:
     def adopt(self, event: usage_pb2.UsageRecorded) -> None:
         """Sees to an end that another process had worked out, and may have died before it wrote it down.
 
-        Billing applies it once. This process' own are in its spool already. Raises nothing: without a disk it is still
-        on its way.
+        Billing applies it once. This process' own are in its spool already, and so is one that it has adopted, however
+        often it is asked for. Raises nothing: without a disk it is still on its way.
         """
-        if event.spender == str(self._purse.spender):
+        known = self._outbox.find(event.request_id)
+        if event.spender == str(self._purse.spender) or (known is not None and known.event_id == event.event_id):
             return
         key = UUID(event.request_id).bytes
         try:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from chassis.ids import uuid7
+from chassis.spool_files import read
 from pricing.charge import charge_nano_usd
 from pricing.tokens import Tokens, Units
 from services.edge.answers import KeptAnswer
@@ -232,6 +233,21 @@ async def test_an_answer_whose_runner_died_is_given_out_with_its_charge(world: W
     assert held.answered
     assert (await world.event_of(first[1]["x-request-id"])).charge_nano_usd == charge(5, 3)
     assert len(world.truth.decisions) == 1
+    await world.settled()
+
+
+async def test_a_charge_that_waits_for_billing_is_adopted_once(world: World):
+    """However often its answer is asked for meanwhile: neither spool nor memory grow with that."""
+    world.bus.up = False
+    event = usage_pb2.UsageRecorded(
+        event_id=str(uuid7()), request_id=str(uuid7()), kind=usage_pb2.USAGE_KIND_CHARGE, spender="another"
+    )
+    for _ in range(3):
+        world.relay.tools.settlement.adopt(event)
+    (own,) = (world.spool_dir / str(world.incarnation)).glob("*.spool")
+    assert len(list(read(own))) == 1
+    assert len(world.publisher._fresh) == 1
+    world.bus.up = True
     await world.settled()
 
 
