@@ -83,3 +83,5 @@ def _check_begun(reader: StreamReader) -> None:
         raise error_failure(captured.error, captured.error_status)
     if not captured.complete:
         raise ProviderMisbehaved("the provider's stream ended before it began")
+    if captured.tokens is None and not captured.finish_reason:
+        raise ProviderMisbehaved("the provider's stream is an end without an answer")

@@ -59,7 +59,7 @@ class Message(msgspec.Struct, frozen=True):
     id: str = ""
     content: list[Block] = []
     stop_reason: str | None = None
-    usage: dict[str, object] | None = None
+    usage: object = None
     type: str = ""
     error: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -72,7 +72,7 @@ class Event(msgspec.Struct, frozen=True):
     message: Message | None = None
     content_block: Block | None = None
     delta: Delta | None = None
-    usage: dict[str, object] | None = None
+    usage: object = None
     error: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -172,14 +172,15 @@ class UsageSoFar:
     def __init__(self, limits: UsageLimits | None) -> None:
         self._limits = limits
         self._usage: dict[str, object] = {}
-        self._final = False
+        self._final = self._garbled = False
 
-    def add(self, usage: dict[str, object] | None, *, final: bool) -> None:
+    def add(self, usage: object, *, final: bool) -> None:
         """Takes a usage object in; `final` when its output count is the whole output."""
-        if not usage:
+        if not isinstance(usage, dict):
+            self._garbled = self._garbled or usage is not None
             return
         self._usage.update({name: value for name, value in usage.items() if value is not None})
-        self._final = self._final or (final and "output_tokens" in usage)
+        self._final = self._final or (final and usage.get("output_tokens") is not None)
 
     def captured(
         self, *, generation_id: str, finish_reason: str, complete: bool, error: str | None, error_status: int | None
@@ -194,12 +195,12 @@ class UsageSoFar:
             complete=complete,
             error=error,
             error_status=error_status,
-            implausible=doubt is not None,
+            implausible=doubt is not None or self._garbled,
             beyond_input=isinstance(doubt, InputBeyondBounds),
         )
 
     def _tokens(self) -> tuple[Tokens | None, ImplausibleUsage | None]:
-        if not self._usage:
+        if "input_tokens" not in self._usage:  # a zero has to be said
             return None, None
         try:
             tokens = from_anthropic(self._usage)

@@ -11,7 +11,7 @@ import msgspec
 
 from pricing.tokens import Tokens
 from upstream.client import HttpCall
-from upstream.openai.chat_stream import texts_of
+from upstream.openai.chat_stream import FAILED, texts_of
 from upstream.openai.errors import error_failure, read_error
 from upstream.openai.usage_block import UsageBlock
 from upstream.outcome import ProviderMisbehaved
@@ -88,10 +88,13 @@ def read_answer(body: bytes, *, model: str, limits: UsageLimits | None = None) -
         choices = _choices(fields)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProviderMisbehaved("the provider's answer is no chat completion") from error
+    if bytes(fields.get("error", _NULL)) != _NULL:
+        raise error_failure(*read_error(fields["error"]))
     if not choices:
-        if bytes(fields.get("error", _NULL)) != _NULL:
-            raise error_failure(*read_error(fields["error"]))
         raise ProviderMisbehaved("the provider's answer has no choices")
+    for choice in choices:
+        if choice.get("finish_reason") == FAILED:
+            raise error_failure(*read_error(msgspec.json.encode(choice.get("error"))))
     usage = UsageBlock(limits)
     usage.read(fields.pop("usage", _NULL))
     finish = choices[0].get("finish_reason")

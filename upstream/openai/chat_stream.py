@@ -22,7 +22,9 @@ _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NULL = b"null"
 
 
-_CHOICES = msgspec.json.Decoder(list[dict[str, object]])
+FAILED = "error"
+"""The finish by which some providers say that they broke off."""
+_CHOICES = msgspec.json.Decoder(list[dict[str, object]] | None)
 _DELTA_TEXTS = ("content", "reasoning_content", "refusal")
 
 
@@ -102,8 +104,8 @@ class ChatStream:
 
     def finish(self) -> Captured:
         """What was captured so far."""
-        finished = bool(self._finishes) and self._opened <= self._finishes.keys()
-        complete = self._error is None and (self._done or finished or self._splitter.rest.strip() in _END_EVENTS)
+        at_end = self._done or self._finished or self._splitter.rest.strip() in _END_EVENTS
+        complete = self._error is None and at_end
         usage = self._usage
         return Captured(
             tokens=usage.tokens if complete else None,
@@ -117,6 +119,10 @@ class ChatStream:
             implausible=usage.implausible,
             beyond_input=usage.beyond_input,
         )
+
+    @property
+    def _finished(self) -> bool:
+        return bool(self._finishes) and self._opened <= self._finishes.keys()
 
     def closing(self, *, tokens: Tokens, cost: str | None, cut: bool = False) -> bytes:
         """The finish of a stream that was cut at its total time, the usage chunk, if asked for, the end."""
@@ -163,6 +169,8 @@ class ChatStream:
             fields = _FIELDS.decode(payload)
             return self._chunk(fields, payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            if self._finished:  # all of the answer is there: at most its usage is lost
+                return b""
             raise ProviderMisbehaved("the provider sent an event that is no chat chunk") from error
 
     def _chunk(self, fields: dict[str, msgspec.Raw], payload: bytes) -> bytes:
@@ -172,8 +180,11 @@ class ChatStream:
         usage = fields.get("usage")
         if usage is not None and bytes(usage) != _NULL:
             self._usage.read(fields.pop("usage"))
-        choices = _CHOICES.decode(fields.get("choices", b"[]"))
+        choices = _CHOICES.decode(fields.get("choices", b"[]")) or []
         for choice in choices:
+            if choice.get("finish_reason") == FAILED:
+                self._fail(msgspec.Raw(msgspec.json.encode(choice.get("error"))))
+                return b""
             self._choice(choice)
         if not self._head:
             self._begin(fields)
@@ -264,7 +275,7 @@ def _texts(kept: list[bytes]) -> list[str]:
         if not event.startswith(b"data: {"):
             continue
         try:
-            choices = _CHOICES.decode(_FIELDS.decode(event[6:]).get("choices", b"[]"))
+            choices = _CHOICES.decode(_FIELDS.decode(event[6:]).get("choices", b"[]")) or []
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue  # it was relayed unread, and what can't be read can't be counted
         for choice in choices:

@@ -28,11 +28,17 @@ class UsageBlock:
         self.implausible = self.beyond_input = False
 
     def read(self, raw: msgspec.Raw | bytes) -> None:
-        """Takes a usage object in; a later one replaces an earlier one. `null` says nothing."""
+        """Takes a usage object in; a later one replaces an earlier one. `null` or none without counts says nothing.
+
+        A zero has to be said: where only one of the two totals is, the use has to be counted.
+        """
         if bytes(raw) == b"null":
             return
         try:
             usage = _DECODER.decode(raw)
+            said = [usage.get(name) is not None for name in ("prompt_tokens", "completion_tokens")]
+            if not any(said):
+                return
             tokens = from_openai(usage)
             if self._limits is not None:
                 bound_usage(tokens, self._limits)
@@ -44,8 +50,7 @@ class UsageBlock:
         self.implausible = self.beyond_input = False
         self._read_cost(usage)
         self._shown = {name: value for name, value in usage.items() if name not in _HIDDEN}
-        # An object without any count is no usage: a plausible zero has to be said.
-        self.tokens = tokens if "prompt_tokens" in usage or "completion_tokens" in usage else None
+        self.tokens = tokens if all(said) else None
 
     def _read_cost(self, usage: Mapping[str, object]) -> None:
         """A cost that can't be takes nothing from the counts: the list price stands in for it."""

@@ -103,6 +103,18 @@ async def test_a_providers_refusal_becomes_ours(world: World, provider: Provider
     await world.settled()
 
 
+@pytest.mark.parametrize("pieces", [(b"data: [DONE]\n\n",), (chunk(), b"data: [DONE]\n\n")], ids=["end", "role"])
+async def test_an_end_without_an_answer_is_no_answer(world: World, provider: Provider, pieces: tuple[bytes, ...]):
+    """No word, no finish, no usage: another provider is asked, and nobody pays for the first."""
+    world.truth.routes = world.truth.routes[:1] * 2
+    provider.handlers = [stream(*pieces), stream(chunk("one "), *ending(5, 3))]
+    async with world.post(world.body(stream=True)) as response:
+        assert "one " in await response.text()
+    assert (await world.only_event()).charge_nano_usd == 5 * 1000 + 3 * 4000
+    assert len(provider.calls) == 2
+    await world.settled()
+
+
 async def test_a_provider_that_breaks_off_is_not_paid_for(world: World, provider: Provider):
     """After the first byte: the error event, no `[DONE]`, a void with what was delivered, and no second attempt."""
     world.truth.routes = [world.truth.routes[0], {}]
