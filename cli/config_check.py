@@ -26,6 +26,7 @@ KNOWN_KEYS = frozenset(
         "billing",
         "public_url",
         "trusted_proxies",
+        "cors",
         "results",
         "slots",
         "spool",

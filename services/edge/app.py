@@ -18,6 +18,7 @@ from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from chassis.telemetry import Tracer, checked_traceparent
 from services.edge.config import EdgeConfig, Network
+from services.edge.cors import is_preflight, preflight, with_origin
 from services.edge.dialects import DEFAULT, RenderedError
 from services.edge.json_http import SCOPE_KEY, RequestContext, context
 from services.edge.limit_headers import with_limits
@@ -66,6 +67,13 @@ class EdgeApp:
             await self._dispatch(self._own, scope, receive, send, surface=OWN_SURFACE, request_id=request_id)
             return
         surface, rest = found
+        origin = self.config.cors.allowed(scope["headers"])
+        if origin and is_preflight(scope["method"], scope["headers"]):
+            headers = [(b"x-request-id", request_id.encode()), *preflight(origin, scope["headers"])]
+            await send_rendered(send, RenderedError(status=204, headers=headers, body=b""))
+            return
+        if origin:
+            send = with_origin(send, origin)
         if surface.dialect.always_rate_limits:
             send = with_limits(send)
         if surface.hides(rest):

@@ -5,6 +5,7 @@ Of `billing` edge reads only what it acts upon; billing validates the whole of t
 
 import dataclasses
 import ipaddress
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -13,9 +14,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 from chassis.config import ConfigText, section
+from services.edge.cors import ANYBODY, Cors
 from services.edge.dialects import DEFAULT, DIALECTS
 from services.edge.surfaces import Surface, SurfaceTable
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\sA-Z/?#@*]+")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -54,6 +57,12 @@ class BillingEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     top_up_url: str = ""
 
 
+class CorsEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`cors`: whose web pages may call; an empty list is nobody's."""
+
+    origins: tuple[str, ...] = (ANYBODY,)
+
+
 class Sections(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The top-level keys that edge reads."""
 
@@ -62,6 +71,7 @@ class Sections(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     metrics: MetricsEntry = MetricsEntry()
     public_url: str = ""
     trusted_proxies: tuple[str, ...] = ()
+    cors: CorsEntry = CorsEntry()
     spool: SpoolEntry = SpoolEntry()
     billing: BillingEntry = BillingEntry()
 
@@ -74,6 +84,7 @@ class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True):
     metrics_prefix: str
     public_url: str
     trusted_proxies: tuple[Network, ...]
+    cors: Cors
     spool: SpoolEntry
     on_short_credit: Literal["clamp", "refuse"]
 
@@ -87,6 +98,7 @@ def parse(text: ConfigText, environ: Mapping[str, str] | None = None) -> EdgeCon
         metrics_prefix=_metrics_prefix(text, sections.metrics.prefix),
         public_url=_public_url(text, sections.public_url),
         trusted_proxies=_networks(text, sections.trusted_proxies),
+        cors=_cors(text, sections.cors),
         spool=_spool(text, sections.spool),
         on_short_credit=sections.billing.on_short_credit,
     )
@@ -183,6 +195,14 @@ def _networks(text: ConfigText, entries: tuple[str, ...]) -> tuple[Network, ...]
         except ValueError as error:
             raise text.error(str(error), ("trusted_proxies", index)) from error
     return tuple(networks)
+
+
+def _cors(text: ConfigText, cors: CorsEntry) -> Cors:
+    for index, origin in enumerate(cors.origins):
+        if origin != ANYBODY and not _ORIGIN.fullmatch(origin):
+            problem = f"{origin!r} is no origin such as https://app.example.com (lower case, nothing after the port)"
+            raise text.error(problem, ("cors", "origins", index))
+    return Cors(frozenset(cors.origins))
 
 
 def _spool(text: ConfigText, spool: SpoolEntry) -> SpoolEntry:
