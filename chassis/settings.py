@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 PREFIX = "TOLLBRIDGE_"
-SECRET_ENDINGS = ("token", "tokens", "secret", "key", "password", "peppers", "_url")
+SECRET_ENDINGS = ("token", "tokens", "secret", "key", "keys", "password", "peppers", "_url")
 """Fields named so are hidden by repr: URLs too, since they carry passwords."""
 
 FALLBACKS = {"otlp_endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT"}
@@ -53,6 +53,24 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         shown = (f"{name}={_shown(name, getattr(self, name))}" for name in self.__struct_fields__)
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def versioned_secrets(text: str, *, what: str, least_bytes: int) -> dict[int, bytes]:
+    """Reads `1:<hex>,2:<hex>`: secrets that rotate, by version, the newest last. Raises ValueError that quotes none."""
+    found: dict[int, bytes] = {}
+    for part in text.split(","):
+        version, _, hexed = part.strip().partition(":")
+        if not (version.isascii() and version.isdigit()) or not 1 <= int(version) <= 32_767:
+            raise ValueError(f"a {what} is written as <version>:<hex>, the version from 1 to 32767")
+        if int(version) in found:
+            raise ValueError(f"{what} {version} is there twice")
+        try:
+            found[int(version)] = bytes.fromhex(hexed)
+        except ValueError:
+            raise ValueError(f"{what} {version} is not hexadecimal") from None
+        if len(found[int(version)]) < least_bytes:
+            raise ValueError(f"{what} {version} is shorter than {least_bytes} bytes")
+    return found
 
 
 def environment() -> Mapping[str, str]:

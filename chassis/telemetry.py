@@ -28,7 +28,7 @@ Kind = Literal["internal", "server", "client", "producer", "consumer"]
 HIDDEN = "…"
 SECRET_KEYS = frozenset({"key", "secret", "token", "authorization", "credential", "credentials", "password"})
 SECRET_ENDINGS = ("_secret", "_token", "_password", "_credential", "api_key", "api-key", "private_key")
-SECRET_VARIABLES = ("token", "tokens", "secret", "key", "password", "peppers")
+SECRET_VARIABLES = ("token", "tokens", "secret", "key", "keys", "password", "peppers")
 _RANDOM = r"(?=[\w+/=.:-]*(?:[0-9A-Z]|[a-z]{24}))"
 """Words are no secrets: there must be a digit, a capital or a very long run of letters."""
 _SECRETS = re.compile(

@@ -14,6 +14,8 @@ import hmac
 import zlib
 from collections.abc import Mapping
 
+from chassis.settings import versioned_secrets
+
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 SECRET_LENGTH = 37
 CHECKSUM_LENGTH = 6
@@ -27,10 +29,6 @@ _MIN_PEPPER_BYTES = 16
 _BASE62 = frozenset(ALPHABET)
 
 
-class InvalidPeppers(ValueError):
-    """The peppers can't be read. The message never quotes them."""
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Peppers:
     """The secrets under which keys are digested, by version."""
@@ -40,18 +38,9 @@ class Peppers:
 
     @classmethod
     def parse(cls, text: str) -> "Peppers":
-        """Reads `1:<hex>,2:<hex>`, newest last. Raises InvalidPeppers."""
-        found: dict[int, bytes] = {}
-        newest = 0
-        for part in text.split(","):
-            version, _, hexed = part.strip().partition(":")
-            if not (version.isascii() and version.isdigit()) or not 1 <= int(version) <= 32_767:
-                raise InvalidPeppers("a pepper is written as <version>:<hex>, the version from 1 to 32767")
-            newest = int(version)
-            if newest in found:
-                raise InvalidPeppers(f"pepper {newest} is there twice")
-            found[newest] = _pepper(hexed, version=newest)
-        return cls(found, newest)
+        """Reads `1:<hex>,2:<hex>`, newest last. Raises ValueError."""
+        found = versioned_secrets(text, what="pepper", least_bytes=_MIN_PEPPER_BYTES)
+        return cls(found, newest=list(found)[-1])
 
     def digests(self, key: str) -> list[bytes]:
         """The digest of `key` under each pepper."""
@@ -93,16 +82,6 @@ def digest(key: str, pepper: bytes) -> bytes:
 def shown_prefix(key: str) -> str:
     """The first characters of a well-formed key, enough to recognise it and too few to use it."""
     return key[: len(key) - _TAIL + SHOWN_OF_SECRET]
-
-
-def _pepper(hexed: str, *, version: int) -> bytes:
-    try:
-        pepper = bytes.fromhex(hexed)
-    except ValueError:
-        raise InvalidPeppers(f"pepper {version} is not hexadecimal") from None
-    if len(pepper) < _MIN_PEPPER_BYTES:
-        raise InvalidPeppers(f"pepper {version} is shorter than {_MIN_PEPPER_BYTES} bytes")
-    return pepper
 
 
 def _checksum(text: str) -> str:
