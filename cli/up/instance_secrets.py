@@ -1,7 +1,7 @@
-"""What an instance makes up at its first start and keeps: tokens, pepper, receipt key, default customer, demo key.
+"""What an instance makes up at its first start and keeps: tokens, pepper, keys, default customer, demo key.
 
 The environment wins over what is kept (`TOLLBRIDGE_ADMIN_TOKEN`, `TOLLBRIDGE_KEY_PEPPERS`, `TOLLBRIDGE_RECEIPT_KEY`,
-`TOLLBRIDGE_DEFAULT_CUSTOMER_ID`), so that a database made elsewhere can be used with its own pepper.
+`TOLLBRIDGE_AT_REST_KEYS`, `TOLLBRIDGE_DEFAULT_CUSTOMER_ID`), so that a database made elsewhere keeps its own.
 """
 
 import dataclasses
@@ -24,6 +24,7 @@ class InstanceSecrets:
     key_peppers: str
     default_customer_id: str
     receipt_key: str
+    at_rest_keys: str
     demo_key: str = ""
 
     def accepted_tokens(self) -> str:
@@ -41,13 +42,14 @@ def load_or_make(data_dir: DataDir, *, environ: Mapping[str, str]) -> InstanceSe
     if kept is None and data_dir.secrets.exists():
         raise DataDirError(f"{data_dir.secrets} is damaged; without its pepper no key of this instance works")
     found = _made() if kept is None else _read(kept)
-    if kept is None or not kept.get("receipt_key"):  # an instance of before there were signed receipts
+    if kept is None or not (kept.get("receipt_key") and kept.get("at_rest_keys")):  # made before there were both
         store(data_dir, found)
     return dataclasses.replace(
         found,
         admin_token=environ.get("TOLLBRIDGE_ADMIN_TOKEN") or found.admin_token,
         key_peppers=environ.get("TOLLBRIDGE_KEY_PEPPERS") or found.key_peppers,
         receipt_key=environ.get("TOLLBRIDGE_RECEIPT_KEY") or found.receipt_key,
+        at_rest_keys=environ.get("TOLLBRIDGE_AT_REST_KEYS") or found.at_rest_keys,
         default_customer_id=environ.get("TOLLBRIDGE_DEFAULT_CUSTOMER_ID") or found.default_customer_id,
     )
 
@@ -71,6 +73,7 @@ def _made() -> InstanceSecrets:
         key_peppers=f"1:{secrets.token_hex(32)}",
         default_customer_id=str(uuid.uuid4()),
         receipt_key=secrets.token_hex(32),
+        at_rest_keys=f"1:{secrets.token_hex(32)}",
     )
 
 
@@ -83,5 +86,6 @@ def _read(kept: dict[str, object]) -> InstanceSecrets:
         key_peppers=str(kept["key_peppers"]),
         default_customer_id=str(kept["default_customer_id"]),
         receipt_key=str(kept.get("receipt_key") or secrets.token_hex(32)),
+        at_rest_keys=str(kept.get("at_rest_keys") or f"1:{secrets.token_hex(32)}"),
         demo_key=str(kept.get("demo_key", "")),
     )

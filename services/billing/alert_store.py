@@ -12,6 +12,11 @@ _WRITE = """
     ON CONFLICT (customer_id) DO UPDATE
     SET low_balance = excluded.low_balance, url = excluded.url, secret = excluded.secret, changed_at = now()
 """
+_OTHERWISE_KEPT = """
+    SELECT customer_id, secret FROM billing.balance_alerts
+    WHERE customer_id > %s AND secret <> '' AND NOT starts_with(secret, %s) ORDER BY customer_id LIMIT %s
+"""
+_KEEP_OTHERWISE = "UPDATE billing.balance_alerts SET secret = %s WHERE customer_id = %s AND secret = %s"
 _ADD = """
     INSERT INTO billing.webhook_deliveries (id, customer_id, body)
     SELECT * FROM unnest(%s::uuid[], %s::text[], %s::bytea[]) ON CONFLICT DO NOTHING
@@ -47,7 +52,10 @@ _FORGET = """
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """What a customer set. `low_nano_usd` None is the default; without a URL nothing is sent."""
+    """What a customer set. `low_nano_usd` None is the default; without a URL nothing is sent.
+
+    `secret` is as the database keeps it (`at_rest.py`), empty where none was made.
+    """
 
     customer_id: str
     low_nano_usd: int | None = None
@@ -78,6 +86,17 @@ async def read(connection: Connection, customer_ids: Collection[str]) -> dict[st
 async def write(connection: Connection, alert: Alert) -> None:
     """Keeps it in the place of what was set before."""
     await connection.execute(_WRITE, (alert.customer_id, alert.low_nano_usd, alert.url, alert.secret))
+
+
+async def otherwise_kept(connection: Connection, prefix: str, *, after: str, limit: int) -> list[tuple[str, str]]:
+    """Customers in order, and their secrets as kept, that don't begin with `prefix`."""
+    cursor = await connection.execute(_OTHERWISE_KEPT, (after, prefix, limit))
+    return [(customer_id, secret) for customer_id, secret in await cursor.fetchall()]
+
+
+async def keep_otherwise(connection: Connection, customer_id: str, *, before: str, after: str) -> None:
+    """Keeps the same secret in another way, unless the customer has made a new one meanwhile."""
+    await connection.execute(_KEEP_OTHERWISE, (after, customer_id, before))
 
 
 async def add(connection: Connection, webhooks: Sequence[tuple[UUID, str, bytes]]) -> None:

@@ -1,23 +1,32 @@
 """Balance alerts: what a customer (or an operator for them) wants to hear about the balance, and where."""
 
+import asyncio
 import dataclasses
 from collections.abc import Callable
+
+from structlog.typing import FilteringBoundLogger
 
 from chassis import db
 from chassis.db import Connection
 from chassis.errors import Code, TollbridgeError
 from services.billing import alert_store, store
 from services.billing.alert_store import Alert
+from services.billing.at_rest import AtRestKeys, Unreadable
 from services.billing.config import BillingConfig
 from upstream.public_address import Forbidden, checked_url
 from upstream.webhooks import new_secret
+
+RENEW_EVERY_S = 600.0
+"""Also how long a start waits: replicas that are being replaced need not know the newest key yet."""
+RENEWED_AT_ONCE = 200
 
 
 class BalanceAlerts:
     """Reads and changes them."""
 
-    def __init__(self, *, pool: db.Pool, config: Callable[[], BillingConfig]) -> None:
+    def __init__(self, *, pool: db.Pool, keys: AtRestKeys, config: Callable[[], BillingConfig]) -> None:
         self._pool = pool
+        self._keys = keys
         self._config = config
 
     async def get(self, customer_id: str) -> Alert:
@@ -41,12 +50,42 @@ class BalanceAlerts:
         async def work(connection: Connection) -> tuple[Alert, str]:
             before = await _read(connection, customer_id)
             made = new_secret() if url and (new_key or not before.secret) else ""
-            after = Alert(customer_id=customer_id, low_nano_usd=low_nano_usd, url=url, secret=made or before.secret)
+            kept = self._keys.encrypted(made, owner=customer_id) if made else before.secret
+            after = Alert(customer_id=customer_id, low_nano_usd=low_nano_usd, url=url, secret=kept)
             await alert_store.write(connection, after)
             return after, made
 
         after, made = await db.in_transaction(self._pool, work)
         return self._shown(after), made
+
+    async def run(self, log: FilteringBoundLogger) -> None:
+        """Until cancelled: brings what is kept in clear or under an old key under the newest, every ten minutes."""
+        while self._keys.prefix:
+            await asyncio.sleep(RENEW_EVERY_S)
+            try:
+                await self.renew_secrets(log)
+            except (TollbridgeError, store.DatabaseError) as error:
+                log.warning("secrets_not_renewed", reason=str(error))
+
+    async def renew_secrets(self, log: FilteringBoundLogger) -> None:
+        """One pass over all customers; who can't be read is told of and left. Raises UNAVAILABLE."""
+        last = ""
+        while True:
+            async with db.transaction(self._pool) as connection:
+                found = await alert_store.otherwise_kept(
+                    connection, self._keys.prefix, after=last, limit=RENEWED_AT_ONCE
+                )
+                for customer_id, kept in found:
+                    try:
+                        secret = self._keys.decrypted(kept, owner=customer_id)
+                    except Unreadable as error:
+                        log.warning("secret_unreadable", customer_id=customer_id, reason=str(error))
+                        continue
+                    renewed = self._keys.encrypted(secret, owner=customer_id)
+                    await alert_store.keep_otherwise(connection, customer_id, before=kept, after=renewed)
+            if len(found) < RENEWED_AT_ONCE:
+                return
+            last = found[-1][0]
 
     def _shown(self, alert: Alert) -> Alert:
         if alert.low_nano_usd is not None:

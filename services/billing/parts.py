@@ -75,6 +75,7 @@ class Parts:
             pool=pool,
             prices=prices,
             receipt_key=settings.receipt_key,
+            at_rest_keys=settings.at_rest_keys,
             config=lambda: self.config.current,
             log=log,
         )

@@ -11,3 +11,6 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     """How long a start waits for the schema that this code needs."""
     receipt_key: str = ""
     """Signs receipts: 64 hexadecimal digits, the same for all replicas; without it receipts are not signed."""
+    at_rest_keys: str = ""
+    """Encrypt customers' webhook secrets in the database: `1:<hex>,2:<hex>`, 64 digits each, the newest last, the same
+    for all replicas. An old one stays until nothing is kept under it; without any they are kept in clear."""

@@ -6,6 +6,7 @@ from structlog.typing import FilteringBoundLogger
 
 from chassis import db
 from chassis.settings import SettingsError
+from services.billing.at_rest import AtRestKeys
 from services.billing.balance_alerts import BalanceAlerts
 from services.billing.config import BillingConfig
 from services.billing.prices import PriceBook
@@ -26,20 +27,32 @@ class StatementParts:
         pool: db.Pool,
         prices: PriceBook,
         receipt_key: str,
+        at_rest_keys: str,
         config: Callable[[], BillingConfig],
         log: FilteringBoundLogger,
     ) -> None:
         keys = ReceiptKeys(pool=pool, own=_signing_key(receipt_key))
         if not receipt_key:
             log.warning("receipts_not_signed", reason="TOLLBRIDGE_RECEIPT_KEY is not set")
+        at_rest = _at_rest(at_rest_keys)
+        if not at_rest_keys:
+            log.warning("secrets_kept_in_clear", reason="TOLLBRIDGE_AT_REST_KEYS is not set")
+        self._log = log
         self.receipts = Receipts(pool=pool, prices=prices, keys=keys)
-        alerts = BalanceAlerts(pool=pool, config=config)
-        self._webhooks = WebhookDeliveries(pool=pool, config=config, log=log)
-        self.server = StatementServer(keys=keys, usage=UsageReport(pool=pool), alerts=alerts)
+        self._alerts = BalanceAlerts(pool=pool, keys=at_rest, config=config)
+        self._webhooks = WebhookDeliveries(pool=pool, keys=at_rest, config=config, log=log)
+        self.server = StatementServer(keys=keys, usage=UsageReport(pool=pool), alerts=self._alerts)
 
     def loops(self) -> Mapping[str, Coroutine[object, object, None]]:
         """What runs beside the server, by name; the lifecycle owns the tasks."""
-        return {"webhooks": self._webhooks.run()}
+        return {"webhooks": self._webhooks.run(), "secrets": self._alerts.run(self._log)}
+
+
+def _at_rest(text: str) -> AtRestKeys:
+    try:
+        return AtRestKeys.parse(text)
+    except ValueError as error:
+        raise SettingsError([f"TOLLBRIDGE_AT_REST_KEYS: {error}"]) from None
 
 
 def _signing_key(text: str) -> SigningKey | None:

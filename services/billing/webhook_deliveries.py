@@ -14,6 +14,7 @@ from chassis import db
 from chassis.errors import TollbridgeError
 from services.billing import alert_store, store
 from services.billing.alert_store import Alert, Taken
+from services.billing.at_rest import AtRestKeys, Unreadable
 from services.billing.config import BillingConfig
 from upstream.webhooks import Delivery, Webhook, send
 
@@ -33,8 +34,11 @@ FORGET_AT_ONCE = 1000
 class WebhookDeliveries:
     """The loop that delivers."""
 
-    def __init__(self, *, pool: db.Pool, config: Callable[[], BillingConfig], log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, *, pool: db.Pool, keys: AtRestKeys, config: Callable[[], BillingConfig], log: FilteringBoundLogger
+    ) -> None:
         self._pool = pool
+        self._keys = keys
         self._config = config
         self._log = log
         self._under_way: dict[asyncio.Task[None], str] = {}
@@ -75,10 +79,7 @@ class WebhookDeliveries:
         return len(self._under_way) == AT_ONCE
 
     async def _try(self, taken: Taken, alert: Alert | None) -> None:
-        done = Delivery(problem="the customer has no webhook", final=True)
-        if alert is not None and alert.url:
-            webhook = Webhook(id=str(taken.id), url=alert.url, secret=alert.secret, body=taken.body)
-            done = await send(webhook, allowed=self._config().webhook_networks)
+        done = await self._send(taken, alert)
         pause_s = PAUSES_S[min(taken.tries, len(PAUSES_S)) - 1]
         gives_up = done.final or taken.age_s + pause_s > GIVE_UP_AFTER_S
         try:
@@ -92,6 +93,16 @@ class WebhookDeliveries:
         if done.problem:
             event = "webhook_given_up" if gives_up else "webhook_postponed"
             self._log.info(event, webhook_id=str(taken.id), customer_id=taken.customer_id, reason=done.problem)
+
+    async def _send(self, taken: Taken, alert: Alert | None) -> Delivery:
+        if alert is None or not alert.url:
+            return Delivery(problem="the customer has no webhook", final=True)
+        try:
+            secret = self._keys.decrypted(alert.secret, owner=taken.customer_id)
+        except Unreadable as error:  # another replica may have the key, or this one after its next start
+            return Delivery(problem=str(error))
+        webhook = Webhook(id=str(taken.id), url=alert.url, secret=secret, body=taken.body)
+        return await send(webhook, allowed=self._config().webhook_networks)
 
     async def forget(self) -> None:
         """Drops some of those that ended KEPT_DAYS ago. Raises UNAVAILABLE."""

@@ -4,6 +4,7 @@ import pytest
 
 from chassis.errors import Code, TollbridgeError
 from chassis.rpc import CallContext
+from services.billing.at_rest import AtRestKeys
 from services.billing.balance_alerts import BalanceAlerts
 from services.billing.receipt_keys import ReceiptKeys
 from services.billing.statement_server import StatementServer
@@ -21,7 +22,7 @@ def test_a_customer_id_that_is_none_is_refused_by_name(bank: PostgresBank, metho
     server = StatementServer(
         keys=ReceiptKeys(pool=bank.pool, own=None),
         usage=UsageReport(pool=bank.pool),
-        alerts=BalanceAlerts(pool=bank.pool, config=lambda: pytest.fail("no alert is looked at")),
+        alerts=BalanceAlerts(pool=bank.pool, keys=AtRestKeys({}), config=lambda: pytest.fail("no alert is looked at")),
     )
     requests = {
         "sum_usage": pb.SumUsageRequest(customer_id=customer_id, from_us=0, until_us=1, limit=1),

@@ -18,15 +18,17 @@ from aiohttp import web
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from services.billing import alert_store, config, receipt_store
+from services.billing.at_rest import AtRestKeys
 from services.billing.balance_alerts import BalanceAlerts
 from services.billing.balance_notices import BalanceNotices
 from services.billing.config import BillingConfig
 from services.billing.ledger import Usage, UsageKind
 from services.billing.webhook_deliveries import AT_ONCE, EACH_AT_ONCE, PAUSES_S, WebhookDeliveries
 from tests.unit.billing.bank import PostgresBank, event
-from upstream.webhooks import TIMEOUT_S
+from upstream.webhooks import TIMEOUT_S, signature
 
 LOG = structlog.get_logger()
+KEYS = AtRestKeys.parse("1:" + "ab" * 32)
 CONFIG = dataclasses.replace(
     config.defaults(),
     low_balance_nano_usd=100,
@@ -58,11 +60,15 @@ class Case:
         self.answers = asyncio.Event()
         self.answers.set()
         self.heard = asyncio.Event()
-        self.alerts = BalanceAlerts(pool=bank.pool, config=lambda: self.config)
-        self.deliveries = WebhookDeliveries(pool=bank.pool, config=lambda: self.config, log=LOG)
+        self.keep_under(KEYS)
         self.notices = BalanceNotices(bus=Silent(), config=lambda: self.config)  # type: ignore[arg-type]
         assert not bank.open(self.customer, 150)
         bank.run(self._listen())
+
+    def keep_under(self, keys: AtRestKeys) -> None:
+        """A billing with these keys."""
+        self.alerts = BalanceAlerts(pool=self.bank.pool, keys=keys, config=lambda: self.config)
+        self.deliveries = WebhookDeliveries(pool=self.bank.pool, keys=keys, config=lambda: self.config, log=LOG)
 
     async def _listen(self) -> None:
         async def serve(request: web.Request) -> web.Response:
@@ -161,6 +167,46 @@ def test_a_low_balance_is_told_by_a_signed_webhook(case: Case):
     assert case.rows() == [("delivered", 1, "")]
 
 
+def test_the_database_never_sees_the_secret(case: Case):
+    """It is kept encrypted, also one from before there was a key, and after each turn of keys signs as before."""
+    kept = "SELECT secret FROM billing.balance_alerts WHERE customer_id = %s"
+    case.keep_under(AtRestKeys({}))
+    secret = case.set()
+    seen = [case.bank.admin.execute(kept, (case.customer,)).fetchall()]
+    for keys in (KEYS, AtRestKeys.parse("1:" + "ab" * 32 + ",2:" + "cd" * 32), AtRestKeys.parse("2:" + "cd" * 32)):
+        case.keep_under(keys)
+        case.bank.run(case.alerts.renew_secrets(LOG))
+        seen.append(case.bank.admin.execute(kept, (case.customer,)).fetchall())
+    assert [text.partition("_")[0].partition(":")[0] for [(text,)] in seen] == ["whsec", "1", "2", "2"]
+    assert seen[2] == seen[3]
+    case.charge(60)
+    case.leave()
+    case.look()
+    [(headers, body)] = case.got
+    assert headers["webhook-signature"] == signature(
+        secret,
+        message_id=headers["webhook-id"],
+        timestamp_s=int(headers["webhook-timestamp"]),
+        body=body,
+    )
+
+
+def test_a_webhook_whose_key_is_missing_waits_for_it(case: Case):
+    """Nothing is sent that is not signed; with the key back it goes out."""
+    case.set()
+    case.charge(60)
+    case.leave()
+    case.keep_under(AtRestKeys.parse("2:" + "cd" * 32))
+    case.look()
+    [(state, _, problem)] = case.rows()
+    assert (case.got, state) == ([], "pending")
+    assert "TOLLBRIDGE_AT_REST_KEYS" in problem
+    case.keep_under(KEYS)
+    case.make_due()
+    case.look()
+    assert [row[0] for row in case.rows()] == ["delivered"]
+
+
 def test_a_line_of_ones_own_counts_and_0_is_never_low(case: Case):
     """The customer's line goes before the operator's."""
     case.set(low=140)
@@ -239,7 +285,7 @@ def test_two_replicas_deliver_a_webhook_once(case: Case):
     case.set()
     case.charge(60)
     case.leave()
-    other = WebhookDeliveries(pool=case.bank.pool, config=lambda: case.config, log=LOG)
+    other = WebhookDeliveries(pool=case.bank.pool, keys=KEYS, config=lambda: case.config, log=LOG)
 
     async def both() -> None:
         await asyncio.gather(_look(case.deliveries), _look(other))

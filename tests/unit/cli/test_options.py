@@ -80,7 +80,8 @@ def test_every_replica_has_addresses_of_its_own_and_knows_all_owners(tmp_path):
     assert told["edge-0"]["TOLLBRIDGE_HTTP_BIND"] == "127.0.0.1:9000"
     assert told["edge-0"]["TOLLBRIDGE_SERVICE_TOKEN"].startswith("edge:")
     assert [name for name, environ in told.items() if "TOLLBRIDGE_KEY_PEPPERS" in environ] == ["auth-0"]
-    assert [name for name, environ in told.items() if "TOLLBRIDGE_RECEIPT_KEY" in environ] == ["billing-0"]
+    for own in ("TOLLBRIDGE_RECEIPT_KEY", "TOLLBRIDGE_AT_REST_KEYS"):
+        assert [name for name, environ in told.items() if own in environ] == ["billing-0"]
 
 
 def test_secrets_are_made_once_kept_privately_and_given_way_by_the_environment(tmp_path):
@@ -91,21 +92,22 @@ def test_secrets_are_made_once_kept_privately_and_given_way_by_the_environment(t
     again = load_or_make(data_dir, environ={"TOLLBRIDGE_ADMIN_TOKEN": "own"})
     assert again.service_tokens == first.service_tokens
     assert again.key_peppers == first.key_peppers
-    assert again.receipt_key == first.receipt_key
+    assert (again.receipt_key, again.at_rest_keys) == (first.receipt_key, first.at_rest_keys)
     assert (again.admin_token, again.demo_key) == ("own", "tb_live_x")
     assert load_or_make(data_dir, environ={}).admin_token == first.admin_token
     assert data_dir.secrets.stat().st_mode & 0o777 == 0o600
 
 
-def test_an_instance_from_before_receipts_were_signed_gets_a_key_and_keeps_it(tmp_path):
-    """Another key at each start would fill the list of keys."""
+@pytest.mark.parametrize(("name", "length"), [("receipt_key", 64), ("at_rest_keys", 66)])
+def test_an_instance_from_before_there_was_a_key_gets_one_and_keeps_it(tmp_path, name, length):
+    """Another key at each start would fill the list of receipt keys, and leave secrets that nobody can read."""
     data_dir = _data_dir(tmp_path)
     load_or_make(data_dir, environ={})
     kept = json.loads(data_dir.secrets.read_text())
-    del kept["receipt_key"]
+    del kept[name]
     data_dir.secrets.write_text(json.dumps(kept))
     first = load_or_make(data_dir, environ={})
-    assert len(first.receipt_key) == 64
+    assert len(getattr(first, name)) == length
     assert load_or_make(data_dir, environ={}) == first
 
 
