@@ -1,10 +1,13 @@
 """`/billing/…`: a customer begins payments and sees what became of them. Billing and its providers do the rest."""
 
 from decimal import Decimal
+from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Request, Response
+from msgspec import Meta
 
+from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
 from services.edge.json_http import Identify, amount, answer, context, decode, link, rfc3339
@@ -17,9 +20,25 @@ BEGIN_TIMEOUT_S = 15.0
 
 
 class PaymentBody(msgspec.Struct, frozen=True, kw_only=True):
-    """Asks for a payment."""
+    """Asks for a payment by card."""
 
     amount_usd: Decimal
+
+
+class CryptoPaymentBody(msgspec.Struct, frozen=True, kw_only=True):
+    """Asks for a payment in USDT: in dollars or in cents."""
+
+    amount_usd: Decimal | None = None
+    amount_cents: Annotated[int, Meta(ge=50, le=10_000_000)] | None = None
+
+    def nano_usd(self) -> int:
+        """What is asked for; raises INVALID_REQUEST unless it is said once."""
+        if self.amount_cents is not None and self.amount_usd is None:
+            return amount(Decimal(self.amount_cents) / 100, param="amount_cents")
+        if self.amount_usd is not None and self.amount_cents is None:
+            return amount(self.amount_usd, param="amount_usd")
+        message = "You must provide amount_usd or amount_cents, and not both."
+        raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": "amount_usd"})
 
 
 def routes(*, payments: PipeClient, identify: Identify) -> APIRouter:
@@ -48,13 +67,13 @@ def routes(*, payments: PipeClient, identify: Identify) -> APIRouter:
     @router.post("/billing/crypto/create-payment")
     async def create_crypto_payment(request: Request) -> Response:
         caller = await identify(request)
-        body = await decode(request, PaymentBody)
+        body = await decode(request, CryptoPaymentBody)
         reply = await payments.call(
             "CreateCryptoPayment",
             payments_pb2.CreateCryptoPaymentRequest(
                 request_id=call_id(request, whose="customer"),
                 customer_id=caller.customer_id,
-                amount_nano_usd=amount(body.amount_usd, param="amount_usd"),
+                amount_nano_usd=body.nano_usd(),
             ),
             payments_pb2.CreateCryptoPaymentResponse,
             timeout_s=TIMEOUT_S,
@@ -65,6 +84,7 @@ def routes(*, payments: PipeClient, identify: Identify) -> APIRouter:
             "network": reply.payment.network,
             "currency": "USDT",
             "amount": _usdt(reply.payment.amount_micro_usdt),
+            "amount_usdt": _usdt(reply.payment.amount_micro_usdt),
             "amount_usd": usd_text(reply.payment.amount_nano_usd),
             "expires_at": rfc3339(reply.payment.expires_at_us),
         }
