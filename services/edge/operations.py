@@ -1,8 +1,10 @@
 """The paid endpoints of the public API that answer at once; long jobs are `routes/tasks.py`."""
 
 from services.edge.chat_request import parse_chat
+from services.edge.embeddings_request import parse_embeddings
 from services.edge.operation import Operation
 from services.edge.wires.chat import ChatOverAnthropic, ChatOverOpenAI
+from services.edge.wires.embeddings import EmbeddingsOverOpenAI
 from upstream.route import WireProtocol
 
 CHAT = Operation(
@@ -17,4 +19,15 @@ CHAT = Operation(
     },
 )
 
-OPERATIONS = (CHAT,)
+EMBEDDINGS = Operation(
+    name="embeddings",
+    path="/embeddings",
+    category="embedding",
+    parse=parse_embeddings,
+    wires={
+        WireProtocol.OPENAI: EmbeddingsOverOpenAI(),
+        WireProtocol.SANDBOX: EmbeddingsOverOpenAI(),
+    },
+)
+
+OPERATIONS = (CHAT, EMBEDDINGS)

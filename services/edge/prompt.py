@@ -31,7 +31,8 @@ def count_prompt(body: bytes, model: str) -> int:
     wanted = fields.get("response_format")
     if isinstance(wanted, dict) and wanted.get("type") == "json_schema":
         texts.append(msgspec.json.encode(wanted).decode())
-    return count_tokens("\n".join(texts), model) + TOKENS_PER_MESSAGE * len(known)
+    given, tokens = _input(fields.get("input"))
+    return count_tokens("\n".join([*texts, *given]), model) + TOKENS_PER_MESSAGE * len(known) + tokens
 
 
 def cautiously(tokens: int, model: str) -> int:
@@ -42,3 +43,13 @@ def cautiously(tokens: int, model: str) -> int:
 def _texts(message: dict[str, object]) -> list[str]:
     name = message.get("name")
     return [*texts_of(message), *([name] if isinstance(name, str) else [])]
+
+
+def _input(value: object) -> tuple[list[str], int]:
+    """The texts in an `input`, and how many tokens in it are tokens already: embeddings may be asked for by these."""
+    if isinstance(value, str):
+        return [value], 0
+    if not isinstance(value, list):
+        return [], 0
+    tokens = sum(1 if isinstance(each, int) else len(each) for each in value if isinstance(each, (int, list)))
+    return [each for each in value if isinstance(each, str)], tokens

@@ -76,6 +76,10 @@ models:
     category: chat
     routes: [{provider: alpha, model: upstream-alpha, priority: 1}]
     price: {per_request: 0.03}
+  - id: sandbox-embedding
+    category: embedding
+    routes: [{provider: sandbox, model: sandbox-embedding}]
+    price: {input: 0.02}
   - id: sandbox-image
     category: image
     routes: [{provider: sandbox, model: sandbox-image, priority: 1}]

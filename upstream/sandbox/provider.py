@@ -18,6 +18,7 @@ from upstream.client import HttpCall, Timeouts, UpstreamResponse
 from upstream.outcome import AnswerTooLarge, AttemptFailed, Outcome, TotalTimeReached
 from upstream.sandbox.answers import ChatAnswer, image_answer
 from upstream.sandbox.script import ChatRequest, ImageRequest, Script, script_of
+from upstream.sandbox.vectors import EmbeddingsRequest, embeddings_answer
 
 _JSON = "application/json"
 _EVENTS = "text/event-stream"
@@ -35,7 +36,9 @@ class Sandbox:
             return await self._chat(call.body, timeouts)
         if call.url.endswith("/images/generations"):
             return await self._images(call.body, timeouts)
-        return _refusal(404, "the sandbox offers chat and images only", timeouts)
+        if call.url.endswith("/embeddings"):
+            return await self._embeddings(call.body, timeouts)
+        return _refusal(404, "the sandbox does not offer this", timeouts)
 
     async def _chat(self, body: bytes, timeouts: Timeouts) -> UpstreamResponse:
         try:
@@ -68,6 +71,17 @@ class Sandbox:
         return _Answer(
             200, _JSON, [image_answer(request, created=int(self._clock()))], script=script, timeouts=timeouts
         )
+
+    async def _embeddings(self, body: bytes, timeouts: Timeouts) -> UpstreamResponse:
+        try:
+            request = msgspec.json.decode(body, type=EmbeddingsRequest)
+            script = script_of("\n".join(request.texts))
+        except msgspec.MsgspecError as error:
+            return _refusal(400, f"the sandbox can't read this request: {error}", timeouts)
+        await _wait(script.first_byte_ms / 1000, limit_s=timeouts.first_byte_s)
+        if script.status >= 300:
+            return _refusal(script.status, script.message, timeouts, script=script)
+        return _Answer(200, _JSON, [embeddings_answer(request, script)], script=script, timeouts=timeouts)
 
 
 class _Answer:

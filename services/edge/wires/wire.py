@@ -25,3 +25,11 @@ class Wire(Protocol):
 
     def answer(self, body: bytes, request: PaidRequest, route: Route, *, limits: UsageLimits) -> Answer:
         """The whole answer, read, under the public model id. Raises AttemptFailed."""
+
+
+class WithoutStreams:
+    """A wire for an endpoint whose parser refuses `stream`."""
+
+    def stream(self, request: PaidRequest, route: Route, *, include_usage: bool, limits: UsageLimits) -> StreamReader:
+        """Never called."""
+        raise RuntimeError("this endpoint has no streams")

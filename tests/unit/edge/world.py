@@ -265,11 +265,11 @@ class World:
         text = f"#sandbox {json.dumps(directive)}" if directive is not None else "Hello"
         return {"model": "fast", "messages": [{"role": "user", "content": text}], **fields}
 
-    def post(self, body, *, key: str = KEY, **options):
-        """Sends a chat request."""
+    def post(self, body, *, key: str = KEY, path: str = "/chat/completions", **options):
+        """Sends a request, of a chat unless `path` says otherwise."""
         headers = {"authorization": f"Bearer {key}", "content-type": "application/json", **options.pop("headers", {})}
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self.session.post(f"{self.base_url}/v1/chat/completions", data=data, headers=headers, **options)
+        return self.session.post(f"{self.base_url}/v1{path}", data=data, headers=headers, **options)
 
     async def event_of(self, request_id: str) -> usage_pb2.UsageRecorded:
         """The event that billing applied for this request."""
