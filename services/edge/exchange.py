@@ -116,6 +116,8 @@ class Exchange:
             self._endings.gateway_failed()
             self._observer.settled(model=self.model)
             self._end_attempt(Outcome.CANCELLED)
+            if isinstance(self._opened, OpenStream):
+                self._opened.response.close()
             self._reply.done()
             if self._drains is not None:
                 self._relay.end_drain(self._drains)

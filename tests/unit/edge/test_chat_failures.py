@@ -11,6 +11,7 @@ from chassis.spool_files import read as read_records
 from pricing.charge import charge_nano_usd
 from pricing.tokens import Tokens, Units
 from services.edge.replay import unconfirmed
+from services.edge.reply import Reply
 from tests.unit.edge.web_provider import Provider, chunk, ending, status, stream
 from tests.unit.edge.world import PRICE, World, until
 from tollbridge.router.v1 import router_pb2
@@ -231,6 +232,7 @@ async def test_a_left_stream_is_cancelled_and_charged_what_was_delivered(world: 
     event = await world.only_event()
     assert (event.ended, event.policy) == (usage_pb2.ENDED_CLIENT_GONE, "cancel")
     assert event.charge_nano_usd == charge(event.tokens.input, 2) > 0
+    await until(lambda: provider.disconnects == 1)
     await world.settled()
     await until(lambda: [each.outcome for each in world.truth.finished] == [router_pb2.OUTCOME_CANCELLED])
 
@@ -243,6 +245,7 @@ async def test_a_left_stream_is_absorbed(world: World, provider: Provider):
     event = await world.only_event()
     assert (event.kind, event.policy) == (usage_pb2.USAGE_KIND_VOID, "absorb")
     assert event.ended == usage_pb2.ENDED_CLIENT_GONE
+    await until(lambda: provider.disconnects == 1)
     await world.settled()
     assert world.truth.balance_nano_usd == 1_000_000_000
 
@@ -282,6 +285,23 @@ async def test_a_running_stream_that_must_stop_is_our_failure(world: World, prov
     assert b"[DONE]" not in seen
     event = await world.only_event()
     assert (event.kind, event.ended) == (usage_pb2.USAGE_KIND_VOID, usage_pb2.ENDED_GATEWAY_FAILED)
+    await until(lambda: provider.disconnects == 1)
+    await world.settled()
+
+
+async def test_a_stream_that_we_break_is_closed_at_its_provider(world: World, provider: Provider, monkeypatch):
+    """It costs the client nothing, and the house no more than it has to."""
+    provider.handlers = [stream(*[chunk("one "), 0.1] * 300)]
+
+    def broken(*_) -> bytes:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Reply, "write", broken)
+    async with world.post(world.body(stream=True)) as response:
+        assert b'"error"' in await response.content.read()
+    event = await world.only_event()
+    assert (event.kind, event.ended) == (usage_pb2.USAGE_KIND_VOID, usage_pb2.ENDED_GATEWAY_FAILED)
+    await until(lambda: provider.disconnects == 1)
     await world.settled()
 
 

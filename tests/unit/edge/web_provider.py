@@ -8,7 +8,10 @@ from aiohttp import web
 
 
 class Provider:
-    """A small provider over HTTP: answers each call with the next of its handlers, the last one for ever."""
+    """A small provider over HTTP: answers each call with the next of its handlers, the last one for ever.
+
+    `disconnects`: how many of its answers were closed by their reader before they ended.
+    """
 
     def __init__(self) -> None:
         self.handlers: list[Callable[[web.Request], Awaitable[web.StreamResponse]]] = []
@@ -19,7 +22,11 @@ class Provider:
     async def serve(self, request: web.Request) -> web.StreamResponse:
         self.calls.append(await request.json())
         handler = self.handlers[min(len(self.calls), len(self.handlers)) - 1]
-        return await handler(request)
+        try:
+            return await handler(request)
+        except asyncio.CancelledError:
+            self.disconnects += 1
+            raise
 
 
 def status(code: int, message: str = "no", **headers):
