@@ -84,7 +84,7 @@ class Reply:
         self.status = 200
         self.mark_first_byte()
         self._watch = self._loop.call_later(WRITE_TIMEOUT_S, self._look)
-        headers = [*_STREAM_HEADERS, (b"x-request-id", self._request_id.encode()), *extra]
+        headers = [*_STREAM_HEADERS, *self._dialect.name_request(self._request_id), *extra]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def write(self, data: bytes) -> None:
@@ -115,7 +115,7 @@ class Reply:
         self.finished = True
         self.status = 200
         self.mark_first_byte()
-        headers = [*whole_head(body, extra), (b"x-request-id", self._request_id.encode())]
+        headers = [*whole_head(body, extra), *self._dialect.name_request(self._request_id)]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
@@ -124,7 +124,7 @@ class Reply:
         self.finished = True
         self.status = status
         self.mark_first_byte()
-        marks = [(b"x-request-id", self._request_id.encode()), (b"idempotency-replayed", b"true")]
+        marks = [*self._dialect.name_request(self._request_id), (b"idempotency-replayed", b"true")]
         await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *marks]})
         for start in range(0, max(1, len(body)), REPLAY_PIECE):
             piece = body[start : start + REPLAY_PIECE]
@@ -143,7 +143,7 @@ class Reply:
 
     def last_words(self, error: TollbridgeError) -> bytes:
         """The event that ends a stream which has begun."""
-        return self._dialect.stream_error(_told(error))
+        return self._dialect.stream_error(_told(error), request_id=self._request_id)
 
     def rendered(self, error: TollbridgeError) -> RenderedError:
         """The error as this client's dialect has it."""

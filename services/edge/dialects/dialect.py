@@ -24,6 +24,7 @@ class ErrorView:
 
     `reason` is the code of the closed list, whatever the dialect calls it; `explanation` is what the error itself said,
     where the dialect has words of its own. `details` may hold `balance_nano_usd` and `affordable_nano_usd`.
+    `request_id` is empty where nobody knows it.
     """
 
     status: int
@@ -35,6 +36,7 @@ class ErrorView:
     reason: str
     explanation: str
     top_up_url: str
+    request_id: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +54,9 @@ class Dialect:
 
     Errors: `statuses` covers every code. `types` gives the type by status, `codes` renames codes, `required` names the
     codes of fields that a request can't do without. `messages` are the document's own words, with `{seconds}` for the
-    time to wait; all else is said as it was raised. `error_body` makes the JSON. Who has no money is pointed to
-    `top_up_url`.
+    time to wait; all else is said as it was raised. `error_body` makes the JSON, which is also the last event of a
+    stream that fails, under the name `error_event` if its events have names. Who has no money is pointed to
+    `top_up_url`. `request_id_headers` are where the request's id stands.
 
     Answers: `always_usage_chunk` sends the usage chunk in every stream. `always_rate_limits` states limits in every
     answer, also where nothing is limited. `images_at_once` answers an accepted image job without waiting for it.
@@ -69,6 +72,8 @@ class Dialect:
     required: Mapping[str, str] = dataclasses.field(default_factory=dict)
     messages: Mapping[Code, str] = dataclasses.field(default_factory=dict)
     error_body: Callable[[ErrorView], object]
+    error_event: str = ""
+    request_id_headers: tuple[bytes, ...] = (b"x-request-id",)
     always_usage_chunk: bool = False
     always_rate_limits: bool = False
     images_at_once: bool = False
@@ -78,7 +83,7 @@ class Dialect:
     pricing_classes: tuple[str, ...] = ("input", "cached_input", "output")
     top_up_url: str = ""
 
-    def view(self, error: TollbridgeError) -> ErrorView:
+    def view(self, error: TollbridgeError, *, request_id: str = "") -> ErrorView:
         """The error in this dialect's words."""
         status = self.statuses[error.code]
         param = error.details.get("param")
@@ -95,6 +100,7 @@ class Dialect:
             reason=error.code.value,
             explanation=_sendable(error.message),
             top_up_url=self.top_up_url,
+            request_id=request_id,
         )
 
     def _words(self, error: TollbridgeError) -> str:
@@ -107,12 +113,12 @@ class Dialect:
 
     def render_error(self, error: TollbridgeError, *, request_id: str) -> RenderedError:
         """The whole answer to a request that was refused or failed before its first byte."""
-        view = self.view(error)
+        view = self.view(error, request_id=request_id)
         body = msgspec.json.encode(self.error_body(view))
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
-            (b"x-request-id", request_id.encode()),
+            *self.name_request(request_id),
         ]
         says_when = view.status == 503 or (error.retry_after_s is not None and view.status in (409, 429))
         if says_when:
@@ -121,9 +127,15 @@ class Dialect:
             headers.append((b"x-should-retry", b"false"))
         return RenderedError(status=view.status, headers=headers, body=body)
 
-    def stream_error(self, error: TollbridgeError) -> bytes:
+    def name_request(self, request_id: str) -> list[tuple[bytes, bytes]]:
+        """The headers that every answer has its request's id in."""
+        return [(name, request_id.encode()) for name in self.request_id_headers]
+
+    def stream_error(self, error: TollbridgeError, *, request_id: str = "") -> bytes:
         """The event that ends a stream which fails after its first byte; no `[DONE]` follows it."""
-        return b"data: " + msgspec.json.encode(self.error_body(self.view(error))) + b"\n\n"
+        event = f"event: {self.error_event}\n".encode() if self.error_event else b""
+        body = self.error_body(self.view(error, request_id=request_id))
+        return event + b"data: " + msgspec.json.encode(body) + b"\n\n"
 
 
 def _seconds(retry_after_s: float | None) -> int:
