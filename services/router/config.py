@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from chassis.config import ConfigError, ConfigText, section
 from pricing.prices import Rates
-from services.router.config_sections import AccountSection, ModelSection, Owned, ProviderSection
+from services.router.config_sections import AccountSection, BillingSection, ModelSection, Owned, ProviderSection
 from services.router.pricebook import PriceProblem, PriceSection, list_price, price_version
 from services.router.registry import (
     NAME,
@@ -74,14 +74,11 @@ def parse(text: ConfigText, environ: Mapping[str, str] | None = None) -> RouterC
 
 def _prepared(text: ConfigText) -> ConfigText:
     """The text with little of `billing`, and with keys that may be missing written so that a missing one is empty."""
-    data = dict(text.data)
-    billing = data.get("billing")
-    if isinstance(billing, dict):
-        data["billing"] = {key: value for key, value in billing.items() if key == "credit_value"}
-    providers = data.get("providers")
-    if isinstance(providers, list):
-        data["providers"] = [_with_optional_keys(entry) for entry in providers]
-    return dataclasses.replace(text, data=data)
+    text = text.with_little_of("billing", BillingSection.__struct_fields__)
+    providers = text.data.get("providers")
+    if not isinstance(providers, list):
+        return text
+    return dataclasses.replace(text, data={**text.data, "providers": [_with_optional_keys(each) for each in providers]})
 
 
 def _with_optional_keys(entry: object) -> object:
