@@ -11,13 +11,13 @@ from google.protobuf.message import Message
 
 from chassis.config_state import ConfigState
 from chassis.errors import Code, TollbridgeError
-from chassis.ids import uuid7
+from chassis.ids import uuid7, uuid_of
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
 from services.edge.clients import Clients
 from services.edge.json_http import amount, answer, context, decode, rfc3339
 from services.edge.routes.health import DrainSwitch
-from services.edge.routes.requests import ended_of, receipts
+from services.edge.routes.requests import ended_of, is_young, receipts
 from services.edge.routes.usage import OPERATORS_GROUPS, report
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2
@@ -25,6 +25,8 @@ from tollbridge.router.v1 import router_pb2
 from tollbridge.tasks.v1 import tasks_pb2
 
 TIMEOUT_S = 3.0
+MAY_RUN_S = 900.0
+"""So long after its beginning a request that billing doesn't know may still come to its end."""
 
 
 class RefundBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +34,7 @@ class RefundBody(msgspec.Struct, frozen=True, kw_only=True):
 
     request_id: str
     reason: str
-    amount_usd: Decimal = Decimal(0)
+    amount_usd: Decimal | None = None
 
 
 def routes(*, clients: Clients, drain: DrainSwitch, config_state: Callable[[], ConfigState]) -> APIRouter:
@@ -53,21 +55,7 @@ def routes(*, clients: Clients, drain: DrainSwitch, config_state: Callable[[], C
     @router.post("/refunds")
     async def refund(request: Request) -> Response:
         body = await decode(request, RefundBody)
-        back = amount(body.amount_usd, param="amount_usd")
-        if back < 0:
-            message = "amount_usd must not be negative."
-            raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": "amount_usd"})
-        reply = await clients.billing.call(
-            "Refund",
-            billing_pb2.RefundRequest(
-                request_id=body.request_id,
-                reason=body.reason,
-                amount_nano_usd=back,
-                call_id=str(uuid7()),
-            ),
-            billing_pb2.RefundResponse,
-            timeout_s=TIMEOUT_S,
-        )
+        reply = await _refund(clients.billing, body)
         payload = {
             "transfer_id": reply.transfer_id,
             "amount": usd_text(reply.amount_nano_usd),
@@ -103,6 +91,25 @@ def routes(*, clients: Clients, drain: DrainSwitch, config_state: Callable[[], C
         return answer({"draining": False}, request_id=context(request).request_id)
 
     return router
+
+
+async def _refund(billing: PipeClient, body: RefundBody) -> billing_pb2.RefundResponse:
+    back = None if body.amount_usd is None else amount(body.amount_usd, param="amount_usd")
+    if back is not None and back <= 0:
+        message = "amount_usd must be more than 0; left out it is all of it."
+        raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": "amount_usd"})
+    request_id = uuid_of(body.request_id, "request_id")
+    request = billing_pb2.RefundRequest(
+        request_id=str(request_id), reason=body.reason, amount_nano_usd=back or 0, call_id=str(uuid7())
+    )
+    try:
+        return await billing.call("Refund", request, billing_pb2.RefundResponse, timeout_s=TIMEOUT_S)
+    except TollbridgeError as error:
+        if error.code is not Code.NOT_FOUND or not is_young(request_id, young_s=MAY_RUN_S):
+            raise
+        # Under a shared lease billing hears of a request by its end.
+        message = "This request is not settled: it may still run, or its charge is on its way."
+        raise TollbridgeError(Code.NOT_SETTLED, message, retry_after_s=1) from error
 
 
 def account(found: router_pb2.ProviderAccount) -> dict[str, object]:

@@ -73,13 +73,14 @@ async def _receipt(billing: PipeClient, request_id: str, caller: Caller, unsettl
                 raise
             if event is not None and event.customer_id == caller.customer_id:
                 return _unsettled(event)
-            if not _is_young(asked) or asyncio.get_running_loop().time() >= deadline_s:
+            if not is_young(asked) or asyncio.get_running_loop().time() >= deadline_s:
                 raise
         await asyncio.sleep(PAUSE_S)
 
 
-def _is_young(request_id: UUID) -> bool:
-    return request_id.version == 7 and abs(time.time() - unix_ms(request_id) / 1000) < YOUNG_S
+def is_young(request_id: UUID, *, young_s: float = YOUNG_S) -> bool:
+    """Whether a request of this id began so lately."""
+    return request_id.version == 7 and abs(time.time() - unix_ms(request_id) / 1000) < young_s
 
 
 def _unsettled(event: usage_pb2.UsageRecorded) -> dict[str, object]:

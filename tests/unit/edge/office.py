@@ -53,6 +53,7 @@ class Billing:
             "AdjustCredit": self.adjust_credit,
             "GetSpend": self.get_spend,
             "ListReceipts": self.list_receipts,
+            "Refund": self.refund,
         }
         descriptor = billing_pb2.DESCRIPTOR.services_by_name["BillingService"]
         handlers = {name: Handler(run, EDGE) for name, run in methods.items()}
@@ -67,6 +68,10 @@ class Billing:
         return billing_pb2.ListReceiptsResponse(
             receipts=[billing_pb2.Receipt(document=json.dumps({"id": " ".join(names)}).encode())]
         )
+
+    async def refund(self, _request: billing_pb2.RefundRequest, _: CallContext) -> billing_pb2.RefundResponse:
+        """No request has come to its end here."""
+        raise TollbridgeError(Code.NOT_FOUND, "no such request")
 
     async def open_account(
         self, request: billing_pb2.OpenAccountRequest, _: CallContext

@@ -1,11 +1,13 @@
 """`/admin/config` over HTTP, and what a draining edge answers."""
 
+import time
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
 
 from chassis.config_state import ConfigState
+from chassis.ids import uuid7_at
 from tests.unit.edge.office import ADMIN_TOKEN, Office, office
 
 
@@ -54,8 +56,17 @@ async def test_the_request_log_is_asked_for_by_how_requests_ended(desk: Office) 
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "ended")
 
 
-async def test_a_negative_refund_is_refused_by_its_field(desk: Office) -> None:
-    """The name is the one that the operator wrote."""
-    body = {"request_id": str(uuid4()), "reason": "why", "amount_usd": "-1"}
+@pytest.mark.parametrize("amount", ["-1", 0, "0.000000000"])
+async def test_a_refund_of_nothing_is_refused_by_its_field(desk: Office, amount: object) -> None:
+    """The name is the one that the operator wrote; a zero is not all of it, which is to leave the amount out."""
+    body = {"request_id": str(uuid4()), "reason": "why", "amount_usd": amount}
     error = (await desk.ask("POST", "/admin/refunds", ADMIN_TOKEN, body)).json()["error"]
-    assert (error["param"], error["message"]) == ("amount_usd", "amount_usd must not be negative.")
+    assert error["param"] == "amount_usd"
+
+
+@pytest.mark.parametrize(("age_s", "status", "code"), [(5, 409, "not_settled"), (3600, 404, "not_found")])
+async def test_what_may_still_run_is_not_settled(desk: Office, age_s: int, status: int, code: str) -> None:
+    """Billing hears of a request under a shared lease by its end: an id from just now is no unknown one."""
+    request_id = uuid7_at(int((time.time() - age_s) * 1000))
+    reply = await desk.ask("POST", "/admin/refunds", ADMIN_TOKEN, {"request_id": str(request_id), "reason": "why"})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (status, code)
