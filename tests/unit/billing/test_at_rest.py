@@ -2,7 +2,9 @@
 
 import pytest
 
+from chassis.telemetry import hider
 from services.billing.at_rest import AtRestKeys, Unreadable
+from services.billing.settings import Settings
 
 OLD, NEW = "1:" + "ab" * 32, "2:" + "cd" * 32
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -59,3 +61,10 @@ def test_wrong_keys_are_refused_and_never_quoted(text: str) -> None:
     with pytest.raises(ValueError, match="key") as caught:
         AtRestKeys.parse(text)
     assert "abab" not in str(caught.value)
+
+
+def test_the_keys_are_not_shown() -> None:
+    """Neither by the settings' repr nor in a log line that quotes the environment."""
+    assert "abab" not in repr(Settings(at_rest_keys=OLD))
+    cleaned = hider({"TOLLBRIDGE_AT_REST_KEYS": OLD})(None, "info", {"event": f"told {OLD}"})
+    assert "abab" not in str(cleaned)
