@@ -1,0 +1,184 @@
+"""Surfaces in all dialects side by side in one process: one registry, one ledger, any key on any of them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.contract.examples import Client, check_chat, customer
+from tests.integration.running import Gateway, gateway
+
+DIALECTS = ("openai", "dropstone", "techstone", "dragonfly", "drawbridge", "platform")
+CONFIG = """
+surfaces:
+  - {prefix: /v1, dialect: openai}
+  - {prefix: /dropstone/api/v1, dialect: dropstone, models_public: true, without: [images]}
+  - {prefix: /techstone/v1, dialect: techstone}
+  - {prefix: /dragonfly/v1, dialect: dragonfly}
+  - {prefix: /drawbridge/v1, dialect: drawbridge, without: [credits]}
+  - {prefix: /platform/api/v1, dialect: platform}
+providers: [{id: sandbox, protocol: sandbox}]
+models:
+  - id: a/chat
+    category: chat
+    context: 1000
+    created: 1700000000
+    routes: [{provider: sandbox, model: s}]
+    price: {credits: 2}
+  - {id: a/image, category: image, routes: [{provider: sandbox, model: s}], price: {per_image: 0.02}}
+plans: [{id: enterprise}]
+billing: {default_plan: enterprise, welcome_credit: 0}
+"""
+PREFIX = {
+    "openai": "/v1",
+    "dropstone": "/dropstone/api/v1",
+    "techstone": "/techstone/v1",
+    "dragonfly": "/dragonfly/v1",
+    "drawbridge": "/drawbridge/v1",
+    "platform": "/platform/api/v1",
+}
+OPENAI_BODY = {"message", "type", "param", "code"}
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """Six surfaces over one sandbox."""
+    with gateway(tmp_path_factory.mktemp("side-by-side"), CONFIG) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def rich(system: Gateway) -> Client:
+    """Somebody with 5 USD."""
+    return customer(system, "")
+
+
+@pytest.fixture(scope="module")
+def poor(system: Gateway) -> Client:
+    """Somebody without any."""
+    return customer(system, "", credit_usd="0")
+
+
+def chat(client: Client, dialect: str, **fields: Any) -> httpx.Response:
+    """A chat completion on that surface."""
+    body = {"model": "a/chat", "messages": [{"role": "user", "content": "Hi"}]} | fields
+    return client.post(f"{PREFIX[dialect]}/chat/completions", body)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_one_key_works_on_every_surface(rich: Client, dialect: str) -> None:
+    """The prefix of a key says nothing about where it may be used."""
+    answer = chat(rich, dialect)
+    assert answer.status_code == 200, answer.text
+    check_chat(answer.json(), "a/chat")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "status", "fields"),
+    [
+        ("openai", 402, OPENAI_BODY),
+        ("dropstone", 402, None),
+        ("techstone", 403, OPENAI_BODY),
+        ("dragonfly", 403, {"message", "type", "code", "reason"}),
+        ("drawbridge", 402, OPENAI_BODY),
+        ("platform", 402, {"message", "type", "code"}),
+    ],
+)
+def test_no_money_is_said_in_each_ones_words(poor: Client, dialect: str, status: int, fields: set[str] | None) -> None:
+    """One refusal of billing, six answers."""
+    answer = chat(poor, dialect)
+    assert answer.status_code == status
+    error = answer.json()["error"]
+    assert error == "Insufficient credits" if fields is None else set(error) == fields
+
+
+@pytest.mark.parametrize(
+    ("dialect", "status", "code"),
+    [
+        ("openai", 404, "model_not_found"),
+        ("dropstone", 400, "model_not_found"),
+        ("techstone", 404, "model_not_found"),
+        ("dragonfly", 400, 400),
+        ("drawbridge", 404, "model_not_found"),
+        ("platform", 400, "model_not_available"),
+    ],
+)
+def test_an_unknown_model_has_each_ones_status(rich: Client, dialect: str, status: int, code: object) -> None:
+    """404 where the document has it, else 400."""
+    answer = chat(rich, dialect, model="none")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "chat_row", "is_public"),
+    [
+        (
+            "openai",
+            {
+                "id": "a/chat",
+                "object": "model",
+                "created": 1700000000,
+                "owned_by": "a",
+                "pricing": {"request": 0.02},
+                "context": 1000,
+            },
+            False,
+        ),
+        ("dropstone", {"id": "a/chat", "object": "model", "display_name": "a/chat", "owned_by": "a"}, True),
+        ("techstone", {"id": "a/chat", "object": "model", "owned_by": "a"}, False),
+        ("dragonfly", {"id": "a/chat", "object": "model", "owned_by": "a", "pricing": {"request": 0.02}}, True),
+        ("drawbridge", {"id": "a/chat", "object": "model", "owned_by": "a"}, False),
+        (
+            "platform",
+            {
+                "id": "a/chat",
+                "object": "model",
+                "owned_by": "a",
+                "display_name": "a/chat",
+                "category": "chat",
+                "capabilities": ["chat"],
+                "credit_cost": 2,
+            },
+            False,
+        ),
+    ],
+)
+def test_one_registry_has_six_lists(rich: Client, dialect: str, chat_row: Any, is_public: bool) -> None:
+    """Each with exactly its fields; public where the dialect or the surface says so."""
+    path = f"{PREFIX[dialect]}/models"
+    assert rich.get(path).json()["data"][0] == chat_row
+    assert rich.with_key("").get(path).status_code == (200 if is_public else 401)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_usage_and_limits_follow_the_dialect(rich: Client, dialect: str) -> None:
+    """Usage in every stream for one, limits in every answer for two."""
+    answer = chat(rich, dialect, stream=True)
+    assert ('"cost":' in answer.text) is (dialect == "dropstone")
+    unlimited = answer.headers.get("x-ratelimit-remaining")
+    assert unlimited == ("1000000" if dialect in ("techstone", "dragonfly") else None)
+
+
+@pytest.mark.parametrize(("dialect", "path"), [("dropstone", "/images/generations"), ("drawbridge", "/credits")])
+def test_what_one_surface_hides_the_others_have(rich: Client, dialect: str, path: str) -> None:
+    """`without` is the surface's own."""
+    method = "GET" if path == "/credits" else "POST"
+    for name in DIALECTS:
+        answer = rich.ask(method, PREFIX[name] + path, None if method == "GET" else {"model": "a/image", "prompt": "x"})
+        assert answer.status_code == (404 if name == dialect else 200), answer.text
+
+
+def test_a_link_leads_back_to_its_surface(rich: Client) -> None:
+    """A picture that was made on one surface is fetched there."""
+    made = rich.post("/dragonfly/v1/images/generations", {"model": "a/image", "prompt": "A fly"}).json()
+    url = made["data"][0]["url"]
+    assert url.startswith(f"{rich.system.base_url}/dragonfly/v1/files/")
+    found = httpx.get(url, headers={"authorization": f"Bearer {rich.key}"})
+    assert (found.status_code, found.headers["content-type"]) == (200, "image/png")
+
+
+def test_what_is_outside_all_surfaces_speaks_openai(system: Gateway) -> None:
+    """The admin API, and paths that are nobody's."""
+    for path in ("/admin/keys", "/elsewhere/v1/models"):
+        assert set(httpx.get(system.base_url + path).json()["error"]) == OPENAI_BODY
