@@ -26,10 +26,11 @@ BEYOND_MICRO_USDT = 1 << 62
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """A transaction that a list of an address' transfers names. Nothing is believed of it but its id."""
+    """A transfer that a list names, by its transaction. Nothing is believed of it, but that dust is worth no look."""
 
     transaction_id: str
     arrived_at_us: int
+    is_dust: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ class Chain(Protocol):
     """A blockchain. Calls raise UNAVAILABLE, and take a bounded time."""
 
     async def listed(self, address: str, *, since_us: int) -> Sequence[Listed]:
-        """Transactions that brought this address USDT since then, oldest first; at most some thousand."""
+        """What brought this address USDT since then, oldest first; at most some thousand, and then the oldest."""
         ...
 
     async def look_up(self, address: str, transaction_ids: Sequence[str]) -> Mapping[str, Sequence[OnChain]]:

@@ -163,8 +163,8 @@ class Checkout:
                 continue
             try:
                 await self.look()
-            except TollbridgeError as error:
-                self._log.warning("stripe_round_failed", reason=error.message)
+            except (TollbridgeError, ledger_store.DatabaseError) as error:
+                self._log.warning("stripe_round_failed", reason=str(error))
 
     async def look(self) -> None:
         """Reads again what no webhook may have told."""

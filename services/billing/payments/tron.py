@@ -1,9 +1,9 @@
 """USDT on Tron, over the HTTP interface of TronGrid, which a node of one's own can speak too.
 
-The list of an address' transfers says which transactions to look at; dust is passed over there, so that nobody can keep
-us busy with it. What they brought is read from the transaction's
-own record: it succeeded, and its log has a Transfer by the configured contract to our address. Confirmations are
-counted from a height that was asked for before the record, so they are never too many.
+The list of an address' transfers says which transactions to look at; dust is told apart there, so that nobody can keep
+us busy with it. What they brought is read from the transaction's own record: it succeeded, and its log has a Transfer
+by the configured contract to our address. Confirmations are counted from a height that was asked for before the record,
+so they are never too many.
 """
 
 import asyncio
@@ -101,9 +101,12 @@ class TronChain:
                 reply = await self._http.get(f"/v1/accounts/{address}/transactions/trc20", params=parameters)
                 page = _decoded(reply, _Page)
                 rows += [
-                    Listed(transaction_id=row.transaction_id, arrived_at_us=row.block_timestamp * 1000)
+                    Listed(
+                        transaction_id=row.transaction_id,
+                        arrived_at_us=row.block_timestamp * 1000,
+                        is_dust=_is_dust(row.value),
+                    )
                     for row in page.data
-                    if not _is_dust(row.value)
                 ]
                 if not page.meta.fingerprint or not page.data:
                     break

@@ -142,12 +142,13 @@ class Watch:
             section = self._access.section
             pause_s = float(section.poll_seconds) if section is not None else IDLE_POLL_S
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._soon.wait(), pause_s)
+                async with asyncio.timeout(pause_s):  # wait_for can lose a cancellation that comes with the word
+                    await self._soon.wait()
             self._soon.clear()
             try:
                 await self.look()
-            except TollbridgeError as error:
-                self._log.warning("crypto_look_failed", reason=error.message)
+            except (TollbridgeError, ledger_store.DatabaseError) as error:
+                self._log.warning("crypto_look_failed", reason=str(error))
             await asyncio.sleep(LEAST_PAUSE_S)
 
     async def look(self) -> None:
@@ -160,8 +161,7 @@ class Watch:
             former = await crypto_store.other_addresses(connection, section.address, limit=MAX_FORMER_ADDRESSES)
         for address in (section.address, *former):
             await self._look_at(address, chain, confirmations=section.confirmations)
-        async with db.transaction(self._pool) as connection:
-            await crypto_store.expire(connection)
+        await db.in_transaction(self._pool, crypto_store.expire)
 
     async def _look_at(self, address: str, chain: Chain, *, confirmations: int) -> None:
         async with db.transaction(self._pool) as connection:
@@ -179,9 +179,10 @@ class Watch:
         """Looks up what is new and what waits; returns until when everything was looked up."""
         listed = await chain.listed(address, since_us=since_us - OVERLAP_US)
         async with db.transaction(self._pool) as connection:
-            finished = await crypto_store.finished(connection, [each.transaction_id for each in listed])
+            worth = [each for each in listed if not each.is_dust]
+            finished = await crypto_store.finished(connection, [each.transaction_id for each in worth])
             waiting = await crypto_store.waiting(connection, address, limit=MAX_LOOKED_UP)
-        fresh = [each for each in listed if each.transaction_id not in finished]
+        fresh = [each for each in worth if each.transaction_id not in finished]
         now = fresh[:MAX_LOOKED_UP]
         ids = list(dict.fromkeys([*waiting, *(each.transaction_id for each in now)]))
         found = await chain.look_up(address, ids)
