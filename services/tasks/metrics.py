@@ -16,10 +16,17 @@ class TasksCollector(Collector):
         self._ends, self._worker = ends, worker
 
     def collect(self) -> Iterable[Metric]:
-        """Jobs ended by this process, and jobs that it runs now."""
+        """Jobs ended by this process, jobs that it runs now, and answers whose usage it did not believe."""
         ended = CounterMetricFamily("tollbridge_tasks_ended", "Jobs ended by this process.", labels=["status"])
         for status, count in self._ends.counts.items():
             ended.add_metric([status.value], float(count))
         running = GaugeMetricFamily("tollbridge_tasks_running", "Jobs that this process runs now.")
         running.add_metric([], float(self._worker.running))
-        return [ended, running]
+        implausible = CounterMetricFamily(
+            "tollbridge_implausible_usage",
+            "Answers whose usage or cost can't be, by provider: ours took its place",
+            labels=["provider"],
+        )
+        for provider, count in self._worker.implausible.items():
+            implausible.add_metric([provider], float(count))
+        return [ended, running, implausible]

@@ -134,9 +134,9 @@ def _body(fields: Mapping[str, object]) -> dict[str, object]:
 
 
 def _made(job: Job, wanted: ImageOrder, route: Route, captured: Captured, *, count: int) -> Made:
-    tokens = captured.tokens
+    tokens, implausible = captured.tokens, captured.implausible
     if tokens is not None and not _can_be(tokens, job, wanted, route):
-        tokens = None
+        tokens, implausible = None, True
     return Made(
         route=route,
         tokens=NO_TOKENS if tokens is None else tokens,
@@ -144,6 +144,7 @@ def _made(job: Job, wanted: ImageOrder, route: Route, captured: Captured, *, cou
         reported_cost_nano_usd=captured.reported_cost_nano_usd,
         generation_id=captured.generation_id,
         is_evidence_counted=tokens is None,
+        implausible=implausible,
     )
 
 

@@ -8,7 +8,7 @@ loss: a void that names the provider and what it cost us.
 import dataclasses
 
 from chassis import ids
-from pricing.charge import charge_nano_usd, provider_cost_nano_usd
+from pricing.charge import charge_nano_usd, is_charged_as_reported, provider_cost_nano_usd
 from pricing.tokens import Tokens, Units
 from services.tasks.jobs import Job
 from tollbridge.usage.v1 import usage_pb2
@@ -20,7 +20,10 @@ _HTTP_OK = 200
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """What a provider made for a job, and by whom."""
+    """What a provider made for a job, and by whom.
+
+    `implausible`: it reported usage or a cost that can't be, in whose place our own count or the list price stands.
+    """
 
     route: Route
     tokens: Tokens
@@ -29,6 +32,7 @@ class Made:
     generation_id: str
     is_evidence_counted: bool = False
     """True when the provider said nothing of its usage and we counted."""
+    implausible: bool = False
 
     @property
     def charge_nano_usd(self) -> int:
@@ -36,6 +40,13 @@ class Made:
         return charge_nano_usd(
             self.tokens, self.units, self.route.price, reported_cost_nano_usd=self.reported_cost_nano_usd
         )
+
+    @property
+    def is_odd(self) -> bool:
+        """Whether it is to be flagged: implausible, or priced by its reported cost and charged by list all the same."""
+        price, cost = self.route.price, self.reported_cost_nano_usd
+        as_reported = is_charged_as_reported(self.tokens, self.units, price, reported_cost_nano_usd=cost)
+        return self.implausible or (price.cost_reported and not as_reported)
 
 
 def charge(job: Job, made: Made, *, spender: str, ended_at_us: int) -> usage_pb2.UsageRecorded:
@@ -67,6 +78,7 @@ def _add_made(record: usage_pb2.UsageRecorded, made: Made) -> None:
     record.provider_account_id = route.provider_account_id
     record.provider_model = route.provider_model
     record.generation_id = made.generation_id
+    record.implausible = made.is_odd
     record.tokens.CopyFrom(usage_pb2.Tokens(**dataclasses.asdict(made.tokens)))
     record.units.CopyFrom(usage_pb2.Units(**dataclasses.asdict(made.units)))
 

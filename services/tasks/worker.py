@@ -10,6 +10,7 @@ takes it up at once.
 """
 
 import asyncio
+import collections
 import dataclasses
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -75,6 +76,7 @@ class Worker:
         self._log = log
         self._now_us = now_us
         self._running: set[asyncio.Task[None]] = set()
+        self.implausible: collections.Counter[str] = collections.Counter()
 
     @property
     def running(self) -> int:
@@ -172,6 +174,8 @@ class Worker:
 
         The job's own time plays no part any more, since the provider has done its work.
         """
+        if made.is_odd:
+            self._tell_of_odd_usage(job, made)
         try:
             files = await self._insist(lambda: self._keep(job, pictures))
         except TollbridgeError as error:
@@ -183,6 +187,17 @@ class Worker:
         except ChargeOutOfRange:
             self._log.exception("result_not_chargeable", task_id=job.order.id)
             await self._lose(job, made, "The result could not be charged.")
+
+    def _tell_of_odd_usage(self, job: Job, made: Made) -> None:
+        """The same words as of a chat: operators look for one of them."""
+        self.implausible[made.route.provider_id] += 1
+        self._log.warning(
+            "implausible_usage",
+            request_id=job.order.id,
+            model=job.order.model,
+            provider=made.route.provider_id,
+            reported_cost_nano_usd=made.reported_cost_nano_usd,
+        )
 
     async def _paint(self, job: Job) -> tuple[Made, tuple[Picture, ...]]:
         """Has the pictures made, as one step of the trace that began with the order."""

@@ -45,6 +45,7 @@ def price_on_the_wire(price: PriceVersion) -> router_pb2.PriceVersion:
         rates=router_pb2.Rates(**dataclasses.asdict(price.rates)),
         cost=router_pb2.Rates(**dataclasses.asdict(price.cost)),
         markup_ppm=price.markup_ppm,
+        cost_reported=price.cost_reported,
     )
 
 
