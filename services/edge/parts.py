@@ -102,7 +102,7 @@ class Parts:
         tracer: Tracer,
         registry: CollectorRegistry,
     ) -> None:
-        registry.register(ConfigCollector(configuration.state))
+        registry.register(ConfigCollector(configuration.state, prefix=configuration.current.metrics_prefix))
         self._configuration = configuration
         self._incarnation = incarnation
         self._bus = bus

@@ -80,7 +80,7 @@ def test_one_key_works_on_every_surface(rich: Client, dialect: str) -> None:
         ("openai", 402, OPENAI_BODY),
         ("dropstone", 402, None),
         ("techstone", 403, OPENAI_BODY),
-        ("dragonfly", 403, {"message", "type", "code", "reason"}),
+        ("dragonfly", 403, {"message", "type", "code", "reason", "detail"}),
         ("drawbridge", 402, OPENAI_BODY),
         ("platform", 402, {"message", "type", "code"}),
     ],

@@ -120,8 +120,7 @@ class Dialect:
             (b"content-length", str(len(body)).encode()),
             *self.name_request(request_id),
         ]
-        says_when = view.status == 503 or (error.retry_after_s is not None and view.status in (409, 429))
-        if says_when:
+        if view.status in (429, 503) or (view.status == 409 and error.retry_after_s is not None):
             headers.append((b"retry-after", str(_seconds(error.retry_after_s)).encode()))
         if error.code in _NEVER_RETRIED or error.details.get("should_retry") == "false":
             headers.append((b"x-should-retry", b"false"))

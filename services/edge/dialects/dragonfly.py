@@ -6,9 +6,16 @@ from services.edge.dialects.dialect import Dialect, ErrorView
 
 
 def error_body(view: ErrorView) -> object:
-    """`{error: {message, type, code}}` with the status as code; `reason` says more exactly why, `param` where."""
+    """`{error: {message, type, code}}` with the status as code.
+
+    `reason` says more exactly why, `param` where, `detail` what the document's own words leave out.
+    """
     body = {"message": view.message, "type": view.type, "code": view.status, "reason": view.reason}
-    return {"error": body if view.param is None else body | {"param": view.param}}
+    if view.param is not None:
+        body["param"] = view.param
+    if view.explanation != view.message:
+        body["detail"] = view.explanation
+    return {"error": body}
 
 
 DIALECT = Dialect(
