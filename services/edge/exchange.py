@@ -137,7 +137,7 @@ class Exchange:
             return
         self._opened = opened
         if isinstance(opened, OpenStream):
-            self._head = opened.head
+            self._head, self._reply.stream = opened.head, opened.reader
             await self._stream(opened)
         else:
             await self._whole(opened)

@@ -3,8 +3,10 @@
 from services.edge.chat_request import parse_chat
 from services.edge.embeddings_request import parse_embeddings
 from services.edge.operation import Operation
+from services.edge.responses_request import parse_responses
 from services.edge.wires.chat import ChatOverAnthropic, ChatOverOpenAI
 from services.edge.wires.embeddings import EmbeddingsOverOpenAI
+from services.edge.wires.responses import ResponsesOver
 from upstream.route import WireProtocol
 
 CHAT = Operation(
@@ -19,6 +21,14 @@ CHAT = Operation(
     },
 )
 
+RESPONSES = Operation(
+    name="responses",
+    path="/responses",
+    category="chat",
+    parse=parse_responses,
+    wires={protocol: ResponsesOver(chat) for protocol, chat in CHAT.wires.items()},
+)
+
 EMBEDDINGS = Operation(
     name="embeddings",
     path="/embeddings",
@@ -30,4 +40,4 @@ EMBEDDINGS = Operation(
     },
 )
 
-OPERATIONS = (CHAT, EMBEDDINGS)
+OPERATIONS = (CHAT, RESPONSES, EMBEDDINGS)

@@ -6,10 +6,10 @@ uvicorn runs with a write buffer limit of zero, so a `send` waits until all earl
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from chassis.errors import Code, TollbridgeError
-from services.edge.dialects import Dialect, RenderedError
+from services.edge.dialects import Dialect, ErrorView, RenderedError
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
@@ -27,8 +27,19 @@ _STREAM_HEADERS: tuple[Header, ...] = (
 )
 
 
+@runtime_checkable
+class FailsItself(Protocol):
+    """A stream that words its own failure, since its events are numbered."""
+
+    def failing(self, view: ErrorView, body: object) -> bytes:
+        """Its last bytes, for an error that looks so; `body` is what the dialect makes of it."""
+
+
 class Reply:
-    """What one client gets. Used by one task; `on_stuck` is called when a write has not moved for WRITE_TIMEOUT_S."""
+    """What one client gets. Used by one task; `on_stuck` is called when a write has not moved for WRITE_TIMEOUT_S.
+
+    `stream` is what makes the bytes of a stream, once there is one.
+    """
 
     __slots__ = (
         "_dialect",
@@ -43,6 +54,7 @@ class Reply:
         "finished",
         "first_byte_s",
         "status",
+        "stream",
     )
 
     def __init__(self, *, send: Send, dialect: Dialect, request_id: str, on_stuck: Callable[[], None]) -> None:
@@ -58,6 +70,7 @@ class Reply:
         self.first_byte_s: float | None = None
         self.status: int | None = None
         self.finished = False
+        self.stream: object = None
 
     @property
     def started(self) -> bool:
@@ -143,6 +156,9 @@ class Reply:
 
     def last_words(self, error: TollbridgeError) -> bytes:
         """The event that ends a stream which has begun."""
+        if isinstance(self.stream, FailsItself):
+            view = self._dialect.view(_told(error), request_id=self._request_id)
+            return self.stream.failing(view, self._dialect.error_body(view))
         return self._dialect.stream_error(_told(error), request_id=self._request_id)
 
     def rendered(self, error: TollbridgeError) -> RenderedError:

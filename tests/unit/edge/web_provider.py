@@ -16,11 +16,13 @@ class Provider:
     def __init__(self) -> None:
         self.handlers: list[Callable[[web.Request], Awaitable[web.StreamResponse]]] = []
         self.calls: list[dict] = []
+        self.headers: list[dict[str, str]] = []
         self.disconnects = 0
         self.base_url = ""
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         self.calls.append(await request.json())
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
         handler = self.handlers[min(len(self.calls), len(self.handlers)) - 1]
         try:
             return await handler(request)
@@ -32,6 +34,15 @@ class Provider:
 def status(code: int, message: str = "no", **headers):
     async def answer(_: web.Request) -> web.Response:
         return web.json_response({"error": {"message": message}}, status=code, headers=headers)
+
+    return answer
+
+
+def whole(body: dict):
+    """A whole answer."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response(body)
 
     return answer
 

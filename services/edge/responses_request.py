@@ -1,0 +1,65 @@
+"""The body of `POST /responses`: checked, and made a chat request at once, since every provider is asked in a chat.
+
+So `fields` are the chat's, and what refuses a costly field or prices a request sees what a provider will see. What asks
+for a memory of ours is refused by its name: nothing is kept between requests.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from chassis.errors import Code, TollbridgeError
+from services.edge.paid_request import PaidRequest, Piece
+from services.edge.request_body import decode_body
+from services.edge.responses_fields import Item, Part, ResponsesBody
+from services.edge.translate.responses_to_chat import chat_request
+
+_DECODER = msgspec.json.Decoder(ResponsesBody)
+_STATEFUL = {
+    "previous_response_id": "Responses are not stored here: send the whole conversation in input.",
+    "conversation": "Conversations are not stored here: send the whole conversation in input.",
+    "prompt": "Prompts are not stored here: send instructions and input.",
+}
+
+
+def parse_responses(body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> PaidRequest:
+    """Checks the body. Raises INVALID_REQUEST with `param` where a field is to blame."""
+    found = decode_body(body, _DECODER)
+    _refuse_stateful(found)
+    return PaidRequest(
+        body=body,
+        fields=chat_request(found),
+        model=found.model,
+        stream=bool(found.stream),
+        asked_tokens=found.max_output_tokens,
+        pieces=tuple(_pieces(found.input)),
+    )
+
+
+def _refuse_stateful(found: ResponsesBody) -> None:
+    for name, message in _STATEFUL.items():
+        value = getattr(found, name)
+        if isinstance(value, msgspec.Raw) and bytes(value) != b"null":
+            raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": name})
+    if found.background:
+        message = "Responses can't run in the background here: leave background out, or stream."
+        raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": "background"})
+
+
+def _pieces(items: str | list[Item]) -> Iterable[Piece]:
+    """All images, sounds and files, wherever they stand."""
+    for item in items if not isinstance(items, str) else ():
+        for content in (item.content, item.output):
+            for part in content if isinstance(content, list) else ():
+                yield from _pieces_of(part)
+
+
+def _pieces_of(part: Part) -> Iterable[Piece]:
+    if part.image_url is not None:
+        # Providers read documents and videos from an image's link too, when its data URL says so.
+        grows = part.image_url[:11].lower() != "data:image/"
+        yield Piece(inline_bytes=len(part.image_url), grows=grows)
+    sound = part.input_audio.data if part.input_audio is not None else None
+    for data in (part.file_data, part.file_url, sound):
+        if data is not None:
+            yield Piece(inline_bytes=len(data), grows=True)

@@ -1,0 +1,258 @@
+"""The output of a response as it grows: deltas of a chat message in, items and their events out.
+
+A message or the reasoning before it is open until something else begins. Tool calls stay open until the end, since
+providers may go on with an earlier call after a later one has begun.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import msgspec
+
+Json = dict[str, object]
+Emit = Callable[..., None]
+"""`emit(kind, **fields)`: hands out the event `response.<kind>`."""
+
+COMPLETED, IN_PROGRESS, INCOMPLETE = "completed", "in_progress", "incomplete"
+
+
+class OutputItems:
+    """All items of one response. `hexes` makes their ids; each event goes out through `emit`."""
+
+    def __init__(self, *, hexes: str, emit: Emit, summarizes: bool) -> None:
+        self._hexes = hexes
+        self._emit = emit
+        self._summarizes = summarizes
+        self._items: list[_Texts | _Call] = []
+        self._open: _Texts | None = None
+        self._calls: dict[int, _Call] = {}
+
+    def add(self, delta: Mapping[str, object], logprobs: object = None) -> None:
+        """Takes a delta, or a whole message, in."""
+        content = delta.get("content")
+        thought = thinking_of(content) + (_text(delta.get("reasoning_content")) or _text(delta.get("reasoning")))
+        if thought:
+            self._texts("reasoning").add("reasoning", thought)
+        said = _text(content)
+        if said:
+            self._texts("message").add("text", said, _logprobs(logprobs))
+        refusal = _text(delta.get("refusal"))
+        if refusal:
+            self._texts("message").add("refusal", refusal)
+        calls = delta.get("tool_calls")
+        for call in calls if isinstance(calls, list) else ():
+            if isinstance(call, dict):
+                self._call(call)
+
+    def end(self, status: str) -> None:
+        """Closes what is open. Only the last item can be what a limit has cut."""
+        for item in self._items:
+            item.close(status if item is self._items[-1] else COMPLETED)
+        self._open = None
+
+    def shown(self) -> list[Json]:
+        """The items as they are now."""
+        return [item.shown() for item in self._items]
+
+    def _texts(self, kind: Literal["message", "reasoning"]) -> "_Texts":
+        """The open item of this kind, a new one after any other."""
+        if self._open is None or self._open.kind != kind:
+            self._close_texts()
+            self._open = _Texts(kind, *self._place("msg" if kind == "message" else "rs"), summarizes=self._summarizes)
+            self._items.append(self._open)
+            self._open.begin()
+        return self._open
+
+    def _call(self, delta: Mapping[str, object]) -> None:
+        """A piece of a tool call. Some providers give every call the index 0, and then only its id tells it apart."""
+        index, call_id = delta.get("index"), _text(delta.get("id"))
+        number = index if isinstance(index, int) else max(len(self._calls) - (not call_id), 0)
+        call = self._calls.get(number)
+        if call is None or (call_id and call.call_id and call.call_id != call_id):
+            self._close_texts()
+            kind = "custom" if isinstance(delta.get("custom"), dict) else "function"
+            call = self._calls[number] = _Call(kind, *self._place("ctc" if kind == "custom" else "fc"))
+            self._items.append(call)
+        call.add(call_id, delta.get(call.kind))
+
+    def _close_texts(self) -> None:
+        if self._open is not None:
+            self._open.close(COMPLETED)
+            self._open = None
+
+    def _place(self, prefix: str) -> tuple[int, str, Emit]:
+        index = len(self._items)
+        return index, f"{prefix}_{self._hexes}{index:04x}", self._emit
+
+
+class _Texts:
+    """A message, whose parts are texts and refusals, or reasoning, shown as a summary or as its own text."""
+
+    def __init__(self, kind: str, index: int, item_id: str, emit: Emit, *, summarizes: bool) -> None:
+        self.kind = kind
+        self._index = index
+        self._id = item_id
+        self._emit = emit
+        self._summarizes = summarizes
+        self._parts: list[Json] = []
+        self._part = ""
+        self._pieces: list[str] = []
+        self._logprobs: list[object] = []
+        self._status = IN_PROGRESS
+
+    def begin(self) -> None:
+        """Tells of the item."""
+        self._emit("output_item.added", output_index=self._index, item=self.shown())
+
+    def add(self, part: str, text: str, logprobs: list[object] | None = None) -> None:
+        """More of a part; a new one when it is of another kind than the last."""
+        if self._part != part:
+            self._close_part()
+            self._part = part
+            self._emit(f"{self._part_name}.added", **self._where, part=self._made(""))
+        self._pieces.append(text)
+        if part == "text":
+            self._logprobs += logprobs or []
+            self._emit("output_text.delta", **self._where, delta=text, logprobs=logprobs or [])
+        else:
+            self._emit(f"{self._text_name}.delta", **self._where, delta=text)
+
+    def close(self, status: str) -> None:
+        """Tells its end, once."""
+        if self._status == IN_PROGRESS:
+            self._close_part()
+            self._status = status
+            self._emit("output_item.done", output_index=self._index, item=self.shown())
+
+    def shown(self) -> Json:
+        """The item."""
+        if self.kind == "message":
+            shown: Json = {"id": self._id, "type": "message", "status": self._status, "role": "assistant"}
+            return {**shown, "content": list(self._parts)}
+        shown = {"id": self._id, "type": "reasoning", "status": self._status}
+        if self._summarizes:
+            return {**shown, "summary": list(self._parts)}
+        return {**shown, "summary": [], "content": list(self._parts)}
+
+    def _close_part(self) -> None:
+        if not self._part:
+            return
+        made = self._made("".join(self._pieces))
+        whole = {"text": made["text"]} if self._part != "refusal" else {"refusal": made["refusal"]}
+        logprobs = {"logprobs": made["logprobs"]} if self._part == "text" else {}
+        self._emit(f"{self._text_name}.done", **self._where, **whole, **logprobs)
+        self._emit(f"{self._part_name}.done", **self._where, part=made)
+        self._parts.append(made)
+        self._part, self._pieces, self._logprobs = "", [], []
+
+    @property
+    def _where(self) -> Json:
+        place = "summary_index" if self._is_summary else "content_index"
+        return {"item_id": self._id, "output_index": self._index, place: len(self._parts)}
+
+    @property
+    def _is_summary(self) -> bool:
+        return self._summarizes and self.kind == "reasoning"
+
+    @property
+    def _part_name(self) -> str:
+        return "reasoning_summary_part" if self._is_summary else "content_part"
+
+    @property
+    def _text_name(self) -> str:
+        if self._part == "reasoning":
+            return "reasoning_summary_text" if self._is_summary else "reasoning_text"
+        return "refusal" if self._part == "refusal" else "output_text"
+
+    def _made(self, text: str) -> Json:
+        if self._part == "refusal":
+            return {"type": "refusal", "refusal": text}
+        if self._part == "reasoning":
+            return {"type": "summary_text" if self._is_summary else "reasoning_text", "text": text}
+        return {"type": "output_text", "text": text, "annotations": [], "logprobs": self._logprobs if text else []}
+
+
+class _Call:
+    """A call of a tool. It is told when its name has come: some providers send the id before."""
+
+    def __init__(self, kind: str, index: int, item_id: str, emit: Emit) -> None:
+        self.kind = kind
+        self.call_id = ""
+        self._index = index
+        self._id = item_id
+        self._emit = emit
+        self._name = ""
+        self._pieces: list[str] = []
+        self._told = False
+        self._status = IN_PROGRESS
+
+    def add(self, call_id: str, called: object) -> None:
+        """More of it. `called` is what chat calls `function` or `custom`."""
+        self.call_id = self.call_id or call_id
+        if not isinstance(called, dict):
+            return
+        self._name = self._name or _text(called.get("name"))
+        given = called.get("arguments" if self.kind == "function" else "input")
+        piece = given if isinstance(given, str) else "" if given is None else msgspec.json.encode(given).decode()
+        if not self._told and self._name:
+            self._tell()
+        if piece:
+            self._pieces.append(piece)
+            if self._told:
+                self._delta(piece)
+
+    def close(self, status: str) -> None:
+        """Tells its end, once."""
+        if self._status != IN_PROGRESS:
+            return
+        if not self._told:
+            self._tell()
+        given = "".join(self._pieces)
+        where: Json = {"item_id": self._id, "output_index": self._index}
+        if self.kind == "custom":
+            self._emit("custom_tool_call_input.done", **where, input=given)
+        else:
+            self._emit("function_call_arguments.done", **where, name=self._name, arguments=given)
+        self._status = status
+        self._emit("output_item.done", output_index=self._index, item=self.shown())
+
+    def shown(self) -> Json:
+        """The item."""
+        given = "".join(self._pieces)
+        shown: Json = {"id": self._id, "type": "function_call", "status": self._status, "call_id": self.call_id}
+        if self.kind == "custom":
+            return {**shown, "type": "custom_tool_call", "name": self._name, "input": given}
+        return {**shown, "name": self._name, "arguments": given}
+
+    def _tell(self) -> None:
+        """Tells of the item; what of its arguments has come before its name follows."""
+        self.call_id = self.call_id or f"call_{self._id.partition('_')[2]}"
+        before, self._pieces = "".join(self._pieces), []
+        self._told = True
+        self._emit("output_item.added", output_index=self._index, item=self.shown())
+        if before:
+            self._pieces = [before]
+            self._delta(before)
+
+    def _delta(self, piece: str) -> None:
+        kind = "custom_tool_call_input" if self.kind == "custom" else "function_call_arguments"
+        self._emit(f"{kind}.delta", item_id=self._id, output_index=self._index, delta=piece)
+
+
+def thinking_of(content: object) -> str:
+    """The thinking in a content of parts, where some providers put it."""
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    return "".join(_text(part.get("thinking")) for part in parts if part.get("type") == "thinking")
+
+
+def _text(value: object) -> str:
+    """A text, or the texts of a list of parts."""
+    if isinstance(value, str):
+        return value
+    parts = [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []
+    return "".join(_text(part.get("text")) for part in parts)
+
+
+def _logprobs(value: object) -> list[object]:
+    content = value.get("content") if isinstance(value, dict) else None
+    return content if isinstance(content, list) else []

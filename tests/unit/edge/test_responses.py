@@ -1,0 +1,255 @@
+"""`POST /responses` over both provider protocols: events, items, usage, failures and what a client that leaves pays."""
+
+import asyncio
+import json
+
+import aiohttp
+import openai
+import pytest
+
+from tests.unit.edge.web_provider import Provider, chunk, ending, stream, usage_chunk, whole
+from tests.unit.edge.world import KEY, World, until
+from tollbridge.usage.v1 import usage_pb2
+
+
+def ask(world: World, **fields):
+    """Sends a response request."""
+    headers = {"authorization": f"Bearer {KEY}", **fields.pop("headers", {})}
+    body = {"model": "fast", "input": "Hello", **fields}
+    return world.session.post(f"{world.base_url}/v1/responses", json=body, headers=headers)
+
+
+async def events_of(response: aiohttp.ClientResponse) -> list[dict]:
+    """The events of a stream; each is named as its data says."""
+    told = []
+    for block in (await response.text()).split("\n\n"):
+        if block and not block.startswith(":"):
+            name, data = block.split("\n")
+            told.append(json.loads(data.removeprefix("data: ")))
+            assert name == f"event: {told[-1]['type']}"
+    assert [event["sequence_number"] for event in told] == list(range(len(told)))
+    return told
+
+
+async def test_a_whole_answer_is_a_response(world: World, provider: Provider):
+    """Text, usage with its cost, what was asked, and nothing stored."""
+    chat = {
+        "id": "c",
+        "model": "theirs",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}},
+    }
+    provider.handlers = [whole(chat)]
+    async with ask(world, instructions="Be brief.", metadata={"a": "b"}, store=True) as response:
+        told = await response.json()
+        assert response.status == 200, told
+    assert told["id"].startswith("resp_")
+    assert (told["object"], told["status"], told["model"], told["store"]) == ("response", "completed", "fast", False)
+    assert (told["instructions"], told["metadata"]) == ("Be brief.", {"a": "b"})
+    assert told["output"][0]["content"] == [{"type": "output_text", "text": "Hi", "annotations": [], "logprobs": []}]
+    assert told["usage"] == {
+        "input_tokens": 9,
+        "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 0},
+        "output_tokens": 2,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 11,
+        "cost": 0.0000134,
+    }
+    event = await world.only_event()
+    assert event.charge_nano_usd == 5 * 1000 + 4 * 100 + 2 * 4000
+    assert event.operation == "responses"
+    assert provider.calls[0]["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hello"},
+    ]
+    assert "metadata" not in provider.calls[0]
+    await world.settled()
+
+
+def delta(**fields) -> bytes:
+    """A chunk with such a delta."""
+    return chunk(choices=[{"index": 0, "delta": fields, "finish_reason": None}])
+
+
+def called(index: int, **fields) -> bytes:
+    """A chunk with a piece of a tool call."""
+    return delta(tool_calls=[{"index": index, **fields}])
+
+
+async def test_a_stream_tells_each_step_of_a_message(world: World, provider: Provider):
+    """Numbered without gaps, the same ids throughout, and the end has all of it with usage and cost."""
+    provider.handlers = [stream(delta(role="assistant", content=""), chunk("Hel"), chunk("lo"), *ending(3, 2))]
+    async with ask(world, stream=True) as response:
+        told = await events_of(response)
+    assert [event["type"].removeprefix("response.") for event in told] == [
+        "created",
+        "in_progress",
+        "output_item.added",
+        "content_part.added",
+        "output_text.delta",
+        "output_text.delta",
+        "output_text.done",
+        "content_part.done",
+        "output_item.done",
+        "completed",
+    ]
+    response_ids = {event["response"]["id"] for event in told if "response" in event}
+    item_ids = {event["item_id"] for event in told if "item_id" in event} | {told[2]["item"]["id"]}
+    assert len(response_ids) == len(item_ids) == 1
+    assert [event["delta"] for event in told if "delta" in event] == ["Hel", "lo"]
+    assert told[6]["text"] == told[7]["part"]["text"] == "Hello"
+    end = told[-1]["response"]
+    assert (end["status"], end["output"]) == ("completed", [told[8]["item"]])
+    assert (end["usage"]["input_tokens"], end["usage"]["output_tokens"], end["usage"]["cost"]) == (3, 2, 0.000011)
+    assert (await world.only_event()).charge_nano_usd == 3 * 1000 + 2 * 4000
+    await world.settled()
+
+
+async def test_reasoning_and_calls_come_as_items_of_their_own(world: World, provider: Provider):
+    """In the order they begin; arguments of two calls may come by turns, and a later name is waited for."""
+    provider.handlers = [
+        stream(
+            delta(reasoning_content="Let me "),
+            delta(reasoning_content="see."),
+            chunk("Looking."),
+            called(0, id="call_a", type="function", function={"name": "look", "arguments": ""}),
+            called(1, id="call_b"),
+            called(0, function={"arguments": '{"a":'}),
+            called(1, function={"arguments": "{"}),
+            called(1, function={"name": "hear", "arguments": "}"}),
+            called(0, function={"arguments": "1}"}),
+            chunk(finish="tool_calls"),
+            usage_chunk(3, 9),
+            b"data: [DONE]\n\n",
+        )
+    ]
+    async with ask(world, stream=True) as response:
+        told = await events_of(response)
+    reasoning, message, look, hear = told[-1]["response"]["output"]
+    assert reasoning["content"] == [{"type": "reasoning_text", "text": "Let me see."}]
+    assert message["content"][0]["text"] == "Looking."
+    assert (look["name"], look["call_id"], look["arguments"]) == ("look", "call_a", '{"a":1}')
+    assert (hear["name"], hear["call_id"], hear["arguments"]) == ("hear", "call_b", "{}")
+    pieces = "".join(each["delta"] for each in told if each.get("item_id") == look["id"] and "delta" in each)
+    assert pieces == look["arguments"]
+    added = [each["item"]["id"] for each in told if each["type"] == "response.output_item.added"]
+    done = [each["item"] for each in told if each["type"] == "response.output_item.done"]
+    assert added == [each["id"] for each in done]
+    assert done == [reasoning, message, look, hear]
+
+
+async def test_whoever_asks_for_a_summary_gets_the_reasoning_as_one(world: World, provider: Provider):
+    """Most clients show nothing else."""
+    provider.handlers = [stream(delta(reasoning="Hm."), chunk("Hi"), *ending(3, 2))]
+    async with ask(world, stream=True, reasoning={"effort": "low", "summary": "auto"}) as response:
+        told = await events_of(response)
+    kinds = [event["type"] for event in told if "reasoning" in event["type"]]
+    assert kinds == [
+        f"response.reasoning_summary_{step}" for step in ("part.added", "text.delta", "text.done", "part.done")
+    ]
+    assert told[-1]["response"]["output"][0]["summary"] == [{"type": "summary_text", "text": "Hm."}]
+    assert provider.calls[0]["reasoning_effort"] == "low"
+
+
+@pytest.mark.parametrize(("finish", "why"), [("length", "max_output_tokens"), ("content_filter", "content_filter")])
+async def test_an_answer_that_was_cut_is_incomplete(world: World, provider: Provider, finish: str, why: str):
+    """It says why, and it is charged."""
+    provider.handlers = [stream(chunk("Hi"), chunk(finish=finish), usage_chunk(3, 1), b"data: [DONE]\n\n")]
+    async with ask(world, stream=True, max_output_tokens=1) as response:
+        told = await events_of(response)
+    end = told[-1]
+    assert (end["type"], end["response"]["status"]) == ("response.incomplete", "incomplete")
+    assert end["response"]["incomplete_details"] == {"reason": why}
+    assert end["response"]["output"][0]["status"] == "incomplete"
+    assert provider.calls[0]["max_tokens"] == 1
+    assert (await world.only_event()).charge_nano_usd == 7000
+
+
+async def test_a_stream_that_fails_says_so_twice_and_costs_nothing(world: World, provider: Provider):
+    """Agents see `response.failed` of this response, and SDKs raise at the error that is its last event."""
+    provider.handlers = [stream(chunk("Hel"), breaks=True)]
+    async with ask(world, stream=True) as response:
+        told = await events_of(response)
+    failed, error = told[-2:]
+    assert failed["type"] == "response.failed"
+    assert (failed["response"]["id"], failed["response"]["status"]) == (told[0]["response"]["id"], "failed")
+    assert failed["response"]["error"]["code"] == "server_error"
+    assert (error["type"], error["code"], error["error"]["code"]) == ("error", "provider_error", "provider_error")
+    assert error["message"] == error["error"]["message"] == failed["response"]["error"]["message"]
+    assert (await world.only_event()).charge_nano_usd == 0
+    await world.settled()
+
+
+async def test_the_sdk_raises_when_a_stream_fails(world: World, provider: Provider):
+    """With the message, so that nobody takes half an answer for a whole one."""
+    provider.handlers = [stream(chunk("Hel"), breaks=True)]
+    client = openai.AsyncOpenAI(base_url=f"{world.base_url}/v1", api_key=KEY, max_retries=0)
+    told = await client.responses.create(model="fast", input="Hello", stream=True)
+    with pytest.raises(openai.APIError, match="provider"):
+        [event async for event in told]
+    await client.close()
+
+
+async def test_a_client_that_leaves_pays_what_it_had(world: World, provider: Provider):
+    """Cancelled: the text that was delivered is counted, whatever events it came in."""
+    world.truth.on_disconnect = "cancel"
+    provider.handlers = [stream(chunk("one two three"), asyncio.Event())]
+    response = await ask(world, stream=True)
+    while b"one two three" not in await response.content.readany():
+        continue
+    response.close()
+    event = await world.only_event()
+    assert (event.ended, event.policy) == (usage_pb2.ENDED_CLIENT_GONE, "cancel")
+    assert event.tokens.output == 3
+    await world.settled()
+
+
+async def test_a_provider_that_speaks_messages_answers_responses(world: World, provider: Provider):
+    """Responses over chat over Messages: thinking, text, a call, and each class of tokens at its price."""
+    world.truth.routes[0]["protocol"] = "anthropic"
+    usage = {"input_tokens": 10, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 3, "output_tokens": 7}
+    message = {"id": "m", "type": "message", "role": "assistant", "model": "theirs", "content": [], "usage": usage}
+    tool = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}}
+    events = [
+        {"type": "message_start", "message": {**message, "usage": {**usage, "output_tokens": 1}}},
+        {"type": "ping"},
+        *block(0, {"type": "thinking", "thinking": ""}, {"type": "thinking_delta", "thinking": "Hm."}),
+        *block(1, {"type": "text", "text": ""}, {"type": "text_delta", "text": "Hi"}),
+        *block(2, tool, {"type": "input_json_delta", "partial_json": '{"a":1}'}),
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": usage},
+        {"type": "message_stop"},
+    ]
+    provider.handlers = [stream(*(f"event: {each['type']}\ndata: {json.dumps(each)}\n\n".encode() for each in events))]
+    tools = [{"type": "function", "name": "look", "parameters": {"type": "object"}}]
+    async with ask(world, stream=True, tools=tools, tool_choice="required") as response:
+        told = await events_of(response)
+    reasoning, said, call = told[-1]["response"]["output"]
+    assert reasoning["content"][0]["text"] == "Hm."
+    assert said["content"][0]["text"] == "Hi"
+    assert (call["call_id"], call["arguments"]) == ("toolu_1", '{"a":1}')
+    assert told[-1]["response"]["usage"]["input_tokens_details"] == {"cached_tokens": 4, "cache_write_tokens": 3}
+    assert provider.calls[0]["tool_choice"] == {"type": "any"}
+    event = await world.only_event()
+    assert event.charge_nano_usd == 10 * 1000 + 4 * 100 + 3 * 1000 + 7 * 4000
+    await world.settled()
+
+
+def block(index: int, begun: dict, more: dict) -> list[dict]:
+    """The events of one block."""
+    return [
+        {"type": "content_block_start", "index": index, "content_block": begun},
+        {"type": "content_block_delta", "index": index, "delta": more},
+        {"type": "content_block_stop", "index": index},
+    ]
+
+
+async def test_an_answer_is_replayed_with_its_ids(world: World, provider: Provider):
+    """With an idempotency key the same stream comes again, byte for byte."""
+    provider.handlers = [stream(chunk("Hello"), *ending(3, 2))]
+    seen = []
+    for _ in range(2):
+        async with ask(world, stream=True, headers={"idempotency-key": "once"}) as response:
+            seen.append(await response.read())
+    assert seen[0] == seen[1]
+    assert len(provider.calls) == 1
+    await until(lambda: len(world.truth.applied) == 1)
