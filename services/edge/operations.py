@@ -1,11 +1,14 @@
 """The paid endpoints of the public API that answer at once; long jobs are `routes/tasks.py`."""
 
 from services.edge.chat_request import parse_chat
+from services.edge.dialects.messages import messages_voice
 from services.edge.embeddings_request import parse_embeddings
+from services.edge.messages_request import parse_messages
 from services.edge.operation import Operation
 from services.edge.responses_request import parse_responses
 from services.edge.wires.chat import ChatOverAnthropic, ChatOverOpenAI
 from services.edge.wires.embeddings import EmbeddingsOverOpenAI
+from services.edge.wires.messages import MessagesOverAnthropic, MessagesOverOpenAI
 from services.edge.wires.responses import ResponsesOver
 from upstream.route import WireProtocol
 
@@ -29,6 +32,19 @@ RESPONSES = Operation(
     wires={protocol: ResponsesOver(chat) for protocol, chat in CHAT.wires.items()},
 )
 
+MESSAGES = Operation(
+    name="messages",
+    path="/messages",
+    category="chat",
+    parse=parse_messages,
+    wires={
+        WireProtocol.OPENAI: MessagesOverOpenAI(),
+        WireProtocol.SANDBOX: MessagesOverOpenAI(),
+        WireProtocol.ANTHROPIC: MessagesOverAnthropic(),
+    },
+    voice=messages_voice,
+)
+
 EMBEDDINGS = Operation(
     name="embeddings",
     path="/embeddings",
@@ -40,4 +56,4 @@ EMBEDDINGS = Operation(
     },
 )
 
-OPERATIONS = (CHAT, RESPONSES, EMBEDDINGS)
+OPERATIONS = (CHAT, MESSAGES, RESPONSES, EMBEDDINGS)

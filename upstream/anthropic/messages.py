@@ -43,6 +43,12 @@ class Block(msgspec.Struct, frozen=True):
     input: object = None
 
 
+def text_of(block: Block) -> str:
+    """All of a block that tokens were paid for and that can be read."""
+    call = (block.name or "") + msgspec.json.encode(block.input or {}).decode() if block.type == "tool_use" else ""
+    return (block.text or "") + (block.thinking or "") + call
+
+
 class Delta(msgspec.Struct, frozen=True):
     """A piece of a content block, or the end of the message."""
 
@@ -130,14 +136,23 @@ class MessagesReader:
             payload = data_of(raw)
             if payload is None or not payload.strip():
                 continue
-            try:
-                event = _EVENT.decode(payload)
-            except _UNREADABLE as error:
-                raise ProviderMisbehaved("the provider sent an event that is no Messages event") from error
-            self._take(event)
+            event = self.read(payload)
             if event.type != "error":
                 events.append(event)
         return events
+
+    def read(self, payload: bytes) -> Event:
+        """One event by its data, taken in. Raises ProviderMisbehaved."""
+        try:
+            event = _EVENT.decode(payload)
+        except _UNREADABLE as error:
+            raise ProviderMisbehaved("the provider sent an event that is no Messages event") from error
+        self._take(event)
+        return event
+
+    def usage(self) -> dict[str, object]:
+        """The provider's own usage as it stands, whether it can be believed or not."""
+        return self._usage.fields
 
     def captured(self) -> Captured:
         """What was captured so far."""
@@ -182,6 +197,11 @@ class UsageSoFar:
         self._usage.update({name: value for name, value in usage.items() if value is not None})
         self._final = self._final or (final and usage.get("output_tokens") is not None)
 
+    @property
+    def fields(self) -> dict[str, object]:
+        """All fields that have come."""
+        return self._usage
+
     def captured(
         self, *, generation_id: str, finish_reason: str, complete: bool, error: str | None, error_status: int | None
     ) -> Captured:
@@ -207,6 +227,17 @@ class UsageSoFar:
             return (tokens if self._limits is None else bound_usage(tokens, self._limits)), None
         except ImplausibleUsage as error:
             return None, error
+
+
+def usage_object(tokens: Tokens) -> dict[str, object]:
+    """`tokens` in Anthropic's shape, where cache reads and writes stand beside the input."""
+    return {
+        "input_tokens": tokens.input + tokens.audio_input + tokens.image_input,
+        "cache_creation_input_tokens": tokens.cache_write + tokens.cache_write_1h,
+        "cache_read_input_tokens": tokens.cached_input,
+        "output_tokens": tokens.completion,
+        "output_tokens_details": {"thinking_tokens": tokens.reasoning},
+    }
 
 
 def read_message(body: bytes, *, limits: UsageLimits | None = None) -> tuple[Message, Captured]:

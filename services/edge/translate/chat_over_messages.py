@@ -66,9 +66,7 @@ class ChatOfMessage:
 
     def text(self) -> str:
         """All text in it, for counting."""
-        return "".join(
-            (block.text or "") + (block.thinking or "") + _tool_text(block) for block in self.message.content
-        )
+        return "".join(map(messages.text_of, self.message.content))
 
 
 def read_answer(body: bytes, *, model: str, created: int, limits: UsageLimits | None = None) -> ChatOfMessage:
@@ -219,10 +217,6 @@ def _chat_message(blocks: list[Block]) -> dict[str, object]:
 def _tool_call(block: Block) -> dict[str, object]:
     arguments = msgspec.json.encode(block.input or {}).decode()
     return {"id": block.id or "", "type": "function", "function": {"name": block.name or "", "arguments": arguments}}
-
-
-def _tool_text(block: Block) -> str:
-    return (block.name or "") + msgspec.json.encode(block.input or {}).decode() if block.type == "tool_use" else ""
 
 
 def _in_chat_words(captured: Captured) -> Captured:

@@ -1,0 +1,94 @@
+"""Tool calls as chat providers stream them, put in the order that Messages has: one call whole before the next begins.
+
+Most providers send them so. Some mix the pieces of several calls, leave out indexes, give all the same index, or repeat
+the id and name with every piece. What belongs to a later call waits until the one before it is whole.
+"""
+
+import dataclasses
+
+import msgspec
+
+from chassis.ids import uuid7
+
+
+@dataclasses.dataclass(slots=True)
+class Call:
+    """One call; `waiting` are the pieces of its arguments that were not handed out yet."""
+
+    id: str
+    index: object
+    name: str = ""
+    begun: bool = False
+    said: list[str] = dataclasses.field(default_factory=list)
+    waiting: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the arguments that were handed out are a whole JSON value."""
+        if self.waiting or not self.said or not self.said[-1].rstrip().endswith("}"):
+            return False
+        try:
+            msgspec.json.decode("".join(self.said))
+        except (msgspec.DecodeError, RecursionError):
+            return False
+        return True
+
+
+class CallOrder:
+    """The calls of one stream."""
+
+    def __init__(self) -> None:
+        self._calls: list[Call] = []
+        self._live = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._calls)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call has begun that is not whole, or one waits for its turn."""
+        return bool(self._calls) and not (self._live == len(self._calls) - 1 and self._calls[-1].is_whole)
+
+    def add(self, delta: dict[str, object]) -> None:
+        """Takes a piece of a call in."""
+        function = delta.get("function")
+        given = function if isinstance(function, dict) else {}
+        call = self._call_of(delta)
+        name, arguments = given.get("name"), given.get("arguments")
+        if isinstance(name, str) and not call.name:
+            call.name = name
+        if isinstance(arguments, str) and arguments:
+            call.waiting.append(arguments)
+        elif isinstance(arguments, dict):  # some send the object itself
+            call.waiting.append(msgspec.json.encode(arguments).decode())
+
+    def ready(self, *, final: bool = False) -> list[tuple[Call, bool, str]]:
+        """What can be handed out now: the call, whether it begins with this, and a piece of its arguments."""
+        found: list[tuple[Call, bool, str]] = []
+        while self._live < len(self._calls):
+            call = self._calls[self._live]
+            if not call.name and not final:
+                break
+            piece, begins = "".join(call.waiting), not call.begun
+            call.waiting.clear()
+            if piece:
+                call.said.append(piece)
+            if begins or piece:
+                found.append((call, begins, piece))
+            call.begun = True
+            if self._live + 1 == len(self._calls) or not (final or call.is_whole):
+                break
+            self._live += 1
+        return found
+
+    def _call_of(self, delta: dict[str, object]) -> Call:
+        given, index = delta.get("id"), delta.get("index")
+        call_id = given if isinstance(given, str) else ""
+        if index is None and not call_id:
+            known = self._calls
+        else:  # an id that is new is a new call, also below an index that was there before
+            known = [call for call in self._calls if call.index == index and call_id in ("", call.id)]
+        if known:
+            return known[-1]
+        self._calls.append(Call(id=call_id or f"toolu_{uuid7().hex}", index=index))
+        return self._calls[-1]
