@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 
 from tests.faults.checker import Price, audit
-from tests.faults.seen import Seen
+from tests.faults.seen import Seen, Told
 from tests.integration.running import RATES, Account, Gateway, Provider
 
 AT_REST_WITHIN_S = 60.0
@@ -23,7 +23,8 @@ class Run:
 
     `delivered` counts the pieces that a client had received when it left. `shortened` ended as `length` because the
     route's total time was over, `answered` came whole, `refused` came with an error, and of `stayed` the client did not
-    leave. `lossy` is a network that may lose what the provider sends last.
+    leave. `lossy` is a network that may lose what the provider sends last. `told`, `painted` and `credited` are as in
+    `Seen`.
     """
 
     gateway: Gateway
@@ -36,11 +37,16 @@ class Run:
     refused: set[str] = dataclasses.field(default_factory=set)
     stayed: set[str] = dataclasses.field(default_factory=set)
     lossy: bool = False
+    told: dict[str, list[Told]] = dataclasses.field(default_factory=dict)
+    painted: dict[str, int] = dataclasses.field(default_factory=dict)
+    credited: dict[str, Decimal] = dataclasses.field(default_factory=dict)
 
     def customer(self, *, credit_usd: str) -> Account:
         """A new customer, who is audited too."""
-        self.accounts.append(self.gateway.customer(credit_usd=credit_usd))
-        return self.accounts[-1]
+        made = self.gateway.customer(credit_usd=credit_usd)
+        self.accounts.append(made)
+        self.credited[made.key] = Decimal(credit_usd)
+        return made
 
     def differences(self) -> list[str]:
         """What the auditor finds now."""
@@ -51,6 +57,9 @@ class Run:
             refused=self.refused,
             stayed=self.stayed,
             lossy=self.lossy,
+            told=self.told,
+            painted=self.painted,
+            credited=self.credited,
         )
         return audit(
             data_dir=self.gateway.data_dir,

@@ -113,10 +113,11 @@ def check_request(
     delivered: int = 0,
     shortened: bool = False,
     lossy: bool = False,
+    again: bool = False,
 ) -> list[str]:
     """One request: its receipt against what the provider did. `delivered` is how many pieces its client received;
     `shortened` that it saw its answer end as `length` when the route's total time was over; `lossy` that the network
-    may have lost what the provider sent behind the last piece."""
+    may have lost what the provider sent behind the last piece; `again` that it may have been run more than once."""
     seen = list(attempts)
     request_id = seen[0].request_id if seen else str((receipt or {}).get("id"))
     if receipt is None:
@@ -129,9 +130,17 @@ def check_request(
     if not seen or receipt["ended"] in BROKEN:
         why = receipt["ended"] if seen else "though the provider never saw it"
         return [f"{request_id}: was charged {charge}, {why}"] if charge else []
-    if lossy and receipt["ended"] == "complete" and receipt["evidence"] == "counted":
+    if again:  # all runs are of one script: the charge is of one of them, and any whole one shows its price
+        seen = _of_one_run(seen)
+    if lossy and receipt["ended"] == "complete" and receipt["evidence"] == "counted" and not seen[0].images:
         return _check_unheard_usage(receipt, seen, prices[receipt["model"]])
     return _check_ending(receipt, seen, prices, delivered, shortened)
+
+
+def _of_one_run(attempts: list[Attempt]) -> list[Attempt]:
+    """The attempts without all but the last whole one."""
+    whole = [attempt for attempt in attempts if attempt.finished]
+    return [attempt for attempt in attempts if not attempt.finished] + whole[-1:]
 
 
 def _check_unheard_usage(receipt: Receipt, attempts: list[Attempt], price: Price) -> list[str]:
@@ -211,13 +220,20 @@ def check_requests(
 ) -> list[str]:
     """Every request that either side knows. Attempts without a request id are not the gateway's."""
     found = check_seen(receipts, seen)
-    shortened = set(seen.shortened)
+    shortened, again = set(seen.shortened), seen.run_again
     for request_id in sorted((set(receipts) | set(log)) - {""}):
         pieces = seen.delivered.get(request_id, 0)
         attempts = log.get(request_id, [])
         short = request_id in shortened
+        images = any(attempt.images for attempt in attempts)
         found += check_request(
-            receipts.get(request_id), attempts, prices, delivered=pieces, shortened=short, lossy=seen.lossy
+            receipts.get(request_id),
+            attempts,
+            prices,
+            delivered=pieces,
+            shortened=short,
+            lossy=seen.lossy,
+            again=images or request_id in again,
         )
     return found
 
@@ -306,12 +322,14 @@ def audit(
         found = check_accounts(admin.get("/admin/accounts").raise_for_status().json()["data"])
     found += check_requests(receipts, read_log(log), prices, seen=seen)
     for key in keys:
-        found += _as_customer(ready["base_url"], key, receipts)
+        found += _as_customer(ready["base_url"], key, receipts, credited=seen.credited.get(key))
     charged = sum((Decimal(receipt.get("charge", 0)) for receipt in receipts.values()), Decimal(0))
     return found + check_ledger(ledger_report(data_dir), charged=charged)
 
 
-def _as_customer(base_url: str, key: str, receipts: Mapping[str, Receipt]) -> list[str]:
+def _as_customer(
+    base_url: str, key: str, receipts: Mapping[str, Receipt], *, credited: Decimal | None = None
+) -> list[str]:
     with httpx.Client(base_url=base_url, headers={"authorization": f"Bearer {key}"}, timeout=TIMEOUT_S) as customer:
         mine = {row["id"]: row for row in all_rows(customer, "/v1/requests")}
         found = [f"{name}: the customer sees another receipt" for name in mine if mine[name] != receipts.get(name)]
@@ -320,7 +338,10 @@ def _as_customer(base_url: str, key: str, receipts: Mapping[str, Receipt]) -> li
             if alone.get("charge") != row.get("charge"):
                 found.append(f"{name}: its receipt and the list differ")
         figures = customer.get("/v1/credits").raise_for_status().json()["data"]
-        return found + check_credits(figures, mine.values(), credited=Decimal(figures["total_credits"]))
+        shown = Decimal(figures["total_credits"])
+        if credited is not None and shown != credited:
+            found.append(f"a customer was given {credited}, and {shown} is there")
+        return found + check_credits(figures, mine.values(), credited=shown)
 
 
 def ledger_report(data_dir: Path) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """A seeded mix of clients: what each asks next, how patient it is, and what it saw of the answer.
 
 The same seed asks the same questions in the same order per client; what the faults make of them differs from run to
-run, since processes and networks have their own time. Every script keeps within what the gateway can know: input and
-output are plausible unless the script says otherwise, so that the provider's log is the truth about the price.
+run, since processes and networks have their own time. Some ask under an idempotency key, and ask again. Every script
+keeps within what the gateway can know: input and output are plausible unless the script says otherwise, so that the
+provider's log is the truth about the price.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import random
+import uuid
 from collections import Counter
 from decimal import Decimal
 from typing import Any
@@ -18,6 +20,8 @@ import aiohttp
 
 from tests.faults.at_rest import Run
 from tests.faults.checker import Price
+from tests.faults.errands import IMAGE_MODEL
+from tests.faults.seen import Told
 from tests.integration.running import Account
 
 PROTOCOLS = ("openai", "anthropic")
@@ -27,10 +31,15 @@ PRICES = {
     f"{protocol}-{policy}": Price(per_million={name: Decimal(rate) for name, rate in CACHED.items()})
     for protocol in PROTOCOLS
     for policy in POLICIES
-} | {"fixed": Price(per_request=Decimal("0.03"))}
+} | {"fixed": Price(per_request=Decimal("0.03")), IMAGE_MODEL: Price(per_image=Decimal("0.02"))}
+CHATS = tuple(f"{protocol}-{policy}" for protocol in PROTOCOLS for policy in POLICIES)
 COST = "cost: {input: 1, cached_input: 0.1, cache_write: 1.25, output: 4}"
 SLOTS = 40
 PATIENCE_S = 25.0
+KEYED = 0.15
+"""So many questions have an idempotency key, and are asked until they have been answered whole, and once more."""
+TIMES = 8
+"""How often such a question is asked at most."""
 ODD: tuple[dict[str, Any], ...] = (
     {"output_tokens": -3, "completion_tokens": -3},
     {"output_tokens": 10**18, "completion_tokens": 10**18},
@@ -40,9 +49,9 @@ ODD: tuple[dict[str, Any], ...] = (
 
 
 def config(url: str) -> str:
-    """A provider and a model for each protocol and policy, and one at a fixed price."""
+    """A provider and a model for each protocol and policy, one at a fixed price, and one that paints."""
     providers, models = [], []
-    for name in PRICES:
+    for name in (*CHATS, "fixed"):
         protocol, _, policy = name.partition("-")
         if not policy:
             protocol, policy = "openai", "drain"
@@ -59,6 +68,10 @@ def config(url: str) -> str:
             f"  - id: {name}\n    category: chat\n    max_output: 4096\n"
             f"    routes: [{{provider: {name}, model: upstream, priority: 1{cost}}}]\n    {price}\n"
         )
+    models.append(
+        f"  - id: {IMAGE_MODEL}\n    category: image\n"
+        "    routes: [{provider: fixed, model: upstream, priority: 1}]\n    price: {per_image: 0.02}\n"
+    )
     head = "surfaces: [{prefix: /v1, dialect: openai}]\n"
     tail = "plans: [{id: enterprise}]\nbilling: {default_plan: enterprise, welcome_credit: 0}\nslots: {wait_s: 2}\n"
     return f"{head}providers:\n{''.join(providers)}models:\n{''.join(models)}{tail}"
@@ -73,6 +86,7 @@ class Question:
     script: dict[str, Any]
     leave_after: int | None = None
     leave_after_s: float = PATIENCE_S
+    key: str = ""
 
     @property
     def body(self) -> dict[str, Any]:
@@ -83,7 +97,7 @@ class Question:
 
 def question(dice: random.Random, *, model: str | None = None) -> Question:
     """The next one that these dice ask."""
-    name = model or dice.choice([each for each in PRICES if each != "fixed"])
+    name = model or dice.choice(CHATS)
     pieces = dice.randint(1, 30)
     used: dict[str, Any] = {
         "input_tokens": dice.randint(300, 380),
@@ -116,6 +130,7 @@ def question(dice: random.Random, *, model: str | None = None) -> Question:
         script=script,
         leave_after=dice.randint(1, pieces) if leaves < 0.2 else None,
         leave_after_s=dice.uniform(0.0, 1.5) if 0.2 <= leaves < 0.3 else PATIENCE_S,
+        key=str(uuid.UUID(int=dice.getrandbits(128))) if dice.random() < KEYED else "",
     )
 
 
@@ -134,8 +149,24 @@ class Client:
         """Asks."""
         urls = self.run.gateway.edge_urls
         while not stop.is_set():
-            self.seen[await self.ask(question(self.dice, model=self.model), self.dice.choice(urls))] += 1
+            asked = question(self.dice, model=self.model)
+            if asked.key:
+                self.seen[await self.insist(asked)] += 1
+            else:
+                self.seen[await self.ask(asked, self.dice.choice(urls))] += 1
             await asyncio.sleep(self.dice.uniform(0, 0.2))
+
+    async def insist(self, asked: Question) -> str:
+        """A question with a key, asked until it is answered whole, and then once more; a word for what came of it."""
+        wholes = 0
+        for _ in range(TIMES):
+            word = await self.ask(asked, self.dice.choice(self.run.gateway.edge_urls))
+            wholes += word == "whole"
+            if wholes == 2 or word in ("status 400", "status 502"):
+                return "whole twice" if wholes == 2 else f"keyed {word}"
+            asked = dataclasses.replace(asked, leave_after=None, leave_after_s=PATIENCE_S)
+            await asyncio.sleep(0 if word == "whole" else self.dice.uniform(0.2, 2.0))
+        return f"whole {wholes} times"
 
     async def ask(self, asked: Question, url: str) -> str:
         """One request to its end or until its client leaves; a word for what became of it."""
@@ -143,7 +174,7 @@ class Client:
         try:
             async with (
                 asyncio.timeout(asked.leave_after_s),
-                self.session.post(f"{url}/v1/chat/completions", json=asked.body, headers=self.account.headers) as reply,
+                self.session.post(f"{url}/v1/chat/completions", json=asked.body, headers=self._headers(asked)) as reply,
             ):
                 request_id, status = reply.headers.get("x-request-id", ""), reply.status
                 with contextlib.suppress(aiohttp.ClientError):
@@ -159,9 +190,16 @@ class Client:
             pass
         return self._note(asked, request_id, status=status, content=content, left=left)
 
+    def _headers(self, asked: Question) -> dict[str, str]:
+        return self.account.headers | ({"idempotency-key": asked.key} if asked.key else {})
+
     def _note(self, asked: Question, request_id: str, *, status: int, content: bytes, left: bool) -> str:
         whole = content.endswith(b"data: [DONE]\n\n") if asked.stream else status == 200 and is_json(content)
-        if request_id:
+        if asked.key:
+            if status == 200:
+                told = Told(request_id=request_id, whole=whole, content=content)
+                self.run.told.setdefault(asked.key, []).append(told)
+        elif request_id:
             self.run.delivered[request_id] = pieces_in(content) if asked.stream else 0
             if whole:
                 self.run.answered.add(request_id)

@@ -1,16 +1,31 @@
 """What clients saw, and whether their receipts agree with it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
+
+PAID = ("complete", "client_gone")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """One answer under an idempotency key: the request id that it names, whether it is whole, and its bytes."""
+
+    request_id: str
+    whole: bool
+    content: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
     """By request id. `delivered` counts the pieces that a client had received when it left. `shortened` ended as
     `length` because the route's total time was over, `answered` came whole, `refused` came with an error, and of
-    `stayed` the client did not leave. `lossy` is a network that may lose what the provider sends last."""
+    `stayed` the client did not leave. `lossy` is a network that may lose what the provider sends last.
+
+    `told` has the answers under each idempotency key, in their order. `painted` are tasks by their number of images.
+    `credited` is what each customer, by their key, was given in USD, where it is known.
+    """
 
     delivered: Mapping[str, int] = field(default_factory=dict)
     shortened: Iterable[str] = ()
@@ -18,6 +33,14 @@ class Seen:
     refused: Iterable[str] = ()
     stayed: Iterable[str] = ()
     lossy: bool = False
+    told: Mapping[str, Sequence[Told]] = field(default_factory=dict)
+    painted: Mapping[str, int] = field(default_factory=dict)
+    credited: Mapping[str, Decimal] = field(default_factory=dict)
+
+    @property
+    def run_again(self) -> set[str]:
+        """Requests that may have run more than once: when who ran them died, or its provider's answer was lost."""
+        return {each.request_id for answers in self.told.values() for each in answers}
 
 
 def check_seen(receipts: Mapping[str, Mapping[str, Any]], seen: Seen) -> list[str]:
@@ -25,7 +48,9 @@ def check_seen(receipts: Mapping[str, Mapping[str, Any]], seen: Seen) -> list[st
 
     A stream that just broke says nothing: its edge may have died between its end in the spool and the last bytes.
     """
-    found = []
+    found = [line for key, answers in seen.told.items() for line in _check_told(receipts, key, answers)]
+    lost = [name for name in seen.painted if receipts.get(name, {}).get("ended") != "complete"]
+    found += [f"{name}: its images came, and its receipt says otherwise" for name in lost]
     for request_id in seen.answered:
         receipt = receipts.get(request_id)
         if receipt is None or receipt.get("ended") != "complete":
@@ -36,3 +61,21 @@ def check_seen(receipts: Mapping[str, Mapping[str, Any]], seen: Seen) -> list[st
             found.append(f"{request_id}: ended with an error and was charged {charge}")
     gone = [name for name in seen.stayed if receipts.get(name, {}).get("ended") == "client_gone"]
     return found + [f"{name}: its client has not left, whatever the receipt says" for name in gone]
+
+
+def _check_told(receipts: Mapping[str, Mapping[str, Any]], key: str, answers: Sequence[Told]) -> list[str]:
+    """One key is one charge, and one answer for ever."""
+    found = []
+    charges = {each.request_id: Decimal(receipts.get(each.request_id, {}).get("charge", 0)) for each in answers}
+    charged = sorted(name for name, charge in charges.items() if charge)
+    if len(charged) > 1:
+        found.append(f"key {key}: several requests are charged: {charged}")
+    whole = [each for each in answers if each.whole]
+    if len({(each.request_id, each.content) for each in whole}) > 1:
+        names = sorted({each.request_id for each in whole})
+        found.append(f"key {key}: {len(whole)} whole answers differ, of {names}")
+    for each in whole[:1]:
+        ended = receipts.get(each.request_id, {}).get("ended")
+        if ended not in PAID or each.request_id not in charged:
+            found.append(f"{each.request_id}: came whole under a key, and its receipt says {ended!r}, or nothing paid")
+    return found

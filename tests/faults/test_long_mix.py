@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from tests.conftest import RunningServer
-from tests.faults import mix
+from tests.faults import errands, mix
 from tests.faults.at_rest import Run
 from tests.faults.strikes import Striker
 from tests.faults.test_toxic_network import moved
@@ -27,6 +27,7 @@ from tests.integration.running import Gateway, gateway, provider, wait_until
 
 CLIENTS = 16
 ACCOUNTS = 4
+PAINTERS = 2
 POOR_USD = "0.75"
 """Pays for twenty-five at the fixed price, and not for a twenty-sixth."""
 AT_REST = re.compile(r"^tollbridge_(requests_in_flight|events_pending) (\S+)$", re.MULTILINE)
@@ -85,6 +86,13 @@ async def play(run: Run, striker: Striker, *, seed: int, for_s: float) -> Counte
                 model="fixed" if number == 0 else None,
             )
             group.create_task(client.ask_until(stop))
+        for number, account in enumerate(accounts[:PAINTERS]):
+            dice = random.Random(f"{seed}-painter-{number}")
+            painter = errands.Painter(run=run, account=account, dice=dice, session=session, seen=seen)
+            group.create_task(painter.order_until(stop))
+        dice = random.Random(f"{seed}-banker")
+        banker = errands.Banker(run=run, accounts=accounts, dice=dice, session=session, seen=seen)
+        group.create_task(banker.give_until(stop))
         group.create_task(striker.strike_until(stop))
         await asyncio.sleep(for_s)
         stop.set()

@@ -10,6 +10,7 @@ import pytest
 
 from tests.faults import checker
 from tests.faults.checker import Attempt, Price
+from tests.faults.seen import Seen, Told, check_seen
 
 PRICE = Price(per_million={"input": Decimal("0.351"), "cached_input": Decimal("0.0351"), "output": Decimal("1.43")})
 PRICES = {"alpha-chat": PRICE}
@@ -214,3 +215,43 @@ def test_the_auditor_shares_no_code_with_the_audited() -> None:
         )
     }
     assert imported.isdisjoint({"chassis", "pricing", "upstream", "services", "cli", "tollbridge"})
+
+
+def told(**changes: Any) -> Told:
+    return Told(**({"request_id": "r1", "whole": True, "content": b"answer"} | changes))
+
+
+PARTLY = told(whole=False, content=b"ans")
+
+
+@pytest.mark.parametrize(
+    ("answers", "charges", "says"),
+    [
+        ([PARTLY, told(), told()], {"r1": EXACT}, []),
+        ([told(), told(content=b"another")], {"r1": EXACT}, ["key k: 2 whole answers differ, of ['r1']"]),
+        ([PARTLY, told(request_id="r2")], {"r1": EXACT, "r2": EXACT}, ["key k: several requests are charged"]),
+        ([told()], {"r1": "0.000000000"}, ["r1: came whole under a key, and its receipt"]),
+        ([told()], {}, ["r1: came whole under a key, and its receipt"]),
+    ],
+)
+def test_a_key_is_one_charge_and_one_answer(answers: list[Told], charges: dict[str, str], says: list[str]) -> None:
+    """Whatever came in pieces before it was whole; and who left meanwhile and asked again pays it all the same."""
+    papers = {name: receipt(id=name, charge=charge, ended="client_gone") for name, charge in charges.items()}
+    found = check_seen(papers, Seen(told={"k": answers}))
+    assert len(found) == len(says)
+    assert all(line.startswith(start) for line, start in zip(found, says, strict=True))
+
+
+def test_what_ran_again_under_its_key_costs_one_run() -> None:
+    """Its first runner died behind the provider's end: two whole answers in the log, one on the receipt."""
+    seen = [attempt(), attempt()]
+    assert checker.check_request(receipt(), seen, PRICES)
+    assert checker.check_request(receipt(), seen, PRICES, again=True) == []
+    twice = receipt(charge=str(2 * Decimal(EXACT)))
+    assert checker.check_request(twice, seen, PRICES, again=True)
+
+
+def test_images_that_came_are_charged() -> None:
+    """A picture without a finished receipt was given away."""
+    assert check_seen({"t": receipt(id="t")}, Seen(painted={"t": 1})) == []
+    assert check_seen({"t": receipt(id="t", ended="gateway_failed")}, Seen(painted={"t": 1}))
