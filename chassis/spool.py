@@ -246,8 +246,11 @@ class Spool:
         self._sync_due = None
         if self._closed:
             return
-        self._syncing, self._unsynced = True, False
-        # Who waits for bytes that are still queued waits for the sync after this one.
+        self._syncing = True
+        if self._waiting:  # or, with records in every turn, nobody would ever be told
+            self._flush_turn()
+        self._unsynced = False
+        # Who waits for bytes that the disk did not take waits for the sync after this one.
         covered, self._sync_waiters = ([], self._sync_waiters) if self._waiting else (self._sync_waiters, [])
         retired, self._retired = self._retired, []
         job = self._loop.run_in_executor(self._syncer, sync_files, [self._fd, *retired], self._folder)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,8 +126,15 @@ async def test_always_waits_for_the_disk_and_group_does_not(
     spool.close()
 
 
-async def test_many_waiters_share_their_syncs(tmp_path: Path) -> None:
+async def test_many_waiters_share_their_syncs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred concurrent requests with `always` all return, in far fewer syncs than requests."""
+    syncs: list[int] = []
+
+    def slow(descriptors: list[int], _: Path) -> None:
+        syncs.append(len(descriptors))
+        time.sleep(0.01)
+
+    monkeypatch.setattr(spool_module, "sync_files", slow)
     spool, _ = opened(tmp_path, sync="always")
 
     async def one(number: int) -> None:
@@ -135,8 +143,26 @@ async def test_many_waiters_share_their_syncs(tmp_path: Path) -> None:
         await spool.written()
 
     await asyncio.wait_for(asyncio.gather(*(one(number) for number in range(1, 101))), 20)
+    assert len(syncs) < 50
     spool.close()
     assert len(left_behind(tmp_path)) == 100
+
+
+async def test_records_in_every_turn_keep_nobody_waiting(tmp_path: Path) -> None:
+    """What is queued when a sync begins is in it, however soon the next record comes."""
+    spool, _ = opened(tmp_path, sync="always")
+
+    async def one() -> None:
+        spool.append(record(1))
+        await spool.written()
+
+    waiting = asyncio.create_task(one())
+    deadline = asyncio.get_running_loop().time() + 5
+    while not waiting.done():
+        assert asyncio.get_running_loop().time() < deadline
+        spool.append(record(2))
+        await asyncio.sleep(0)
+    spool.close()
 
 
 async def test_forgotten_segments_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
