@@ -155,7 +155,7 @@ def balance_reserved() -> TollbridgeError:
 def _insufficient(answer: Answer) -> TollbridgeError:
     return TollbridgeError(
         Code.INSUFFICIENT_CREDITS,
-        "not enough credit",
+        "You do not have enough credits.",
         details={
             "affordable_nano_usd": str(answer.available_nano_usd),
             "balance_nano_usd": str(answer.posted_nano_usd or 0),

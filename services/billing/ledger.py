@@ -174,7 +174,7 @@ def insufficient(account: Account) -> TollbridgeError:
     """The refusal of a hold or correction that the customer can't afford."""
     return TollbridgeError(
         Code.INSUFFICIENT_CREDITS,
-        "not enough credit",
+        "You do not have enough credits.",
         details={
             "affordable_nano_usd": str(account.available_nano_usd),
             "balance_nano_usd": str(account.posted_nano_usd),
