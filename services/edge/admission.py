@@ -149,7 +149,7 @@ class Admission:
         terms.check_cost()
         if before is not None and terms.worst_nano_usd(before.max_tokens) <= before.draw.amount_nano_usd:
             return terms.allowance(before.draw, wanted_tokens=before.max_tokens, clamped=before.clamped)
-        clamps = self._clamps() or request.asked_tokens is None
+        clamps = request.is_clampable and (self._clamps() or request.asked_tokens is None)
 
         async def draw(terms: Terms) -> Draw:
             with self._tracer.span("edge.draw", parent=traceparent) as span:

@@ -224,11 +224,13 @@ class Exchange:
             await self._endings.client_gone(answer.captured, answer.text)
             return
         body = answer.render(tokens=use.tokens, cost=self._endings.cost(use))
-        await self._keep(body, self._endings.finished(use), headers=whole_head(body, self._extra_headers()))
+        kind = self._request.content_type
+        head = whole_head(body, self._extra_headers(), content_type=kind)
+        await self._keep(body, self._endings.finished(use), headers=head)
         # From here to the write of the body nothing else runs.
         self._endings.complete(use)
         if not self._endings.is_gone():
-            await self._reply.whole(body, self._extra_headers())
+            await self._reply.whole(body, self._extra_headers(), content_type=kind)
 
     async def _stream(self, opened: OpenStream) -> None:
         failure = await self._pump(opened)

@@ -6,10 +6,13 @@ from services.edge.embeddings_request import parse_embeddings
 from services.edge.messages_request import parse_messages
 from services.edge.operation import Operation
 from services.edge.responses_request import parse_responses
+from services.edge.transcription_request import MAX_FORM_BYTES
+from services.edge.transcription_request import parser as transcription_parser
 from services.edge.wires.chat import ChatOverAnthropic, ChatOverOpenAI
 from services.edge.wires.embeddings import EmbeddingsOverOpenAI
 from services.edge.wires.messages import MessagesOverAnthropic, MessagesOverOpenAI
 from services.edge.wires.responses import ResponsesOver
+from services.edge.wires.transcriptions import TranscriptionsOverOpenAI
 from upstream.route import WireProtocol
 
 CHAT = Operation(
@@ -56,4 +59,21 @@ EMBEDDINGS = Operation(
     },
 )
 
-OPERATIONS = (CHAT, MESSAGES, RESPONSES, EMBEDDINGS)
+
+def _transcriptions(name: str, *, streams: bool) -> Operation:
+    path = f"/audio/{name}"
+    wire = TranscriptionsOverOpenAI(path)
+    return Operation(
+        name=name,
+        path=path,
+        category="transcription",
+        parse=transcription_parser(streams=streams),
+        wires={WireProtocol.OPENAI: wire, WireProtocol.SANDBOX: wire},
+        most_bytes=MAX_FORM_BYTES,
+    )
+
+
+TRANSCRIPTIONS = _transcriptions("transcriptions", streams=True)
+TRANSLATIONS = _transcriptions("translations", streams=False)
+
+OPERATIONS = (CHAT, MESSAGES, RESPONSES, EMBEDDINGS, TRANSCRIPTIONS, TRANSLATIONS)

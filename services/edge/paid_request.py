@@ -32,7 +32,8 @@ class PaidRequest:
     `fields` is its body by top-level fields. `choices` is how many answers are generated; 0 where no text is, so that
     nothing but the input and `most_units` (what is sold by the piece, at most) can cost. `asked_tokens` is the client's
     own limit on output per choice, None without one; `thinking_budget` is the part of it that may go into thinking.
-    `headers` travel on to a provider that speaks the client's own protocol. `max_cost_nano_usd` is the client's
+    `headers` travel on to a provider that speaks the client's own protocol. `is_clampable` is False where a provider
+    can't be told how much it may generate. `content_type` is the whole answer's. `max_cost_nano_usd` is the client's
     `X-Max-Cost`, None without one.
     """
 
@@ -47,6 +48,8 @@ class PaidRequest:
     pieces: tuple[Piece, ...] = ()
     most_units: Units = ONE_REQUEST
     headers: tuple[tuple[str, str], ...] = ()
+    is_clampable: bool = True
+    content_type: bytes = b"application/json"
     max_cost_nano_usd: int | None = None
 
     def input_tokens(self, bounds: Bounds) -> int:

@@ -20,6 +20,7 @@ PROVIDER_WAIT_S = BLOCKED_S / 4
 """Bytes that come sooner after a write were there before it: meanwhile nobody waited for the provider."""
 WRITE_TIMEOUT_S = 60.0
 REPLAY_PIECE = 256 << 10
+JSON = b"application/json"
 _STREAM_HEADERS: tuple[Header, ...] = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -123,12 +124,13 @@ class Reply:
         self.finished = True
         await self._send({"type": "http.response.body", "body": data})
 
-    async def whole(self, body: bytes, extra: Sequence[Header]) -> None:
-        """Sends a whole JSON answer. Its write begins before anything else can run."""
+    async def whole(self, body: bytes, extra: Sequence[Header], *, content_type: bytes = JSON) -> None:
+        """Sends a whole answer. Its write begins before anything else can run."""
         self.finished = True
         self.status = 200
         self.mark_first_byte()
-        headers = [*whole_head(body, extra), *self._dialect.name_request(self._request_id)]
+        head = whole_head(body, extra, content_type=content_type)
+        headers = [*head, *self._dialect.name_request(self._request_id)]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
@@ -193,9 +195,9 @@ class Reply:
         self._watch = self._loop.call_later(WRITE_TIMEOUT_S - waited_s, self._look)
 
 
-def whole_head(body: bytes, extra: Sequence[Header]) -> list[Header]:
-    """The headers of a whole JSON answer, but for the request's id."""
-    return [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *extra]
+def whole_head(body: bytes, extra: Sequence[Header], *, content_type: bytes = JSON) -> list[Header]:
+    """The headers of a whole answer, but for the request's id."""
+    return [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *extra]
 
 
 def _told(error: TollbridgeError) -> TollbridgeError:

@@ -80,6 +80,10 @@ models:
     category: embedding
     routes: [{provider: sandbox, model: sandbox-embedding}]
     price: {input: 0.02}
+  - id: whisper-1
+    category: transcription
+    routes: [{provider: sandbox, model: sandbox-transcription}]
+    price: {per_minute: 0.006}
   - id: sandbox-image
     category: image
     routes: [{provider: sandbox, model: sandbox-image, priority: 1}]

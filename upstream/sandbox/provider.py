@@ -15,9 +15,11 @@ import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from upstream.client import HttpCall, Timeouts, UpstreamResponse
+from upstream.form import FormProblem, read_form
 from upstream.outcome import AnswerTooLarge, AttemptFailed, Outcome, TotalTimeReached
 from upstream.sandbox.answers import ChatAnswer, image_answer
 from upstream.sandbox.script import ChatRequest, ImageRequest, Script, script_of
+from upstream.sandbox.sounds import SoundAnswer
 from upstream.sandbox.vectors import EmbeddingsRequest, embeddings_answer
 
 _JSON = "application/json"
@@ -38,6 +40,8 @@ class Sandbox:
             return await self._images(call.body, timeouts)
         if call.url.endswith("/embeddings"):
             return await self._embeddings(call.body, timeouts)
+        if call.url.endswith(("/audio/transcriptions", "/audio/translations")):
+            return await self._sound(call, timeouts)
         return _refusal(404, "the sandbox does not offer this", timeouts)
 
     async def _chat(self, body: bytes, timeouts: Timeouts) -> UpstreamResponse:
@@ -82,6 +86,23 @@ class Sandbox:
         if script.status >= 300:
             return _refusal(script.status, script.message, timeouts, script=script)
         return _Answer(200, _JSON, [embeddings_answer(request, script)], script=script, timeouts=timeouts)
+
+    async def _sound(self, call: HttpCall, timeouts: Timeouts) -> UpstreamResponse:
+        try:
+            form = read_form(call.body, call.headers["content-type"])
+            fields = dict(form.fields)
+            script = script_of(fields.get("prompt", ""))
+        except (msgspec.MsgspecError, FormProblem) as error:
+            return _refusal(400, f"the sandbox can't read this request: {error}", timeouts)
+        await _wait(script.first_byte_ms / 1000, limit_s=timeouts.first_byte_s)
+        if script.status >= 300 or not form.files:
+            return _refusal(script.status if form.files else 400, script.message, timeouts, script=script)
+        answer = SoundAnswer(form, script)
+        if fields.get("stream") == "true":
+            return _Answer(
+                200, _EVENTS, answer.events(), script=script, timeouts=timeouts, breaks_after=script.fail_after_chunks
+            )
+        return _Answer(200, _JSON, [answer.whole()], script=script, timeouts=timeouts)
 
 
 class _Answer:
