@@ -19,6 +19,8 @@ from tollbridge.auth.v1 import auth_pb2 as pb
 
 OPERATORS = frozenset({"edge", "cli"})
 """Who acts for operators and for customers managing their own keys."""
+SUSPENDERS = OPERATORS | {"billing"}
+"""Billing suspends whoever had a payment taken back."""
 GATES = frozenset({"edge", "tasks", "teams"})
 """Who lets requests in; `teams` are other teams that call providers by themselves."""
 
@@ -57,8 +59,8 @@ class AuthServer:
             handlers={
                 "Authorize": handler(self.authorize, GATES),
                 "CreateCustomer": handler(self.create_customer, OPERATORS),
-                "GetCustomer": handler(self.get_customer, OPERATORS),
-                "UpdateCustomer": handler(self.update_customer, OPERATORS),
+                "GetCustomer": handler(self.get_customer, SUSPENDERS),
+                "UpdateCustomer": handler(self.update_customer, SUSPENDERS),
                 "ListCustomers": handler(self.list_customers, OPERATORS),
                 "CreateKey": handler(self.create_key, OPERATORS),
                 "ListKeys": handler(self.list_keys, OPERATORS),

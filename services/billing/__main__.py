@@ -10,7 +10,7 @@ from chassis.bus import Bus
 from chassis.health import HealthServer
 from chassis.rpc import RpcServer, parse_tokens
 from services.billing import events
-from services.billing.parts import Parts, asking, router_client
+from services.billing.parts import Parts, asking, clients
 from services.billing.settings import Settings
 
 
@@ -21,14 +21,15 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     log, registry = structlog.get_logger(), CollectorRegistry()
     tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
     pool = await db.open_pool(own.database_url, role="billing")
-    router = router_client(own, tracer)
-    parts = Parts(settings=own, pool=pool, ask_router=asking(router), tracer=tracer, registry=registry, log=log)
+    router, auth = clients(own, tracer)
+    parts = Parts(settings=own, pool=pool, others=asking(router, auth), tracer=tracer, registry=registry, log=log)
     await parts.config.load_first()
     health = HealthServer(bind=own.metrics_bind, registry=registry, ready=parts.not_ready)
     tokens = parse_tokens(own.service_tokens)
     server = RpcServer(services=parts.services(), bind=own.grpc_bind, tokens=tokens, tracer=tracer, registry=registry)
     await health.start()
     await router.start()
+    await auth.start()
     await db.wait_for_schema(pool, service="billing", timeout_s=own.schema_wait_s)
     bus = await Bus.connect(own.nats_url, name=own.service_name, log=log)
     await events.ensure_streams(bus)
@@ -42,7 +43,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     await asyncio.sleep(min(1.0, own.drain_grace_s))
     await server.stop(own.drain_grace_s)
     await life.end()
-    for part in (parts.grants, router, bus, pool):
+    for part in (parts.grants, parts.capped_grants, router, auth, bus, pool):
         await part.close()
     await health.stop()
     tracer.close()

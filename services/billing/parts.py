@@ -1,5 +1,6 @@
 """Billing's objects, built once by keyword and handed to whoever needs them; `__main__` only starts and stops them."""
 
+import dataclasses
 from collections.abc import Coroutine, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry
@@ -25,6 +26,7 @@ from services.billing.leases import LEASE_LIVES_S, Expiry, Leases
 from services.billing.live_config import LiveConfig
 from services.billing.outbox import Outbox
 from services.billing.payments.parts import PaymentParts
+from services.billing.payments.suspension import Suspend, suspending
 from services.billing.prices import AskRouter, PriceBook
 from services.billing.proof_watch import ProofWatch
 from services.billing.recalls import Recalls
@@ -33,9 +35,18 @@ from services.billing.server import BillingServer
 from services.billing.settings import Settings
 from services.billing.settlement import Settlement
 from services.billing.statement_parts import StatementParts
+from tollbridge.auth.v1 import auth_pb2
 from tollbridge.router.v1 import router_pb2
 
 ROUTER_TIMEOUT_S = 2.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Others:
+    """What billing asks of other services."""
+
+    ask_router: AskRouter
+    suspend: Suspend
 
 
 class Parts:
@@ -46,7 +57,7 @@ class Parts:
         *,
         settings: Settings,
         pool: db.Pool,
-        ask_router: AskRouter,
+        others: Others,
         tracer: Tracer,
         registry: CollectorRegistry,
         log: FilteringBoundLogger,
@@ -62,7 +73,7 @@ class Parts:
         self.capped_grants = CappedGrants(
             pool=pool, figures=self.figures, lease_lives_s=LEASE_LIVES_S, recall=self.recalls.ask
         )
-        prices = PriceBook(pool=pool, ask_router=ask_router, log=log)
+        prices = PriceBook(pool=pool, ask_router=others.ask_router, log=log)
         self.settlement = Settlement(
             pool=pool,
             prices=prices,
@@ -91,7 +102,9 @@ class Parts:
             config=self.config,
         )
         self.claims = Claims(pool=pool, log=log)
-        self.payments = PaymentParts(pool=pool, config=lambda: self.config.current, figures=self.figures, log=log)
+        self.payments = PaymentParts(
+            pool=pool, config=lambda: self.config.current, suspend=others.suspend, figures=self.figures, log=log
+        )
 
     def services(self) -> Sequence[RpcService]:
         """What the RPC server serves."""
@@ -133,18 +146,20 @@ class Parts:
         return None if self.is_serving else "starting or stopping"
 
 
-def router_client(settings: Settings, tracer: Tracer) -> PipeClient:
-    """Billing's pipe to router."""
-    return PipeClient(
-        descriptor=router_pb2.DESCRIPTOR.services_by_name["RouterService"],
-        addresses=settings.router_addresses,
-        token=settings.service_token,
-        tracer=tracer,
+def clients(settings: Settings, tracer: Tracer) -> tuple[PipeClient, PipeClient]:
+    """Billing's pipes to router and to auth."""
+    router, auth = (
+        PipeClient(descriptor=descriptor, addresses=addresses, token=settings.service_token, tracer=tracer)
+        for descriptor, addresses in (
+            (router_pb2.DESCRIPTOR.services_by_name["RouterService"], settings.router_addresses),
+            (auth_pb2.DESCRIPTOR.services_by_name["AuthService"], settings.auth_addresses),
+        )
     )
+    return router, auth
 
 
-def asking(router: PipeClient) -> AskRouter:
-    """How a price version is had from router."""
+def asking(router: PipeClient, auth: PipeClient) -> Others:
+    """How a price version is had from router, and a customer suspended by auth."""
 
     async def ask(version_id: str) -> router_pb2.PriceVersion:
         response = await router.call(
@@ -155,4 +170,4 @@ def asking(router: PipeClient) -> AskRouter:
         )
         return response.price
 
-    return ask
+    return Others(ask_router=ask, suspend=suspending(auth))

@@ -78,7 +78,7 @@ def own_site(
     """What FastAPI serves outside the surfaces: health, metrics and, behind the admin token, the admin API."""
     app = new_fastapi()
     app.include_router(health.routes(router_client=clients.router, registry=registry, drain=drain, unready=unready))
-    app.include_router(webhooks.routes(payments=clients.payments, auth=clients.auth))
+    app.include_router(webhooks.routes(payments=clients.payments))
     app.include_router(receipt_keys.routes(statements=clients.statements))
     behind_token = [Depends(AdminAccess(token=admin_token))]
     for admin in (

@@ -6,19 +6,17 @@ A session settles a payment only if it is that payment's, in USD, paid, and over
 another amount is left for the operator with the note `amount_mismatch`. A session that is complete but not paid (a bank
 debit, say) is *confirming*.
 
-A refund or dispute takes what the customer has available and the rest from `bad_debt`; the answer then names the
-customer, whom edge has auth suspend before it tells Stripe that the webhook was received. It names them as long as
-Stripe may repeat the webhook, so that a suspension that failed is made up for; what is told much later of the same
-dispute suspends nobody again. Every half hour refunds and disputes are listed too, so that their money comes back also
-where no webhook comes; as nobody waits for an answer then, the log's `payment_reversed` is all that names the customer,
-and suspending them is the operator's. A dispute that is won is the operator's to correct, as is the suspension: the log
-and a metric tell it once.
+A refund or dispute takes what the customer has available and the rest from `bad_debt`, and auth is asked to suspend
+them, before Stripe is told that its webhook was received. Every half hour refunds and disputes are listed too, so that
+all this happens also where no webhook comes. A suspension that failed is made up for when the same is told or listed
+again, within four days; what is told later of the same dispute suspends nobody again, nor does a repetition whom an
+operator has reinstated. A dispute that is won is the operator's to correct, as is the suspension: the log and a metric
+tell it once.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
 from uuid import UUID
 
 from structlog.typing import FilteringBoundLogger
@@ -32,6 +30,7 @@ from services.billing.payments import store
 from services.billing.payments.desk import Arrival, PaymentDesk, new_payment
 from services.billing.payments.payment import CENT_NANO_USD, Method, Payment, State, check_amount, unavailable
 from services.billing.payments.stripe_port import Session, StripeApi, TakenBack
+from services.billing.payments.suspension import Suspend
 
 LIVES_S = 3600
 """How long a session can be paid; Stripe takes 30 minutes to 24 hours."""
@@ -47,13 +46,6 @@ REVERSALS_BACK_S = 120 * 86_400
 """How far those reach: most disputes are decided by then."""
 
 OpenStripe = Callable[[StripeSection], Awaitable[StripeApi]]
-
-
-class Suspension(NamedTuple):
-    """Who is to be suspended and what for; both empty for nobody."""
-
-    customer_id: str = ""
-    cause: str = ""
 
 
 class StripeAccess:
@@ -89,10 +81,19 @@ class StripeAccess:
 class Checkout:
     """Payments by card."""
 
-    def __init__(self, *, pool: db.Pool, desk: PaymentDesk, access: StripeAccess, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self,
+        *,
+        pool: db.Pool,
+        desk: PaymentDesk,
+        access: StripeAccess,
+        suspend: Suspend,
+        log: FilteringBoundLogger,
+    ) -> None:
         self._pool = pool
         self._desk = desk
         self._access = access
+        self._suspend = suspend
         self._log = log
         self._reversals_due_s = 0.0
 
@@ -139,7 +140,7 @@ class Checkout:
                 await self._desk.move(payment.id, State.FAILED)
             raise
 
-    async def receive(self, body: bytes, signature: str) -> Suspension:
+    async def receive(self, body: bytes, signature: str) -> None:
         """Takes a webhook. Raises INVALID_REQUEST for one that is not Stripe's, UNAVAILABLE to have it sent again."""
         stripe = await self._access.get()
         event = stripe.event(body, signature)
@@ -148,12 +149,10 @@ class Checkout:
             if session is not None:
                 has_failed = event.type == "checkout.session.async_payment_failed"
                 await self._follow(session, event_id=event.id, has_failed=has_failed)
-            return Suspension()
-        if event.type == "charge.refunded":
-            return await self._take_back(stripe, await stripe.refunded(event.object_id), event_id=event.id)
-        if event.type.startswith("charge.dispute."):
-            return await self._take_back(stripe, await stripe.disputed(event.object_id), event_id=event.id)
-        return Suspension()
+        elif event.type == "charge.refunded":
+            await self._take_back(stripe, await stripe.refunded(event.object_id), event_id=event.id)
+        elif event.type.startswith("charge.dispute."):
+            await self._take_back(stripe, await stripe.disputed(event.object_id), event_id=event.id)
 
     async def run(self) -> None:
         """Looks after payments of which nothing was heard, until cancelled. Every replica may: settling is once."""
@@ -190,6 +189,9 @@ class Checkout:
                     await self._reverse(payment, taken)
             except ledger_store.REFUSED as error:
                 self._log.error("reversal_refused", object_id=taken.object_id, reason=str(error))
+            except TollbridgeError as error:
+                # auth can't be asked, say: the others' money comes back all the same, and the next list makes up for it
+                self._log.error("reversal_not_done", object_id=taken.object_id, reason=error.message)
 
     async def _look_for_payments(self, stripe: StripeApi) -> None:
         """Reads the sessions again whose time is over; a payment that never got a session expires."""
@@ -246,32 +248,32 @@ class Checkout:
         arrival = Arrival(amount_nano_usd=amount, object_id=session.id, event_id=event_id, intent_id=session.intent_id)
         await self._desk.settle(payment.id, arrival)
 
-    async def _take_back(self, stripe: StripeApi, taken: TakenBack | None, *, event_id: str) -> Suspension:
+    async def _take_back(self, stripe: StripeApi, taken: TakenBack | None, *, event_id: str) -> None:
         """What a refund or dispute takes. Its payment may not be settled yet, when webhooks come in another order."""
         if taken is None or taken.intent_id is None:
-            return Suspension()
+            return
         payment = await self._of_intent(taken.intent_id)
         if payment is None:
             session = await stripe.session_of_intent(taken.intent_id)
             if session is None:
-                return Suspension()
+                return
             await self._follow(session, event_id=f"before:{event_id}")
             payment = await self._of_intent(taken.intent_id)
-        return await self._reverse(payment, taken) if payment is not None else Suspension()
+        if payment is not None:
+            await self._reverse(payment, taken)
 
-    async def _reverse(self, payment: Payment, taken: TakenBack) -> Suspension:
+    async def _reverse(self, payment: Payment, taken: TakenBack) -> None:
         if taken.is_won:
             await self._tell_won(taken)
-            return Suspension()
+            return
         if taken.currency != "usd":
             self._desk.tell_oddity(
                 Method.STRIPE, "mismatched", payment_id=str(payment.id), reversed_currency=taken.currency
             )
-            return Suspension()
+            return
         total = taken.amount_cents * CENT_NANO_USD
-        if total <= 0 or not await self._desk.reverse(payment.id, object_id=taken.object_id, total_nano_usd=total):
-            return Suspension()
-        return Suspension(payment.customer_id, f"reversal:{taken.object_id}:{taken.amount_cents}")
+        if total > 0 and await self._desk.reverse(payment.id, object_id=taken.object_id, total_nano_usd=total):
+            await self._suspend(payment.customer_id, f"reversal:{taken.object_id}:{taken.amount_cents}")
 
     async def _tell_won(self, dispute: TakenBack) -> None:
         async with db.transaction(self._pool) as connection:

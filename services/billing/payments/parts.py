@@ -13,6 +13,7 @@ from services.billing.payments.checkout import Checkout, StripeAccess
 from services.billing.payments.desk import PaymentDesk
 from services.billing.payments.server import PaymentServer
 from services.billing.payments.stripe_port import StripeApi
+from services.billing.payments.suspension import Suspend
 from services.billing.payments.watch import CryptoAccess, CryptoPayments, Watch
 
 
@@ -20,11 +21,17 @@ class PaymentParts:
     """Desk, methods of payment, and the loops that look after them."""
 
     def __init__(
-        self, *, pool: db.Pool, config: Callable[[], BillingConfig], figures: Figures, log: FilteringBoundLogger
+        self,
+        *,
+        pool: db.Pool,
+        config: Callable[[], BillingConfig],
+        suspend: Suspend,
+        figures: Figures,
+        log: FilteringBoundLogger,
     ) -> None:
         desk = PaymentDesk(pool=pool, figures=figures, log=log)
         access = StripeAccess(config=config, open_stripe=open_stripe)
-        self._checkout = Checkout(pool=pool, desk=desk, access=access, log=log)
+        self._checkout = Checkout(pool=pool, desk=desk, access=access, suspend=suspend, log=log)
         crypto = CryptoAccess(config=config, open_chain=open_chain)
         self._watch = Watch(pool=pool, desk=desk, access=crypto, log=log)
         self.server = PaymentServer(

@@ -69,11 +69,11 @@ class PaymentServer:
         if len(request.body) > MAX_BODY:
             raise TollbridgeError(Code.REQUEST_TOO_LARGE, "The webhook is too large.")
         if request.provider == Method.STRIPE:
-            suspension = await self._checkout.receive(request.body, request.signature)
-            return pb.ReceiveWebhookResponse(suspend_customer_id=suspension.customer_id, cause=suspension.cause)
-        if request.provider != Method.CRYPTO:
+            await self._checkout.receive(request.body, request.signature)
+        elif request.provider == Method.CRYPTO:
+            self._watch.look_soon()
+        else:
             raise _invalid("provider")
-        self._watch.look_soon()
         return pb.ReceiveWebhookResponse()
 
 

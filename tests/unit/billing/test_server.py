@@ -16,7 +16,7 @@ from chassis.pipe import PipeClient
 from chassis.rpc import RpcServer
 from chassis.telemetry import Tracer
 from services.billing.ledger import Usage, UsageKind
-from services.billing.parts import Parts
+from services.billing.parts import Others, Parts
 from services.billing.settings import Settings
 from tests.unit.billing.bank import event, price_message
 from tollbridge.billing.v1 import billing_pb2 as pb
@@ -52,9 +52,13 @@ async def callers(billing_url: str) -> AsyncIterator[dict[str, Caller]]:
     async def ask_router(_version_id: str) -> router_pb2.PriceVersion:
         return price_message()
 
+    async def suspend(_customer_id: str, _cause: str) -> None:
+        raise AssertionError("nothing was taken back")
+
     settings = Settings(database_url=billing_url)
     log = structlog.get_logger()
-    parts = Parts(settings=settings, pool=pool, ask_router=ask_router, tracer=tracer, registry=registry, log=log)
+    others = Others(ask_router=ask_router, suspend=suspend)
+    parts = Parts(settings=settings, pool=pool, others=others, tracer=tracer, registry=registry, log=log)
     server = RpcServer(
         services=[parts.server.service()],
         bind="127.0.0.1:0",

@@ -280,25 +280,16 @@ Global___ReceiveWebhookRequest: _TypeAlias = ReceiveWebhookRequest  # noqa: Y015
 
 @_typing.final
 class ReceiveWebhookResponse(_message.Message):
-    """What is to be done about it."""
+    """It was received: all that follows from it is done."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SUSPEND_CUSTOMER_ID_FIELD_NUMBER: _builtins.int
-    CAUSE_FIELD_NUMBER: _builtins.int
-    suspend_customer_id: _builtins.str
-    """Set when money was taken back: this customer is to be suspended. Said again each time the message is repeated."""
-    cause: _builtins.str
-    """What caused that, an id for the call that suspends."""
     def __init__(
         self,
-        *,
-        suspend_customer_id: _builtins.str = ...,
-        cause: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "suspend_customer_id", b"suspend_customer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

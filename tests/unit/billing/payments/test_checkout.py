@@ -16,7 +16,7 @@ from chassis.errors import Code, TollbridgeError
 from services.billing import config
 from services.billing.accounts import Accounts
 from services.billing.config import BillingConfig, StripeSection
-from services.billing.payments.checkout import Checkout, StripeAccess, Suspension
+from services.billing.payments.checkout import Checkout, StripeAccess
 from services.billing.payments.desk import PaymentDesk
 from services.billing.payments.parts import open_stripe
 from services.billing.payments.payment import Payment, State
@@ -38,16 +38,35 @@ def configured(stripe: FakeStripe, **changes: str) -> BillingConfig:
     return dataclasses.replace(config.defaults(), stripe=StripeSection(**{**fields, **changes}))
 
 
-def checkout_of(pool: db.Pool, desk: PaymentDesk, current: Callable[[], BillingConfig]) -> Checkout:
-    """Checkout with a configuration that may change."""
-    access = StripeAccess(config=current, open_stripe=open_stripe)
-    return Checkout(pool=pool, desk=desk, access=access, log=structlog.get_logger())
+class Auth:
+    """Who was suspended, and for what; `down` refuses."""
+
+    def __init__(self) -> None:
+        self.suspended: list[tuple[str, str]] = []
+        self.down = False
+
+    async def suspend(self, customer_id: str, cause: str) -> None:
+        if self.down:
+            raise TollbridgeError(Code.UNAVAILABLE, "auth is down")
+        self.suspended.append((customer_id, cause))
 
 
 @pytest.fixture
-def checkout(pool: db.Pool, desk: PaymentDesk, stripe: FakeStripe) -> Checkout:
+def auth() -> Auth:
+    """Auth."""
+    return Auth()
+
+
+def checkout_of(pool: db.Pool, desk: PaymentDesk, auth: Auth, current: Callable[[], BillingConfig]) -> Checkout:
+    """Checkout with a configuration that may change."""
+    access = StripeAccess(config=current, open_stripe=open_stripe)
+    return Checkout(pool=pool, desk=desk, access=access, suspend=auth.suspend, log=structlog.get_logger())
+
+
+@pytest.fixture
+def checkout(pool: db.Pool, desk: PaymentDesk, auth: Auth, stripe: FakeStripe) -> Checkout:
     """Checkout with Stripe."""
-    return checkout_of(pool, desk, lambda: configured(stripe))
+    return checkout_of(pool, desk, auth, lambda: configured(stripe))
 
 
 async def begun(checkout: Checkout, customer: str, request_id: str = "r") -> Payment:
@@ -132,33 +151,35 @@ async def test_a_round_that_stripe_cuts_short_is_made_up_for(
     assert hours == 5
 
 
-async def paid(checkout: Checkout, customer: str, stripe: FakeStripe) -> str:
+async def paid(checkout: Checkout, customer: str, stripe: FakeStripe, request_id: str = "r") -> str:
     """The intent of a payment that is settled."""
-    payment = await begun(checkout, customer)
+    payment = await begun(checkout, customer, request_id)
     intent = stripe.pay(str(payment.object_id))
     await tell(checkout, stripe, "checkout.session.completed", str(payment.object_id))
     return intent
 
 
-async def tell(checkout: Checkout, stripe: FakeStripe, kind: str, object_id: str) -> Suspension:
+async def tell(checkout: Checkout, stripe: FakeStripe, kind: str, object_id: str) -> None:
     """Brings a webhook."""
     body = stripe.event(kind, object_id)
-    return await checkout.receive(body, stripe.signed(body))
+    await checkout.receive(body, stripe.signed(body))
 
 
 async def test_a_won_dispute_is_told_once_and_moves_nothing(
-    checkout: Checkout, customer: str, stripe: FakeStripe, pool: db.Pool
+    checkout: Checkout, customer: str, stripe: FakeStripe, auth: Auth, pool: db.Pool
 ):
     """The operator reads what to credit and whom to reinstate; a dispute that had taken nothing is no news."""
     intent = await paid(checkout, customer, stripe)
     dispute = stripe.dispute(intent, 200)
-    assert (await tell(checkout, stripe, "charge.dispute.created", dispute)).customer_id == customer
+    await tell(checkout, stripe, "charge.dispute.created", dispute)
+    assert auth.suspended == [(customer, f"reversal:{dispute}:200")]
     stripe.decide(dispute, "won")
     with structlog.testing.capture_logs() as told:
         for _ in range(2):
-            assert await tell(checkout, stripe, "charge.dispute.closed", dispute) == Suspension()
+            await tell(checkout, stripe, "charge.dispute.closed", dispute)
         early = stripe.dispute(intent, 100, status="won")
-        assert await tell(checkout, stripe, "charge.dispute.closed", early) == Suspension()
+        await tell(checkout, stripe, "charge.dispute.closed", early)
+    assert len(auth.suspended) == 1
     [line] = told
     assert (line["event"], line["log_level"]) == ("payment_dispute_won", "error")
     assert (line["customer_id"], line["dispute_id"], line["taken_nano_usd"]) == (customer, dispute, 2 * USD)
@@ -179,13 +200,39 @@ async def test_refunds_and_disputes_that_no_webhook_told_take_their_money_back(
     for _ in range(2):
         await checkout.look()
         assert (await Accounts(pool=pool).read(customer)).posted_nano_usd == 2_500_000_000
-    assert (await tell(checkout, stripe, "charge.refunded", charge)).customer_id == customer
+    await tell(checkout, stripe, "charge.refunded", charge)
     stripe.decide(dispute, "won")
     with structlog.testing.capture_logs() as told:
         await checkout.look()
         await checkout.look()
     assert [line["event"] for line in told] == ["payment_dispute_won"]
     assert (await Accounts(pool=pool).read(customer)).posted_nano_usd == 2_500_000_000
+
+
+@pytest.fixture
+def always_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every round lists what was taken back."""
+    monkeypatch.setattr("services.billing.payments.checkout.REVERSALS_PAUSE_S", 0)
+
+
+@pytest.mark.usefixtures("always_due")
+async def test_who_is_found_by_a_list_is_suspended_when_auth_can_be_asked(
+    checkout: Checkout, customer: str, stripe: FakeStripe, auth: Auth, pool: db.Pool
+):
+    """The money comes back first, of every refund; the next list makes up for the suspensions, each with its cause."""
+    charge = stripe.refund(await paid(checkout, customer, stripe), 100)
+    other = stripe.refund(await paid(checkout, customer, stripe, "other"), 200)
+    auth.down = True
+    await checkout.look()
+    assert (await Accounts(pool=pool).read(customer)).posted_nano_usd == 7 * USD
+    auth.down = False
+    await checkout.look()
+    assert sorted(auth.suspended) == sorted((customer, cause) for cause in causes((charge, 100), (other, 200)))
+
+
+def causes(*taken: tuple[str, int]) -> list[str]:
+    """What suspensions are for."""
+    return [f"reversal:{object_id}:{cents}" for object_id, cents in taken]
 
 
 async def test_more_refunds_than_a_page_are_all_read(
@@ -200,11 +247,11 @@ async def test_more_refunds_than_a_page_are_all_read(
 
 
 async def test_a_changed_config_takes_effect_at_the_next_call(
-    pool: db.Pool, desk: PaymentDesk, customer: str, stripe: FakeStripe
+    pool: db.Pool, desk: PaymentDesk, auth: Auth, customer: str, stripe: FakeStripe
 ):
     """A rotated key and webhook secret need no restart; without the section there is no such method."""
     current = [configured(stripe, secret_key="sk_test_wrong")]
-    checkout = checkout_of(pool, desk, lambda: current[0])
+    checkout = checkout_of(pool, desk, auth, lambda: current[0])
     with pytest.raises(TollbridgeError) as refused, structlog.testing.capture_logs() as told:
         await begun(checkout, customer)
     assert [line["reason"] for line in told] == ["AuthenticationError"]
@@ -218,11 +265,11 @@ async def test_a_changed_config_takes_effect_at_the_next_call(
 
 
 async def test_the_operators_page_is_where_the_browser_returns_to(
-    pool: db.Pool, desk: PaymentDesk, customer: str, stripe: FakeStripe
+    pool: db.Pool, desk: PaymentDesk, auth: Auth, customer: str, stripe: FakeStripe
 ):
     """`top_up_url` goes before edge's own address."""
     with_page = dataclasses.replace(configured(stripe), top_up_url="https://shop.example/billing")
-    payment = await begun(checkout_of(pool, desk, lambda: with_page), customer)
+    payment = await begun(checkout_of(pool, desk, auth, lambda: with_page), customer)
     assert stripe.sessions[str(payment.object_id)]["success_url"] == "https://shop.example/billing"
 
 
