@@ -355,7 +355,8 @@ class Bus:
     async def _keep_streams(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._streams_due.wait(), STREAM_CHECK_S)
+                async with asyncio.timeout(STREAM_CHECK_S):  # wait_for can lose a cancellation
+                    await self._streams_due.wait()
             self._streams_due.clear()
             await self._online.wait()
             await self._make_streams()
