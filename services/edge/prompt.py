@@ -18,9 +18,10 @@ _EXACTLY_COUNTED = re.compile(r"(?:^|/)(?:gpt-|chatgpt-|o[1-9])")
 
 
 def count_prompt(body: bytes, model: str) -> int:
-    """Tokens of all that a chat request has the model read, but for images, sounds and files. Blocks.
+    """Tokens of all that a request has the model read, but for images, sounds and files. Blocks.
 
-    That is the messages' texts, names and tool calls, the tools, and the schema that the answer must have.
+    That is the messages' or items' texts, names and tool calls, instructions, prompts, the tools, and the schema that
+    the answer must have.
     """
     decoded: object = msgspec.json.decode(body)
     fields = decoded if isinstance(decoded, dict) else {}
@@ -28,11 +29,15 @@ def count_prompt(body: bytes, model: str) -> int:
     known = [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
     texts = [text for message in known for text in _texts(message)]
     texts += [msgspec.json.encode(fields[name]).decode() for name in ("tools", "functions") if fields.get(name)]
-    wanted = fields.get("response_format")
-    if isinstance(wanted, dict) and wanted.get("type") == "json_schema":
-        texts.append(msgspec.json.encode(wanted).decode())
-    given, tokens = _input(fields.get("input"))
-    return count_tokens("\n".join([*texts, *given]), model) + TOKENS_PER_MESSAGE * len(known) + tokens
+    style = fields.get("text")
+    for wanted in (fields.get("response_format"), style.get("format") if isinstance(style, dict) else None):
+        if isinstance(wanted, dict) and wanted.get("type") == "json_schema":
+            texts.append(msgspec.json.encode(wanted).decode())
+    tokens = TOKENS_PER_MESSAGE * len(known)
+    for name in ("instructions", "input", "prompt"):
+        given, more = _input(fields.get(name))
+        texts, tokens = texts + given, tokens + more
+    return count_tokens("\n".join(texts), model) + tokens
 
 
 def cautiously(tokens: int, model: str) -> int:
@@ -46,10 +51,19 @@ def _texts(message: dict[str, object]) -> list[str]:
 
 
 def _input(value: object) -> tuple[list[str], int]:
-    """The texts in an `input`, and how many tokens in it are tokens already: embeddings may be asked for by these."""
+    """The texts in an `input` or a `prompt`, and how many tokens there are beside: some are given as tokens already."""
     if isinstance(value, str):
         return [value], 0
     if not isinstance(value, list):
         return [], 0
     tokens = sum(1 if isinstance(each, int) else len(each) for each in value if isinstance(each, (int, list)))
-    return [each for each in value if isinstance(each, str)], tokens
+    items = [each for each in value if isinstance(each, dict)]
+    texts = [each for each in value if isinstance(each, str)]
+    return [*texts, *(text for item in items for text in _item_texts(item))], tokens + TOKENS_PER_MESSAGE * len(items)
+
+
+def _item_texts(item: dict[str, object]) -> list[str]:
+    """The texts of a response's item, or of a part that is moderated."""
+    plain = [item.get(name) for name in ("name", "arguments", "input", "text")]
+    parts = [text for name in ("content", "summary", "output") for text in texts_of({"content": item.get(name)})]
+    return [*parts, *(text for text in plain if isinstance(text, str))]

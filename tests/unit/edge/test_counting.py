@@ -62,6 +62,29 @@ def test_everything_that_a_model_reads_is_counted(more: dict):
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        {"input": WORDS},
+        {"input": [{"role": "user", "content": WORDS}]},
+        {"input": [{"role": "user", "content": [{"type": "input_text", "text": WORDS}]}]},
+        {"input": [{"type": "function_call", "name": "f", "arguments": WORDS}]},
+        {"input": [{"type": "custom_tool_call", "name": "f", "input": WORDS}]},
+        {"input": [{"type": "function_call_output", "output": WORDS}]},
+        {"input": [{"type": "function_call_output", "output": [{"type": "input_text", "text": WORDS}]}]},
+        {"input": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": WORDS}]}]},
+        {"input": [{"type": "text", "text": WORDS}]},
+        {"input": "", "instructions": WORDS},
+        {"input": "", "text": {"format": {"type": "json_schema", "name": "f", "schema": {"description": WORDS}}}},
+        {"prompt": WORDS},
+        {"prompt": ["", WORDS]},
+    ],
+)
+def test_whatever_the_endpoint_what_is_read_is_counted(body: dict):
+    """Items, instructions and prompts are prompt as messages are."""
+    assert count_prompt(json.dumps(body).encode(), "m") >= count_tokens(WORDS, "m")
+
+
+@pytest.mark.parametrize(
     "delta",
     [
         {"content": WORDS},
