@@ -86,9 +86,13 @@ def check(path: Path, *, environ: Mapping[str, str]) -> Findings:
         plans=len(plans),
         admin_token=section(text, _Admin, environ=environ).admin.auth_token,
         prefix=next((str(row.get("prefix")) for row in _rows(text, "surfaces")), DEFAULT_PREFIX),
-        demo_model=next((str(row.get("id")) for row in _rows(text, "models") if row.get("category") == "chat"), ""),
+        demo_model=next((str(row.get("id")) for row in _rows(text, "models") if _is_chat(row)), ""),
         demo_plan=DEMO_PLAN if DEMO_PLAN in plans else "",
     )
+
+
+def _is_chat(model: dict[str, object]) -> bool:
+    return model.get("category", "chat") == "chat" and not str(model.get("id")).endswith("/*")
 
 
 def _rows(text: ConfigText, key: str) -> list[dict[str, object]]:

@@ -2,6 +2,7 @@
 
 lock            flock of the running supervisor; its text says who that is: pid and start
 secrets.json    tokens, pepper, demo key: made at first start, mode 0600
+config.yaml     what is offered when no config file is given, but keys of providers are
 ready.json      there exactly while the instance is ready
 processes.json  who was started, so that a next start can end what a killed one left
 postgres/ nats/ spool/ logs/
@@ -24,6 +25,7 @@ class DataDir:
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
+        self.config = self.root / "config.yaml"
         self.ready = self.root / "ready.json"
         self.secrets = self.root / "secrets.json"
         self.processes = self.root / "processes.json"
@@ -82,12 +84,16 @@ class DataDir:
 
 
 def write_private_json(path: Path, content: object) -> None:
-    """Replaces `path` at once with `content`, readable by its owner only; survives a crash whole, old or new."""
+    """Replaces `path` by `content` as `write_private` does."""
+    write_private(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replaces `path` at once with `text`, readable by its owner only; survives a crash whole, old or new."""
     new = path.with_name(f"{path.name}.new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "w") as file:
-        json.dump(content, file, indent=1)
-        file.write("\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)

@@ -10,16 +10,16 @@ import asyncio
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TypeAlias, TypeVar
 
-from cli.up import orphans, ready_file
-from cli.up.data_dir import DataDir
+from cli.up import built_in, orphans, ready_file
+from cli.up.data_dir import DataDir, write_private
 from cli.up.helper_process import run_helper
 from cli.up.instance_secrets import InstanceSecrets, load_or_make, remember_demo_key
 from cli.up.logs import trim_for_ever
 from cli.up.nats import EmbeddedNats
-from cli.up.options import UpOptions, WrongOption, check_port
+from cli.up.options import BUILT_IN_CONFIG, UpOptions, WrongOption, check_port
 from cli.up.ports import pick_ports
 from cli.up.postgres import FAST_SHUTDOWN, EmbeddedPostgres
 from cli.up.supervised import Program, Supervised
@@ -97,6 +97,8 @@ class Instance:
         began = time.monotonic()
         environ = base_environ()
         secrets = load_or_make(self._data_dir, environ=environ)
+        if self._options.config == BUILT_IN_CONFIG:
+            await self._offer(environ)
         examining = asyncio.create_task(self._examine_config(secrets))
         try:
             nats_url, database_url = await _or_failure_of(examining, self._start_servers())
@@ -122,6 +124,17 @@ class Instance:
         self._publish(secrets, nats_url, database_url)
         self._tasks.append(asyncio.create_task(trim_for_ever(self._data_dir.root / "logs")))
         self._announce(f"everything ready after {time.monotonic() - began:.1f} s")
+
+    async def _offer(self, environ: Mapping[str, str]) -> None:
+        """Replaces the built-in config by one with every provider that the environment has a key for."""
+        names = built_in.offered(environ)
+        if not names:
+            return
+        base = BUILT_IN_CONFIG.read_text()
+        text = await asyncio.to_thread(built_in.compose, base, names, environ=environ)
+        write_private(self._data_dir.config, text)
+        self._options = dataclasses.replace(self._options, config=self._data_dir.config)
+        self._announce(f"offers the models of {', '.join(names)}; config {self._data_dir.config}")
 
     async def _examine_config(self, secrets: InstanceSecrets) -> Findings:
         environ = {**base_environ(), "TOLLBRIDGE_ADMIN_TOKEN": secrets.admin_token}
