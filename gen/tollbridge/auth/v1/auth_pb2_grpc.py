@@ -107,14 +107,14 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetCustomer(self, request, context):
-        """One customer. Callers: edge, cli.
+        """One customer. Callers: edge, cli, billing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateCustomer(self, request, context):
-        """Changes plan or status. Callers: edge, cli.
+        """Changes plan or status. Callers: edge, cli, billing (which suspends).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
