@@ -43,7 +43,7 @@ class _Image(msgspec.Struct, frozen=True):
 
 class _Answer(msgspec.Struct, frozen=True):
     data: list[_Image] | None = None
-    usage: dict[str, object] | None = None
+    usage: object = None
     error: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -66,8 +66,9 @@ def read_answer(body: bytes) -> ImagesAnswer:
         raise error_failure(*read_error(answer.error))
     if not images:
         raise ProviderMisbehaved("the provider's answer holds no images")
-    tokens, implausible = _tokens(answer.usage)
-    cost, is_cost_odd = _cost(answer.usage)
+    usage = answer.usage if isinstance(answer.usage, dict) else {}
+    tokens, implausible = _tokens(usage)
+    cost, is_cost_odd = _cost(usage)
     captured = Captured(
         tokens=tokens,
         so_far=tokens,
@@ -86,22 +87,22 @@ def _image(image: _Image) -> Image:
     return Image(data=data or None, url=image.url, revised_prompt=image.revised_prompt)
 
 
-def _cost(usage: Mapping[str, object] | None) -> tuple[int | None, bool]:
+def _cost(usage: Mapping[str, object]) -> tuple[int | None, bool]:
     """What the provider says that it took, and whether that can't be."""
     try:
-        return cost_nano_usd(usage or {}), False
+        return cost_nano_usd(usage), False
     except ImplausibleUsage:
         return None, True
 
 
-def _tokens(usage: Mapping[str, object] | None) -> tuple[Tokens | None, bool]:
-    """Tokens that image models report; they name them as the Responses API does."""
-    if not usage or "input_tokens" not in usage:
+def _tokens(usage: Mapping[str, object]) -> tuple[Tokens | None, bool]:
+    """Tokens that image models report; they name them as the Responses API does. None where a total is not said."""
+    if usage.get("input_tokens") is None or usage.get("output_tokens") is None:
         return None, False
     details = usage.get("input_tokens_details")
     images = details.get("image_tokens", 0) if isinstance(details, dict) else 0
     try:
-        whole = from_openai({"prompt_tokens": usage["input_tokens"], "completion_tokens": usage.get("output_tokens")})
+        whole = from_openai({"prompt_tokens": usage["input_tokens"], "completion_tokens": usage["output_tokens"]})
         image_input = Tokens(image_input=images).image_input
         plain = whole.input - image_input
         return Tokens(input=plain, image_input=image_input, output=whole.output), False

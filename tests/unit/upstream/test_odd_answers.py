@@ -9,6 +9,7 @@ from pricing.tokens import Tokens
 from upstream.anthropic.messages import MessagesReader, read_message
 from upstream.openai.chat import read_answer
 from upstream.openai.chat_stream import ChatStream
+from upstream.openai.images import read_answer as read_images
 from upstream.openai.usage_block import UsageBlock
 from upstream.outcome import AttemptFailed
 from upstream.usage import Captured
@@ -125,3 +126,10 @@ def test_a_whole_message_with_half_a_usage_is_counted(usage: object) -> None:
     body = {"id": "x", "type": "message", "content": content, "stop_reason": "end_turn", "usage": usage}
     message, captured = read_message(json.dumps(body).encode())
     assert (message.content[0].text, captured.complete, captured.tokens) == ("hi", True, None)
+
+
+@pytest.mark.parametrize("usage", [5, {"input_tokens": None, "output_tokens": None}, {"input_tokens": 10}])
+def test_images_with_half_a_usage_are_images_all_the_same(usage: object) -> None:
+    """They are there, and nothing else is said about them."""
+    answer = read_images(json.dumps({"data": [{"b64_json": "iVBORw0KGgo="}], "usage": usage}).encode())
+    assert (len(answer.images), answer.captured.tokens) == (1, None)
