@@ -6,7 +6,8 @@ line. What follows the last blank line is no event, as the standard has it; `res
 
 from upstream.outcome import ProviderMisbehaved
 
-MAX_EVENT_BYTES = 1024 * 1024
+MAX_EVENT_BYTES = 8 << 20
+"""Some providers send all arguments of a call as one event; a megabyte of them is several when escaped."""
 
 
 class EventSplitter:

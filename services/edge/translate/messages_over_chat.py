@@ -143,10 +143,8 @@ class MessagesOverChat:
 
     def _text(self, text: str) -> bytes:
         """A piece of text; amid the arguments of a call it waits for their end."""
-        if self._calls.is_busy:
-            self._late.append(text)
-            return b""
-        return self._events.text(self._delivered(text))
+        self._late.append(text)
+        return b"" if self._calls.is_busy else self._said()
 
     def _ready(self, *, final: bool = False) -> bytes:
         out: list[bytes] = []
@@ -159,9 +157,11 @@ class MessagesOverChat:
 
     def _rest(self) -> bytes:
         """What waited for an order that will not come any more."""
-        out = self._ready(final=True)
+        return self._ready(final=True) + self._said()
+
+    def _said(self) -> bytes:
         late, self._late = "".join(self._late), []
-        return out + (self._events.text(self._delivered(late)) if late else b"")
+        return self._events.text(self._delivered(late)) if late else b""
 
     def _delivered(self, text: str) -> str:
         self.has_content = True
@@ -186,8 +186,8 @@ def _tool_use(call: Mapping[str, object]) -> dict[str, object]:
     function = _object(call.get("function"))
     return {
         "type": "tool_use",
-        "id": call.get("id") or f"toolu_{uuid7().hex}",
-        "name": function.get("name") or "",
+        "id": str(call.get("id") or f"toolu_{uuid7().hex}"),
+        "name": str(function.get("name") or ""),
         "input": _input(function.get("arguments")),
     }
 
