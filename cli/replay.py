@@ -93,7 +93,10 @@ async def _read(nats_url: str) -> "Streams":
         except NotFoundError:
             streams.applied_until = 0
         whole = await _each(
-            context, events.LEDGER.name, events.LEDGER_TRANSFERRED, lambda it, _: streams.add_ledger(it)
+            context,
+            events.LEDGER.name,
+            events.LEDGER_TRANSFERRED,
+            lambda it, place: streams.add_ledger(it, place=place),
         )
         streams.complete = await _each(context, events.USAGE.name, events.USAGE_RECORDED, usage) and whole
     finally:

@@ -73,15 +73,15 @@ class Accounts:
     ) -> tuple[Transfer, Account]:
         """Gives back what a request took, once; amount 0 is all of it. The same call_id is the same refund.
 
-        Raises NOT_FOUND, NOT_SETTLED before the charge is committed, ALREADY_REFUNDED, and INVALID_REQUEST when the
-        request took nothing or less.
+        Raises NOT_FOUND (also when the log has dropped it), NOT_SETTLED before the charge is committed,
+        ALREADY_REFUNDED, and INVALID_REQUEST when the request took nothing or less.
         """
 
         async def work(connection: Connection) -> tuple[Transfer, Account]:
             line = await receipt_store.line(connection, request_id)
             if line is None:
                 hold = await store.hold_of_request(connection, request_id)
-                if hold is None:
+                if hold is None or await receipt_store.is_dropped(connection, request_id):
                     raise TollbridgeError(Code.NOT_FOUND, "no such request")
                 raise TollbridgeError(Code.NOT_SETTLED, "the request is not settled yet")
             books = await store.lock_books(connection, customer_ids=[line.customer_id], request_ids=[request_id])

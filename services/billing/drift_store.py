@@ -10,6 +10,7 @@ from chassis.ids import unix_ms, uuid7_at
 from pricing.tokens import Tokens
 from services.billing.drift import OurLine
 from services.billing.exports import line
+from services.billing.receipt_document import LATEST_US
 from tollbridge.usage.v1 import usage_pb2
 
 FETCH_ROWS = 2000
@@ -65,7 +66,7 @@ def _line(request_id: UUID, event: usage_pb2.UsageRecorded, charge: int, booked:
     measures[line.COST] = event.provider_cost_nano_usd if reported < 0 else reported
     return OurLine(
         request_id=str(request_id),
-        day=_day(event.started_at_us or unix_ms(request_id) * 1000),
+        day=_day(event.started_at_us if 0 < event.started_at_us < LATEST_US else unix_ms(request_id) * 1000),
         account=event.provider_account_id,
         model=event.provider_model,
         generation_id=event.generation_id,

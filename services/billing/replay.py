@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 import msgspec
+from google.protobuf.message import DecodeError
 
 from services.billing.ledger import credits_account
 from tollbridge.billing.v1 import billing_pb2
@@ -41,21 +42,30 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclasses.dataclass(slots=True)
 class Streams:
-    """Both streams, each transfer and charge once. `applied_until`: how far the consumer is done."""
+    """Both streams, each transfer and charge once. `applied_until`: how far the consumer is done.
+
+    `strange` are the messages of LEDGER that billing can't have sent.
+    """
 
     complete: bool = True
     applied_until: int = 0
     moved: dict[UUID, Movement] = dataclasses.field(default_factory=dict)
+    strange: list[int] = dataclasses.field(default_factory=list)
     first_us: int = 0
     charges: dict[UUID, set[int]] = dataclasses.field(default_factory=lambda: defaultdict(set))
     places: dict[UUID, int] = dataclasses.field(default_factory=dict)
 
-    def add_ledger(self, data: bytes) -> None:
+    def add_ledger(self, data: bytes, *, place: int) -> None:
         """One message of LEDGER."""
-        for event in billing_pb2.LedgerTransferredBatch.FromString(data).events:
-            it = event.transfer
+        try:
+            events = billing_pb2.LedgerTransferredBatch.FromString(data).events
+            moved = [(UUID(event.transfer.id), event.transfer, event.event_id, event.leg) for event in events]
+        except (DecodeError, ValueError):
+            self.strange.append(place)
+            return
+        for id_, it, event_id, leg in moved:
             self.first_us = self.first_us or it.created_at_us
-            self.moved[UUID(it.id)] = (it.debit, it.credit, it.amount_nano_usd, it.kind, event.event_id, event.leg)
+            self.moved[id_] = (it.debit, it.credit, it.amount_nano_usd, it.kind, event_id, leg)
 
     def add_usage(self, data: bytes, *, place: int) -> None:
         """One message of USAGE; one that is no batch lies in the dead letters. Raises DecodeError."""
@@ -86,7 +96,8 @@ def compare(before: Live, streams: Streams, after: Live) -> Report:
     """Compares a rebuild with the ledger as it was before and after the streams were read."""
     later = {id_ for id_ in streams.moved if id_ not in before.moved and id_ in after.moved}
     past = {id_: moved for id_, moved in streams.moved.items() if id_ not in later}
-    found = [*_transfers(before, streams, past), *_usage(streams, after)]
+    found = [f"message {place} of LEDGER is no batch of transfers" for place in streams.strange]
+    found += [*_transfers(before, streams, past), *_usage(streams, after)]
     if streams.complete:
         found += _balances(before, past)
     return Report(

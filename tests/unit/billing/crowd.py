@@ -93,7 +93,7 @@ class Ledgers:
     async def publish(self, subject: str, data: bytes, **_named: object) -> None:
         """LEDGER, as the outbox sees the bus."""
         if subject == events.LEDGER_TRANSFERRED:
-            self.streams.add_ledger(data)
+            self.streams.add_ledger(data, place=len(self.streams.moved) + 1)
 
     def came(self, came: Sequence[usage_pb2.UsageRecorded]) -> None:
         """USAGE; everything that came is applied before anybody looks."""

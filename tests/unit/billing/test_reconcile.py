@@ -27,6 +27,7 @@ def books(bank: PostgresBank) -> PostgresBank:
         _event(REQUESTS[0], provider_id="openrouter", generation_id="gen-1"),
         _event(REQUESTS[1], provider_id="openrouter", generation_id="gen-2"),
         _event(REQUESTS[2], provider_id="other", generation_id="gen-3"),
+        _event(uuid7(), provider_id="odd", generation_id="gen-4", started_at_us=1 << 62),
     ]
     bank.run(bank.settlement.apply(events))
     return bank
@@ -75,6 +76,12 @@ def test_drift_is_an_exit_code_and_a_row(books: PostgresBank, monkeypatch: pytes
     assert _run(tmp_path, _log(("gen-1", 6)), "--dry-run")[0] == 1
     assert _run(tmp_path, "nonsense")[0] == 2
     assert _kept(books.url) == [("openrouter", True, 0), ("openrouter", False, report["differences"])]
+
+
+def test_an_impossible_time_is_the_requests_own(books: PostgresBank, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Nobody checks when an event says that it began; its id tells."""
+    monkeypatch.setenv("TOLLBRIDGE_DATABASE_URL", books.url)
+    assert _run(tmp_path, _log(("gen-4", 6)), "--provider-id", "odd", "--dry-run")[0] == 0
 
 
 def test_a_kept_proof_is_never_changed(books: PostgresBank):

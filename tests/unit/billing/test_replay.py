@@ -61,6 +61,14 @@ async def _publish_and_apply(bank: PostgresBank, nats_url: str, sent: list[usage
     await bus.close()
 
 
+async def _spoil(nats_url: str) -> None:
+    """Somebody publishes what billing never would."""
+    bus = await Bus.connect(nats_url, name="test", log=LOG)
+    kind = events.LEDGER_TRANSFERRED
+    await bus.publish(kind, b"\xff", event_id=str(uuid4()), event_type=kind, source="test")
+    await bus.close()
+
+
 def _replay(capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, object]]:
     code = command.replay(None, as_json=True)
     return code, json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -89,6 +97,9 @@ def test_the_streams_make_the_live_ledger(
     assert (code, report["examples"]) == (0, [])
     assert (report["complete"], report["transfers"], report["usage_events"]) == (True, 7, 5)
     assert (report["waiting"], report["on_no_stream"]) == (0, 1)
+    bank.run(_spoil(nats_url))
+    code, report = _replay(capsys)
+    assert (code, report["examples"]) == (1, ["message 2 of LEDGER is no batch of transfers"])
 
     with psycopg.connect(billing_url, autocommit=True, options="-c session_replication_role=replica") as admin:
         admin.execute("UPDATE billing.ledger_accounts SET posted = posted + 1, credited = credited + 1")

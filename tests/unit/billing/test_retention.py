@@ -8,6 +8,7 @@ import pytest
 import structlog
 from psycopg import errors
 
+from chassis.errors import Code
 from chassis.ids import unix_ms, uuid7, uuid7_at
 from services.billing import config, partitions
 from services.billing.ledger import Usage, UsageKind
@@ -51,7 +52,7 @@ def test_old_days_and_resolved_holds_go_and_the_books_stay_clean(billing_url: st
     """Lines and holds past their time are dropped; balances, transfers and younger rows are untouched."""
     customer = f"customer-{uuid4()}"
     assert not bank.open(customer, 1_000)
-    ancient, old, new = _request(200), _request(99), uuid7()
+    ancient, dropped, old, new = _request(200), _request(101), _request(99), uuid7()
     with psycopg.connect(billing_url, autocommit=True) as admin:
         day = admin.execute("SELECT (now() AT TIME ZONE 'UTC')::date - 200").fetchone()
         assert day is not None
@@ -61,7 +62,7 @@ def test_old_days_and_resolved_holds_go_and_the_books_stay_clean(billing_url: st
             f" TO ('{uuid7_at((unix_ms(ancient) // DAY_MS + 1) * DAY_MS)}')".encode()
         )
         holds = [_charged(bank, customer, ancient, hold_id=_request(60))]
-        holds += [_charged(bank, customer, it) for it in (_request(101), old, new)]
+        holds += [_charged(bank, customer, it) for it in (dropped, old, new)]
         late = uuid7()
         resolved_late = _charged(bank, customer, late, hold_id=_request(60))
         still_open = _request(60)
@@ -76,6 +77,7 @@ def test_old_days_and_resolved_holds_go_and_the_books_stay_clean(billing_url: st
         assert _drop(bank) == (0, 0)
         lines = {row[0] for row in admin.execute("SELECT request_id FROM billing.usage_events")}
         assert lines == {old, new, late}
+        assert bank.refund(dropped, 1) == Code.NOT_FOUND  # not "not settled yet", though its hold is still there
         kept = {row[0] for row in admin.execute("SELECT id FROM billing.holds")}
         assert kept == {*holds[1:], resolved_late, still_open}
         transfers = admin.execute("SELECT count(*) FROM billing.transfers WHERE kind = 'charge'").fetchone()
