@@ -1,16 +1,20 @@
 """The paid endpoints of the public API that answer at once; long jobs are `routes/tasks.py`."""
 
 from services.edge.chat_request import parse_chat
+from services.edge.completions_request import parse_completion
 from services.edge.dialects.messages import messages_voice
 from services.edge.embeddings_request import parse_embeddings
 from services.edge.messages_request import parse_messages
+from services.edge.moderations_request import parse_moderation
 from services.edge.operation import Operation
 from services.edge.responses_request import parse_responses
 from services.edge.transcription_request import MAX_FORM_BYTES
 from services.edge.transcription_request import parser as transcription_parser
 from services.edge.wires.chat import ChatOverAnthropic, ChatOverOpenAI
+from services.edge.wires.completions import CompletionsOverOpenAI
 from services.edge.wires.embeddings import EmbeddingsOverOpenAI
 from services.edge.wires.messages import MessagesOverAnthropic, MessagesOverOpenAI
+from services.edge.wires.moderations import ModerationsOverOpenAI
 from services.edge.wires.responses import ResponsesOver
 from services.edge.wires.transcriptions import TranscriptionsOverOpenAI
 from upstream.route import WireProtocol
@@ -27,14 +31,6 @@ CHAT = Operation(
     },
 )
 
-RESPONSES = Operation(
-    name="responses",
-    path="/responses",
-    category="chat",
-    parse=parse_responses,
-    wires={protocol: ResponsesOver(chat) for protocol, chat in CHAT.wires.items()},
-)
-
 MESSAGES = Operation(
     name="messages",
     path="/messages",
@@ -46,6 +42,30 @@ MESSAGES = Operation(
         WireProtocol.ANTHROPIC: MessagesOverAnthropic(),
     },
     voice=messages_voice,
+)
+
+RESPONSES = Operation(
+    name="responses",
+    path="/responses",
+    category="chat",
+    parse=parse_responses,
+    wires={protocol: ResponsesOver(chat) for protocol, chat in CHAT.wires.items()},
+)
+
+COMPLETIONS = Operation(
+    name="completions",
+    path="/completions",
+    category="chat",
+    parse=parse_completion,
+    wires={WireProtocol.OPENAI: CompletionsOverOpenAI(), WireProtocol.SANDBOX: CompletionsOverOpenAI()},
+)
+
+MODERATIONS = Operation(
+    name="moderations",
+    path="/moderations",
+    category="chat",
+    parse=parse_moderation,
+    wires={WireProtocol.OPENAI: ModerationsOverOpenAI()},
 )
 
 EMBEDDINGS = Operation(
@@ -76,4 +96,4 @@ def _transcriptions(name: str, *, streams: bool) -> Operation:
 TRANSCRIPTIONS = _transcriptions("transcriptions", streams=True)
 TRANSLATIONS = _transcriptions("translations", streams=False)
 
-OPERATIONS = (CHAT, MESSAGES, RESPONSES, EMBEDDINGS, TRANSCRIPTIONS, TRANSLATIONS)
+OPERATIONS = (CHAT, MESSAGES, RESPONSES, COMPLETIONS, MODERATIONS, EMBEDDINGS, TRANSCRIPTIONS, TRANSLATIONS)

@@ -46,7 +46,7 @@ def prepare(body: ChatBody, route: Route, *, max_tokens: int | None, stream: boo
     options = fields.pop("stream_options", None)
     if stream:
         fields["stream"] = True
-        fields["stream_options"] = {**_object(options), "include_usage": True}
+        fields["stream_options"] = {**object_of(options), "include_usage": True}
     return json_call(route, "/chat/completions", fields, request_id=request_id, stream=stream)
 
 
@@ -121,7 +121,7 @@ def _text(raw: msgspec.Raw | None) -> str:
     return value[:200] if isinstance(value, str) else ""
 
 
-def _object(value: object) -> dict[str, object]:
+def object_of(value: object) -> dict[str, object]:
     """A field that should be an object, plain or raw; anything else counts as an empty one."""
     if isinstance(value, msgspec.Raw):
         value = msgspec.json.decode(value)

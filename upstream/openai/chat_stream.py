@@ -6,6 +6,9 @@ about the stream (the first ones, the finish, usage, errors) are parsed. What de
 text of the answer.
 """
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import msgspec
 
 from pricing.tokens import Tokens
@@ -29,8 +32,13 @@ _DELTA_TEXTS = ("content", "reasoning_content", "refusal")
 
 
 class ChatStream:
-    """One stream's `StreamReader`. `model` is the public id that takes the place of the provider's."""
+    """One stream's `StreamReader`. `model` is the public id that takes the place of the provider's.
 
+    `kind` is what its chunks are, `nothing_more` what stands in one for no text.
+    """
+
+    kind: ClassVar[str] = "chat.completion.chunk"
+    nothing_more: ClassVar[Mapping[str, object]] = {"delta": {}}
     __slots__ = (
         "_done",
         "_error",
@@ -128,7 +136,7 @@ class ChatStream:
         """The finish of a stream that was cut at its total time, the usage chunk, if asked for, the end."""
         out = b""
         if cut and not self._finishes:
-            stop = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "length"}
+            stop = {"index": 0, **self.nothing_more, "logprobs": None, "finish_reason": "length"}
             out = _event({**self._chunk_head(), "choices": msgspec.Raw(msgspec.json.encode([stop]))})
         if self._include_usage:
             usage = self._usage.render(tokens=tokens, cost=cost)
@@ -209,7 +217,7 @@ class ChatStream:
         self._opened.add(number)
         if isinstance(finish, str):
             self._finishes[number] = finish
-        self.has_content = self.has_content or isinstance(finish, str) or bool(texts_of(choice.get("delta")))
+        self.has_content = self.has_content or isinstance(finish, str) or bool(_said(choice))
 
     def _learn(self, theirs: bytes, payload: bytes) -> None:
         """Remembers how this provider writes its model's name, so that it can be replaced without parsing."""
@@ -225,7 +233,7 @@ class ChatStream:
         self._fast_from = b""
 
     def _chunk_head(self) -> dict[str, msgspec.Raw]:
-        kind = {"object": msgspec.Raw(b'"chat.completion.chunk"')}
+        kind = {"object": msgspec.Raw(msgspec.json.encode(self.kind))}
         return {**kind, **self._head, "model": self._model}
 
     def _keep(self, out: bytes) -> None:
@@ -258,6 +266,11 @@ def texts_of(message: object) -> list[str]:
     return found
 
 
+def _said(choice: Mapping[str, object]) -> list[str]:
+    """The texts of a choice in a stream: of its delta, or its own in a legacy completion."""
+    return texts_of(choice.get("delta")) or _flat(choice.get("text"))
+
+
 def _flat(content: object) -> list[str]:
     """The texts of a content that is a text, or a list of parts (some providers stream reasoning so)."""
     if isinstance(content, str):
@@ -281,7 +294,7 @@ def _texts(kept: list[bytes]) -> list[str]:
         for choice in choices:
             index = choice.get("index")
             number = index if isinstance(index, int) else 0
-            by_choice.setdefault(number, []).extend(texts_of(choice.get("delta")))
+            by_choice.setdefault(number, []).extend(_said(choice))
     return ["".join(texts) for texts in by_choice.values()]
 
 

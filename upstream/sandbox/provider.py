@@ -18,6 +18,7 @@ from upstream.client import HttpCall, Timeouts, UpstreamResponse
 from upstream.form import FormProblem, read_form
 from upstream.outcome import AnswerTooLarge, AttemptFailed, Outcome, TotalTimeReached
 from upstream.sandbox.answers import ChatAnswer, image_answer
+from upstream.sandbox.completions import CompletionAnswer, CompletionRequest
 from upstream.sandbox.script import ChatRequest, ImageRequest, Script, script_of
 from upstream.sandbox.sounds import SoundAnswer
 from upstream.sandbox.vectors import EmbeddingsRequest, embeddings_answer
@@ -36,6 +37,8 @@ class Sandbox:
         """Like `UpstreamClient.send`: the head of the answer, after `first_byte_ms`. Raises AttemptFailed."""
         if call.url.endswith("/chat/completions"):
             return await self._chat(call.body, timeouts)
+        if call.url.endswith("/completions"):
+            return await self._chat(call.body, timeouts, kind=CompletionRequest, answer_kind=CompletionAnswer)
         if call.url.endswith("/images/generations"):
             return await self._images(call.body, timeouts)
         if call.url.endswith("/embeddings"):
@@ -44,16 +47,23 @@ class Sandbox:
             return await self._sound(call, timeouts)
         return _refusal(404, "the sandbox does not offer this", timeouts)
 
-    async def _chat(self, body: bytes, timeouts: Timeouts) -> UpstreamResponse:
+    async def _chat(
+        self,
+        body: bytes,
+        timeouts: Timeouts,
+        *,
+        kind: type[ChatRequest] = ChatRequest,
+        answer_kind: Callable[..., ChatAnswer] = ChatAnswer,
+    ) -> UpstreamResponse:
         try:
-            request = msgspec.json.decode(body, type=ChatRequest)
+            request = msgspec.json.decode(body, type=kind)
             script = script_of(request.last_user_text())
         except msgspec.MsgspecError as error:
             return _refusal(400, f"the sandbox can't read this request: {error}", timeouts)
         await _wait(script.first_byte_ms / 1000, limit_s=timeouts.first_byte_s)
         if script.status >= 300:
             return _refusal(script.status, script.message, timeouts, script=script)
-        answer = ChatAnswer(request, script, generation_id=_id(body), created=int(self._clock()))
+        answer = answer_kind(request, script, generation_id=_id(body), created=int(self._clock()))
         if request.stream:
             return _Answer(
                 200, _EVENTS, answer.events(), script=script, timeouts=timeouts, breaks_after=script.fail_after_chunks
