@@ -30,16 +30,16 @@ MAX_BALANCE = 10**18
 
 
 class House(enum.StrEnum):
-    """Our own accounts."""
+    """Our own accounts, and what is booked there."""
 
-    REVENUE = "revenue"
-    PROVIDER_COST = "provider_cost"
-    OVERAGE_LOSS = "overage_loss"
-    BAD_DEBT = "bad_debt"
-    PROMOTIONS = "promotions"
-    CLEARING_STRIPE = "clearing:stripe"
-    CLEARING_CRYPTO = "clearing:crypto"
-    ADJUSTMENTS = "adjustments"
+    REVENUE = "revenue"  # charges, less refunds
+    PROVIDER_COST = "provider_cost"  # nothing yet: what providers cost stands in the request log
+    OVERAGE_LOSS = "overage_loss"  # what a request cost beyond its hold and what its customer had left
+    BAD_DEBT = "bad_debt"  # what Stripe took back and the customer had spent
+    PROMOTIONS = "promotions"  # welcome credit
+    CLEARING_STRIPE = "clearing:stripe"  # payments by card, less what was taken back
+    CLEARING_CRYPTO = "clearing:crypto"  # payments in USDT
+    ADJUSTMENTS = "adjustments"  # an operator's credits and corrections
 
 
 class TransferKind(enum.StrEnum):

@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
+from pricing.charge import charge_nano_usd
+from pricing.prices import PriceVersion, Rates
+from pricing.tokens import Tokens, Units
 from services.billing.books import Books
 from services.billing.holds import Hold, HoldKind, HoldState
 from services.billing.ledger import MAX_AMOUNT, House, Poison, Usage, UsageKind
@@ -68,6 +71,27 @@ def test_any_order_and_duplication_gives_the_same_balances(requests: list[tuple[
     other = shuffled_books(start, usages, seed)
     assert other.accounts == books.accounts
     assert other.holds == books.holds
+
+
+def test_the_charge_that_the_readme_explains_is_made_so():
+    """Its numbers, in nano-USD: 10 USD, a hold of 0.02, and 1,000 + 200 tokens at 2.50 and 10 a million, times 1.2."""
+    rates = Rates(input=2_500_000_000, output=10_000_000_000)
+    price = PriceVersion(rates=rates, cost=rates, markup_ppm=1_200_000)
+    charge = charge_nano_usd(Tokens(input=1_000, output=200), Units(), price)
+    books = _books(10_000_000_000)
+    hold = books.grant(_hold("c", 20_000_000))
+    steps = [books.accounts["c"]]
+    for closes in (False, True):  # what is captured, and what the same event releases besides
+        after = Books(new_id=uuid7, accounts=books.accounts.values(), holds=books.holds.values())
+        after.settle(_charge(hold, charge, closes=closes))
+        steps.append(after.accounts["c"])
+        [transfer] = after.transfers
+        assert (transfer.debit, transfer.credit, transfer.amount_nano_usd) == ("credits:c", "revenue", 5_400_000)
+    assert [(step.posted_nano_usd, step.held_nano_usd) for step in steps] == [
+        (10_000_000_000, 20_000_000),
+        (9_994_600_000, 14_600_000),
+        (9_994_600_000, 0),
+    ]
 
 
 def test_a_charge_beyond_its_hold_takes_what_is_available_and_the_rest_is_our_loss():
