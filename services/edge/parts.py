@@ -27,17 +27,16 @@ from services.edge.attempts import Attempts
 from services.edge.claims import Claims
 from services.edge.clients import Clients
 from services.edge.config import EdgeConfig, parse, without_file
+from services.edge.hot import hot_routes
 from services.edge.idempotency import Idempotency
 from services.edge.metrics import EdgeMetrics
 from services.edge.opening import Providers
-from services.edge.operations import OPERATIONS
 from services.edge.owners import AuthOwner, BillingOwner, RouterOwner
 from services.edge.publisher import Publisher
 from services.edge.purse import Purse
 from services.edge.relay import Relay, Tools
 from services.edge.replay import Replay, end_spender
 from services.edge.routes.health import DrainSwitch
-from services.edge.routes.paid import PaidRoute
 from services.edge.settings import Settings
 from services.edge.settlement import Settlement
 from services.edge.site import own_site, public_site
@@ -190,7 +189,7 @@ class Parts:
             drain=self.drain,
             unready=self.unready,
         )
-        hot = {("POST", each.path): PaidRoute(operation=each, relay=self._relay) for each in OPERATIONS}
+        hot = hot_routes(self._relay)
         return EdgeApp(config=self._configuration.current, public=public, own=own, hot=hot, tracer=tracer)
 
     def unready(self) -> str | None:

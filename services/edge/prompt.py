@@ -29,8 +29,9 @@ def count_prompt(body: bytes, model: str) -> int:
     known = [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
     texts = [text for message in known for text in _texts(message)]
     texts += [msgspec.json.encode(fields[name]).decode() for name in ("tools", "functions") if fields.get(name)]
-    style = fields.get("text")
-    for wanted in (fields.get("response_format"), style.get("format") if isinstance(style, dict) else None):
+    texts += _inner_texts(fields.get("system"))
+    styles = [style.get("format") for name in ("text", "output_config") if isinstance(style := fields.get(name), dict)]
+    for wanted in (fields.get("response_format"), *styles):
         if isinstance(wanted, dict) and wanted.get("type") == "json_schema":
             texts.append(msgspec.json.encode(wanted).decode())
     tokens = TOKENS_PER_MESSAGE * len(known)
@@ -47,7 +48,32 @@ def cautiously(tokens: int, model: str) -> int:
 
 def _texts(message: dict[str, object]) -> list[str]:
     name = message.get("name")
-    return [*texts_of(message), *([name] if isinstance(name, str) else [])]
+    return [*texts_of(message), *_block_texts(message.get("content")), *_strings(name)]
+
+
+def _block_texts(content: object) -> list[str]:
+    """What Anthropic's blocks have a model read beside texts of their own: calls, results of tools, documents."""
+    found: list[str] = []
+    for block in (each for each in content if isinstance(each, dict)) if isinstance(content, list) else ():
+        kind, source = block.get("type"), block.get("source")
+        if kind == "tool_use":
+            found += [*_strings(block.get("name")), msgspec.json.encode(block.get("input")).decode()]
+        elif kind in ("tool_result", "search_result"):
+            found += _inner_texts(block.get("content"))
+        elif kind == "document" and isinstance(source, dict):
+            found += (
+                _strings(source.get("data")) if source.get("type") == "text" else _inner_texts(source.get("content"))
+            )
+        found += [text for name in ("title", "context") for text in _strings(block.get(name))]
+    return found
+
+
+def _inner_texts(content: object) -> list[str]:
+    return [*texts_of({"content": content}), *_block_texts(content)]
+
+
+def _strings(value: object) -> list[str]:
+    return [value] if isinstance(value, str) else []
 
 
 def _input(value: object) -> tuple[list[str], int]:

@@ -7,10 +7,11 @@ the `message_delta` that carries the usage is held back until the stream has end
 import dataclasses
 import re
 from collections.abc import Mapping
+from typing import Annotated
 
 import msgspec
 
-from pricing.tokens import Tokens
+from pricing.tokens import MAX_COUNT, Tokens
 from upstream.anthropic import messages
 from upstream.anthropic.messages import Event, Message, MessagesReader, text_of, usage_object
 from upstream.client import HttpCall
@@ -34,6 +35,10 @@ _BEGIN_EMPTY = ("text", "thinking")
 _OBJECT = msgspec.Raw(b"{}")
 
 
+class _Count(msgspec.Struct, frozen=True):
+    input_tokens: Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+
+
 def prepare(
     body: Mapping[str, object],
     route: Route,
@@ -46,6 +51,23 @@ def prepare(
     """The provider's call for a client's request; `headers` are those of the client's that travel on."""
     call = messages.prepare({**body, "max_tokens": max_tokens}, route, stream=stream, request_id=request_id)
     return dataclasses.replace(call, headers={**headers, **call.headers})
+
+
+def prepare_count(body: Mapping[str, object], route: Route, *, request_id: str, headers: Mapping[str, str]) -> HttpCall:
+    """The provider's call that counts a request's input and runs nothing."""
+    call = messages.prepare(body, route, stream=False, request_id=request_id)
+    fields = {**body, "model": route.provider_model}
+    return dataclasses.replace(
+        call, url=f"{call.url}/count_tokens", headers={**headers, **call.headers}, body=msgspec.json.encode(fields)
+    )
+
+
+def read_count(body: bytes) -> int:
+    """How many tokens it counted. Raises ProviderMisbehaved."""
+    try:
+        return msgspec.json.decode(body, type=_Count).input_tokens
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProviderMisbehaved("the provider's answer is no count") from error
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ async def provider(world: World) -> AsyncIterator[Provider]:
     app = web.Application()
     app.router.add_post("/v1/chat/completions", made.serve)
     app.router.add_post("/v1/messages", made.serve)
+    app.router.add_post("/v1/messages/count_tokens", made.serve)
     app.router.add_post("/v1/completions", made.serve)
     app.router.add_post("/v1/moderations", made.serve)
     runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)

@@ -26,17 +26,16 @@ from services.edge.app import EdgeApp, new_fastapi
 from services.edge.attempts import Attempts
 from services.edge.claims import Claims
 from services.edge.config import without_file
+from services.edge.hot import hot_routes
 from services.edge.http_server import HttpServer
 from services.edge.idempotency import Idempotency
 from services.edge.metrics import EdgeMetrics
 from services.edge.opening import Providers
-from services.edge.operations import OPERATIONS
 from services.edge.owners import AuthOwner, BillingOwner, RouterOwner
 from services.edge.publisher import Publisher
 from services.edge.purse import Purse
 from services.edge.relay import Relay, Tools
 from services.edge.replay import Replay, end_spender
-from services.edge.routes.paid import PaidRoute
 from services.edge.settlement import Settlement
 from tests.unit.edge.claim_desk import ClaimDesk, Shelf
 from tollbridge.auth.v1 import auth_pb2
@@ -342,7 +341,7 @@ async def edge_world(
         config=without_file(),
         public=new_fastapi(),
         own=new_fastapi(),
-        hot={("POST", each.path): PaidRoute(operation=each, relay=relay) for each in OPERATIONS},
+        hot=hot_routes(relay),
         tracer=tracer,
     )
     server = HttpServer(app=app, bind="127.0.0.1:0", grace_s=5)

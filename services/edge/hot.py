@@ -1,0 +1,13 @@
+"""The hot path: what is served by bare ASGI callables, by method and path."""
+
+from services.edge.operations import OPERATIONS
+from services.edge.relay import Relay
+from services.edge.routes import count_tokens
+from services.edge.routes.count_tokens import CountTokens
+from services.edge.routes.paid import PaidRoute
+
+
+def hot_routes(relay: Relay) -> dict[tuple[str, str], PaidRoute | CountTokens]:
+    """All of them, over one relay."""
+    paid = {("POST", each.path): PaidRoute(operation=each, relay=relay) for each in OPERATIONS}
+    return {**paid, ("POST", count_tokens.PATH): CountTokens(relay=relay)}

@@ -1,0 +1,115 @@
+"""`POST /messages/count_tokens`: how many tokens a request's input is. Needs a key, costs nothing, runs nothing.
+
+A provider that speaks Messages is asked, in an attempt like any other but for its verdict: whatever comes of it says
+nothing of how the account answers messages, so router learns nothing. Everywhere else, and where the provider does not
+answer, it is our own count: exact for OpenAI's models, near for others', images and files at the model's usual size.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+import structlog
+
+from chassis.errors import Code, TollbridgeError
+from chassis.ids import uuid7
+from services.edge.admission import api_key_of
+from services.edge.dialects.messages import messages_voice
+from services.edge.messages_request import parse_count
+from services.edge.opening import read_whole
+from services.edge.paid_request import PaidRequest
+from services.edge.relay import Relay
+from services.edge.reply import Reply
+from services.edge.request_body import ClientLeft, read_body
+from services.edge.routes.paid import traceparent_of
+from services.edge.surfaces import Surface
+from upstream.anthropic import native
+from upstream.anthropic.costly import refuse_costly
+from upstream.attempt import ended
+from upstream.outcome import AttemptFailed, Outcome, to_error
+from upstream.route import Route, WireProtocol
+
+PATH = "/messages/count_tokens"
+CATEGORY = "chat"
+ASK_S = 10.0
+"""How long a provider is waited for before we count."""
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class CountTokens:
+    """The endpoint, a bare ASGI callable as its neighbours of the hot path are."""
+
+    def __init__(self, *, relay: Relay) -> None:
+        self._tools = relay.tools
+        self._log = structlog.get_logger()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, *, surface: Surface, request_id: str) -> None:
+        """Serves one request."""
+        dialect = messages_voice(surface.dialect)
+        reply = Reply(send=send, dialect=dialect, request_id=request_id, on_stuck=lambda: None)
+        try:
+            tokens = await self._count(scope, receive, request_id=request_id)
+            await reply.whole(msgspec.json.encode({"input_tokens": tokens}), ())
+        except TollbridgeError as error:
+            await reply.refuse(error)
+        except ClientLeft:
+            return
+        except Exception:  # noqa: BLE001  logged whole; the client gets an answer
+            self._log.exception("request_failed", request_id=request_id)
+            if not reply.started:
+                await reply.refuse(TollbridgeError(Code.INTERNAL, "Something went wrong on our side."))
+
+    async def _count(self, scope: Scope, receive: Receive, *, request_id: str) -> int:
+        headers = scope["headers"]
+        trace = traceparent_of(headers)
+        admission = self._tools.admission
+        client_ip = scope["client"][0] if scope.get("client") else ""
+        authority = await admission.authorize(api_key=api_key_of(headers), client_ip=client_ip, traceparent=trace)
+        request = parse_count(await read_body(receive, headers), headers)
+        attempts, attempt_id = self._tools.attempts, str(uuid7())
+        attempts.begin(attempt_id)
+        try:
+            route = await self._tools.router.decide(
+                request_id=request_id,
+                attempt_id=attempt_id,
+                model=request.model,
+                operation=CATEGORY,
+                tried=(),
+                traceparent=trace,
+            )
+        except BaseException:
+            attempts.forget(attempt_id)
+            raise
+        try:
+            admission.check_model(authority, route.model)
+            refuse_costly(request.fields, rates=route.price.rates)
+            if route.protocol is WireProtocol.ANTHROPIC:
+                return await self._asked(request, route, request_id=request_id)
+        finally:
+            attempts.finish(request_id=request_id, attempt=ended(route, Outcome.CANCELLED))
+        return await own_count(request, route)
+
+    async def _asked(self, request: PaidRequest, route: Route, *, request_id: str) -> int:
+        """The provider's count, or ours. Raises PROVIDER_REJECTED for what the provider would not read."""
+        call = native.prepare_count(request.fields, route, request_id=request_id, headers=dict(request.headers))
+        try:
+            async with asyncio.timeout(ASK_S):
+                response = await self._tools.providers.send(route, call)
+                return native.read_count(await read_whole(response))
+        except AttemptFailed as failure:
+            if failure.outcome is Outcome.REJECTED:
+                raise to_error(failure) from failure
+            self._log.info("count_not_answered", request_id=request_id, reason=failure.message)
+        except TimeoutError:
+            self._log.info("count_not_answered", request_id=request_id, reason="timeout")
+        return await own_count(request, route)
+
+
+async def own_count(request: PaidRequest, route: Route) -> int:
+    """Our count, as a request is charged by where its provider reports nothing."""
+    tokens = await asyncio.to_thread(request.prompt_tokens, route.provider_model)
+    return min(tokens + request.usual_piece_tokens(route.bounds), request.input_tokens(route.bounds))

@@ -1,0 +1,98 @@
+"""`POST /messages/count_tokens`: free, by the provider where it is Anthropic's, else by our own count."""
+
+import json
+from typing import Any
+
+import pytest
+
+from services.edge.prompt import count_prompt
+from tests.unit.edge.test_messages import ask, asking, whole
+from tests.unit.edge.web_provider import Provider, status
+from tests.unit.edge.world import KEY, World, until
+from upstream.usage import count_tokens
+
+
+def count(world: World, body: dict[str, Any], **headers: str):
+    given = {"authorization": f"Bearer {KEY}", **headers}
+    return world.session.post(f"{world.base_url}/v1/messages/count_tokens", data=json.dumps(body), headers=given)
+
+
+def prompt(**fields: Any) -> dict[str, Any]:
+    made = asking(**fields)
+    del made["max_tokens"]
+    return made
+
+
+async def test_a_provider_that_can_count_is_asked(world: World, provider: Provider):
+    """Its count is the answer; nothing is held, nothing is charged, and the slot is given back without a verdict."""
+    world.truth.routes[0]["protocol"] = "anthropic"
+    provider.handlers = [whole({"input_tokens": 4321})]
+    body = prompt(system="Be brief.", tools=[{"name": "f", "input_schema": {"type": "object"}}])
+    async with count(world, body) as response:
+        assert (response.status, await response.json()) == (200, {"input_tokens": 4321})
+        assert response.headers["request-id"]
+    assert provider.calls == [{**body, "model": "sandbox-1"}]
+    await until(lambda: len(world.truth.finished) == 1)
+    assert not world.truth.asked
+    assert not world.truth.applied
+
+
+@pytest.mark.parametrize("answer", [status(404), status(500), status(429), whole({"input_tokens": -1}), whole({})])
+async def test_where_the_provider_gives_no_count_we_count(world: World, provider: Provider, answer: Any):
+    """An answer comes all the same."""
+    world.truth.routes[0]["protocol"] = "anthropic"
+    provider.handlers = [answer]
+    async with count(world, prompt()) as response:
+        assert response.status == 200
+        assert 0 < (await response.json())["input_tokens"] < 20
+
+
+async def test_what_the_provider_would_not_read_is_refused(world: World, provider: Provider):
+    """Its 400 is the client's."""
+    world.truth.routes[0]["protocol"] = "anthropic"
+    provider.handlers = [status(400, "too many images")]
+    async with count(world, prompt()) as response:
+        assert response.status == 400
+        assert (await response.json())["error"] == {"type": "invalid_request_error", "message": "too many images"}
+
+
+async def test_elsewhere_it_is_what_a_request_without_usage_is_charged_by(world: World):
+    """The same count, so that the two never disagree."""
+    text = 'Hello there #sandbox {"usage": false, "output_tokens": 1}'
+    said = [{"role": "user", "content": text}]
+    async with count(world, prompt(messages=said, system="Be brief.")) as response:
+        counted = (await response.json())["input_tokens"]
+    async with ask(world, asking(messages=said, system="Be brief.")) as response:
+        assert (await response.json())["usage"]["input_tokens"] == counted
+
+
+async def test_without_a_key_or_a_model_nothing_is_counted(world: World):
+    """In Anthropic's words, as its neighbour."""
+    for body, headers, code, kind in (
+        (prompt(), {"authorization": "Bearer wrong"}, 401, "authentication_error"),
+        (prompt(model="nope"), {}, 404, "not_found_error"),
+        ({"model": "fast"}, {}, 400, "invalid_request_error"),
+        (prompt(messages="x"), {}, 400, "invalid_request_error"),
+    ):
+        async with count(world, body, **headers) as response:
+            assert (response.status, (await response.json())["error"]["type"]) == (code, kind)
+
+
+def test_all_that_the_model_reads_is_counted() -> None:
+    """System, calls, results, documents and search results; a picture's bytes are not."""
+    words = "one two three four five six seven eight nine ten"
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "A" * 4000}}
+    blocks: list[dict[str, Any]] = [
+        {"type": "tool_use", "id": "t", "name": "f", "input": {"a": words}},
+        {"type": "tool_result", "tool_use_id": "t", "content": words},
+        {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": words}, picture]},
+        {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": words}},
+        {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": words}]}},
+        {"type": "search_result", "source": "s", "title": "t", "content": [{"type": "text", "text": words}]},
+        {"type": "thinking", "thinking": words, "signature": "s"},
+    ]
+    each = count_tokens(words, "gpt-4o")
+    for system in (words, [{"type": "text", "text": words}]):
+        body = {"system": system, "messages": [{"role": "user", "content": blocks}]}
+        counted = count_prompt(json.dumps(body).encode(), "gpt-4o")
+        assert 8 * each <= counted <= 8 * each + 40
