@@ -11,6 +11,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 from cli.up.process import ProcessIdentity, command_line, end, identify, started_at_s, tethered
@@ -20,6 +21,8 @@ USER = "tollbridge"
 DATABASE = "tollbridge"
 INITDB_TIMEOUT_S = 120.0
 STOP_PATIENCE_S = 20.0
+ORPHANS_POLL_S = 0.05
+SHARED_MEMORY = Path("/proc/sysvipc/shm")
 STARTED_TOLERANCE_S = 30.0
 """Between the start of the process and the moment it wrote down, in whole seconds, as its start."""
 
@@ -132,6 +135,17 @@ class EmbeddedPostgres:
         if former is not None and not end(former, first=FAST_SHUTDOWN, patience_s=STOP_PATIENCE_S):
             raise PostgresError(f"the former PostgreSQL (pid {former.pid}) on {self._data} doesn't end")
         (self._data / "postmaster.pid").unlink(missing_ok=True)
+        self._await_orphans()
+
+    def _await_orphans(self) -> None:
+        """Waits for the end of what a killed postmaster has left: until then no other one starts on our data.
+
+        They end by themselves, one that was recovering after a while. If they don't, PostgreSQL says so.
+        """
+        key = self._data.stat().st_ino & 0xFFFFFFFF
+        deadline = time.monotonic() + STOP_PATIENCE_S
+        while _users_of_shared_memory(key) and time.monotonic() < deadline:
+            time.sleep(ORPHANS_POLL_S)
 
     def _proven_ours(self, lines: list[str]) -> ProcessIdentity | None:
         """Returns the process that wrote `lines`, if it lives: same pid, same data directory, same start."""
@@ -161,6 +175,18 @@ def _run(command: list[str], *, standard_input: str) -> None:
     complaint = done.stderr.strip() or done.stdout.strip()
     if done.returncode != 0 or "ERROR:" in done.stderr:  # a lone postgres ends well also after a failed statement
         raise PostgresError(f"PostgreSQL's data directory can't be made: {complaint}")
+
+
+def _users_of_shared_memory(key: int) -> int:
+    """How many processes use the segment of that key, which PostgreSQL takes from its data directory's inode.
+
+    None where the kernel doesn't tell.
+    """
+    try:
+        rows = [line.split() for line in SHARED_MEMORY.read_text().splitlines()[1:]]
+    except OSError:
+        return 0
+    return sum(int(row[6]) for row in rows if int(row[0]) & 0xFFFFFFFF == key)
 
 
 def _binary(name: str) -> Path:

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from cli.up.nats import EmbeddedNats
 from cli.up.ports import is_free, pick_ports
-from cli.up.postgres import EmbeddedPostgres
+from cli.up.postgres import SHARED_MEMORY, EmbeddedPostgres
 from cli.up.process import end, identify, is_alive, spawn, tethered
 from cli.up.unprivileged import find_disguise
 from tests.conftest import RunningServer
@@ -121,6 +122,19 @@ def test_a_former_postmaster_on_the_data_is_ended_before_the_next_starts(own_pos
     successor.prepare()
     assert former is not None
     assert not is_alive(former)
+
+
+@pytest.mark.skipif(not SHARED_MEMORY.exists(), reason="the kernel doesn't tell who uses shared memory")
+def test_a_killed_postmasters_orphans_are_waited_for(own_postgres, tmp_path):
+    """One that does not end at once, as in a recovery, costs no failed start: too many of them would be the end."""
+    with psycopg.connect(own_postgres.server.url()) as connection:
+        orphan = identify(connection.info.backend_pid)
+        os.kill(orphan.pid, signal.SIGSTOP)
+        own_postgres.kill()
+        threading.Timer(1.0, os.kill, (orphan.pid, signal.SIGCONT)).start()
+        own_postgres.start()
+    assert not is_alive(orphan)
+    assert "still in use" not in (tmp_path / "private/log").read_text()
 
 
 def test_a_tethered_process_dies_with_its_parent(tmp_path):
