@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
+import anthropic
 import httpx
 import openai
 import pytest
@@ -259,3 +260,50 @@ def test_the_four_plans_are_there(system: Gateway) -> None:
     assert made["plan"] == "free"
     for plan in ("starter", "pro", "enterprise"):
         assert system.admin("PATCH", f"/admin/customers/{made['id']}", plan=plan)["plan"] == plan
+
+
+def test_the_anthropic_sdk_works(client: Client) -> None:
+    """ "Use any Anthropic SDK pointed at Dragonfly": the root as base URL, the key in `x-api-key`."""
+    sdk = anthropic.Anthropic(base_url=client.system.base_url, api_key=client.key, max_retries=0)
+    ask: Any = {"model": CHAT, "max_tokens": 1024, "messages": [{"role": "user", "content": "Hello!"}]}
+    message = sdk.messages.create(**ask)
+    assert (message.type, message.role, message.model) == ("message", "assistant", CHAT)
+    assert isinstance(message.content[0], anthropic.types.TextBlock)
+    assert message.content[0].text
+    with sdk.messages.stream(**ask) as stream:
+        assert "".join(stream.text_stream)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"system": "You are terse."}, {"temperature": 1}, {"stop_sequences": ["END"]}, {"stream": False}],
+    ids=str,
+)
+def test_every_documented_field_of_a_message_is_taken(client: Client, fields: Any) -> None:
+    """System, temperature 0 to 1, stop sequences; same models, same prices."""
+    body = {"model": CHAT, "max_tokens": 64, "messages": [{"role": "user", "content": "Hello!"}]} | fields
+    answer = client.post("/messages", body)
+    assert answer.status_code == 200, answer.text
+    check_limits(answer)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [({"max_tokens": None}, 400), ({"messages": None}, 400), ({"temperature": 1.5}, 400), ({"model": "none"}, 400)],
+    ids=str,
+)
+def test_a_wrong_message_is_told_in_anthropics_words(client: Client, fields: Any, status: int) -> None:
+    """The dialect's status with Anthropic's body."""
+    body = {"model": CHAT, "max_tokens": 64, "messages": [{"role": "user", "content": "Hello!"}]} | fields
+    answer = client.post("/messages", {name: value for name, value in body.items() if value is not None})
+    assert answer.status_code == status
+    assert (answer.json()["type"], set(answer.json()["error"])) == ("error", {"type", "message"})
+
+
+def test_no_money_for_a_message_is_a_billing_error(system: Gateway) -> None:
+    """403, as for chats."""
+    client = customer(system, PREFIX, credit_usd="0")
+    system.admin("POST", f"/admin/customers/{client.customer_id}/credits", amount_usd="-1", reason="test")
+    body = {"model": CHAT, "max_tokens": 64, "messages": [{"role": "user", "content": "Hello!"}]}
+    answer = client.post("/messages", body)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (403, "billing_error")
