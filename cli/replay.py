@@ -1,6 +1,7 @@
 """`ledger replay`: reads both streams from their beginnings and shows where the live ledger differs from them."""
 
 import asyncio
+import datetime
 import os
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ CLEAN, DIFFERENCES, NOT_READABLE = 0, 1, 2
 CONNECT_S = 5
 FETCH_S = 5.0
 BATCH = 500
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 def replay(data_dir: Path | None, *, as_json: bool) -> int:
@@ -98,6 +100,8 @@ async def _read(nats_url: str) -> "Streams":
             events.LEDGER_TRANSFERRED,
             lambda it, place: streams.add_ledger(it, place=place),
         )
+        made = (await context.stream_info(events.LEDGER.name)).created
+        streams.made_us = (made - EPOCH) // datetime.timedelta(microseconds=1) if made else 0
         streams.complete = await _each(context, events.USAGE.name, events.USAGE_RECORDED, usage) and whole
     finally:
         await client.close()

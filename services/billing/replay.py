@@ -2,7 +2,8 @@
 
 Where `reconcile` asks whether the ledger agrees with itself, this asks whether it agrees with copies that nobody can
 change any more. The rebuild is kept in memory: a few numbers for each message. When a stream has dropped its beginning
-by age, `complete` is false, balances can't be rebuilt, and only the transfers that it still has are compared. Events
+by age, or was made anew after the bus lost it, `complete` is false, balances can't be rebuilt, and only what is younger
+than that is compared. Events
 that came by RPC or from an operator are on no stream; they are counted, and their transfers are compared all the same.
 """
 
@@ -21,6 +22,7 @@ from tollbridge.usage.v1 import usage_pb2
 MAX_NAMED = 100
 _MARGIN_US = 60_000_000
 """Transactions that began before the first one kept may have left after it."""
+_NEVER_US = 1 << 63
 
 Movement = tuple[str, str, int, str, str, int]
 """debit, credit, amount, kind, event_id, leg"""
@@ -44,11 +46,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 class Streams:
     """Both streams, each transfer and charge once. `applied_until`: how far the consumer is done.
 
+    `complete`: none has dropped its beginning; `made_us`: when LEDGER was made, in microseconds since the epoch.
     `strange` are the messages of LEDGER that billing can't have sent.
     """
 
     complete: bool = True
     applied_until: int = 0
+    made_us: int = 0
     moved: dict[UUID, Movement] = dataclasses.field(default_factory=dict)
     strange: list[int] = dataclasses.field(default_factory=list)
     first_us: int = 0
@@ -97,14 +101,16 @@ def compare(before: Live, streams: Streams, after: Live) -> Report:
     later = {id_ for id_ in streams.moved if id_ not in before.moved and id_ in after.moved}
     past = {id_: moved for id_, moved in streams.moved.items() if id_ not in later}
     found = [f"message {place} of LEDGER is no batch of transfers" for place in streams.strange]
-    found += [*_transfers(before, streams, past), *_usage(streams, after)]
-    if streams.complete:
+    complete = streams.complete and not _is_made_anew(before, streams)
+    since_us = 0 if complete else max(streams.first_us, streams.made_us) + _MARGIN_US
+    found += [*_transfers(before, past, since_us=since_us if complete or past else _NEVER_US), *_usage(streams, after)]
+    if complete:
         found += _balances(before, past)
     return Report(
         clean=not found,
-        complete=streams.complete,
+        complete=complete,
         transfers=len(past),
-        balances=len(before.balances) if streams.complete else 0,
+        balances=len(before.balances) if complete else 0,
         usage_events=len(streams.charges),
         waiting=sum(1 for request_id in streams.charges if _waits(request_id, streams, after)),
         on_no_stream=sum(1 for request_id in before.charges if request_id not in streams.charges),
@@ -113,8 +119,15 @@ def compare(before: Live, streams: Streams, after: Live) -> Report:
     )
 
 
-def _transfers(live: Live, streams: Streams, past: Mapping[UUID, Movement]) -> Iterable[str]:
-    since_us = 0 if streams.complete else streams.first_us + _MARGIN_US
+def _is_made_anew(live: Live, streams: Streams) -> bool:
+    """Whether LEDGER is younger than transfers that had left."""
+    return any(
+        made_us < streams.made_us and id_ not in streams.moved and id_ not in live.leaving
+        for id_, made_us in live.made_at_us.items()
+    )
+
+
+def _transfers(live: Live, past: Mapping[UUID, Movement], *, since_us: int) -> Iterable[str]:
     for id_, moved in live.moved.items():
         if id_ in past:
             if past[id_] != moved:
