@@ -307,3 +307,25 @@ def test_no_money_for_a_message_is_a_billing_error(system: Gateway) -> None:
     body = {"model": CHAT, "max_tokens": 64, "messages": [{"role": "user", "content": "Hello!"}]}
     answer = client.post("/messages", body)
     assert (answer.status_code, answer.json()["error"]["type"]) == (403, "billing_error")
+
+
+@pytest.mark.parametrize("name", ["audio.mp3", "audio.wav", "audio.m4a", "audio.webm"])
+@pytest.mark.parametrize("fields", [{"model": "whisper-1"}, {}, {"language": "en"}], ids=str)
+def test_sound_is_transcribed(client: Client, name: str, fields: Any) -> None:
+    """`file`, and optionally `model` (whisper-1 by default) and `language`; the answer has the `text`."""
+    answer = transcribe(client, {"file": (name, b"sound" * 100)}, fields)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["text"]
+    check_limits(answer)
+
+
+def test_a_transcription_needs_a_file_and_a_key(client: Client) -> None:
+    """In dragonfly's own shape."""
+    check_error(transcribe(client, {"other": ("a.mp3", b"sound")}, {"model": "whisper-1"}), 400, "bad_request")
+    check_error(transcribe(client.with_key("junk"), {"file": ("a.mp3", b"sound")}, {}), 401, "unauthorized")
+
+
+def transcribe(client: Client, files: Any, fields: Any) -> httpx.Response:
+    """A multipart request, as `curl -F` sends it."""
+    url, headers = f"{client.system.base_url}{PREFIX}/audio/transcriptions", {"authorization": f"Bearer {client.key}"}
+    return httpx.post(url, files=files, data=fields, headers=headers, timeout=20)
