@@ -27,14 +27,18 @@ def usage(script: Script) -> dict[str, Any]:
 
 def whole(script: Script, *, answer_id: str, model: str, choices: int) -> dict[str, Any]:
     """A `chat.completion`."""
-    message = {"role": "assistant", "content": script.whole_text, "refusal": None}
+    message: dict[str, Any] = {"role": "assistant", "content": script.whole_text, "refusal": None}
+    if script.thinking:
+        message["reasoning_content"] = script.thinking
+    if script.calls:
+        message["tool_calls"] = [_call(call, answer_id, at) for at, call in enumerate(script.calls)]
     answer: dict[str, Any] = {
         "id": answer_id,
         "object": "chat.completion",
         "created": CREATED,
         "model": model,
         "choices": [
-            {"index": index, "message": message, "logprobs": None, "finish_reason": script.finish}
+            {"index": index, "message": message, "logprobs": None, "finish_reason": script.finish_word}
             for index in range(choices)
         ],
         "system_fingerprint": "fp_fake",
@@ -58,14 +62,46 @@ def chunks(script: Script, *, answer_id: str, model: str, with_usage: bool) -> I
         return {**head, "choices": [one], **none_yet}
 
     yield choice({"role": "assistant", "content": "", "refusal": None}, None)
+    if script.thinking:
+        yield choice({"reasoning_content": script.thinking}, None)
     for number in range(script.chunks):
         so_far = replace(script, output_tokens=script.output_tokens * (number + 1) // script.chunks)
         running = {"usage": usage(so_far)} if none_yet and script.usage_running else {}
         yield choice({"content": script.piece(number)}, None) | running
-    yield choice({}, script.finish)
+    for at, call in enumerate(script.calls):
+        whole_call, arguments = _call(call, answer_id, at), str(call["arguments"])
+        yield choice({"tool_calls": [{**whole_call, "function": {"name": call["name"], "arguments": ""}}]}, None)
+        for piece in (arguments[: len(arguments) // 2], arguments[len(arguments) // 2 :]):
+            yield choice({"tool_calls": [{"index": at, "function": {"arguments": piece}}]}, None)
+    yield choice({}, script.finish_word)
     if none_yet:
         for _ in range(script.usage_times):
             yield {**head, "choices": [], "usage": usage(script)}
+
+
+def _call(call: dict[str, Any], answer_id: str, at: int) -> dict[str, Any]:
+    return {"index": at, "id": f"call_{answer_id}_{at}", "type": "function", "function": call}
+
+
+def completion(script: Script, *, answer_id: str, model: str, choices: int) -> dict[str, Any]:
+    """A legacy `text_completion`."""
+    one = {"text": script.whole_text, "logprobs": None, "finish_reason": script.finish}
+    answer = {
+        "id": answer_id,
+        "object": "text_completion",
+        "created": CREATED,
+        "model": model,
+        "choices": [{"index": index, **one} for index in range(choices)],
+    }
+    return answer if script.no_usage else answer | {"usage": usage(script)}
+
+
+def completion_chunks(chunks_of_chat: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The same stream as a legacy completion's."""
+    for chunk in chunks_of_chat:
+        for choice in chunk["choices"]:
+            choice["text"] = choice.pop("delta").get("content", "")
+        yield {**chunk, "object": "text_completion"}
 
 
 def images(*, count: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 MARK = "#script"
@@ -39,6 +39,13 @@ class Script:
     header_bytes: int = 0  # a header of that size goes with the answer
     text: str = ""  # what the pieces are made of, else `word1 word2 …`
     finish: str = "stop"
+    thinking: str = ""  # what is thought before the text
+    calls: list[dict[str, Any]] = field(default_factory=list)  # tools called after it: `name`, `arguments`
+
+    @property
+    def finish_word(self) -> str:
+        """Why it ends: calls are a reason of their own."""
+        return "tool_calls" if self.calls and self.finish == "stop" else self.finish
 
     def piece(self, number: int) -> str:
         """The text of the piece with this number, from 0."""
@@ -61,15 +68,16 @@ def read_script(body: Mapping[str, Any], *, key: str = "") -> Script:
         return Script()
     given, _ = json.JSONDecoder().raw_decode(text[start + len(MARK) :].lstrip())
     given |= given.pop("keys", {}).get(key, {})
-    unknown = set(given) - {field.name for field in fields(Script)}
+    unknown = set(given) - {each.name for each in fields(Script)}
     if unknown:
         raise ValueError(f"unknown script fields {sorted(unknown)}")
     return Script(**given)
 
 
 def _last_text(body: Mapping[str, Any]) -> str:
-    if isinstance(body.get("prompt"), str):
-        return str(body["prompt"])
+    prompt = body.get("prompt")
+    if prompt is not None:
+        return prompt if isinstance(prompt, str) else "\n".join(map(str, prompt))
     users = [message for message in body.get("messages", ()) if message.get("role") == "user"]
     return _text(users[-1].get("content")) if users else ""
 

@@ -87,8 +87,10 @@ class FakeProvider:
         application = web.Application(client_max_size=MAX_BODY_BYTES)
         for prefix in ("/v1", ""):
             application.router.add_post(f"{prefix}/chat/completions", self.chat)
+            application.router.add_post(f"{prefix}/completions", self.completion)
             application.router.add_post(f"{prefix}/images/generations", self.images)
             application.router.add_post(f"{prefix}/messages", self.messages)
+            application.router.add_post(f"{prefix}/messages/count_tokens", self.count_tokens)
             application.router.add_get(f"{prefix}/models", self.models)
         return application
 
@@ -111,6 +113,21 @@ class FakeProvider:
         made = openai_shapes.chunks(script, answer_id=answer_id, model=answering.model, with_usage=with_usage)
         return await self._stream(request, answering, script, _openai_frames(script, made))
 
+    async def completion(self, request: web.Request) -> web.StreamResponse:
+        """OpenAI's completions of old."""
+        body = await request.json()
+        answering = Answering(log=self._log, protocol="openai", request=request, body=body)
+        script = read_script(body, key=answering.key)
+        answer_id = f"cmpl-{answering.id}"
+        if not body.get("stream"):
+            choices = int(body.get("n", 1)) * (len(body["prompt"]) if isinstance(body["prompt"], list) else 1)
+            made = openai_shapes.completion(script, answer_id=answer_id, model=answering.model, choices=choices)
+            return await self._whole(request, answering, script, made)
+        with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+        chat = openai_shapes.chunks(script, answer_id=answer_id, model=answering.model, with_usage=with_usage)
+        frames = _openai_frames(script, openai_shapes.completion_chunks(chat))
+        return await self._stream(request, answering, script, frames)
+
     async def messages(self, request: web.Request) -> web.StreamResponse:
         """Anthropic's messages."""
         body = await request.json()
@@ -122,6 +139,10 @@ class FakeProvider:
             return await self._whole(request, answering, script, whole)
         made = anthropic_shapes.events(script, answer_id=answer_id, model=answering.model)
         return await self._stream(request, answering, script, _anthropic_frames(script, made))
+
+    async def count_tokens(self, request: web.Request) -> web.Response:
+        """Anthropic's count of a request's input."""
+        return web.json_response({"input_tokens": read_script(await request.json()).input_tokens})
 
     async def images(self, request: web.Request) -> web.StreamResponse:
         """OpenAI's images."""
@@ -220,11 +241,7 @@ def _openai_frames(script: Script, chunks: Iterator[dict[str, Any]]) -> Events:
         if script.usage_late and not chunk["choices"] and end:
             yield end, False
             end = b""
-        is_piece = bool(
-            chunk["choices"]
-            and "content" in chunk["choices"][0]["delta"]
-            and "role" not in chunk["choices"][0]["delta"]
-        )
+        is_piece = bool(chunk["choices"]) and _is_piece(chunk["choices"][0])
         if is_piece and pieces == script.error_after_chunks:
             yield f"data: {json.dumps(openai_shapes.error(500, script.message))}\n\n".encode(), False
             return
@@ -235,10 +252,15 @@ def _openai_frames(script: Script, chunks: Iterator[dict[str, Any]]) -> Events:
         yield end, False
 
 
+def _is_piece(choice: dict[str, Any]) -> bool:
+    delta = choice.get("delta")
+    return bool(choice["text"]) if delta is None else "content" in delta and "role" not in delta
+
+
 def _anthropic_frames(script: Script, events: Iterator[dict[str, Any]]) -> Events:
     pieces = 0
     for event in events:
-        is_piece = event["type"] == "content_block_delta"
+        is_piece = event["type"] == "content_block_delta" and event["delta"]["type"] == "text_delta"
         if is_piece and pieces == script.error_after_chunks:
             data = json.dumps(anthropic_shapes.error(529, script.message))
             yield f"event: error\ndata: {data}\n\n".encode(), False
