@@ -98,7 +98,9 @@ class _Thinking(msgspec.Struct, frozen=True):
         return max((each for each in budgets if isinstance(each, int) and each > 0), default=0)
 
 
-class _Body(PassedOn, frozen=True, kw_only=True):
+class ChatBody(PassedOn, frozen=True, kw_only=True):
+    """OpenAI's. Fields that are not here are handed to the provider as they are."""
+
     model: Annotated[str, Meta(min_length=1, max_length=256)]
     messages: Annotated[list[_Message], Meta(min_length=1)]
     stream: bool | None = None
@@ -114,7 +116,7 @@ class _Body(PassedOn, frozen=True, kw_only=True):
     frequency_penalty: _Penalty | None = None
 
 
-_DECODER = msgspec.json.Decoder(_Body)
+_DECODER = msgspec.json.Decoder(ChatBody)
 
 
 def parse_chat(body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> PaidRequest:

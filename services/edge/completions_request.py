@@ -32,7 +32,7 @@ class _StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool | None = None
 
 
-class _Body(msgspec.Struct, frozen=True, kw_only=True):
+class CompletionsBody(msgspec.Struct, frozen=True, kw_only=True):
     """`prompt` is a text, some texts, a text's tokens, or those of some texts."""
 
     model: Annotated[str, Meta(min_length=1, max_length=256)]
@@ -55,7 +55,7 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
 
 
-_DECODER = msgspec.json.Decoder(_Body)
+_DECODER = msgspec.json.Decoder(CompletionsBody)
 
 
 def parse_completion(body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> PaidRequest:

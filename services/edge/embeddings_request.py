@@ -13,7 +13,7 @@ _Token = Annotated[int, Meta(ge=0)]
 _Text = Annotated[str, Meta(min_length=1)]
 
 
-class _Body(msgspec.Struct, frozen=True, kw_only=True):
+class EmbeddingsBody(msgspec.Struct, frozen=True, kw_only=True):
     """`input` is a text, some texts, a text's tokens, or those of some texts."""
 
     model: Annotated[str, Meta(min_length=1, max_length=256)]
@@ -24,7 +24,7 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True):
     stream: Literal[False] | None = None
 
 
-_DECODER = msgspec.json.Decoder(_Body)
+_DECODER = msgspec.json.Decoder(EmbeddingsBody)
 
 
 def parse_embeddings(body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> PaidRequest:

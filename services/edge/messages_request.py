@@ -73,7 +73,7 @@ class _Metadata(msgspec.Struct, frozen=True):
     user_id: str | None = None
 
 
-class _Prompt(msgspec.Struct, frozen=True, kw_only=True):
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """What a model is made to read, and all that says how it thinks about it."""
 
     model: Annotated[str, Meta(min_length=1, max_length=256)]
@@ -85,7 +85,9 @@ class _Prompt(msgspec.Struct, frozen=True, kw_only=True):
     output_config: _Object | None = None
 
 
-class _Body(_Prompt, frozen=True, kw_only=True):
+class MessagesBody(Prompt, frozen=True, kw_only=True):
+    """Anthropic's. Fields that are not here are handed to a provider that speaks Messages too."""
+
     max_tokens: _Count
     stream: bool | None = None
     temperature: _Share | None = None
@@ -96,8 +98,8 @@ class _Body(_Prompt, frozen=True, kw_only=True):
     service_tier: str | None = None
 
 
-_BODY = msgspec.json.Decoder(_Body)
-_PROMPT = msgspec.json.Decoder(_Prompt)
+_BODY = msgspec.json.Decoder(MessagesBody)
+_PROMPT = msgspec.json.Decoder(Prompt)
 
 
 def parse_messages(body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> PaidRequest:
@@ -138,7 +140,7 @@ def handed_on(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str], 
     return (("anthropic-beta", ",".join(kept[:32])),) if kept else ()
 
 
-def _checked(found: _Prompt) -> tuple[Piece, ...]:
+def _checked(found: Prompt) -> tuple[Piece, ...]:
     """Checks what the types alone don't tell; the images and files."""
     pieces: list[Piece] = []
     for number, message in enumerate(found.messages):

@@ -23,14 +23,14 @@ class _Part(msgspec.Struct, frozen=True):
     image_url: _Link | None = None
 
 
-class _Body(msgspec.Struct, frozen=True, kw_only=True):
+class ModerationsBody(msgspec.Struct, frozen=True, kw_only=True):
     """`input` is a text, some texts, or parts of texts and pictures that are judged together."""
 
     model: Annotated[str, Meta(min_length=1, max_length=256)] = USUAL_MODEL
     input: str | Annotated[list[str | _Part], Meta(min_length=1)]
 
 
-_DECODER = msgspec.json.Decoder(_Body)
+_DECODER = msgspec.json.Decoder(ModerationsBody)
 
 
 def parse_moderation(body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> PaidRequest:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from chassis.errors import Code, TollbridgeError
 from services.edge.dialects import Dialect
+from services.edge.openapi.description import Description
 from services.edge.paid_request import PaidRequest
 from services.edge.request_body import MAX_BODY_BYTES
 from services.edge.wires.wire import Wire
@@ -33,6 +34,7 @@ class Operation:
     wires: Mapping[WireProtocol, Wire]
     voice: Callable[[Dialect], Dialect] = lambda dialect: dialect
     most_bytes: int = MAX_BODY_BYTES
+    about: Description
 
     def wire_of(self, route: Route) -> Wire:
         """The wire to a route's provider. Raises PROVIDER_NOT_CONFIGURED for one that does not offer this."""

@@ -6,6 +6,8 @@ from services.edge.dialects.messages import messages_voice
 from services.edge.embeddings_request import parse_embeddings
 from services.edge.messages_request import parse_messages
 from services.edge.moderations_request import parse_moderation
+from services.edge.openapi import paid
+from services.edge.openapi.description import Description
 from services.edge.operation import Operation
 from services.edge.responses_request import parse_responses
 from services.edge.transcription_request import MAX_FORM_BYTES
@@ -24,6 +26,7 @@ CHAT = Operation(
     path="/chat/completions",
     category="chat",
     parse=parse_chat,
+    about=paid.CHAT,
     wires={
         WireProtocol.OPENAI: ChatOverOpenAI(),
         WireProtocol.SANDBOX: ChatOverOpenAI(),
@@ -36,6 +39,7 @@ MESSAGES = Operation(
     path="/messages",
     category="chat",
     parse=parse_messages,
+    about=paid.MESSAGES,
     wires={
         WireProtocol.OPENAI: MessagesOverOpenAI(),
         WireProtocol.SANDBOX: MessagesOverOpenAI(),
@@ -50,6 +54,7 @@ RESPONSES = Operation(
     category="chat",
     parse=parse_responses,
     wires={protocol: ResponsesOver(chat) for protocol, chat in CHAT.wires.items()},
+    about=paid.RESPONSES,
 )
 
 COMPLETIONS = Operation(
@@ -58,6 +63,7 @@ COMPLETIONS = Operation(
     category="chat",
     parse=parse_completion,
     wires={WireProtocol.OPENAI: CompletionsOverOpenAI(), WireProtocol.SANDBOX: CompletionsOverOpenAI()},
+    about=paid.COMPLETIONS,
 )
 
 MODERATIONS = Operation(
@@ -66,6 +72,7 @@ MODERATIONS = Operation(
     category="chat",
     parse=parse_moderation,
     wires={WireProtocol.OPENAI: ModerationsOverOpenAI()},
+    about=paid.MODERATIONS,
 )
 
 EMBEDDINGS = Operation(
@@ -74,13 +81,14 @@ EMBEDDINGS = Operation(
     category="embedding",
     parse=parse_embeddings,
     wires={
+    about=paid.EMBEDDINGS,
         WireProtocol.OPENAI: EmbeddingsOverOpenAI(),
         WireProtocol.SANDBOX: EmbeddingsOverOpenAI(),
     },
 )
 
 
-def _transcriptions(name: str, *, streams: bool) -> Operation:
+def _transcriptions(name: str, *, streams: bool, about: Description) -> Operation:
     path = f"/audio/{name}"
     wire = TranscriptionsOverOpenAI(path)
     return Operation(
@@ -89,11 +97,12 @@ def _transcriptions(name: str, *, streams: bool) -> Operation:
         category="transcription",
         parse=transcription_parser(streams=streams),
         wires={WireProtocol.OPENAI: wire, WireProtocol.SANDBOX: wire},
+        about=about,
         most_bytes=MAX_FORM_BYTES,
     )
 
 
-TRANSCRIPTIONS = _transcriptions("transcriptions", streams=True)
-TRANSLATIONS = _transcriptions("translations", streams=False)
+TRANSCRIPTIONS = _transcriptions("transcriptions", streams=True, about=paid.TRANSCRIPTIONS)
+TRANSLATIONS = _transcriptions("translations", streams=False, about=paid.TRANSLATIONS)
 
 OPERATIONS = (CHAT, MESSAGES, RESPONSES, COMPLETIONS, MODERATIONS, EMBEDDINGS, TRANSCRIPTIONS, TRANSLATIONS)

@@ -8,9 +8,10 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal, get_args
+from typing import Annotated, Literal, NotRequired, TypedDict, get_args
 
 import msgspec
+from msgspec import Meta
 
 from chassis.errors import Code, TollbridgeError
 from pricing.tokens import Units
@@ -28,6 +29,18 @@ MAX_FORM_BYTES = 26 << 20
 MOST_TOKENS_PER_S = 50
 USUAL_TOKENS_PER_S = 10
 _GRANULARITIES = ("word", "segment")
+
+
+class TranscriptionForm(TypedDict):
+    """As OpenAI's. Fields that are not here are handed to the provider as they are."""
+
+    file: bytes
+    model: NotRequired[Annotated[str, Meta(min_length=1, max_length=256)]]
+    response_format: NotRequired[Format]
+    language: NotRequired[str]
+    prompt: NotRequired[str]
+    temperature: NotRequired[Annotated[float, Meta(ge=0, le=1)]]
+    stream: NotRequired[bool]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,198 @@
+"""`/openapi.json`: the public API of every surface and edge's own pages, as this instance serves them now.
+
+Paths are whole, prefix included: surfaces differ in what they hide, in the errors of their dialect and in who may list
+models. The first surface's operations have plain ids, the others' their prefix behind. Nothing here knows an endpoint:
+routes and operations describe themselves.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from chassis.errors import Code, TollbridgeError
+from services.edge.config import EdgeConfig
+from services.edge.dialects import DEFAULT, Dialect
+from services.edge.openapi.description import Description, Parameter, description_of
+from services.edge.openapi.errors import error_responses, error_schema, request_id_headers
+from services.edge.openapi.schemas import Schemas
+from services.edge.operation import Operation
+from services.edge.surfaces import Surface
+
+Json = dict[str, Any]
+_CONVERTER = re.compile(r":[a-z]+\}")
+_LIMITS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+ABOUT = (
+    "One API for the models of many providers, paid from prepaid credits. Send a key as `Authorization: Bearer` or "
+    "`x-api-key`; the admin API takes the admin token. Money is in USD; times are RFC 3339 in UTC."
+)
+
+
+class Documents:
+    """Writes the document anew when the configuration has changed."""
+
+    def __init__(
+        self, *, config: Callable[[], EdgeConfig], public: FastAPI, own: FastAPI, operations: Sequence[Operation]
+    ) -> None:
+        self._config = config
+        self._public = public
+        self._own = own
+        self._operations = operations
+        self._kept: dict[str, tuple[EdgeConfig, Json, bytes]] = {}
+
+    def get(self, prefix: str | None = None) -> tuple[Json, bytes]:
+        """The document, and its JSON; of one surface alone with that one's prefix. Raises NOT_FOUND for no surface."""
+        config = self._config()
+        if prefix is not None and all(each.prefix != prefix for each in config.surfaces.surfaces):
+            raise TollbridgeError(Code.NOT_FOUND, "There is no such surface.", details={"param": "surface"})
+        kept = self._kept.get(prefix or "")
+        if kept is None or kept[0] is not config:
+            self._kept = {key: each for key, each in self._kept.items() if each[0] is config}
+            made = self._made(config, prefix)
+            kept = self._kept[prefix or ""] = (config, made, msgspec.json.encode(made))
+        return kept[1], kept[2]
+
+    def _made(self, config: EdgeConfig, prefix: str | None) -> Json:
+        writer = _Writer()
+        first = config.surfaces.surfaces[0].prefix if prefix is None else prefix
+        for surface in config.surfaces.surfaces:
+            if prefix in (None, surface.prefix):
+                self._write_surface(writer, surface, suffix="" if surface.prefix == first else _slug(surface.prefix))
+        for path, method, about in _routes(self._own):
+            writer.write(path, method, about, dialect=DEFAULT)
+        return {
+            "openapi": "3.1.0",
+            "info": {"title": "Tollbridge", "version": metadata.version("tollbridge"), "description": ABOUT},
+            "servers": [{"url": config.public_url or "/"}],
+            "tags": [{"name": tag} for tag in writer.tags],
+            "paths": writer.paths,
+            "components": writer.components(),
+        }
+
+    def _write_surface(self, writer: "_Writer", surface: Surface, *, suffix: str) -> None:
+        hot = ((each.path, "post", each.about, each.voice(surface.dialect)) for each in self._operations)
+        rest = ((path, method, about, surface.dialect) for path, method, about in _routes(self._public))
+        for path, method, about, dialect in (*hot, *rest):
+            if about is not None and not surface.hides(path):
+                writer.write(
+                    surface.prefix + path,
+                    method,
+                    about,
+                    dialect=dialect,
+                    suffix=suffix,
+                    is_public=about.access == "list" and surface.models_public,
+                )
+
+
+class _Writer:
+    """Collects paths and the components that they refer to."""
+
+    def __init__(self) -> None:
+        self.paths: dict[str, Json] = {}
+        self.tags: dict[str, None] = {}
+        self._schemas = Schemas()
+        self._errors: dict[tuple[str, object], tuple[str, Dialect]] = {}
+
+    def write(
+        self,
+        path: str,
+        method: str,
+        about: Description,
+        *,
+        dialect: Dialect,
+        suffix: str = "",
+        is_public: bool = False,
+    ) -> None:
+        """Adds one endpoint."""
+        self.tags.setdefault(about.tag)
+        found: Json = {"operationId": about.name + suffix, "tags": [about.tag], "summary": about.summary}
+        if about.about:
+            found["description"] = about.about
+        parameters = [*_in_path(path), *(self._parameter(each) for each in about.parameters)]
+        if parameters:
+            found["parameters"] = parameters
+        body = self._body(about)
+        if body:
+            found["requestBody"] = body
+        found["responses"] = self._answers(about, dialect) | error_responses(
+            dialect, about.codes, schema=f"#/components/schemas/{self._error(dialect)}"
+        )
+        found["security"] = ([{}] if is_public else []) + _SECURITY[about.access]
+        self.paths.setdefault(path, {})[method] = found
+
+    def components(self) -> Json:
+        """What the paths refer to."""
+        errors = {name: error_schema(dialect) for name, dialect in self._errors.values()}
+        return {"schemas": self._schemas.components | errors, "securitySchemes": _SCHEMES}
+
+    def _parameter(self, found: Parameter) -> Json:
+        place = "header" if found.is_header else "query"
+        return {"name": found.name, "in": place, "description": found.about, "schema": self._schemas.of(found.shape)}
+
+    def _body(self, about: Description) -> Json:
+        content: Json = {}
+        for kind, shape in (("application/json", about.body), ("multipart/form-data", about.form)):
+            if shape is not None:
+                content[kind] = {"schema": self._schemas.of(shape, prefix=about.prefix)}
+                if about.example is not None:
+                    content[kind]["example"] = about.example
+        return {"required": True, "content": content} if content else {}
+
+    def _answers(self, about: Description, dialect: Dialect) -> Json:
+        headers: Json = request_id_headers(dialect)
+        if about.access == "key" or dialect.always_rate_limits:
+            headers.update((name, {"schema": {"type": "integer", "minimum": 0}}) for name in _LIMITS)
+        content: Json = {}
+        if about.answer is not None:
+            content["application/json"] = {"schema": self._schemas.of(about.answer, prefix=about.prefix)}
+        for media in about.media:
+            content[media.content_type] = {"schema": self._schemas.of(media.shape)}
+        made: Json = {"description": "Done", "headers": headers}
+        if content:
+            made["content"] = content
+        return {str(status): made for status in (about.status, *about.statuses)}
+
+    def _error(self, dialect: Dialect) -> str:
+        """The component that this dialect's errors are; `/messages` has its own in each."""
+        key = (dialect.name, dialect.error_body)
+        if key not in self._errors:
+            own = dialect.error_body.__module__.rpartition(".")[2]
+            name = "".join(dict.fromkeys((dialect.name.title(), own.title()))) + "Error"
+            self._errors[key] = (name, dialect)
+        return self._errors[key][0]
+
+
+_SECURITY: Mapping[str, list[Json]] = {
+    "key": [{"apiKey": []}, {"xApiKey": []}],
+    "list": [{"apiKey": []}, {"xApiKey": []}],
+    "admin": [{"adminToken": []}],
+    "open": [],
+}
+_SCHEMES: Json = {
+    "apiKey": {"type": "http", "scheme": "bearer", "description": "A customer's API key."},
+    "xApiKey": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same, as Anthropic has it."},
+    "adminToken": {"type": "http", "scheme": "bearer", "description": "The operator's token."},
+}
+
+
+def _routes(site: FastAPI) -> Iterator[tuple[str, str, Description]]:
+    """Every described route: path, method, description."""
+    for route in site.routes:
+        about = description_of(route.openapi_extra) if isinstance(route, APIRoute) else None
+        if isinstance(route, APIRoute) and about is not None:
+            for method in sorted(route.methods or ()):
+                yield _CONVERTER.sub("}", route.path), method.lower(), about
+
+
+def _in_path(path: str) -> list[Json]:
+    shape = {"type": "string", "minLength": 1}
+    names = re.findall(r"\{(\w+)\}", path)
+    return [{"name": name, "in": "path", "required": True, "schema": shape} for name in names]
+
+
+def _slug(prefix: str) -> str:
+    return "_" + re.sub(r"\W+", "_", prefix).strip("_")

@@ -1,0 +1,127 @@
+"""What the paid endpoints that answer at once say of themselves; `operations.py` names them."""
+
+from services.edge.chat_request import ChatBody
+from services.edge.completions_request import CompletionsBody
+from services.edge.embeddings_request import EmbeddingsBody
+from services.edge.messages_request import MessagesBody, Prompt
+from services.edge.moderations_request import ModerationsBody
+from services.edge.openapi import answers
+from services.edge.openapi.description import IDEMPOTENCY_KEY, MAX_COST, PAID, Description, Media
+from services.edge.responses_fields import ResponsesBody
+from services.edge.transcription_request import TranscriptionForm
+
+TEXT = "Text"
+SOUND = "Sound"
+STREAM = Media(content_type="text/event-stream")
+_BOTH = (IDEMPOTENCY_KEY, MAX_COST)
+_HI = [{"role": "user", "content": "Say hello."}]
+
+CHAT = Description(
+    name="createChatCompletion",
+    tag=TEXT,
+    summary="A chat completion, whole or streamed",
+    about="As OpenAI's, for every chat model. Fields that are not named here travel to the provider as they are.",
+    prefix="Chat",
+    body=ChatBody,
+    example={"model": "MODEL", "messages": _HI},
+    answer=answers.ChatCompletion,
+    media=(STREAM,),
+    parameters=_BOTH,
+    refuses=PAID,
+)
+MESSAGES = Description(
+    name="createMessage",
+    tag=TEXT,
+    summary="A message, whole or streamed",
+    about="As Anthropic's, for every chat model, with Anthropic's events and errors.",
+    prefix="Messages",
+    body=MessagesBody,
+    example={"model": "MODEL", "max_tokens": 256, "messages": _HI},
+    answer=answers.Message,
+    media=(STREAM,),
+    parameters=_BOTH,
+    refuses=PAID,
+)
+COUNT_TOKENS = Description(
+    name="countTokens",
+    tag=TEXT,
+    summary="How long a prompt is",
+    about="As Anthropic's. Costs nothing.",
+    prefix="CountTokens",
+    body=Prompt,
+    example={"model": "MODEL", "messages": _HI},
+    answer=answers.TokenCount,
+    refuses=PAID,
+)
+RESPONSES = Description(
+    name="createResponse",
+    tag=TEXT,
+    summary="A response, whole or streamed",
+    about="As OpenAI's, for every chat model. Nothing is stored: send the whole conversation in `input`.",
+    prefix="Responses",
+    body=ResponsesBody,
+    example={"model": "MODEL", "input": "Say hello."},
+    answer=answers.ResponseObject,
+    media=(STREAM,),
+    parameters=_BOTH,
+    refuses=PAID,
+)
+COMPLETIONS = Description(
+    name="createCompletion",
+    tag=TEXT,
+    summary="A legacy completion, whole or streamed",
+    about="As OpenAI's, for chat models whose provider offers it.",
+    prefix="Completions",
+    body=CompletionsBody,
+    example={"model": "MODEL", "prompt": "Once upon a time", "max_tokens": 16},
+    answer=answers.Completion,
+    media=(STREAM,),
+    parameters=_BOTH,
+    refuses=PAID,
+)
+MODERATIONS = Description(
+    name="createModeration",
+    tag=TEXT,
+    summary="Whether texts and images are harmful",
+    about="As OpenAI's, for models whose provider offers it.",
+    prefix="Moderations",
+    body=ModerationsBody,
+    example={"model": "MODEL", "input": "Hello."},
+    answer=answers.Moderation,
+    parameters=_BOTH,
+    refuses=PAID,
+)
+EMBEDDINGS = Description(
+    name="createEmbedding",
+    tag=TEXT,
+    summary="Embeddings of texts",
+    prefix="Embeddings",
+    body=EmbeddingsBody,
+    example={"model": "MODEL", "input": "Hello."},
+    answer=answers.EmbeddingList,
+    parameters=_BOTH,
+    refuses=PAID,
+)
+TRANSCRIPTIONS = Description(
+    name="createTranscription",
+    tag=SOUND,
+    summary="What is said in a sound",
+    about="As OpenAI's; `stream` gives the text as it is found.",
+    prefix="Transcription",
+    form=TranscriptionForm,
+    answer=answers.Transcript,
+    media=(Media(content_type="text/plain"), STREAM),
+    parameters=_BOTH,
+    refuses=PAID,
+)
+TRANSLATIONS = Description(
+    name="createTranslation",
+    tag=SOUND,
+    summary="What is said in a sound, in English",
+    prefix="Transcription",
+    form=TranscriptionForm,
+    answer=answers.Transcript,
+    media=(Media(content_type="text/plain"),),
+    parameters=_BOTH,
+    refuses=PAID,
+)
