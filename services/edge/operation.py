@@ -13,8 +13,11 @@ from services.edge.openapi.description import Description
 from services.edge.paid_request import PaidRequest
 from services.edge.request_body import MAX_BODY_BYTES
 from services.edge.wires.wire import Wire
+from upstream.openai.costly import refuse_costly
 from upstream.route import Route, WireProtocol
 
+RefuseCostly = Callable[..., None]
+"""`(fields, *, rates)`: raises INVALID_REQUEST for a field that costs more than the rates price."""
 Parse = Callable[[bytes, Iterable[tuple[bytes, bytes]]], PaidRequest]
 """Makes a request of a body and its headers. Raises INVALID_REQUEST with `param` where a field is to blame."""
 
@@ -24,17 +27,19 @@ class Operation:
     """One paid endpoint.
 
     `name` is its name in the request log, `category` the kind of model that serves it, in router's words. `voice` turns
-    a surface's dialect into the one that this endpoint's clients understand.
+    a surface's dialect into the one that this endpoint's clients understand. `refuse_costly` is what its wires check
+    first, for whoever only asks for the price.
     """
 
     name: str
     path: str
     category: str
+    about: Description
     parse: Parse
     wires: Mapping[WireProtocol, Wire]
     voice: Callable[[Dialect], Dialect] = lambda dialect: dialect
     most_bytes: int = MAX_BODY_BYTES
-    about: Description
+    refuse_costly: RefuseCostly = refuse_costly
 
     def wire_of(self, route: Route) -> Wire:
         """The wire to a route's provider. Raises PROVIDER_NOT_CONFIGURED for one that does not offer this."""

@@ -19,14 +19,15 @@ from services.edge.wires.messages import MessagesOverAnthropic, MessagesOverOpen
 from services.edge.wires.moderations import ModerationsOverOpenAI
 from services.edge.wires.responses import ResponsesOver
 from services.edge.wires.transcriptions import TranscriptionsOverOpenAI
+from upstream.anthropic.costly import refuse_costly as refuse_costly_messages
 from upstream.route import WireProtocol
 
 CHAT = Operation(
     name="chat",
     path="/chat/completions",
     category="chat",
-    parse=parse_chat,
     about=paid.CHAT,
+    parse=parse_chat,
     wires={
         WireProtocol.OPENAI: ChatOverOpenAI(),
         WireProtocol.SANDBOX: ChatOverOpenAI(),
@@ -38,50 +39,51 @@ MESSAGES = Operation(
     name="messages",
     path="/messages",
     category="chat",
-    parse=parse_messages,
     about=paid.MESSAGES,
+    parse=parse_messages,
     wires={
         WireProtocol.OPENAI: MessagesOverOpenAI(),
         WireProtocol.SANDBOX: MessagesOverOpenAI(),
         WireProtocol.ANTHROPIC: MessagesOverAnthropic(),
     },
     voice=messages_voice,
+    refuse_costly=refuse_costly_messages,
 )
 
 RESPONSES = Operation(
     name="responses",
     path="/responses",
     category="chat",
+    about=paid.RESPONSES,
     parse=parse_responses,
     wires={protocol: ResponsesOver(chat) for protocol, chat in CHAT.wires.items()},
-    about=paid.RESPONSES,
 )
 
 COMPLETIONS = Operation(
     name="completions",
     path="/completions",
     category="chat",
+    about=paid.COMPLETIONS,
     parse=parse_completion,
     wires={WireProtocol.OPENAI: CompletionsOverOpenAI(), WireProtocol.SANDBOX: CompletionsOverOpenAI()},
-    about=paid.COMPLETIONS,
 )
 
 MODERATIONS = Operation(
     name="moderations",
     path="/moderations",
     category="chat",
+    about=paid.MODERATIONS,
     parse=parse_moderation,
     wires={WireProtocol.OPENAI: ModerationsOverOpenAI()},
-    about=paid.MODERATIONS,
 )
 
 EMBEDDINGS = Operation(
     name="embeddings",
     path="/embeddings",
     category="embedding",
+    about=paid.EMBEDDINGS,
     parse=parse_embeddings,
     wires={
-    about=paid.EMBEDDINGS,
         WireProtocol.OPENAI: EmbeddingsOverOpenAI(),
         WireProtocol.SANDBOX: EmbeddingsOverOpenAI(),
     },
@@ -95,9 +97,9 @@ def _transcriptions(name: str, *, streams: bool, about: Description) -> Operatio
         name=name,
         path=path,
         category="transcription",
+        about=about,
         parse=transcription_parser(streams=streams),
         wires={WireProtocol.OPENAI: wire, WireProtocol.SANDBOX: wire},
-        about=about,
         most_bytes=MAX_FORM_BYTES,
     )
 

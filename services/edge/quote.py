@@ -15,10 +15,10 @@ from pricing.charge import ChargeOutOfRange, charge_nano_usd, worst_case_nano_us
 from pricing.prices import PriceVersion
 from pricing.tokens import Tokens, Units
 from services.edge.admission import Terms
+from services.edge.operation import Operation
 from services.edge.paid_request import PaidRequest
 from tollbridge.router.v1 import router_pb2
 from upstream import decision
-from upstream.openai.costly import refuse_costly
 from upstream.usage import count_tokens
 
 TIMEOUT_S = 0.9
@@ -42,13 +42,13 @@ class Quotes:
     def __init__(self, *, router: PipeClient) -> None:
         self._router = router
 
-    async def chat(self, request: PaidRequest) -> Quote:
+    async def paid(self, request: PaidRequest, operation: Operation) -> Quote:
         """Raises MODEL_NOT_FOUND, PROVIDER_NOT_CONFIGURED, INVALID_REQUEST as the request itself would."""
-        asked = await self._ask(request.model, operation="chat")
+        asked = await self._ask(request.model, operation=operation.category)
         bounds = decision.bounds(asked.bounds)
         terms = [Terms(request, price=decision.price(offer.price), bounds=bounds) for offer in asked.offers]
         price, first = decision.price(asked.offers[0].price), terms[0]
-        refuse_costly(request.fields, rates=price.rates)
+        operation.refuse_costly(request.fields, rates=price.rates)
         prompt = await asyncio.to_thread(request.prompt_tokens, asked.offers[0].provider_model)
         tokens = Tokens(
             input=min(prompt + request.usual_piece_tokens(bounds), request.input_tokens(bounds)),
@@ -57,8 +57,8 @@ class Quotes:
         return _quote(
             asked,
             most_nano_usd=max(each.worst_nano_usd(first.wanted_tokens) for each in terms),
-            likely=(price, tokens, Units(requests=1)),
-            max_tokens=first.wanted_tokens,
+            likely=(price, tokens, request.most_units),
+            max_tokens=first.wanted_tokens if request.choices else None,
         )
 
     async def image(self, *, model: str, prompt: str, images: int, body_bytes: int) -> Quote:

@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 import httpx
+import pytest
 
 from tests.integration.running import Account, Gateway, price_usd
 
@@ -66,3 +67,32 @@ def test_a_quote_refuses_what_the_call_would_refuse(system: Gateway):
     wrong = {"model": "alpha-chat", "messages": []}
     assert httpx.post(url, headers=account.headers, json=wrong, timeout=20).json()["error"]["param"] == "messages"
     assert httpx.post(url, json=wrong, timeout=20).status_code == 401
+
+
+ASKED = [{"role": "user", "content": "How much?"}]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/messages", {"system": "Be brief.", "messages": ASKED, "max_tokens": 50}),
+        ("/responses", {"instructions": "Be brief.", "input": "How much?", "max_output_tokens": 50}),
+        ("/completions", {"prompt": ["How much?", "How far?"], "max_tokens": 50}),
+    ],
+)
+def test_every_paid_body_is_quoted_as_its_call_is_charged(system: Gateway, path: str, body: dict):
+    """The same body at /quote and at its endpoint: the most lets it run, a little less does not."""
+    account = system.customer(credit_usd="1")
+    body = {"model": "alpha-chat", **body}
+    quote = quoted(account, body)
+    assert quote["max_tokens"] == 50
+    url, most = f"{system.base_url}/v1{path}", Decimal(quote["most"])
+    less = {**account.headers, "x-max-cost": f"{most - Decimal('0.000000001'):f}"}
+    refused = httpx.post(url, headers=less, json=body, timeout=20)
+    assert refused.status_code == 400, refused.text
+    assert quote["most"] in refused.text
+    done = httpx.post(url, headers={**account.headers, "x-max-cost": quote["most"]}, json=body, timeout=20)
+    assert done.status_code == 200, done.text
+    receipt = account.receipt(done.headers["x-request-id"])
+    assert 0 < Decimal(receipt["charge"]) <= most
+    assert receipt["price"]["version"] == quote["price_version"]

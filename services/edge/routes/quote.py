@@ -6,14 +6,16 @@ from fastapi import APIRouter, Request, Response
 
 from chassis.errors import Code, TollbridgeError
 from pricing.prices import usd_text
-from services.edge.chat_request import parse_chat
+from services.edge.catalogue import Catalogue
 from services.edge.json_http import Caller, Identify, answer, body_of, context, parsed
 from services.edge.model_names import may_use
+from services.edge.operation import Operation
 from services.edge.quote import Quote, Quotes
+from services.edge.quoted_call import called
 from services.edge.routes.tasks import checked_image
 
 
-def routes(*, quotes: Quotes, identify: Identify) -> APIRouter:
+def routes(*, quotes: Quotes, catalogue: Catalogue, identify: Identify) -> APIRouter:
     """The route."""
     router = APIRouter()
 
@@ -21,7 +23,14 @@ def routes(*, quotes: Quotes, identify: Identify) -> APIRouter:
     async def create_quote(request: Request) -> Response:
         caller = await identify(request)
         body = await body_of(request)
-        found = await _image(quotes, body, caller) or await _chat(quotes, body, caller)
+        fields = parsed(body, dict[str, Any])
+        named = fields.get("model")
+        model = await catalogue.find(named) if isinstance(named, str) else None
+        operation = called(fields, request.headers.raw, category=model.category if model is not None else None)
+        if operation is None:
+            found = await _image(quotes, fields, body, caller)
+        else:
+            found = await _paid(quotes, operation, body, request, caller)
         return answer(shown(found), request_id=context(request).request_id)
 
     return router
@@ -40,17 +49,13 @@ def shown(quote: Quote) -> dict[str, object]:
     }
 
 
-async def _image(quotes: Quotes, body: bytes, caller: Caller) -> Quote | None:
-    """A quote for a body that asks for images; None for one that has no prompt or has messages."""
-    fields = parsed(body, dict[str, Any])
-    if "prompt" not in fields or "messages" in fields:
-        return None
+async def _image(quotes: Quotes, fields: dict[str, Any], body: bytes, caller: Caller) -> Quote:
     model, _ = checked_image(fields, caller)
     return await quotes.image(model=model, prompt=fields["prompt"], images=fields.get("n") or 1, body_bytes=len(body))
 
 
-async def _chat(quotes: Quotes, body: bytes, caller: Caller) -> Quote:
-    found = await quotes.chat(parse_chat(body))
+async def _paid(quotes: Quotes, operation: Operation, body: bytes, request: Request, caller: Caller) -> Quote:
+    found = await quotes.paid(operation.parse(body, request.headers.raw), operation)
     if not may_use(caller.models, found.model):
         message = f"This key may not use the model {found.model[:200]!r}."
         raise TollbridgeError(Code.MODEL_NOT_ALLOWED, message, details={"param": "model"})

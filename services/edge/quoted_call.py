@@ -1,0 +1,41 @@
+"""Which call a body would be, when only its price is asked: told by its fields, and by what its model is for.
+
+In this order: `messages` is a chat, or Anthropic's Messages where something in it is theirs alone; `input` is a
+response, or embeddings with a model for these; `prompt` is an image with a model for these, else a legacy completion.
+What has none of them is read as a chat, whose refusal says what is missing. Bodies that two calls read alike cost the
+same in both.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from services.edge.operation import Operation
+from services.edge.operations import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
+
+_MESSAGES_FIELDS = ("system", "stop_sequences", "mcp_servers", "container")
+_MESSAGES_BLOCKS = frozenset({"image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking"})
+
+
+def called(
+    body: Mapping[str, object], headers: Iterable[tuple[bytes, bytes]], *, category: str | None
+) -> Operation | None:
+    """The paid endpoint; None for an image. `category` is what the model is for, None when nobody knows it."""
+    if "messages" in body:
+        return MESSAGES if _is_anthropics(body, headers) else CHAT
+    if "input" in body:
+        return EMBEDDINGS if category == EMBEDDINGS.category else RESPONSES
+    if "prompt" in body:
+        return None if category == "image" else COMPLETIONS
+    return CHAT
+
+
+def _is_anthropics(body: Mapping[str, object], headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    if any(name == b"anthropic-version" for name, _ in headers) or any(name in body for name in _MESSAGES_FIELDS):
+        return True
+    if any("input_schema" in tool for tool in _objects(body.get("tools"))):
+        return True
+    contents = [message.get("content") for message in _objects(body.get("messages"))]
+    return any(block.get("type") in _MESSAGES_BLOCKS for content in contents for block in _objects(content))
+
+
+def _objects(value: object) -> list[dict[str, object]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
