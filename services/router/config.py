@@ -35,7 +35,9 @@ MAX_WAIT_S = 60.0
 DEFAULT_MAX_OUTPUT = 8192
 """For chat models that say neither `max_output` nor `context`: something has to bound what is held."""
 
-_KEYLESS = frozenset({"sandbox", "local"})
+LOCAL = "local"
+LOCAL_MODELS_URL = "TOLLBRIDGE_LOCAL_MODELS_URL"
+_KEYLESS = frozenset({"sandbox", LOCAL})
 _BY_TASK = frozenset({"image", "video"})
 _NAME_REFERENCE = re.compile(r"(?<!\$)\$\{([A-Za-z_]\w*)\}")
 _Key = tuple[str | int, ...]
@@ -78,7 +80,15 @@ def _prepared(text: ConfigText) -> ConfigText:
     providers = text.data.get("providers")
     if not isinstance(providers, list):
         return text
-    return dataclasses.replace(text, data={**text.data, "providers": [_with_optional_keys(each) for each in providers]})
+    prepared = [_with_local_url(_with_optional_keys(each)) for each in providers]
+    return dataclasses.replace(text, data={**text.data, "providers": prepared})
+
+
+def _with_local_url(entry: object) -> object:
+    """Where the models of this machine are is a setting, since their process gets another port at each start."""
+    if isinstance(entry, dict) and entry.get("protocol") == LOCAL and "base_url" not in entry:
+        return {**entry, "base_url": f"${{{LOCAL_MODELS_URL}:-}}"}
+    return entry
 
 
 def _with_optional_keys(entry: object) -> object:
@@ -120,7 +130,7 @@ def _providers(text: ConfigText, entries: tuple[ProviderSection, ...]) -> dict[s
 
 def _provider(text: ConfigText, entry: ProviderSection, where: _Key) -> Provider:
     protocol, accounts = _usable(text, entry, where)
-    if entry.protocol not in _KEYLESS:
+    if entry.protocol not in _KEYLESS or (entry.protocol == LOCAL and entry.base_url):
         _check_base_url(text, entry.base_url, (*where, "base_url"))
     drain = entry.drain
     _check_seconds(text, drain.seconds, (*where, "drain", "seconds"))
@@ -131,7 +141,7 @@ def _provider(text: ConfigText, entry: ProviderSection, where: _Key) -> Provider
     return Provider(
         id=entry.id,
         protocol=protocol,
-        base_url="" if protocol in _KEYLESS else entry.base_url.rstrip("/"),
+        base_url="" if protocol == "sandbox" else entry.base_url.rstrip("/"),
         timeouts=Timeouts(
             connect_s=entry.timeouts.connect,
             first_byte_s=entry.timeouts.first_byte,
@@ -146,10 +156,16 @@ def _provider(text: ConfigText, entry: ProviderSection, where: _Key) -> Provider
 
 
 def _usable(text: ConfigText, entry: ProviderSection, where: _Key) -> tuple[str, tuple[Account, ...]]:
-    """The protocol that answers in the end, and the accounts that it can be called with."""
+    """The protocol that answers in the end, and the accounts that it can be called with.
+
+    Local models speak OpenAI's, and without their process there is nobody to call.
+    """
     declared = entry.accounts or (AccountSection(id=entry.id),)
+    own = tuple(_account(entry.id, account) for account in declared)
+    if entry.protocol == LOCAL:
+        return "openai", own if entry.base_url else ()
     if entry.protocol in _KEYLESS:
-        return entry.protocol, tuple(_account(entry.id, account) for account in declared)
+        return entry.protocol, own
     keyed = tuple(_account(entry.id, account) for account in entry.accounts if account.api_key)
     if entry.without_key == "error":
         for number, account in enumerate(entry.accounts):
@@ -158,7 +174,7 @@ def _usable(text: ConfigText, entry: ProviderSection, where: _Key) -> tuple[str,
         if not entry.accounts:
             raise text.error("has no account, so no key (without_key: error)", (*where, "accounts"))
     if not keyed and entry.without_key == "sandbox":
-        return "sandbox", tuple(_account(entry.id, account) for account in declared)
+        return "sandbox", own
     return entry.protocol, keyed
 
 

@@ -175,3 +175,29 @@ def test_the_examples_sell_at_their_documents_prices(name: str, model: str, rate
     price = found.current_price
     scale = Decimal(price.markup_ppm) / 1_000_000 / 1_000_000_000
     assert (price.rates.input * scale, price.rates.output * scale) == tuple(map(Decimal, rates))
+
+
+LOCAL = """\
+providers: [{id: here, protocol: local}]
+models: [{id: m, routes: [{provider: here, model: x}], price: {input: 1, output: 2}}]
+"""
+
+
+def test_local_models_are_called_where_their_process_is(tmp_path: Path) -> None:
+    """By the setting, as an OpenAI provider without a key; an address in the file comes before it."""
+    environ = {"TOLLBRIDGE_LOCAL_MODELS_URL": "http://127.0.0.1:5000/v1"}
+    elsewhere = LOCAL.replace("local}", "local, base_url: 'http://gpu:1/v1/'}")
+    for text, url in ((LOCAL, "http://127.0.0.1:5000/v1"), (elsewhere, "http://gpu:1/v1")):
+        model = load(tmp_path, text, environ).registry.find("m")
+        assert model is not None
+        assert model.is_configured
+        provider = model.routes[0].provider
+        assert (provider.protocol, provider.base_url) == ("openai", url)
+        assert [(account.id, account.api_key) for account in provider.accounts] == [("here", "")]
+
+
+def test_without_their_process_local_models_are_not_configured(tmp_path: Path) -> None:
+    """Whoever asks for one is told so; the file stays good."""
+    model = load(tmp_path, LOCAL, {}).registry.find("m")
+    assert model is not None
+    assert not model.is_configured
