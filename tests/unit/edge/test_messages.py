@@ -107,6 +107,23 @@ async def test_a_native_request_travels_as_it_came(world: World, claudius: Provi
     assert claudius.headers[0]["x-api-key"] == "c-secret"
 
 
+async def test_thoughts_of_another_provider_are_left_out_where_they_are_refused(world: World, claudius: Provider):
+    """They have no signature; everything else in the conversation stays."""
+    claudius.handlers = [whole({**MESSAGE, "stop_reason": "end_turn"})]
+    thought = {"type": "thinking", "thinking": "hm", "signature": ""}
+    said = {"type": "text", "text": 'it says "signature":"" here'}
+    user = {"role": "user", "content": "Hi"}
+    history = [
+        user,
+        {"role": "assistant", "content": [thought]},
+        {"role": "assistant", "content": [thought, said]},
+        user,
+    ]
+    async with ask(world, asking(messages=history)) as response:
+        assert response.status == 200, await response.text()
+    assert claudius.calls[0]["messages"] == [user, {"role": "assistant", "content": [said]}, user]
+
+
 async def test_a_native_stream_is_relayed_event_by_event(world: World, claudius: Provider):
     """Every event as it came, but for the public model and the cost at the end."""
     claudius.handlers = [stream(*told(EVENTS))]
