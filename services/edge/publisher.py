@@ -203,9 +203,6 @@ class Publisher:
             self._log.warning("publish_failed", events=len(batch), waiting=len(self._pending), code=error.code.value)
             await asyncio.sleep(self._pause_s)
             return
-        except asyncio.CancelledError:
-            self._tried(batch)
-            raise
         self._tried(batch)
         self._pause_s = 0.0
 

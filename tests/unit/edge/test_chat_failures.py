@@ -314,3 +314,32 @@ async def test_a_slow_reader_delays_only_itself(world: World):
     assert text.endswith("data: [DONE]\n\n")
     assert (await world.only_event()).charge_nano_usd == charge(5, 900)
     await world.settled()
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_the_end_is_in_the_spool_before_the_last_bytes_leave(world: World, monkeypatch, streamed: bool):
+    """Who has a whole answer is charged, whatever instant the process dies at."""
+    name = "end" if streamed else "whole"
+    plain, kinds = getattr(Reply, name), []
+    spool = world.spool_dir / str(world.incarnation) / "1.spool"
+
+    async def last(reply: Reply, *sent, **options) -> None:
+        kinds.extend(record.kind for _, record in read_records(spool))
+        await plain(reply, *sent, **options)
+
+    monkeypatch.setattr(Reply, name, last)
+    async with world.post(world.body({"output_tokens": 3}, stream=streamed)) as response:
+        await response.read()
+    assert kinds == [Kind.STARTED, Kind.FINISHED]
+    await world.settled()
+
+
+async def test_a_client_that_leaves_after_its_answer_takes_no_place_of_a_drain(world: World):
+    """Every client leaves in the end."""
+    for _ in range(3):
+        async with world.post(world.body({"output_tokens": 3}, stream=True)) as response:
+            await response.read()
+            response.close()
+    await world.settled()
+    await until(lambda: not world.relay._running)
+    assert not +world.relay._draining

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Mapping
+from typing import cast
 
 import msgspec
 import pytest
@@ -12,7 +13,10 @@ from chassis.ids import uuid7
 from chassis.spool_files import read
 from pricing.charge import charge_nano_usd
 from pricing.tokens import Tokens, Units
-from services.edge.answers import KeptAnswer
+from services.edge import claims
+from services.edge.answers import Answers, KeptAnswer
+from services.edge.claims import Claim
+from services.edge.idempotency import Turn
 from tests.unit.edge.web_provider import Provider, chunk, ending, status, stream
 from tests.unit.edge.world import PRICE, World, until
 from tollbridge.usage.v1 import usage_pb2
@@ -281,6 +285,43 @@ async def test_a_request_whose_runner_died_runs_under_its_first_id(world: World)
     assert held.answered
     assert (await world.only_event()).request_id == first[1]["x-request-id"]
     await world.settled()
+
+
+async def test_a_request_that_was_taken_over_and_came_to_nothing_keeps_its_id(world: World):
+    """Its first runner, that only seemed dead, may still charge under it: a new id would be a second charge."""
+    first = await ask(world, world.body())
+    await world.settled()
+    world.shelf.kept.clear()
+    world.truth.applied.clear()
+    held = world.owners.claims.held["order-7"]
+    held.answered = held.alive = False
+    models, world.truth.key_models = world.truth.key_models, ("another",)
+    world.admission._kept.clear()
+    assert (await ask(world, world.body()))[0] == 403
+    world.truth.key_models = models
+    world.admission._kept.clear()
+    again = await ask(world, world.body())
+    assert (again[0], again[1]["x-request-id"]) == (200, first[1]["x-request-id"])
+    await world.settled()
+
+
+async def test_billing_is_told_of_an_end_although_its_run_is_cancelled():
+    """Or the key would be in use until its claim lapses."""
+    go, told = asyncio.Event(), asyncio.Event()
+
+    class Claims:
+        async def end(self, *_) -> None:
+            await go.wait()
+            told.set()
+
+    claim = Claim(call_id="1", request_id=uuid7(), taken_over=False, answered=False)
+    turn = Turn(claim=claim, claims=cast("claims.Claims", Claims()), answers=cast("Answers", None))
+    ending = asyncio.create_task(turn.end(charged=False))
+    await asyncio.sleep(0)
+    ending.cancel()
+    await asyncio.wait([ending])
+    go.set()
+    await asyncio.wait_for(told.wait(), 5)
 
 
 async def test_an_end_that_two_processes_bring_is_forgotten_by_both(world: World):

@@ -18,9 +18,17 @@ SET_ASIDE = billing_pb2.EVENT_STATE_DEAD_LETTERED
 
 
 class Bus:
-    """Loses everything."""
+    """Loses everything, and takes its time with the first message when `slow` is set."""
 
-    async def publish(self, subject: str, data: bytes, **_: object) -> None: ...
+    def __init__(self) -> None:
+        self.slow: asyncio.Event | None = None
+        self.messages = self.taken = 0
+
+    async def publish(self, subject: str, data: bytes, **_: object) -> None:
+        self.messages += 1
+        if self.messages == 1 and self.slow is not None:
+            await self.slow.wait()
+        self.taken += 1
 
 
 class Billing:
@@ -42,13 +50,13 @@ class Desk:
     """A publisher with a request that was run twice."""
 
     def __init__(self) -> None:
-        self.billing = Billing()
+        self.bus, self.billing = Bus(), Billing()
         self.forgotten: list[bytes] = []
         self.disk_fails = False
         self.former: list[str] = []
         self.request_id = uuid7()
         self.publisher = Publisher(
-            bus=Bus(), billing=self.billing, forget=self.forget, confirmed=lambda *_: None, source="edge/0"
+            bus=self.bus, billing=self.billing, forget=self.forget, confirmed=lambda *_: None, source="edge/0"
         )
 
     def forget(self, keys: Iterable[bytes]) -> None:
@@ -120,6 +128,23 @@ async def test_a_charge_that_comes_before_its_void_was_forgotten_is_not_forgotte
         await until(lambda: "charge" in desk.billing.recorded)
         assert desk.forgotten == []
         desk.billing.states["charge"] = COMMITTED
+        assert await desk.drain()
+        running.cancel()
+    assert desk.forgotten == [desk.request_id.bytes]
+
+
+async def test_a_slow_message_of_an_event_that_was_replaced_holds_nothing_up(desk: Desk):
+    """The same end comes from another process while ours is on its way: it is still confirmed, and forgotten."""
+    desk.bus.slow = asyncio.Event()
+    desk.add("first")
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(desk.publisher.run())
+        await until(lambda: desk.bus.messages == 1)
+        desk.add("second")
+        await until(lambda: "second" in desk.billing.recorded)
+        desk.bus.slow.set()
+        await until(lambda: desk.bus.taken == desk.bus.messages)
+        desk.billing.states["second"] = COMMITTED
         assert await desk.drain()
         running.cancel()
     assert desk.forgotten == [desk.request_id.bytes]

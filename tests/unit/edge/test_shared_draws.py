@@ -1,6 +1,7 @@
 """Requests that draw from leases in memory: how few ask billing, and how the credit comes back."""
 
 import asyncio
+from collections.abc import Callable
 from uuid import uuid4
 
 import pytest
@@ -23,6 +24,9 @@ class Billing:
         self.plenty = 10_000
         self.down = False
         self.pause_s = 0.001
+        self.gone = False
+        self.takes_s = 0.0
+        self.on_answer: Callable[[], None] = lambda: None
         self.asks: list[dict] = []
         self.granted: dict[str, int] = {}
         self.stated: list[dict[str, LeaseState]] = []
@@ -38,6 +42,7 @@ class Billing:
             raise TollbridgeError(Code.INSUFFICIENT_CREDITS, "no")
         amount = max(need, min(ask["wish_nano_usd"], self.plenty))
         self.granted[ask["hold_id"]] = amount
+        self.on_answer()
         return Granted(hold_id=ask["hold_id"], amount_nano_usd=amount, ttl_s=30)
 
     async def return_lease(self, *, hold_id: str) -> None:
@@ -53,7 +58,8 @@ class Billing:
         self._check()
         self.stated.append({lease.hold_id: lease for lease in leases})
         self.partial.append(only_these)
-        return 10.0, []
+        self.on_answer()
+        return 10.0, [lease.hold_id for lease in leases] if self.gone else []
 
     def _check(self) -> None:
         if self.down:
@@ -259,6 +265,46 @@ async def test_a_lease_that_billing_has_ended_is_not_drawn_from(desk: Desk):
     assert (await desk.draw()).hold_id != draw.hold_id
     await desk.purse.state()
     assert draw.hold_id in desk.billing.stated[-1]
+
+
+@pytest.mark.parametrize("heard", ["grant", "statement"])
+async def test_a_lease_lives_from_when_billing_was_asked_and_not_from_when_it_was_heard(desk: Desk, heard: str):
+    """An answer that took 20 s was 20 s old: billing may end the lease 20 s before."""
+    desk.billing.on_answer = lambda: setattr(desk, "now_s", desk.now_s + desk.billing.takes_s)
+
+    async def served() -> str:
+        draw = await desk.draw()
+        desk.purse.give_back(draw)
+        return draw.hold_id
+
+    await served()
+    desk.billing.takes_s = 20 if heard == "grant" else 0
+    lease = await served()
+    if heard == "statement":
+        desk.now_s += 25
+        assert await served() == lease
+        desk.billing.takes_s = 20
+        await desk.purse.state()
+    desk.billing.takes_s = 0
+    desk.now_s += 9
+    assert await served() == lease
+    desk.now_s += 2
+    assert await served() != lease
+
+
+async def test_a_lease_that_a_statement_overtook_is_drawn_from(desk: Desk):
+    """Billing said `gone` of what it granted a moment later."""
+    desk.purse.give_back(await desk.draw())
+    desk.billing.gone = True
+    desk.billing.pause_s = 0.05
+    drawing = asyncio.create_task(desk.draw())
+    await asyncio.sleep(0)
+    await desk.purse.state()
+    desk.billing.gone = False
+    assert not (await drawing).closes_hold
+    asked = len(desk.billing.asks)
+    await desk.draw()
+    assert len(desk.billing.asks) == asked
 
 
 async def test_the_last_words_give_everything_back(desk: Desk):
