@@ -42,8 +42,7 @@ MESSAGES = Operation(
     about=paid.MESSAGES,
     parse=parse_messages,
     wires={
-        WireProtocol.OPENAI: MessagesOverOpenAI(),
-        WireProtocol.SANDBOX: MessagesOverOpenAI(),
+        **{protocol: MessagesOverOpenAI() for protocol in CHAT.wires},
         WireProtocol.ANTHROPIC: MessagesOverAnthropic(),
     },
     voice=messages_voice,

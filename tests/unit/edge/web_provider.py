@@ -17,13 +17,11 @@ class Provider:
         self.handlers: list[Callable[[web.Request], Awaitable[web.StreamResponse]]] = []
         self.calls: list[dict] = []
         self.headers: list[dict[str, str]] = []
-        self.headers: list[dict[str, str]] = []
         self.disconnects = 0
         self.base_url = ""
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         self.calls.append(await request.json())
-        self.headers.append({name.lower(): value for name, value in request.headers.items()})
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
         handler = self.handlers[min(len(self.calls), len(self.handlers)) - 1]
         try:
