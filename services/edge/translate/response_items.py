@@ -25,7 +25,7 @@ class OutputItems:
         self._summarizes = summarizes
         self._items: list[_Texts | _Call] = []
         self._open: _Texts | None = None
-        self._calls: dict[int, _Call] = {}
+        self._calls: list[_Call] = []
 
     def add(self, delta: Mapping[str, object], logprobs: object = None) -> None:
         """Takes a delta, or a whole message, in."""
@@ -64,16 +64,16 @@ class OutputItems:
         return self._open
 
     def _call(self, delta: Mapping[str, object]) -> None:
-        """A piece of a tool call. Some providers give every call the index 0, and then only its id tells it apart."""
+        """A piece of a tool call."""
         index, call_id = delta.get("index"), _text(delta.get("id"))
-        number = index if isinstance(index, int) else max(len(self._calls) - (not call_id), 0)
-        call = self._calls.get(number)
-        if call is None or (call_id and call.call_id and call.call_id != call_id):
+        known = [call for call in self._calls if call.is_meant(index, call_id)]
+        if not known:
             self._close_texts()
             kind = "custom" if isinstance(delta.get("custom"), dict) else "function"
-            call = self._calls[number] = _Call(kind, *self._place("ctc" if kind == "custom" else "fc"))
-            self._items.append(call)
-        call.add(call_id, delta.get(call.kind))
+            known = [_Call(kind, index, *self._place("ctc" if kind == "custom" else "fc"))]
+            self._calls += known
+            self._items += known
+        known[-1].add(call_id, delta.get(known[-1].kind))
 
     def _close_texts(self) -> None:
         if self._open is not None:
@@ -175,9 +175,10 @@ class _Texts:
 class _Call:
     """A call of a tool. It is told when its name has come: some providers send the id before."""
 
-    def __init__(self, kind: str, index: int, item_id: str, emit: Emit) -> None:
+    def __init__(self, kind: str, number: object, index: int, item_id: str, emit: Emit) -> None:
         self.kind = kind
-        self.call_id = ""
+        self._number = number
+        self._call_id = ""
         self._index = index
         self._id = item_id
         self._emit = emit
@@ -186,9 +187,18 @@ class _Call:
         self._told = False
         self._status = IN_PROGRESS
 
+    def is_meant(self, number: object, call_id: str) -> bool:
+        """Whether a piece with this index and id is of this call.
+
+        Some providers leave indexes out, or give every call the same; an id that is new is a new call then.
+        """
+        if number is None and not call_id:
+            return True
+        return number == self._number and (not call_id or call_id == self._call_id or not self._call_id)
+
     def add(self, call_id: str, called: object) -> None:
         """More of it. `called` is what chat calls `function` or `custom`."""
-        self.call_id = self.call_id or call_id
+        self._call_id = self._call_id or call_id
         if not isinstance(called, dict):
             return
         self._name = self._name or _text(called.get("name"))
@@ -219,14 +229,14 @@ class _Call:
     def shown(self) -> Json:
         """The item."""
         given = "".join(self._pieces)
-        shown: Json = {"id": self._id, "type": "function_call", "status": self._status, "call_id": self.call_id}
+        shown: Json = {"id": self._id, "type": "function_call", "status": self._status, "call_id": self._call_id}
         if self.kind == "custom":
             return {**shown, "type": "custom_tool_call", "name": self._name, "input": given}
         return {**shown, "name": self._name, "arguments": given}
 
     def _tell(self) -> None:
         """Tells of the item; what of its arguments has come before its name follows."""
-        self.call_id = self.call_id or f"call_{self._id.partition('_')[2]}"
+        self._call_id = self._call_id or f"call_{self._id.partition('_')[2]}"
         before, self._pieces = "".join(self._pieces), []
         self._told = True
         self._emit("output_item.added", output_index=self._index, item=self.shown())

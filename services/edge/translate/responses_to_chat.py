@@ -64,7 +64,8 @@ def _add_item(item: Item, turns: ChatTurns, where: str) -> None:
     elif item.kind in _OUTPUTS:
         _add_output(item, turns, where)
     elif item.kind == "item_reference":
-        raise invalid(f"{where}.type", "Nothing is stored here, so items can't be referred to: send the item itself.")
+        message = "Nothing is stored here, so no item can be referred to: send it whole, as SDKs do with store: false."
+        raise invalid(f"{where}.type", message)
     else:
         raise invalid(f"{where}.type", f"Items of type {item.kind[:100]!r} are not offered here.")
 

@@ -138,6 +138,24 @@ async def test_reasoning_and_calls_come_as_items_of_their_own(world: World, prov
     assert done == [reasoning, message, look, hear]
 
 
+@pytest.mark.parametrize("indexes", [(0, 1), (0, 0), (None, None)])
+async def test_calls_are_told_apart_however_they_are_numbered(world: World, provider: Provider, indexes: tuple):
+    """Some providers number all calls alike, or not at all; some repeat id and name, or send the arguments decoded."""
+    calls = [
+        {"index": index, "id": f"call_{name}", "type": "function", "function": {"name": name, "arguments": piece}}
+        for index, name, pieces in zip(indexes, ("look", "hear"), (("{", "}"), ({"a": 1},)), strict=True)
+        for piece in pieces
+    ]
+    provider.handlers = [stream(*(delta(tool_calls=[call]) for call in calls), *ending(3, 2))]
+    async with ask(world, stream=True) as response:
+        told = await events_of(response)
+    output = told[-1]["response"]["output"]
+    assert [(item["call_id"], item["name"], item["arguments"]) for item in output] == [
+        ("call_look", "look", "{}"),
+        ("call_hear", "hear", '{"a":1}'),
+    ]
+
+
 async def test_whoever_asks_for_a_summary_gets_the_reasoning_as_one(world: World, provider: Provider):
     """Most clients show nothing else."""
     provider.handlers = [stream(delta(reasoning="Hm."), chunk("Hi"), *ending(3, 2))]
