@@ -196,16 +196,20 @@ async def test_a_left_stream_is_drained_and_charged_what_the_provider_reports(wo
 
 
 async def test_a_drain_has_an_end(world: World, provider: Provider):
-    """After `drain_s` what was delivered is charged, counted."""
-    world.truth.drain_s = 0.2
-    provider.handlers = [stream(chunk("one two"), 30.0)]
+    """After `drain_s` what was delivered is charged, counted, and nothing of what came after; its place is free."""
+    world.truth.drain_s = 0.5
+    go_on = asyncio.Event()
+    provider.handlers = [stream(chunk("one two"), go_on, chunk(" three four"), 30.0)]
     await leave_after(world, b"one two", world.body(stream=True))
+    await until(lambda: bool(+world.relay._draining))
+    go_on.set()
     event = await world.only_event()
     assert (event.ended, event.policy) == (usage_pb2.ENDED_CLIENT_GONE, "drain")
     assert event.evidence == usage_pb2.EVIDENCE_COUNTED
     assert event.tokens.output == 2
     assert event.charge_nano_usd == charge(event.tokens.input, 2)
     await world.settled()
+    assert not +world.relay._draining
 
 
 async def test_a_drain_that_dies_with_its_edge_is_charged_what_was_delivered(world: World, provider: Provider):
@@ -343,3 +347,11 @@ async def test_a_client_that_leaves_after_its_answer_takes_no_place_of_a_drain(w
     await world.settled()
     await until(lambda: not world.relay._running)
     assert not +world.relay._draining
+
+
+async def test_a_decision_that_was_refused_is_stated_no_more(world: World):
+    """Its attempt would be listed to router for ever."""
+    async with world.post(world.body(model="unknown")) as response:
+        assert response.status == 404
+    await world.settled()
+    assert len(world.relay.tools.attempts) == 0
