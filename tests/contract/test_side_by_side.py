@@ -13,7 +13,7 @@ DIALECTS = ("openai", "dropstone", "techstone", "dragonfly", "drawbridge", "plat
 CONFIG = """
 surfaces:
   - {prefix: /v1, dialect: openai}
-  - {prefix: /dropstone/api/v1, dialect: dropstone, models_public: true, without: [images]}
+  - {prefix: /dropstone/api/v1, dialect: dropstone, models_public: true, without: [requests]}
   - {prefix: /techstone/v1, dialect: techstone}
   - {prefix: /dragonfly/v1, dialect: dragonfly}
   - {prefix: /drawbridge/v1, dialect: drawbridge, without: [credits]}
@@ -38,6 +38,19 @@ PREFIX = {
     "drawbridge": "/drawbridge/v1",
     "platform": "/platform/api/v1",
 }
+MALFORMED = (
+    b"",
+    b"{",
+    b"null",
+    b"[]",
+    b'"x"',
+    b"\xff\xfe",
+    b'{"model": "\\ud800", "name": "\\ud800"}',
+    b'{"model": 1, "name": 1, "amount_usd": []}',
+    b'{"model": null, "messages": null, "name": null, "amount_usd": "NaN"}',
+    b'{"model": "a/chat", "messages": [1], "name": {}, "amount_usd": true}',
+    b"[" * 1000 + b"]" * 1000,
+)
 OPENAI_BODY = {"message", "type", "param", "code"}
 
 
@@ -160,13 +173,33 @@ def test_usage_and_limits_follow_the_dialect(rich: Client, dialect: str) -> None
     assert unlimited == ("1000000" if dialect in ("techstone", "dragonfly") else None)
 
 
-@pytest.mark.parametrize(("dialect", "path"), [("dropstone", "/images/generations"), ("drawbridge", "/credits")])
+@pytest.mark.parametrize(("dialect", "path"), [("dropstone", "/requests"), ("drawbridge", "/credits")])
 def test_what_one_surface_hides_the_others_have(rich: Client, dialect: str, path: str) -> None:
     """`without` is the surface's own."""
-    method = "GET" if path == "/credits" else "POST"
-    for name in DIALECTS:
-        answer = rich.ask(method, PREFIX[name] + path, None if method == "GET" else {"model": "a/image", "prompt": "x"})
-        assert answer.status_code == (404 if name == dialect else 200), answer.text
+    statuses = {name: rich.get(PREFIX[name] + path).status_code for name in DIALECTS}
+    assert statuses == {name: 404 if name == dialect else 200 for name in DIALECTS}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "fields"),
+    [
+        ("openai", OPENAI_BODY),
+        ("dropstone", OPENAI_BODY),
+        ("techstone", OPENAI_BODY),
+        ("dragonfly", {"message", "type", "code", "reason"}),
+        ("drawbridge", OPENAI_BODY),
+        ("platform", {"message", "type", "code"}),
+    ],
+)
+@pytest.mark.parametrize("path", ["/chat/completions", "/images/generations", "/quote", "/keys", "/billing/checkout"])
+def test_whatever_is_sent_is_refused_in_the_dialects_shape(
+    rich: Client, dialect: str, fields: set[str], path: str
+) -> None:
+    """No body makes a 5xx or another dialect's error, whoever found out what is wrong."""
+    for body in MALFORMED:
+        answer = rich.post(PREFIX[dialect] + path, body)
+        assert answer.status_code in (400, 413), (body[:60], answer.text)
+        assert set(answer.json()["error"]) - {"param"} == fields - {"param"}, (body[:60], answer.text)
 
 
 def test_a_link_leads_back_to_its_surface(rich: Client) -> None:
