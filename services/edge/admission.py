@@ -55,17 +55,18 @@ class Allowance:
 
 def api_key_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """The key from `Authorization: Bearer` or `x-api-key`. Raises INVALID_API_KEY, INVALID_REQUEST when they differ."""
-    bearer = other = ""
+    keys: set[bytes] = set()
     for name, value in headers:
         if name == b"authorization" and value[:7].lower() == b"bearer ":
-            bearer = value[7:].strip().decode("latin-1")
+            keys.add(value[7:].strip())
         elif name == b"x-api-key":
-            other = value.strip().decode("latin-1")
-    if bearer and other and bearer != other:
+            keys.add(value.strip())
+    keys.discard(b"")
+    if len(keys) > 1:
         raise TollbridgeError(Code.INVALID_REQUEST, "Authorization and x-api-key hold different keys.")
-    if not bearer and not other:
+    if not keys:
         raise TollbridgeError(Code.INVALID_API_KEY, "You must provide an API key in Authorization: Bearer.")
-    return bearer or other
+    return keys.pop().decode("latin-1")
 
 
 class Admission:

@@ -1,27 +1,18 @@
 """uvicorn as edge runs it: no signals of its own, and a write buffer limit of zero.
 
-With the limit at zero the transport asks for a pause as soon as the kernel takes fewer bytes than were written, and
-uvicorn's `send` waits before the next write. So when a `send` is reached, all earlier bytes have left this process,
-which is what "handed to the client" means in settlement.
+With the limit at zero (`http_protocol` sets it) the transport asks for a pause as soon as the kernel takes fewer bytes
+than were written, and uvicorn's `send` waits before the next write. So when a `send` is reached, all earlier bytes have
+left this process, which is what "handed to the client" means in settlement.
 """
 
-import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from services.edge.app import EdgeApp
-
-
-class PromptProtocol(HttpToolsProtocol):
-    """uvicorn's httptools protocol over a transport that never keeps bytes back unnoticed."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(transport)
-        transport.set_write_buffer_limits(high=0)
+from services.edge.http_protocol import CarefulProtocol
 
 
 class _Server(uvicorn.Server):
@@ -43,7 +34,7 @@ class HttpServer:
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http=PromptProtocol,
+                http=CarefulProtocol,
                 ws="none",
                 lifespan="off",
                 loop="none",

@@ -56,6 +56,8 @@ async def read_body(
     for name, value in headers:
         if name == b"content-length" and value.isdigit() and int(value[:12]) > most_bytes:
             raise _too_large(most_bytes)
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            raise TollbridgeError(Code.INVALID_REQUEST, "Bodies must not be compressed.")
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             return await _read(receive, most_bytes)
