@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TypeAlias, TypeVar
 
-from cli.up import built_in, orphans, ready_file
+from cli.up import built_in, local_models, orphans, ready_file
 from cli.up.data_dir import DataDir, write_private
 from cli.up.helper_process import run_helper
 from cli.up.instance_secrets import InstanceSecrets, load_or_make, remember_demo_key
@@ -24,6 +24,7 @@ from cli.up.ports import pick_ports
 from cli.up.postgres import FAST_SHUTDOWN, EmbeddedPostgres
 from cli.up.supervised import Program, Supervised
 from cli.up.topology import OWNERS, Seat, base_environ, cli_environ, seats, service_program, shared_environ
+from upstream.local.installed import is_installed
 
 READY_WITHIN_S = 90.0
 FIRST_START_WITHIN_S = 180.0
@@ -95,7 +96,7 @@ class Instance:
 
     async def _start(self) -> None:
         began = time.monotonic()
-        environ = base_environ()
+        environ = self._with_local_models(base_environ())
         secrets = load_or_make(self._data_dir, environ=environ)
         if self._options.config == BUILT_IN_CONFIG:
             await self._offer(environ)
@@ -125,9 +126,19 @@ class Instance:
         self._tasks.append(asyncio.create_task(trim_for_ever(self._data_dir.root / "logs")))
         self._announce(f"everything ready after {time.monotonic() - began:.1f} s")
 
+    def _with_local_models(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Starts the local models where they are installed; returns the environment that says where they are."""
+        if environ.get(local_models.URL_VARIABLE) or not is_installed():
+            return dict(environ)
+        (port,) = pick_ports(1)
+        self._add(local_models.program(port=port, environ=environ, data_dir=self._data_dir))
+        return {**environ, local_models.URL_VARIABLE: local_models.url(port)}
+
     async def _offer(self, environ: Mapping[str, str]) -> None:
         """Replaces the built-in config by one with every provider that the environment has a key for."""
         names = built_in.offered(environ)
+        if local_models.URL_VARIABLE in environ:
+            names.append(local_models.OFFER)
         if not names:
             return
         base = BUILT_IN_CONFIG.read_text()
@@ -211,7 +222,7 @@ class Instance:
         ready_file.remove(self._data_dir)
         steps = (
             (("edge",), EDGE_PATIENCE_S),
-            (("tasks",), SERVICE_PATIENCE_S),
+            (("tasks", local_models.NAME), SERVICE_PATIENCE_S),
             (OWNERS, SERVICE_PATIENCE_S),
             (("nats", "postgres"), SERVER_PATIENCE_S),
         )
