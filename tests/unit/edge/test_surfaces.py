@@ -8,6 +8,7 @@ import pytest
 from chassis.config import ConfigError, read
 from services.edge.app import client_address
 from services.edge.config import ENDPOINTS, EdgeConfig, parse, without_file
+from services.edge.operations import OPERATIONS
 from services.edge.site import public_site
 
 
@@ -89,4 +90,4 @@ def test_every_public_endpoint_can_be_switched_off() -> None:
     site = public_site(clients=Mock(), admission=Mock(), claims=Mock(), unsettled=lambda _: None)
     served = {path.split("/")[1] for path in site.openapi()["paths"]}
     assert {"models", "images", "keys", "usage"} <= served
-    assert served | {"chat"} <= ENDPOINTS
+    assert served | {operation.path.split("/")[1] for operation in OPERATIONS} <= ENDPOINTS
