@@ -179,6 +179,27 @@ def test_one_event_is_replayed_for_each_request(left: list[str], replayed: str):
         assert event.event_id == replayed
 
 
+async def test_a_dead_edges_spool_stays_until_billing_has_all_of_it(tmp_path: Path, monkeypatch):
+    """What was published may be lost yet; its spender's leases stay open for it as long."""
+    monkeypatch.setattr(replay, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(publishing, "RETRY_AFTER_S", (60.0, 60.0, 60.0))
+    truth, dead, request, folder = Truth(lose_events=True), uuid7(), uuid7(), tmp_path / "spool"
+    spool = Spool.open(folder, incarnation=dead, sync="group", max_bytes=1 << 24, loop=asyncio.get_running_loop())
+    event = usage_pb2.UsageRecorded(
+        event_id=str(uuid7()), request_id=str(request), kind=usage_pb2.USAGE_KIND_CHARGE, charge_nano_usd=7000
+    )
+    spool.append_now(Record(kind=Kind.FINISHED, key=request.bytes, payload=event.SerializeToString()))
+    spool.close()
+    async with edge_world(folder, truth=truth) as world:
+        await until(lambda: world.bus.messages == 1 and truth.confirms > 3)
+        assert (folder / str(dead)).exists()
+        assert str(dead) not in truth.spenders
+        truth.apply(event)
+        await until(lambda: not (folder / str(dead)).exists())
+        assert str(dead) in truth.spenders
+        await world.settled()
+
+
 async def test_a_spool_that_cant_be_read_keeps_no_other_from_its_replay(tmp_path: Path):
     """Its own records wait for its disk; those of the next one are charged, and its spool is deleted."""
     truth, request = Truth(), uuid7()
