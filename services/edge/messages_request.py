@@ -136,7 +136,8 @@ def handed_on(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str], 
     """The client's headers that travel on to a provider that speaks Messages: betas that are known to be harmless."""
     named = [value.decode("latin-1") for name, value in headers if name == b"anthropic-beta"]
     betas = [beta.strip() for beta in ",".join(named).split(",")]
-    kept = [beta for beta in betas if beta.startswith(PASSED_ON_BETAS) and beta.replace("-", "").isalnum()]
+    names = [beta for beta in betas if beta.isascii() and beta.replace("-", "").isalnum()]
+    kept = [beta for beta in names if beta.startswith(PASSED_ON_BETAS)]
     return (("anthropic-beta", ",".join(kept[:32])),) if kept else ()
 
 

@@ -125,9 +125,9 @@ def _add_thinking(fields: Mapping[str, object], request: dict[str, object]) -> N
     effort = config.get("effort") if isinstance(config, dict) else None
     if effort is None:
         return
-    if effort not in _EFFORTS:
+    if not isinstance(effort, str) or effort not in _EFFORTS:
         raise invalid("output_config.effort", f"effort must be one of {', '.join(_EFFORTS)}")
-    request["reasoning_effort"] = _EFFORTS[str(effort)]
+    request["reasoning_effort"] = _EFFORTS[effort]
 
 
 def _add_format(fields: Mapping[str, object], request: dict[str, object]) -> None:

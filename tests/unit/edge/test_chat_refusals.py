@@ -69,6 +69,16 @@ async def test_what_is_no_proper_json_is_refused(world: World, body):
         assert (await response.json())["error"]["code"] == "invalid_request"
 
 
+@pytest.mark.parametrize("number", ["1e400", "-1E+309", "1" + "0" * 309 + ".5", "9" * 5000], ids=lambda text: text[:8])
+async def test_a_number_beyond_all_is_refused_wherever_it_stands(world: World, number: str):
+    """Also within fields that only a provider would read."""
+    tools = '"tools": [{"type": "function", "function": {"name": "f", "parameters": {"a": ' + number + "}}}]"
+    body = '{"model": "fast", "messages": [{"role": "user", "content": "2e999"}], ' + tools + "}"
+    async with world.post(body.encode()) as response:
+        assert response.status == 400
+        assert "out of range" in (await response.json())["error"]["message"]
+
+
 async def test_json_as_deep_as_allowed_passes(world: World):
     """Brackets in text do not count as depth, and 64 levels are fine."""
     deep = json.loads("[" * 63 + "]" * 63)
