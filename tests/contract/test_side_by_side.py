@@ -1,12 +1,13 @@
 """Surfaces in all dialects side by side in one process: one registry, one ledger, any key on any of them."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.contract.examples import Client, check_chat, customer
+from tests.contract.examples import Client, check_chat, customer, directive
 from tests.integration.running import Gateway, gateway
 
 DIALECTS = ("openai", "dropstone", "techstone", "dragonfly", "drawbridge", "platform")
@@ -171,6 +172,27 @@ def test_usage_and_limits_follow_the_dialect(rich: Client, dialect: str) -> None
     assert ('"cost":' in answer.text) is (dialect == "dropstone")
     unlimited = answer.headers.get("x-ratelimit-remaining")
     assert unlimited == ("1000000" if dialect in ("techstone", "dragonfly") else None)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "error"),
+    [
+        ("openai", {"type": "server_error", "code": "provider_error"}),
+        ("dropstone", {"type": "server_error", "code": "provider_error"}),
+        ("techstone", {"type": "overloaded_error", "code": "provider_error"}),
+        ("dragonfly", {"type": "upstream_error", "code": 502, "reason": "provider_error"}),
+        ("drawbridge", {"type": "server_error", "code": "provider_error"}),
+        ("platform", {"type": "provider_error", "code": "provider_error"}),
+    ],
+)
+def test_a_stream_that_breaks_ends_with_the_dialects_error(rich: Client, dialect: str, error: dict[str, Any]) -> None:
+    """What came before it stays; no `[DONE]` follows."""
+    script = [{"role": "user", "content": directive(chunks=4, fail_after_chunks=2)}]
+    answer = chat(rich, dialect, stream=True, messages=script)
+    *chunks, last = [json.loads(event.removeprefix("data: ")) for event in answer.text.split("\n\n") if event]
+    assert chunks
+    assert all("choices" in chunk for chunk in chunks)
+    assert error.items() <= last["error"].items()
 
 
 @pytest.mark.parametrize(("dialect", "path"), [("dropstone", "/requests"), ("drawbridge", "/credits")])
