@@ -52,6 +52,7 @@ class Item(msgspec.Struct, frozen=True):
     summary: list[Part] | None = None
     call_id: str | None = None
     name: str | None = None
+    namespace: str | None = None
     arguments: str | None = None
     input: str | None = None
     output: str | list[Part] | None = None
@@ -71,7 +72,7 @@ class ToolFormat(msgspec.Struct, frozen=True):
 
 
 class Tool(msgspec.Struct, frozen=True):
-    """A tool that the client runs; of others only the type matters."""
+    """A tool that the client runs, or a namespace of such `tools`; of others only the type matters."""
 
     type: str
     name: str | None = None
@@ -79,6 +80,7 @@ class Tool(msgspec.Struct, frozen=True):
     parameters: dict[str, msgspec.Raw] | None = None
     strict: bool | None = None
     format: ToolFormat | None = None
+    tools: "list[Tool] | None" = None
 
 
 class NamedTool(msgspec.Struct, frozen=True):

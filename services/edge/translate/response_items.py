@@ -17,10 +17,14 @@ COMPLETED, IN_PROGRESS, INCOMPLETE = "completed", "in_progress", "incomplete"
 
 
 class OutputItems:
-    """All items of one response. `hexes` makes their ids; each event goes out through `emit`."""
+    """All items of one response. `hexes` makes their ids; each event goes out through `emit`.
 
-    def __init__(self, *, hexes: str, emit: Emit, summarizes: bool) -> None:
+    `names` are the namespace and name of tools that a chat knows by one name.
+    """
+
+    def __init__(self, *, hexes: str, emit: Emit, summarizes: bool, names: Mapping[str, tuple[str, str]]) -> None:
         self._hexes = hexes
+        self._names = names
         self._emit = emit
         self._summarizes = summarizes
         self._items: list[_Texts | _Call] = []
@@ -70,7 +74,8 @@ class OutputItems:
         if not known:
             self._close_texts()
             kind = "custom" if isinstance(delta.get("custom"), dict) else "function"
-            known = [_Call(kind, index, *self._place("ctc" if kind == "custom" else "fc"))]
+            place = self._place("ctc" if kind == "custom" else "fc")
+            known = [_Call(kind, index, *place, names=self._names)]
             self._calls += known
             self._items += known
         known[-1].add(call_id, delta.get(known[-1].kind))
@@ -175,13 +180,24 @@ class _Texts:
 class _Call:
     """A call of a tool. It is told when its name has come: some providers send the id before."""
 
-    def __init__(self, kind: str, number: object, index: int, item_id: str, emit: Emit) -> None:
+    def __init__(
+        self,
+        kind: str,
+        number: object,
+        index: int,
+        item_id: str,
+        emit: Emit,
+        *,
+        names: Mapping[str, tuple[str, str]],
+    ) -> None:
         self.kind = kind
         self._number = number
         self._call_id = ""
         self._index = index
         self._id = item_id
         self._emit = emit
+        self._names = names
+        self._space: str | None = None
         self._name = ""
         self._pieces: list[str] = []
         self._told = False
@@ -201,7 +217,9 @@ class _Call:
         self._call_id = self._call_id or call_id
         if not isinstance(called, dict):
             return
-        self._name = self._name or _text(called.get("name"))
+        if not self._name:
+            name = _text(called.get("name"))
+            self._space, self._name = self._names.get(name, (None, name))
         given = called.get("arguments" if self.kind == "function" else "input")
         piece = given if isinstance(given, str) else "" if given is None else msgspec.json.encode(given).decode()
         if not self._told and self._name:
@@ -230,6 +248,8 @@ class _Call:
         """The item."""
         given = "".join(self._pieces)
         shown: Json = {"id": self._id, "type": "function_call", "status": self._status, "call_id": self._call_id}
+        if self._space is not None:
+            shown["namespace"] = self._space
         if self.kind == "custom":
             return {**shown, "type": "custom_tool_call", "name": self._name, "input": given}
         return {**shown, "name": self._name, "arguments": given}

@@ -14,7 +14,9 @@ import msgspec
 from chassis.ids import uuid7
 from pricing.tokens import Tokens
 from services.edge.dialects import ErrorView
+from services.edge.responses_fields import Tool
 from services.edge.translate.response_items import COMPLETED, INCOMPLETE, Json, OutputItems
+from services.edge.translate.tool_names import own_names
 from upstream.openai.usage_block import render_usage
 from upstream.outcome import ProviderMisbehaved
 from upstream.sse import data_of
@@ -40,6 +42,7 @@ _ASKED: Mapping[str, object] = {
     "user": None,
 }
 """What a response repeats of its request, and what it says where the request left it out."""
+_TOOLS = msgspec.json.Decoder(list[Tool])
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _CHUNK = msgspec.json.Decoder(dict[str, object])
 
@@ -53,6 +56,7 @@ class ResponseHead:
         self.hexes = uuid7().hex
         reasoning = msgspec.json.decode(given.get("reasoning", b"{}"), type=dict[str, object])
         self.summarizes = bool(reasoning.get("summary") or reasoning.get("generate_summary"))
+        self.names = own_names(_TOOLS.decode(given["tools"])) if "tools" in given else {}
         self._fields: Json = {
             "id": f"resp_{self.hexes}",
             "object": "response",
@@ -108,7 +112,9 @@ class ResponseOfChat:
     def render(self, *, tokens: Tokens, cost: str | None) -> bytes:
         """The body for the client, with `cost` in its usage."""
         choice = _first_choice(_CHUNK.decode(self.chat.render(tokens=tokens, cost=None)))
-        items = OutputItems(hexes=self.head.hexes, emit=_unheard, summarizes=self.head.summarizes)
+        items = OutputItems(
+            hexes=self.head.hexes, emit=_unheard, summarizes=self.head.summarizes, names=self.head.names
+        )
         message = choice.get("message")
         items.add(message if isinstance(message, dict) else {}, choice.get("logprobs"))
         cut = _CUT.get(self.captured.finish_reason)
@@ -126,7 +132,7 @@ class ResponsesOverChat:
     def __init__(self, *, inner: StreamReader, head: ResponseHead) -> None:
         self._inner = inner
         self._head = head
-        self._items = OutputItems(hexes=head.hexes, emit=self._emit, summarizes=head.summarizes)
+        self._items = OutputItems(hexes=head.hexes, emit=self._emit, summarizes=head.summarizes, names=head.names)
         self._events: list[bytes] = []
         self._number = 0
         self._heard = True

@@ -11,12 +11,14 @@ import msgspec
 
 from chassis.errors import Code, TollbridgeError
 from services.edge.responses_fields import Item, Part, ResponsesBody, TextFormat, Tool, ToolChoice
+from services.edge.translate.tool_names import joined, named_tools
 from services.edge.translate.turns import ChatTurns
 
 Json = dict[str, object]
 
 _CALLS = ("function_call", "custom_tool_call")
 _OUTPUTS = ("function_call_output", "custom_tool_call_output")
+_TOOLS = ("function", "custom")
 _DETAILS = ("auto", "low", "high")
 
 
@@ -87,6 +89,8 @@ def _add_message(item: Item, turns: ChatTurns, where: str) -> None:
 
 def _call(item: Item, where: str) -> Json:
     name = _required(item.name, f"{where}.name")
+    if item.namespace is not None:
+        name = joined(item.namespace, name)
     if item.kind == "custom_tool_call":
         given = _required(item.input, f"{where}.input")
         return {"id": item.call_id, "type": "custom", "custom": {"name": name, "input": given}}
@@ -144,11 +148,12 @@ def _only_texts(parts: Sequence[Json], where: str) -> str:
 
 def _add_tools(body: ResponsesBody, request: Json) -> None:
     """Tools and the choice of them. Where only some are allowed, only these are told: every provider knows that."""
-    choice = body.tool_choice
-    tools = [_tool(tool, f"tools[{number}]") for number, tool in enumerate(body.tools or ())]
+    choice, given = body.tool_choice, body.tools or []
+    _refuse_foreign(given, "tools")
     if isinstance(choice, ToolChoice) and choice.type == "allowed_tools":
         allowed = {(named.type, named.name) for named in choice.tools}
-        tools = [made for made, tool in zip(tools, body.tools or (), strict=True) if (tool.type, tool.name) in allowed]
+        given = [tool for tool in given if (tool.type, tool.name) in allowed]
+    tools = [_tool(tool, name) for name, _, tool in named_tools(given)]
     if not tools and (choice == "required" or isinstance(choice, ToolChoice)):
         raise invalid("tool_choice", "tool_choice asks for a tool, but there are no tools.")
     if not tools:
@@ -160,11 +165,18 @@ def _add_tools(body: ResponsesBody, request: Json) -> None:
         request["parallel_tool_calls"] = body.parallel_tool_calls
 
 
-def _tool(tool: Tool, where: str) -> Json:
-    if tool.type not in ("function", "custom"):
-        message = f"Tools of type {tool.type[:100]!r} are not offered here: only function and custom tools are."
-        raise invalid(f"{where}.type", message)
-    made: Json = {"name": _required(tool.name, f"{where}.name")}
+def _refuse_foreign(tools: Sequence[Tool], where: str) -> None:
+    """Refuses tools that the client does not run, or that have no name."""
+    for number, tool in enumerate(tools):
+        if tool.type not in _TOOLS and not (tool.type == "namespace" and where == "tools"):
+            message = f"Tools of type {tool.type[:100]!r} are not offered here: only function and custom tools are."
+            raise invalid(f"{where}[{number}].type", message)
+        _required(tool.name, f"{where}[{number}].name")
+        _refuse_foreign(tool.tools or (), f"{where}[{number}].tools")
+
+
+def _tool(tool: Tool, name: str) -> Json:
+    made: Json = {"name": name}
     if tool.description is not None:
         made["description"] = tool.description
     if tool.type == "function":
@@ -187,7 +199,7 @@ def _custom_format(tool: Tool) -> Json:
 def _choice(choice: ToolChoice) -> object:
     if choice.type == "allowed_tools":
         return choice.mode
-    if choice.type not in ("function", "custom"):
+    if choice.type not in _TOOLS:
         raise invalid("tool_choice.type", f"Tools of type {choice.type[:100]!r} are not offered here.")
     return {"type": choice.type, choice.type: {"name": _required(choice.name, "tool_choice.name")}}
 

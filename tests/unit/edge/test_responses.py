@@ -138,6 +138,19 @@ async def test_reasoning_and_calls_come_as_items_of_their_own(world: World, prov
     assert done == [reasoning, message, look, hear]
 
 
+async def test_a_call_of_a_namespaces_tool_names_both(world: World, provider: Provider):
+    """As the client told the tool, not as the chat knew it."""
+    tools = [{"type": "namespace", "name": "agents", "tools": [{"type": "function", "name": "spawn"}]}]
+    piece = called(0, id="c", type="function", function={"name": "agents__spawn", "arguments": "{}"})
+    provider.handlers = [stream(piece, *ending(3, 2))]
+    async with ask(world, stream=True, tools=tools) as response:
+        told = await events_of(response)
+    (call,) = told[-1]["response"]["output"]
+    assert (call["namespace"], call["name"]) == ("agents", "spawn")
+    assert told[-1]["response"]["tools"] == tools
+    assert provider.calls[0]["tools"] == [{"type": "function", "function": {"name": "agents__spawn"}}]
+
+
 @pytest.mark.parametrize("indexes", [(0, 1), (0, 0), (None, None)])
 async def test_calls_are_told_apart_however_they_are_numbered(world: World, provider: Provider, indexes: tuple):
     """Some providers number all calls alike, or not at all; some repeat id and name, or send the arguments decoded."""

@@ -43,6 +43,7 @@ REFUSED = {
     "input[0].call_id": {"input": [{"type": "function_call_output", "call_id": "nobody", "output": ""}]},
     "input[0].name": {"input": [{**CALL, "name": None}]},
     "tools[1].type": {"tools": [LOOK, {"type": "web_search"}]},
+    "tools[0].tools[1].type": {"tools": [{"type": "namespace", "name": "n", "tools": [LOOK, {"type": "mcp"}]}]},
     "tools[0].name": {"tools": [{"type": "function"}]},
     "tool_choice": {"tool_choice": "required"},
     "tool_choice.type": {"tools": [LOOK], "tool_choice": {"type": "file_search"}},
@@ -214,6 +215,24 @@ def test_custom_tools_are_told_as_a_chat_tells_them():
     call, output = made["messages"]
     assert call["tool_calls"] == [{"id": "c1", "type": "custom", "custom": {"name": "patch", "input": "a"}}]
     assert output == {"role": "tool", "tool_call_id": "c1", "content": "ok"}
+
+
+def test_tools_of_a_namespace_have_one_name_of_both():
+    """A chat knows no namespaces; names that would be too long or taken are cut, and still told apart."""
+    spaces = [
+        {"type": "namespace", "name": "agents", "description": "d", "tools": [LOOK, {**LOOK, "name": "x" * 80}]},
+        {**LOOK, "name": "mail__look"},
+        {"type": "namespace", "name": "mail", "tools": [LOOK]},
+    ]
+    call = {**CALL, "namespace": "agents"}
+    made = chat_of(tools=spaces, input=[call, {"type": "function_call_output", "call_id": "c1", "output": ""}])
+    names = [tool["function"]["name"] for tool in made["tools"]]
+    assert names[0] == made["messages"][0]["tool_calls"][0]["function"]["name"] == "agents__look"
+    assert names[2] == "mail__look"
+    assert names[1].startswith("agents__xxx")
+    assert names[3].startswith("mail__look_")
+    assert len(set(names)) == 4
+    assert max(map(len, names)) == 64
 
 
 def test_only_allowed_tools_are_told():

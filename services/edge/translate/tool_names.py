@@ -1,0 +1,43 @@
+"""Tools that are grouped in namespaces, which a chat does not know: there each has one name, of both.
+
+The names are made of a request's tools alone, so that whoever reads the answer makes the same ones.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+
+from services.edge.responses_fields import Tool
+
+MOST_LETTERS = 64
+"""What chat providers take for a name."""
+
+
+def named_tools(tools: Sequence[Tool]) -> Iterator[tuple[str, str | None, Tool]]:
+    """Every tool that can be called with its name in a chat and its namespace; None where it has none."""
+    taken = {tool.name for tool in tools if tool.type != "namespace"}
+    for tool in tools:
+        if tool.type != "namespace":
+            yield tool.name or "", None, tool
+            continue
+        for inner in tool.tools or ():
+            name = joined(tool.name or "", inner.name or "")
+            if name in taken:
+                name = _shortened(name)
+            taken.add(name)
+            yield name, tool.name, inner
+
+
+def own_names(tools: Sequence[Tool]) -> Mapping[str, tuple[str, str]]:
+    """The namespace and name of each tool that has a namespace, by its name in a chat."""
+    return {name: (space, tool.name or "") for name, space, tool in named_tools(tools) if space is not None}
+
+
+def joined(namespace: str, name: str) -> str:
+    """One name of both."""
+    both = f"{namespace}__{name}"
+    return both if len(both) <= MOST_LETTERS else _shortened(both)
+
+
+def _shortened(name: str) -> str:
+    """The name cut, and told from others that begin alike."""
+    return f"{name[: MOST_LETTERS - 9]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
