@@ -21,6 +21,8 @@ VENV = ROOT / ".venv"
 BIN = VENV / "bin"
 PYTHON = BIN / "python"
 REQUIREMENTS = ROOT / "requirements"
+EXTRAS = ("local-models",)
+"""What is installed when the environment's EXTRAS names it (`make up EXTRAS=local-models`), and then stays."""
 CHECKS = (
     ("formatting", [str(PYTHON), "-m", "ruff", "format", "--check", "."]),
     ("lint", [str(PYTHON), "-m", "ruff", "check", "."]),
@@ -54,7 +56,13 @@ def main() -> int:
         print(__doc__.splitlines()[0], file=sys.stderr)
         return NOT_POSSIBLE
     use_new_enough_python()
+    extras = os.environ.get("EXTRAS", "").replace(",", " ").split()
+    unknown = [name for name in extras if name not in EXTRAS]
+    if unknown:
+        return refuse(f"EXTRAS: {unknown[0]!r} is none of {', '.join(EXTRAS)}")
     set_up(COMMANDS[command])
+    for name in extras:
+        add_extra(name)
     if command == "up":
         os.execv(str(BIN / "tollbridge"), ["tollbridge", "up", *rest])
     os.chdir(ROOT)
@@ -122,6 +130,20 @@ def set_up(kind: str) -> None:
     say(f"set up in {time.monotonic() - began:.0f} s")
 
 
+def add_extra(name: str) -> None:
+    """Installs what an extra's lock file names, unless it is there, and nothing else that its packages ask for."""
+    wanted = fingerprint(name)
+    if stamp(name).is_file() and stamp(name).read_text() == wanted:
+        return
+    say(f"adding {name}; it is large, so this may take minutes")
+    pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    locked = ["--no-deps", "--require-hashes", "-r", str(lock_files(name)[0])]
+    by_uv = [str(BIN / "uv"), "pip", "install", "--python", str(PYTHON), *locked]
+    if not succeeds(by_uv, env=uv_environment(pip)) and not succeeds([*pip, "install", *locked]):
+        sys.exit(refuse(f"{name} can't be installed on this machine; without it everything else runs"))
+    stamp(name).write_text(wanted)
+
+
 def fingerprint(kind: str) -> str:
     """Names everything that a complete `.venv` depends on."""
     digest = hashlib.sha256(f"{ROOT}\n{sys.version_info[:2]}\n".encode())
@@ -131,9 +153,9 @@ def fingerprint(kind: str) -> str:
 
 
 def lock_files(kind: str) -> list[Path]:
-    """The lock files of a kind; dev holds all of runtime and what building needs."""
+    """The lock files of a kind; dev holds all of runtime and what building needs. An extra has its own."""
     names = {"runtime": ("runtime.txt", "build.txt"), "dev": ("dev.txt",)}
-    return [REQUIREMENTS / name for name in names[kind]]
+    return [REQUIREMENTS / name for name in names.get(kind, (f"{kind}.txt",))]
 
 
 def stamp(kind: str) -> Path:

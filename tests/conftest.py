@@ -18,6 +18,9 @@ from cli.up.process import spawn
 
 READY_WITHIN_S = 60.0
 
+os.environ.setdefault("TOLLBRIDGE_LOCAL_MODELS_URL", "")
+"""Empty: no instance of a test starts local models because they happen to be installed here."""
+
 
 class RunningServer:
     """An embedded server as a process, which a test may kill and start again on the same port and data."""

@@ -127,8 +127,11 @@ class Instance:
         self._announce(f"everything ready after {time.monotonic() - began:.1f} s")
 
     def _with_local_models(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """Starts the local models where they are installed; returns the environment that says where they are."""
-        if environ.get(local_models.URL_VARIABLE) or not is_installed():
+        """Starts the local models where they are installed; returns the environment that says where they are.
+
+        Whoever says so already, or with an empty variable that they are not wanted, has none started.
+        """
+        if local_models.URL_VARIABLE in environ or not is_installed():
             return dict(environ)
         (port,) = pick_ports(1)
         self._add(local_models.program(port=port, environ=environ, data_dir=self._data_dir))
@@ -137,7 +140,7 @@ class Instance:
     async def _offer(self, environ: Mapping[str, str]) -> None:
         """Replaces the built-in config by one with every provider that the environment has a key for."""
         names = built_in.offered(environ)
-        if local_models.URL_VARIABLE in environ:
+        if environ.get(local_models.URL_VARIABLE):
             names.append(local_models.OFFER)
         if not names:
             return

@@ -5,16 +5,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 from cli.up.command import SAME_REQUEST_S
+from cli.up.local_models import URL_VARIABLE
 from cli.up.ports import pick_ports
 from cli.up.process import identify, is_alive
 from tests.unit.cli.stand_ins import give_demo_key, read_ready, write_stand_ins
+from upstream.local.installed import PACKAGES
 
 WITHIN_S = 30.0
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Up:
@@ -28,13 +33,14 @@ class Up:
         self.process: subprocess.Popen | None = None
         give_demo_key(self.data_dir)
 
-    def start(self, *arguments: str) -> None:
+    def start(self, *arguments: str, environ: Mapping[str, str] = NOTHING, without: str = "") -> None:
         command = [sys.executable, "-m", "cli", "up", "--port", str(self.port), "--data-dir", str(self.data_dir)]
         path = os.pathsep.join([str(self.folder), str(Path(__file__).parents[3])])
-        environ = {**os.environ, "PYTHONPATH": path, "STAND_IN_NOTES": str(self.notes)}
+        told = {**os.environ, "PYTHONPATH": path, "STAND_IN_NOTES": str(self.notes), **environ}
+        told.pop(without, None)
         with (self.folder / "output").open("a") as output:
             self.process = subprocess.Popen(
-                [*command, *arguments], env=environ, stdout=output, stderr=output, cwd=self.folder
+                [*command, *arguments], env=told, stdout=output, stderr=output, cwd=self.folder
             )
 
     def until(self, condition):
@@ -95,6 +101,27 @@ def test_ready_json_has_the_promised_shape_and_is_private(up):
     shown = up.until(lambda: "Ctrl-C" in up.output() and up.output())
     assert "demo key  tb_live_demo" in shown
     assert "console" not in shown  # its URL is kept in the file, but nothing is there to be shown yet
+
+
+def test_where_local_models_are_installed_they_run_in_a_process_of_their_own(up):
+    """It is listed, it is offered, its death is repaired and nobody else's, and it is told no secret."""
+    for name in PACKAGES:
+        (up.folder / name).mkdir()
+        (up.folder / name / "__init__.py").touch()
+    up.start(environ={"OPENAI_API_KEY": "canary"}, without=URL_VARIABLE)
+    row = next(each for each in up.ready()["services"] if each["name"] == "local-models")
+    assert set(row) == {"name", "pid", "http"}
+    assert "smollm2" in (up.data_dir / "config.yaml").read_text()
+    told = Path(f"/proc/{row['pid']}/environ")
+    if told.exists():
+        assert b"canary" not in told.read_bytes()
+    edge = up.pid_of("edge")
+    os.kill(row["pid"], signal.SIGKILL)
+    assert up.until(lambda: up.pid_of("local-models") != row["pid"] and identify(up.pid_of("local-models")))
+    assert up.pid_of("edge") == edge
+    processes = up.identities()
+    assert up.end() == 0
+    assert not any(is_alive(each) for each in processes)
 
 
 def test_sigterm_stops_edge_first_and_leaves_no_process_and_no_ready_json(up):
