@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import random
+import re
 import uuid
 from collections import Counter
 from decimal import Decimal
@@ -40,6 +41,12 @@ KEYED = 0.15
 """So many questions have an idempotency key, and are asked until they have been answered whole, and once more."""
 TIMES = 8
 """How often such a question is asked at most."""
+MESSAGES = "/v1/messages"
+AS_MESSAGES = 0.2
+"""So many questions come as Anthropic's messages, whatever protocol their provider speaks."""
+MAX_OUTPUT = 4096
+MESSAGE_STOP = re.compile(rb'"type": ?"message_stop"}\n\n\Z')
+PIECE = re.compile(rb'"(?:content|text)": ?"word')
 ODD: tuple[dict[str, Any], ...] = (
     {"output_tokens": -3, "completion_tokens": -3},
     {"output_tokens": 10**18, "completion_tokens": 10**18},
@@ -65,7 +72,7 @@ def config(url: str) -> str:
         price = "price: {per_request: 0.03}" if name == "fixed" else "price: {markup: 1.5}"
         cost = "" if name == "fixed" else f", {COST}"
         models.append(
-            f"  - id: {name}\n    category: chat\n    max_output: 4096\n"
+            f"  - id: {name}\n    category: chat\n    max_output: {MAX_OUTPUT}\n"
             f"    routes: [{{provider: {name}, model: upstream, priority: 1{cost}}}]\n    {price}\n"
         )
     models.append(
@@ -87,12 +94,20 @@ class Question:
     leave_after: int | None = None
     leave_after_s: float = PATIENCE_S
     key: str = ""
+    path: str = "/v1/chat/completions"
 
     @property
     def body(self) -> dict[str, Any]:
         """The JSON of it."""
         text = "x" * 400 + " #script " + json.dumps(self.script)
-        return {"model": self.model, "stream": self.stream, "messages": [{"role": "user", "content": text}]}
+        body = {"model": self.model, "stream": self.stream, "messages": [{"role": "user", "content": text}]}
+        return body | ({"max_tokens": MAX_OUTPUT} if self.path == MESSAGES else {})
+
+    def is_whole(self, content: bytes) -> bool:
+        """Whether these are all bytes of a good answer with status 200."""
+        if not self.stream:
+            return is_json(content)
+        return content.endswith(b"data: [DONE]\n\n") or MESSAGE_STOP.search(content) is not None
 
 
 def question(dice: random.Random, *, model: str | None = None) -> Question:
@@ -131,6 +146,7 @@ def question(dice: random.Random, *, model: str | None = None) -> Question:
         leave_after=dice.randint(1, pieces) if leaves < 0.2 else None,
         leave_after_s=dice.uniform(0.0, 1.5) if 0.2 <= leaves < 0.3 else PATIENCE_S,
         key=str(uuid.UUID(int=dice.getrandbits(128))) if dice.random() < KEYED else "",
+        path=MESSAGES if dice.random() < AS_MESSAGES else Question.path,
     )
 
 
@@ -174,7 +190,7 @@ class Client:
         try:
             async with (
                 asyncio.timeout(asked.leave_after_s),
-                self.session.post(f"{url}/v1/chat/completions", json=asked.body, headers=self._headers(asked)) as reply,
+                self.session.post(url + asked.path, json=asked.body, headers=self._headers(asked)) as reply,
             ):
                 request_id, status = reply.headers.get("x-request-id", ""), reply.status
                 with contextlib.suppress(aiohttp.ClientError):
@@ -194,7 +210,7 @@ class Client:
         return self.account.headers | ({"idempotency-key": asked.key} if asked.key else {})
 
     def _note(self, asked: Question, request_id: str, *, status: int, content: bytes, left: bool) -> str:
-        whole = content.endswith(b"data: [DONE]\n\n") if asked.stream else status == 200 and is_json(content)
+        whole = status == 200 and asked.is_whole(content)
         if asked.key:
             if status == 200:
                 told = Told(request_id=request_id, whole=whole, content=content)
@@ -214,7 +230,7 @@ class Client:
 
 def pieces_in(content: bytes) -> int:
     """Pieces of the answer that have come; the role's chunk has an empty one."""
-    return content.count(b'"content":"word') + content.count(b'"content": "word')
+    return len(PIECE.findall(content))
 
 
 def is_json(content: bytes) -> bool:
