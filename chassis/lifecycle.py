@@ -24,6 +24,8 @@ from chassis.config import ConfigError
 from chassis.settings import SettingsError
 
 DRAIN_LIMIT_S = 60.0
+DRAIN_MARGIN_S = 30.0
+"""What a process gets to put its things away after the grace for what runs."""
 GC_THRESHOLDS = (10_000, 20, 50)
 """Python's own look for cycles so often that a tenth of a busy edge's time goes into it."""
 TASK_END_LIMIT_S = 5.0
@@ -40,11 +42,15 @@ class Stopping(asyncio.Event):
 
 
 class Lifecycle:
-    """Owns the tasks of a process and knows when it shall stop."""
+    """Owns the tasks of a process and knows when it shall stop.
+
+    `drain_limit_s` is how long stopping may take; a process whose requests have a grace of their own sets it by that.
+    """
 
     def __init__(self) -> None:
         self.stopping: asyncio.Event = Stopping()
         self.failed = False
+        self.drain_limit_s = DRAIN_LIMIT_S
         self._tasks: list[asyncio.Task[None]] = []
         self._log = structlog.get_logger()
 
@@ -120,7 +126,7 @@ async def _supervise(main: Callable[[Lifecycle], Awaitable[None]], exit_for_cert
         if signals > 1 or not getattr(lifecycle.stopping, "awaited", True):
             work.cancel()
 
-    limit = asyncio.create_task(_limit_the_drain(lifecycle.stopping, work))
+    limit = asyncio.create_task(_limit_the_drain(lifecycle, work))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     try:
@@ -140,10 +146,10 @@ async def _supervise(main: Callable[[Lifecycle], Awaitable[None]], exit_for_cert
     return int(lifecycle.failed)
 
 
-async def _limit_the_drain(stopping: asyncio.Event, work: "asyncio.Future[None]") -> None:
-    """Cuts the drain short after a minute, whoever began it: a signal, or a task that failed."""
-    await asyncio.Event.wait(stopping)  # not Stopping's own, which would say that main waits
-    await asyncio.sleep(DRAIN_LIMIT_S)
+async def _limit_the_drain(lifecycle: Lifecycle, work: "asyncio.Future[None]") -> None:
+    """Cuts the drain short at its limit, whoever began it: a signal, or a task that failed."""
+    await asyncio.Event.wait(lifecycle.stopping)  # not Stopping's own, which would say that main waits
+    await asyncio.sleep(lifecycle.drain_limit_s)
     work.cancel()
 
 

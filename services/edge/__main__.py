@@ -1,5 +1,7 @@
 """One edge process: settings, objects by keyword, and the order in which they start and stop."""
 
+import asyncio
+
 import structlog
 from prometheus_client import CollectorRegistry
 
@@ -18,6 +20,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     telemetry.configure_logging(service=own.service_name, replica=own.replica, level=own.log_level)
     log, registry = structlog.get_logger(), CollectorRegistry()
     tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
+    life.drain_limit_s = own.drain_grace_s + lifecycle.DRAIN_MARGIN_S
     configuration = await load_config(own, log)
     bus = await Bus.connect(own.nats_url, name=own.service_name, log=log)
     parts = Parts(
@@ -36,9 +39,10 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     log.info("serving", http=http.address)
     await life.stopping.wait()
     parts.drain.draining = True
+    until_s = asyncio.get_running_loop().time() + own.drain_grace_s
     http.stop()
     await serving
-    await parts.end(grace_s=own.drain_grace_s)
+    await parts.end(grace_s=max(0.0, until_s - asyncio.get_running_loop().time()))
     await life.end()
     await parts.close()
     await health.stop()

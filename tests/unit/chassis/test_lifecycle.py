@@ -110,6 +110,28 @@ lifecycle.run(main)
     assert rest(process)[0] == 1
 
 
+def test_a_process_says_how_long_its_drain_may_take(tmp_path: Path) -> None:
+    """Whose requests may run for ten minutes is not cut after one."""
+    process = start(
+        tmp_path,
+        """
+async def main(life):
+    life.drain_limit_s = 60
+    say("up")
+    await life.stopping.wait()
+    await asyncio.sleep(0.5)
+    say("drained")
+
+lifecycle.DRAIN_LIMIT_S = 0.1
+lifecycle.run(main)
+""",
+    )
+    assert line(process) == "up"
+    process.send_signal(signal.SIGTERM)
+    status, out, _ = rest(process)
+    assert (status, "drained" in out) == (0, True)
+
+
 def test_the_first_signal_after_a_failure_lets_the_drain_go_on(tmp_path: Path) -> None:
     """Its supervisor asks for the stop that it has begun itself: that is no second request."""
     process = start(
