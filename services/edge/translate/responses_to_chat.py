@@ -169,7 +169,10 @@ def _refuse_foreign(tools: Sequence[Tool], where: str) -> None:
     """Refuses tools that the client does not run, or that have no name."""
     for number, tool in enumerate(tools):
         if tool.type not in _TOOLS and not (tool.type == "namespace" and where == "tools"):
-            message = f"Tools of type {tool.type[:100]!r} are not offered here: only function and custom tools are."
+            kind = tool.type[:100]
+            message = (
+                f"Tools of type {kind!r}, which a provider runs, are not offered here: turn them off in the client."
+            )
             raise invalid(f"{where}[{number}].type", message)
         _required(tool.name, f"{where}[{number}].name")
         _refuse_foreign(tool.tools or (), f"{where}[{number}].tools")
