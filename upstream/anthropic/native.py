@@ -209,7 +209,7 @@ def _usage(own: Mapping[str, object], cost: str | None) -> msgspec.Raw:
 def _fields(raw: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
     """An object by its fields, as copies: a Raw is a view that would hold the whole event."""
     try:
-        found = _FIELDS.decode(raw)
+        found = _FIELDS.decode(raw) if bytes(raw) != b"null" else {}
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ProviderMisbehaved("the provider sent an event that is no Messages event") from error
     return {name: msgspec.Raw(bytes(value)) for name, value in found.items()}
