@@ -20,7 +20,6 @@ ANNOUNCE_DRAIN_S = 0.5
 async def serve(life: lifecycle.Lifecycle) -> None:
     """Runs until the process is asked to stop."""
     own = settings.load(Settings)
-    life.drain_limit_s = own.drain_grace_s + lifecycle.DRAIN_MARGIN_S
     telemetry.configure_logging(service=own.service_name, replica=own.replica, level=own.log_level)
     log, registry = structlog.get_logger(), CollectorRegistry()
     tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
