@@ -18,11 +18,13 @@ from chassis.errors import Code, TollbridgeError
 from pricing.charge import MAX_CHARGE
 from pricing.prices import NANO_PER_USD, nano_usd, usd_number
 from services.edge.dialects.dialect import RETRY_AFTER_S
+from services.edge.openapi.description import Page
 from services.edge.request_body import ClientLeft, check_depth, read_body
 from services.edge.spend_caps import SpendCap
 from services.edge.surfaces import Surface
 
 T = TypeVar("T")
+Row = TypeVar("Row", bound=Mapping[str, object])
 
 SCOPE_KEY = "tollbridge"
 _FIELD_PATH = re.compile(r" - at `\$\.?(.*?)`$")
@@ -118,10 +120,10 @@ def answer(payload: object, *, request_id: str, status: int = 200) -> Response:
     )
 
 
-def page(rows: Sequence[Mapping[str, object]], *, has_more: bool) -> dict[str, object]:
+def page(rows: Sequence[Row], *, has_more: bool) -> Page[Row]:
     """A list as every list looks: `next` is what `after` takes for the following page."""
-    following = rows[-1]["id"] if has_more and rows else None
-    return {"object": "list", "data": rows, "has_more": has_more, "next": following}
+    following = str(rows[-1]["id"]) if has_more and rows else None
+    return {"object": "list", "data": list(rows), "has_more": has_more, "next": following}
 
 
 def page_limit(request: Request) -> int:

@@ -39,7 +39,7 @@ from services.edge.replay import Replay, end_spender
 from services.edge.routes.health import DrainSwitch
 from services.edge.settings import Settings
 from services.edge.settlement import Settlement
-from services.edge.site import own_site, public_site
+from services.edge.site import describe, own_site, public_site
 from upstream.client import UpstreamClient
 from upstream.sandbox.provider import Sandbox
 
@@ -190,6 +190,7 @@ class Parts:
             unready=self.unready,
         )
         hot = hot_routes(self._relay)
+        describe(own, public=public, config=lambda: self._configuration.current)
         return EdgeApp(config=self._configuration.current, public=public, own=own, hot=hot, tracer=tracer)
 
     def unready(self) -> str | None:

@@ -14,11 +14,15 @@ from services.edge.app import new_fastapi
 from services.edge.catalogue import Catalogue
 from services.edge.claims import Claims
 from services.edge.clients import Clients
+from services.edge.config import EdgeConfig
+from services.edge.hot import hot_descriptions
 from services.edge.json_http import Caller, Identify, context
+from services.edge.openapi.document import Documents
 from services.edge.quote import Quotes
 from services.edge.routes import (
     alerts,
     billing,
+    documents,
     health,
     keys,
     models,
@@ -90,3 +94,9 @@ def own_site(
     ):
         app.include_router(admin, prefix="/admin", dependencies=behind_token)
     return app
+
+
+def describe(own: FastAPI, *, public: FastAPI, config: Callable[[], EdgeConfig]) -> None:
+    """Adds to edge's own pages those that describe both sites and the hot path."""
+    made = Documents(config=config, public=public, own=own, hot=hot_descriptions())
+    own.include_router(documents.routes(documents=made))

@@ -2,7 +2,7 @@
 
 import asyncio
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, TypedDict
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -11,8 +11,9 @@ from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
 from services.edge.json_http import amount, answer, context, decode, page, page_limit, rfc3339
+from services.edge.openapi.description import IDEMPOTENCY_KEY, PAGE, TIME, USD, Description, Page, described
 from services.edge.routes.keys import call_id
-from services.edge.routes.spending import SpendCapBody, cap_message, cap_of, shown_caps
+from services.edge.routes.spending import ShownCap, SpendCapBody, cap_message, cap_of, shown_caps
 from services.edge.spend_caps import customer_owner
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2
@@ -54,34 +55,102 @@ class CreditBody(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class Customer(TypedDict):
+    """A customer with their balance, which includes what is held."""
+
+    id: str
+    name: str
+    email: str | None
+    plan: str
+    status: str | None
+    balance: USD
+    held: USD
+    created_at: TIME | None
+    spend_cap: ShownCap | None
+
+
+class Adjusted(TypedDict):
+    """The transfer, and the balance after it."""
+
+    transfer_id: str
+    balance: USD
+
+
+_TAG = "Admin"
+_UNKNOWN = frozenset({Code.NOT_FOUND, Code.CONFLICT, Code.IDEMPOTENCY_MISMATCH})
+CREATE = Description(
+    name="createCustomer",
+    tag=_TAG,
+    summary="Makes a customer",
+    access="admin",
+    body=CustomerBody,
+    example={"name": "Ada", "credit_usd": "20.00"},
+    answer=Customer,
+    status=201,
+    parameters=(IDEMPOTENCY_KEY,),
+    refuses=_UNKNOWN,
+)
+LIST = Description(
+    name="listCustomers",
+    tag=_TAG,
+    summary="Customers with their balances",
+    access="admin",
+    answer=Page[Customer],
+    parameters=PAGE,
+)
+GET = Description(name="getCustomer", tag=_TAG, summary="A customer", access="admin", answer=Customer, refuses=_UNKNOWN)
+UPDATE = Description(
+    name="updateCustomer",
+    tag=_TAG,
+    summary="Changes a customer's plan, status or spend cap",
+    access="admin",
+    body=CustomerPatch,
+    example={"status": "suspended"},
+    answer=Customer,
+    parameters=(IDEMPOTENCY_KEY,),
+    refuses=_UNKNOWN,
+)
+ADJUST = Description(
+    name="adjustCredit",
+    tag=_TAG,
+    summary="Gives a customer credit; a negative amount corrects",
+    access="admin",
+    body=CreditBody,
+    example={"amount_usd": "5.00", "reason": "goodwill"},
+    answer=Adjusted,
+    parameters=(IDEMPOTENCY_KEY,),
+    refuses=_UNKNOWN | {Code.INSUFFICIENT_CREDITS},
+)
+
+
 def routes(*, auth: PipeClient, billing: PipeClient) -> APIRouter:
     """The routes; access is checked by whoever includes them."""
     router = APIRouter()
     accounts = CustomerAccounts(auth=auth, billing=billing)
 
-    @router.post("/customers")
+    @router.post("/customers", openapi_extra=described(CREATE))
     async def create_customer(request: Request) -> Response:
         body = await decode(request, CustomerBody)
         made = await accounts.create(body, call_id=call_id(request, whose="admin"))
         return answer(made, request_id=context(request).request_id, status=201)
 
-    @router.get("/customers")
+    @router.get("/customers", openapi_extra=described(LIST))
     async def list_customers(request: Request) -> Response:
         after = request.query_params.get("after", "")
         found = await accounts.page(limit=page_limit(request), after=after)
         return answer(found, request_id=context(request).request_id)
 
-    @router.get("/customers/{customer_id}")
+    @router.get("/customers/{customer_id}", openapi_extra=described(GET))
     async def get_customer(request: Request, customer_id: str) -> Response:
         return answer(await accounts.get(customer_id), request_id=context(request).request_id)
 
-    @router.patch("/customers/{customer_id}")
+    @router.patch("/customers/{customer_id}", openapi_extra=described(UPDATE))
     async def update_customer(request: Request, customer_id: str) -> Response:
         patch = await decode(request, CustomerPatch)
         changed = await accounts.change(customer_id, patch, call_id=call_id(request, whose="admin"))
         return answer(changed, request_id=context(request).request_id)
 
-    @router.post("/customers/{customer_id}/credits")
+    @router.post("/customers/{customer_id}/credits", openapi_extra=described(ADJUST))
     async def adjust_credit(request: Request, customer_id: str) -> Response:
         body = await decode(request, CreditBody)
         moved = await accounts.credit(
@@ -90,7 +159,7 @@ def routes(*, auth: PipeClient, billing: PipeClient) -> APIRouter:
             reason=body.reason,
             call_id=call_id(request, whose="admin"),
         )
-        payload = {"transfer_id": moved.transfer_id, "balance": usd_text(moved.balance.balance_nano_usd)}
+        payload: Adjusted = {"transfer_id": moved.transfer_id, "balance": usd_text(moved.balance.balance_nano_usd)}
         return answer(payload, request_id=context(request).request_id)
 
     return router
@@ -107,7 +176,7 @@ class CustomerAccounts:
         self._auth = auth
         self._billing = billing
 
-    async def create(self, body: CustomerBody, *, call_id: str) -> dict[str, object]:
+    async def create(self, body: CustomerBody, *, call_id: str) -> Customer:
         """Makes the customer, opens the account and gives the credit."""
         credit = amount(body.credit_usd, param="credit_usd")
         if credit < 0:
@@ -136,7 +205,7 @@ class CustomerAccounts:
             balance = given.balance
         return await self._shown(reply.customer, balance)
 
-    async def get(self, customer_id: str) -> dict[str, object]:
+    async def get(self, customer_id: str) -> Customer:
         """One customer with their balance and what they spent under their cap."""
         reply = await self._auth.call(
             "GetCustomer",
@@ -146,7 +215,7 @@ class CustomerAccounts:
         )
         return await self._shown(reply.customer, await self._balance(customer_id))
 
-    async def change(self, customer_id: str, patch: CustomerPatch, *, call_id: str) -> dict[str, object]:
+    async def change(self, customer_id: str, patch: CustomerPatch, *, call_id: str) -> Customer:
         """Changes plan, status or spend cap."""
         status = auth_pb2.CUSTOMER_STATUS_UNSPECIFIED if patch.status is None else _STATUS_VALUES[patch.status]
         reply = await self._auth.call(
@@ -164,7 +233,7 @@ class CustomerAccounts:
         )
         return await self._shown(reply.customer, await self._balance(customer_id))
 
-    async def page(self, *, limit: int, after: str) -> dict[str, object]:
+    async def page(self, *, limit: int, after: str) -> Page[Customer]:
         """One page of customers, each with their balance."""
         reply = await self._auth.call(
             "ListCustomers",
@@ -174,7 +243,7 @@ class CustomerAccounts:
         )
         gate = asyncio.Semaphore(BALANCES_AT_ONCE)
 
-        async def row(customer: auth_pb2.Customer) -> dict[str, object]:
+        async def row(customer: auth_pb2.Customer) -> Customer:
             async with gate:
                 return await self._shown(customer, await self._balance(customer.id))
 
@@ -203,9 +272,9 @@ class CustomerAccounts:
             await self.get(customer_id)  # opens the account of a customer whom auth knows, and of nobody else
             return await self._adjust(request)
 
-    async def _shown(self, customer: auth_pb2.Customer, balance: billing_pb2.Balance) -> dict[str, object]:
+    async def _shown(self, customer: auth_pb2.Customer, balance: billing_pb2.Balance) -> Customer:
         caps = await shown_caps(self._billing, [cap_of(customer_owner(customer.id), customer)])
-        return shown(customer, balance) | {"spend_cap": caps[0]}
+        return shown(customer, balance, caps[0])
 
     async def _adjust(self, request: billing_pb2.AdjustCreditRequest) -> billing_pb2.AdjustCreditResponse:
         return await self._billing.call("AdjustCredit", request, billing_pb2.AdjustCreditResponse, timeout_s=TIMEOUT_S)
@@ -236,7 +305,7 @@ class CustomerAccounts:
         return reply.balance
 
 
-def shown(customer: auth_pb2.Customer, balance: billing_pb2.Balance) -> dict[str, object]:
+def shown(customer: auth_pb2.Customer, balance: billing_pb2.Balance, spend_cap: ShownCap | None) -> Customer:
     """A customer as the admin sees them."""
     return {
         "id": customer.id,
@@ -247,4 +316,5 @@ def shown(customer: auth_pb2.Customer, balance: billing_pb2.Balance) -> dict[str
         "balance": usd_text(balance.balance_nano_usd),
         "held": usd_text(balance.held_nano_usd),
         "created_at": rfc3339(customer.created_at_us),
+        "spend_cap": spend_cap,
     }

@@ -1,25 +1,57 @@
 """`GET /admin/metrics`: what `/metrics` says at this moment, as JSON."""
 
 import math
+from typing import Literal, TypedDict
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry
 
 from services.edge.json_http import answer, context
+from services.edge.openapi.description import Description, described
+
+
+class Sample(TypedDict):
+    """A number; null for what is none that JSON knows."""
+
+    name: str
+    labels: dict[str, str]
+    value: float | None
+
+
+class Metric(TypedDict):
+    """A metric as Prometheus has it."""
+
+    name: str
+    type: str
+    help: str
+    samples: list[Sample]
+
+
+class Metrics(TypedDict):
+    """All of them."""
+
+    object: Literal["metrics"]
+    data: list[Metric]
+
+
+FIGURES = Description(
+    name="getMetricsAsJson", tag="Admin", summary="What /metrics says, as JSON", access="admin", answer=Metrics
+)
 
 
 def routes(*, registry: CollectorRegistry) -> APIRouter:
     """The route; access is checked by whoever includes it."""
     router = APIRouter()
 
-    @router.get("/metrics")
+    @router.get("/metrics", openapi_extra=described(FIGURES))
     async def get_metrics(request: Request) -> Response:
-        return answer({"object": "metrics", "data": snapshot(registry)}, request_id=context(request).request_id)
+        found: Metrics = {"object": "metrics", "data": snapshot(registry)}
+        return answer(found, request_id=context(request).request_id)
 
     return router
 
 
-def snapshot(registry: CollectorRegistry) -> list[dict[str, object]]:
+def snapshot(registry: CollectorRegistry) -> list[Metric]:
     """Every metric with its samples; what is no number JSON knows is null."""
     return [
         {

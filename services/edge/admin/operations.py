@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from decimal import Decimal
-from typing import TypeVar
+from typing import Literal, TypedDict, TypeVar
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -14,11 +14,22 @@ from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7, uuid_of
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
+from services.edge.admin.keys import OF_CUSTOMER
 from services.edge.clients import Clients
-from services.edge.json_http import amount, answer, context, decode, rfc3339
+from services.edge.json_http import amount, answer, context, decode, page, rfc3339
+from services.edge.openapi.description import (
+    PAGE,
+    TIME,
+    USD,
+    Description,
+    Media,
+    Page,
+    Parameter,
+    described,
+)
 from services.edge.routes.health import DrainSwitch
-from services.edge.routes.requests import ended_of, is_young, receipts
-from services.edge.routes.usage import OPERATORS_GROUPS, report
+from services.edge.routes.requests import Receipt, ended_of, is_young, receipts
+from services.edge.routes.usage import OPERATORS_GROUPS, PARAMETERS, UsageSum, report
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
@@ -37,33 +48,132 @@ class RefundBody(msgspec.Struct, frozen=True, kw_only=True):
     amount_usd: Decimal | None = None
 
 
+class Refund(TypedDict):
+    """What was given back, and the balance now."""
+
+    transfer_id: str
+    amount: USD
+    balance: USD
+
+
+class Account(TypedDict):
+    """An account at a provider; `slots` is null without a limit."""
+
+    id: str
+    provider: str
+    state: str
+    slots: int | None
+    in_use: int
+    cooled_until: TIME | None
+    error_rate: float
+
+
+class ConfigStates(TypedDict):
+    """The configuration in use: router's, and the hash that each service runs, null for one that doesn't answer."""
+
+    hash: str | None
+    loaded_at: TIME | None
+    error: str | None
+    replicas: dict[str, str | None]
+
+
+class Draining(TypedDict):
+    """Whether this replica takes no new traffic."""
+
+    draining: bool
+
+
+_TAG = "Admin"
+LIST_REQUESTS = Description(
+    name="listAllRequests",
+    tag=_TAG,
+    summary="The request log of everybody, or of a customer",
+    access="admin",
+    answer=Page[Receipt],
+    parameters=(
+        OF_CUSTOMER,
+        Parameter(
+            name="ended",
+            about="How they ended; may be repeated.",
+            shape=list[Literal["complete", "client_gone", "upstream_failed", "gateway_failed"]],
+        ),
+        *PAGE,
+    ),
+)
+USAGE = Description(
+    name="getAllUsage",
+    tag=_TAG,
+    summary="What was used and paid, by model, key, day or customer",
+    about="CSV for `Accept: text/csv`.",
+    access="admin",
+    answer=Page[UsageSum],
+    media=(Media(content_type="text/csv"),),
+    parameters=(
+        OF_CUSTOMER,
+        Parameter(
+            name="group_by",
+            about="What is summed: model without it.",
+            shape=Literal["model", "key", "day", "customer"],
+        ),
+        *PARAMETERS,
+    ),
+)
+REFUND = Description(
+    name="refundRequest",
+    tag=_TAG,
+    summary="Gives a request's charge back, once",
+    access="admin",
+    body=RefundBody,
+    example={"request_id": "0198c0de-0000-7000-8000-000000000000", "reason": "a broken answer"},
+    answer=Refund,
+    status=201,
+    refuses=frozenset({Code.NOT_FOUND, Code.NOT_SETTLED, Code.ALREADY_REFUNDED}),
+)
+ACCOUNTS = Description(
+    name="listAccounts", tag=_TAG, summary="Accounts at providers", access="admin", answer=Page[Account]
+)
+CONFIG = Description(
+    name="getConfig", tag=_TAG, summary="The configuration in use", access="admin", answer=ConfigStates
+)
+DRAIN = Description(
+    name="drain",
+    tag=_TAG,
+    summary="This replica takes no new traffic: /health and /readyz say 503, requests are served",
+    access="admin",
+    answer=Draining,
+)
+UNDRAIN = Description(
+    name="undrain", tag=_TAG, summary="This replica takes traffic again", access="admin", answer=Draining
+)
+
+
 def routes(*, clients: Clients, drain: DrainSwitch, config_state: Callable[[], ConfigState]) -> APIRouter:
     """The routes; access is checked by whoever includes them."""
     router = APIRouter()
 
-    @router.get("/requests")
+    @router.get("/requests", openapi_extra=described(LIST_REQUESTS))
     async def list_requests(request: Request) -> Response:
         owner = request.query_params.get("customer_id", "")
         found = await receipts(clients.billing, customer_id=owner, request=request, ended=ended_of(request))
         return answer(found, request_id=context(request).request_id)
 
-    @router.get("/usage")
+    @router.get("/usage", openapi_extra=described(USAGE))
     async def get_usage(request: Request) -> Response:
         owner = request.query_params.get("customer_id", "")
         return await report(clients.statements, customer_id=owner, request=request, groups=OPERATORS_GROUPS)
 
-    @router.post("/refunds")
+    @router.post("/refunds", openapi_extra=described(REFUND))
     async def refund(request: Request) -> Response:
         body = await decode(request, RefundBody)
         reply = await _refund(clients.billing, body)
-        payload = {
+        payload: Refund = {
             "transfer_id": reply.transfer_id,
             "amount": usd_text(reply.amount_nano_usd),
             "balance": usd_text(reply.balance.balance_nano_usd),
         }
         return answer(payload, request_id=context(request).request_id, status=201)
 
-    @router.get("/accounts")
+    @router.get("/accounts", openapi_extra=described(ACCOUNTS))
     async def list_accounts(request: Request) -> Response:
         reply = await clients.router.call(
             "ListAccounts",
@@ -71,24 +181,25 @@ def routes(*, clients: Clients, drain: DrainSwitch, config_state: Callable[[], C
             router_pb2.ListAccountsResponse,
             timeout_s=TIMEOUT_S,
         )
-        rows = [account(each) for each in reply.accounts]
-        listed = {"object": "list", "data": rows, "has_more": False, "next": None}
+        listed = page([account(each) for each in reply.accounts], has_more=False)
         return answer(listed, request_id=context(request).request_id)
 
-    @router.get("/config")
+    @router.get("/config", openapi_extra=described(CONFIG))
     async def get_config(request: Request) -> Response:
         states = await _config_states(clients, own=config_state())
         return answer(states, request_id=context(request).request_id)
 
-    @router.post("/drain")
+    @router.post("/drain", openapi_extra=described(DRAIN))
     async def start_drain(request: Request) -> Response:
         drain.draining = True
-        return answer({"draining": True}, request_id=context(request).request_id)
+        state: Draining = {"draining": True}
+        return answer(state, request_id=context(request).request_id)
 
-    @router.post("/undrain")
+    @router.post("/undrain", openapi_extra=described(UNDRAIN))
     async def end_drain(request: Request) -> Response:
         drain.draining = False
-        return answer({"draining": False}, request_id=context(request).request_id)
+        state: Draining = {"draining": False}
+        return answer(state, request_id=context(request).request_id)
 
     return router
 
@@ -112,7 +223,7 @@ async def _refund(billing: PipeClient, body: RefundBody) -> billing_pb2.RefundRe
         raise TollbridgeError(Code.NOT_SETTLED, message, retry_after_s=1) from error
 
 
-def account(found: router_pb2.ProviderAccount) -> dict[str, object]:
+def account(found: router_pb2.ProviderAccount) -> Account:
     """A provider account as the admin sees it."""
     return {
         "id": found.id,
@@ -125,7 +236,7 @@ def account(found: router_pb2.ProviderAccount) -> dict[str, object]:
     }
 
 
-async def _config_states(clients: Clients, *, own: ConfigState) -> dict[str, object]:
+async def _config_states(clients: Clients, *, own: ConfigState) -> ConfigStates:
     """Router's configuration, and the hash that each service runs; one that doesn't answer has none.
 
     Of a service with several replicas one answers; each shows its own hash in its metrics.

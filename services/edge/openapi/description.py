@@ -73,13 +73,15 @@ class Description:
         return self.refuses | _ALWAYS | _BY_ACCESS[self.access] | (_WITH_BODY if self.body or self.form else set())
 
 
-_ALWAYS = frozenset({Code.INVALID_REQUEST, Code.INTERNAL, Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.OVERLOADED})
+_ALWAYS = frozenset({Code.INTERNAL})
+ASKING = frozenset({Code.INVALID_REQUEST, Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.OVERLOADED})
+"""What whoever asks another service may be refused with."""
 _WITH_BODY = frozenset({Code.REQUEST_TOO_LARGE})
-_OF_KEYS = frozenset({Code.INVALID_API_KEY, Code.CUSTOMER_SUSPENDED, Code.ADDRESS_NOT_ALLOWED})
+_OF_KEYS = ASKING | frozenset({Code.INVALID_API_KEY, Code.CUSTOMER_SUSPENDED, Code.ADDRESS_NOT_ALLOWED})
 _BY_ACCESS: dict[Access, frozenset[Code]] = {
     "key": _OF_KEYS,
     "list": _OF_KEYS,
-    "admin": frozenset({Code.INVALID_API_KEY}),
+    "admin": ASKING | frozenset({Code.INVALID_API_KEY}),
     "open": frozenset(),
 }
 

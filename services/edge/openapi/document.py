@@ -5,6 +5,7 @@ models. The first surface's operations have plain ids, the others' their prefix 
 routes and operations describe themselves.
 """
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
@@ -12,19 +13,17 @@ from typing import Any
 
 import msgspec
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
+from fastapi.routing import iter_route_contexts
 
 from chassis.errors import Code, TollbridgeError
 from services.edge.config import EdgeConfig
 from services.edge.dialects import DEFAULT, Dialect
 from services.edge.openapi.description import Description, Parameter, description_of
-from services.edge.openapi.errors import error_responses, error_schema, request_id_headers
+from services.edge.openapi.errors import by_status, error_responses, error_schema, request_id_headers, said
 from services.edge.openapi.schemas import Schemas
-from services.edge.operation import Operation
 from services.edge.surfaces import Surface
 
 Json = dict[str, Any]
-_CONVERTER = re.compile(r":[a-z]+\}")
 _LIMITS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 ABOUT = (
     "One API for the models of many providers, paid from prepaid credits. Send a key as `Authorization: Bearer` or "
@@ -32,16 +31,25 @@ ABOUT = (
 )
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class HotDescription:
+    """An endpoint of the hot path, which FastAPI doesn't know: always a POST."""
+
+    path: str
+    about: Description
+    voice: Callable[[Dialect], Dialect]
+
+
 class Documents:
     """Writes the document anew when the configuration has changed."""
 
     def __init__(
-        self, *, config: Callable[[], EdgeConfig], public: FastAPI, own: FastAPI, operations: Sequence[Operation]
+        self, *, config: Callable[[], EdgeConfig], public: FastAPI, own: FastAPI, hot: Sequence[HotDescription]
     ) -> None:
         self._config = config
         self._public = public
         self._own = own
-        self._operations = operations
+        self._hot = hot
         self._kept: dict[str, tuple[EdgeConfig, Json, bytes]] = {}
 
     def get(self, prefix: str | None = None) -> tuple[Json, bytes]:
@@ -74,10 +82,10 @@ class Documents:
         }
 
     def _write_surface(self, writer: "_Writer", surface: Surface, *, suffix: str) -> None:
-        hot = ((each.path, "post", each.about, each.voice(surface.dialect)) for each in self._operations)
+        hot = ((each.path, "post", each.about, each.voice(surface.dialect)) for each in self._hot)
         rest = ((path, method, about, surface.dialect) for path, method, about in _routes(self._public))
         for path, method, about, dialect in (*hot, *rest):
-            if about is not None and not surface.hides(path):
+            if not surface.hides(path):
                 writer.write(
                     surface.prefix + path,
                     method,
@@ -118,16 +126,19 @@ class _Writer:
         body = self._body(about)
         if body:
             found["requestBody"] = body
-        found["responses"] = self._answers(about, dialect) | error_responses(
-            dialect, about.codes, schema=f"#/components/schemas/{self._error(dialect)}"
-        )
+        found["responses"] = self._answers(about, dialect) | self._refusals(about, dialect)
         found["security"] = ([{}] if is_public else []) + _SECURITY[about.access]
         self.paths.setdefault(path, {})[method] = found
 
     def components(self) -> Json:
         """What the paths refer to."""
-        errors = {name: error_schema(dialect) for name, dialect in self._errors.values()}
-        return {"schemas": self._schemas.components | errors, "securitySchemes": _SCHEMES}
+        schemas = dict(self._schemas.components)
+        responses: Json = {}
+        for name, dialect in self._errors.values():
+            schemas[name] = error_schema(dialect)
+            made = error_responses(dialect, schema=f"#/components/schemas/{name}")
+            responses.update((f"{name}{status}", each) for status, each in made.items())
+        return {"schemas": schemas, "responses": responses, "securitySchemes": _SCHEMES}
 
     def _parameter(self, found: Parameter) -> Json:
         place = "header" if found.is_header else "query"
@@ -148,13 +159,20 @@ class _Writer:
             headers.update((name, {"schema": {"type": "integer", "minimum": 0}}) for name in _LIMITS)
         content: Json = {}
         if about.answer is not None:
-            content["application/json"] = {"schema": self._schemas.of(about.answer, prefix=about.prefix)}
+            content["application/json"] = {"schema": self._schemas.of(about.answer)}
         for media in about.media:
             content[media.content_type] = {"schema": self._schemas.of(media.shape)}
         made: Json = {"description": "Done", "headers": headers}
         if content:
             made["content"] = content
         return {str(status): made for status in (about.status, *about.statuses)}
+
+    def _refusals(self, about: Description, dialect: Dialect) -> Json:
+        name = self._error(dialect)
+        return {
+            str(status): {"$ref": f"#/components/responses/{name}{status}", "description": said(status, codes)}
+            for status, codes in by_status(dialect, about.codes).items()
+        }
 
     def _error(self, dialect: Dialect) -> str:
         """The component that this dialect's errors are; `/messages` has its own in each."""
@@ -179,13 +197,15 @@ _SCHEMES: Json = {
 }
 
 
+def described_routes(site: FastAPI) -> Iterator[tuple[str, str, Description | None]]:
+    """Every route: path, method, and its description if it has one."""
+    for route in iter_route_contexts(site.routes):
+        for method in sorted(route.methods or ()):
+            yield route.path_format or "", method.lower(), description_of(getattr(route, "openapi_extra", None))
+
+
 def _routes(site: FastAPI) -> Iterator[tuple[str, str, Description]]:
-    """Every described route: path, method, description."""
-    for route in site.routes:
-        about = description_of(route.openapi_extra) if isinstance(route, APIRoute) else None
-        if isinstance(route, APIRoute) and about is not None:
-            for method in sorted(route.methods or ()):
-                yield _CONVERTER.sub("}", route.path), method.lower(), about
+    return ((path, method, about) for path, method, about in described_routes(site) if about is not None)
 
 
 def _in_path(path: str) -> list[Json]:

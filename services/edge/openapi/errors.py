@@ -2,7 +2,7 @@
 out is described. So a new dialect, or a changed one, is documented by being there.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -12,16 +12,27 @@ from chassis.errors import Code, TollbridgeError
 from services.edge.dialects import Dialect
 from services.edge.openapi.schemas import Schema
 
+Json = dict[str, Any]
 _ENUMERATED = frozenset({"code", "reason", "type"})
 _RETRIED = (429, 503)
 
 
-def error_responses(dialect: Dialect, codes: Collection[Code], *, schema: str) -> dict[str, Any]:
-    """The responses by status. `schema` is the name of the component that `error_schema` is shown as."""
-    by_status: dict[int, list[Code]] = {}
-    for code in sorted(codes):
-        by_status.setdefault(dialect.statuses[code], []).append(code)
-    return {str(status): _response(dialect, status, by_status[status], schema) for status in sorted(by_status)}
+def error_responses(dialect: Dialect, *, schema: str) -> dict[int, Json]:
+    """The response of each status. `schema` refers to the component that `error_schema` is shown as."""
+    return {status: _response(dialect, status, codes, schema) for status, codes in by_status(dialect, Code).items()}
+
+
+def by_status(dialect: Dialect, codes: Iterable[Code]) -> dict[int, list[Code]]:
+    """The codes under the statuses that the dialect gives them."""
+    found: dict[int, list[Code]] = {}
+    for code in sorted(codes, key=lambda code: (dialect.statuses[code], code)):
+        found.setdefault(dialect.statuses[code], []).append(code)
+    return found
+
+
+def said(status: int, codes: Iterable[Code]) -> str:
+    """A status and its codes in a line."""
+    return f"{HTTPStatus(status).phrase}: {', '.join(f'`{code.value}`' for code in codes)}"
 
 
 def error_schema(dialect: Dialect) -> Schema:
@@ -34,24 +45,24 @@ def error_schema(dialect: Dialect) -> Schema:
     return choices[0] if len(choices) == 1 else {"anyOf": choices}
 
 
-def _response(dialect: Dialect, status: int, codes: list[Code], schema: str) -> dict[str, Any]:
+def _response(dialect: Dialect, status: int, codes: list[Code], schema: str) -> Json:
     examples = {code.value: {"value": next(iter(_samples(dialect, code)))} for code in codes}
-    headers: dict[str, Any] = request_id_headers(dialect)
+    headers: Json = request_id_headers(dialect)
     if status in _RETRIED:
         headers["Retry-After"] = {"required": True, "schema": {"type": "integer", "minimum": 1, "maximum": 60}}
     if any(code in (Code.INSUFFICIENT_CREDITS, Code.SPEND_CAP_REACHED) for code in codes):
         headers["x-should-retry"] = {"schema": {"type": "string", "enum": ["false"]}}
     return {
-        "description": f"{HTTPStatus(status).phrase}: {', '.join(code.value for code in codes)}",
+        "description": said(status, codes),
         "headers": headers,
         "content": {"application/json": {"schema": {"$ref": schema}, "examples": examples}},
     }
 
 
-def request_id_headers(dialect: Dialect) -> dict[str, Any]:
+def request_id_headers(dialect: Dialect) -> Json:
     """The headers that every answer has its request's id in."""
     about = "The id of this request: its receipt is `/requests/{id}`, and support can find it by it."
-    shown: dict[str, Any] = {"description": about, "required": True, "schema": {"type": "string"}}
+    shown: Json = {"description": about, "required": True, "schema": {"type": "string"}}
     return {name.decode(): dict(shown) for name in dialect.request_id_headers}
 
 

@@ -1,7 +1,7 @@
 """`/billing/…`: a customer begins payments and sees what became of them. Billing and its providers do the rest."""
 
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Literal, TypedDict
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -11,6 +11,7 @@ from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
 from services.edge.json_http import Identify, amount, answer, context, decode, link, rfc3339
+from services.edge.openapi.description import IDEMPOTENCY_KEY, TIME, USD, Description, described
 from services.edge.routes.keys import call_id
 from tollbridge.billing.v1 import payments_pb2
 
@@ -41,11 +42,78 @@ class CryptoPaymentBody(msgspec.Struct, frozen=True, kw_only=True):
         raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": "amount_usd"})
 
 
+class Checkout(TypedDict):
+    """A payment by card has begun: it is made at `url`."""
+
+    payment_id: str
+    url: str
+    expires_at: TIME | None
+
+
+class CryptoPayment(TypedDict):
+    """A payment in USDT has begun: exactly `amount` to `address`, by which it is told from others."""
+
+    payment_id: str
+    address: str
+    network: str
+    currency: Literal["USDT"]
+    amount: str
+    amount_usdt: str
+    amount_usd: USD
+    expires_at: TIME | None
+
+
+class Payment(TypedDict):
+    """A payment. `note` says what was odd about it; `reversed_usd` what a refund or dispute took back."""
+
+    id: str
+    object: Literal["payment"]
+    method: str
+    status: str
+    amount_usd: USD
+    credited_usd: USD
+    reversed_usd: USD
+    note: str | None
+    created_at: TIME | None
+    expires_at: TIME | None
+
+
+_TAG = "Payments"
+_BEGUN = frozenset({Code.PAYMENT_METHOD_UNAVAILABLE, Code.CONFLICT, Code.PROVIDER_ERROR})
+CHECKOUT = Description(
+    name="createCheckout",
+    tag=_TAG,
+    summary="Begins a payment by card",
+    body=PaymentBody,
+    example={"amount_usd": "20.00"},
+    answer=Checkout,
+    parameters=(IDEMPOTENCY_KEY,),
+    refuses=_BEGUN,
+)
+CRYPTO_PAYMENT = Description(
+    name="createCryptoPayment",
+    tag=_TAG,
+    summary="Begins a payment in USDT",
+    body=CryptoPaymentBody,
+    example={"amount_usd": "20.00"},
+    answer=CryptoPayment,
+    parameters=(IDEMPOTENCY_KEY,),
+    refuses=_BEGUN,
+)
+PAYMENT = Description(
+    name="getPayment",
+    tag=_TAG,
+    summary="What became of a payment",
+    answer=Payment,
+    refuses=frozenset({Code.NOT_FOUND}),
+)
+
+
 def routes(*, payments: PipeClient, identify: Identify) -> APIRouter:
     """The routes."""
     router = APIRouter()
 
-    @router.post("/billing/checkout")
+    @router.post("/billing/checkout", openapi_extra=described(CHECKOUT))
     async def create_checkout(request: Request) -> Response:
         caller = await identify(request)
         body = await decode(request, PaymentBody)
@@ -61,10 +129,10 @@ def routes(*, payments: PipeClient, identify: Identify) -> APIRouter:
             timeout_s=BEGIN_TIMEOUT_S,
         )
         made = reply.payment
-        payload = {"payment_id": made.id, "url": made.url, "expires_at": rfc3339(made.expires_at_us)}
+        payload: Checkout = {"payment_id": made.id, "url": made.url, "expires_at": rfc3339(made.expires_at_us)}
         return answer(payload, request_id=context(request).request_id)
 
-    @router.post("/billing/crypto/create-payment")
+    @router.post("/billing/crypto/create-payment", openapi_extra=described(CRYPTO_PAYMENT))
     async def create_crypto_payment(request: Request) -> Response:
         caller = await identify(request)
         body = await decode(request, CryptoPaymentBody)
@@ -78,7 +146,7 @@ def routes(*, payments: PipeClient, identify: Identify) -> APIRouter:
             payments_pb2.CreateCryptoPaymentResponse,
             timeout_s=TIMEOUT_S,
         )
-        payload = {
+        payload: CryptoPayment = {
             "payment_id": reply.payment.id,
             "address": reply.payment.address,
             "network": reply.payment.network,
@@ -90,7 +158,7 @@ def routes(*, payments: PipeClient, identify: Identify) -> APIRouter:
         }
         return answer(payload, request_id=context(request).request_id)
 
-    @router.get("/billing/payments/{payment_id}")
+    @router.get("/billing/payments/{payment_id}", openapi_extra=described(PAYMENT))
     async def get_payment(request: Request, payment_id: str) -> Response:
         caller = await identify(request)
         reply = await payments.call(
@@ -104,8 +172,8 @@ def routes(*, payments: PipeClient, identify: Identify) -> APIRouter:
     return router
 
 
-def shown(payment: payments_pb2.Payment) -> dict[str, object]:
-    """A payment. `note` says what was odd about it; `reversed_usd` what a refund or dispute took back."""
+def shown(payment: payments_pb2.Payment) -> Payment:
+    """A payment as its customer sees it."""
     return {
         "id": payment.id,
         "object": "payment",

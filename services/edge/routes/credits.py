@@ -1,20 +1,43 @@
 """`GET /credits`: what the customer has, holds and has used, as decimal strings in USD."""
 
+from typing import Literal, TypedDict
+
 from fastapi import APIRouter, Request, Response
 
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
 from services.edge.json_http import Identify, answer, context
+from services.edge.openapi.description import USD, Description, described
 from tollbridge.billing.v1 import billing_pb2
 
 TIMEOUT_S = 2.0
+
+
+class Balance(TypedDict):
+    """A balance; `balance` includes what is held."""
+
+    balance: USD
+    held: USD
+    available: USD
+    currency: Literal["USD"]
+    total_credits: USD
+    total_usage: USD
+
+
+class Credits(TypedDict):
+    """The answer."""
+
+    data: Balance
+
+
+CREDITS = Description(name="getCredits", tag="Account", summary="What is left, held and used", answer=Credits)
 
 
 def routes(*, billing: PipeClient, identify: Identify) -> APIRouter:
     """The route."""
     router = APIRouter()
 
-    @router.get("/credits")
+    @router.get("/credits", openapi_extra=described(CREDITS))
     async def get_credits(request: Request) -> Response:
         caller = await identify(request)
         reply = await billing.call(
@@ -24,13 +47,14 @@ def routes(*, billing: PipeClient, identify: Identify) -> APIRouter:
             key=caller.customer_id,
             timeout_s=TIMEOUT_S,
         )
-        return answer({"data": shown(reply.balance)}, request_id=context(request).request_id)
+        found: Credits = {"data": shown(reply.balance)}
+        return answer(found, request_id=context(request).request_id)
 
     return router
 
 
-def shown(balance: billing_pb2.Balance) -> dict[str, object]:
-    """A balance; `balance` includes what is held."""
+def shown(balance: billing_pb2.Balance) -> Balance:
+    """A balance as its customer sees it."""
     return {
         "balance": usd_text(balance.balance_nano_usd),
         "held": usd_text(balance.held_nano_usd),

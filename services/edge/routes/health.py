@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable
+from typing import Literal, NotRequired, TypedDict
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry
@@ -11,6 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from chassis.errors import TollbridgeError
 from chassis.pipe import PipeClient
 from services.edge.json_http import answer, context
+from services.edge.openapi.description import Description, Media, described
 from tollbridge.router.v1 import router_pb2
 
 TIMEOUT_S = 1.0
@@ -24,6 +26,60 @@ class DrainSwitch:
     draining: bool = False
 
 
+class Liveness(TypedDict):
+    """The process runs."""
+
+    status: Literal["alive"]
+
+
+class Readiness(TypedDict):
+    """Whether this replica may get new requests, and why it may not."""
+
+    status: Literal["ready", "unready"]
+    reason: NotRequired[str]
+
+
+class Pool(TypedDict):
+    """Accounts at providers; one without a limit of slots counts none."""
+
+    accounts: int
+    total_slots: int
+    available_slots: int
+
+
+class Health(Pool):
+    """How all are."""
+
+    status: Literal["healthy", "degraded", "draining"]
+
+
+_TAG = "Instance"
+LIVEZ = Description(name="getLiveness", tag=_TAG, summary="Whether the process runs", access="open", answer=Liveness)
+READYZ = Description(
+    name="getReadiness",
+    tag=_TAG,
+    summary="Whether this replica may get new requests",
+    access="open",
+    answer=Readiness,
+    statuses=(503,),
+)
+HEALTH = Description(
+    name="getHealth",
+    tag=_TAG,
+    summary="Whether models can be served, and by how many slots",
+    access="open",
+    answer=Health,
+    statuses=(503,),
+)
+METRICS = Description(
+    name="getMetrics",
+    tag=_TAG,
+    summary="This replica's metrics, for Prometheus",
+    access="open",
+    media=(Media(content_type="text/plain"),),
+)
+
+
 def routes(
     *,
     router_client: PipeClient,
@@ -34,23 +90,24 @@ def routes(
     """The routes. `unready` gives the reason why this replica must get no new requests, or None."""
     router = APIRouter()
 
-    @router.get("/livez")
+    @router.get("/livez", openapi_extra=described(LIVEZ))
     async def livez(request: Request) -> Response:
-        return answer({"status": "alive"}, request_id=context(request).request_id)
+        alive: Liveness = {"status": "alive"}
+        return answer(alive, request_id=context(request).request_id)
 
-    @router.get("/readyz")
+    @router.get("/readyz", openapi_extra=described(READYZ))
     async def readyz(request: Request) -> Response:
         reason = "draining" if drain.draining else unready()
-        status = {"status": "ready"} if reason is None else {"status": "unready", "reason": reason}
+        status: Readiness = {"status": "ready"} if reason is None else {"status": "unready", "reason": reason}
         return answer(status, request_id=context(request).request_id, status=200 if reason is None else 503)
 
-    @router.get("/health")
+    @router.get("/health", openapi_extra=described(HEALTH))
     async def health(request: Request) -> Response:
         accounts = await _accounts(router_client)
-        body = _pool(accounts) | {"status": _status(accounts, drain)}
+        body: Health = {**_pool(accounts), "status": _status(accounts, drain)}
         return answer(body, request_id=context(request).request_id, status=503 if drain.draining else 200)
 
-    @router.get("/metrics")
+    @router.get("/metrics", openapi_extra=described(METRICS))
     async def metrics(request: Request) -> Response:
         headers = {"x-request-id": context(request).request_id}
         return Response(content=exposition(registry), media_type=CONTENT_TYPE_LATEST, headers=headers)
@@ -76,15 +133,17 @@ async def _accounts(router_client: PipeClient) -> list[router_pb2.ProviderAccoun
     return list(reply.accounts)
 
 
-def _status(accounts: list[router_pb2.ProviderAccount] | None, drain: DrainSwitch) -> str:
+def _status(
+    accounts: list[router_pb2.ProviderAccount] | None, drain: DrainSwitch
+) -> Literal["healthy", "degraded", "draining"]:
     if drain.draining:
         return "draining"
     healthy = accounts is not None and (not accounts or any(each.state == "ready" for each in accounts))
     return "healthy" if healthy else "degraded"
 
 
-def _pool(accounts: list[router_pb2.ProviderAccount] | None) -> dict[str, object]:
-    """Drawbridge's shape; an account without a limit of slots counts none."""
+def _pool(accounts: list[router_pb2.ProviderAccount] | None) -> Pool:
+    """Drawbridge's shape."""
     found = accounts or []
     total = sum(each.slots for each in found)
     available = sum(max(0, each.slots - each.in_use) for each in found if each.slots and each.state == "ready")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from decimal import Decimal
+from typing import Literal, NotRequired, TypedDict, cast
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -12,25 +13,66 @@ from services.edge.catalogue import Catalogue
 from services.edge.dialects import Dialect
 from services.edge.json_http import Identify, answer, context
 from services.edge.model_names import may_use
+from services.edge.openapi.description import Description, described
 from tollbridge.router.v1 import router_pb2
 
 MILLION = 1_000_000
 SECONDS_PER_MINUTE = 60
 
 
+class Model(TypedDict):
+    """A model, in the fields that the surface's dialect documents. `pricing` is in USD: per so many tokens or piece."""
+
+    id: str
+    object: Literal["model"]
+    owned_by: NotRequired[str]
+    created: NotRequired[int]
+    display_name: NotRequired[str]
+    category: NotRequired[str]
+    capabilities: NotRequired[list[str]]
+    credit_cost: NotRequired[float]
+    context: NotRequired[int]
+    pricing: NotRequired[dict[str, float]]
+
+
+class ModelList(TypedDict):
+    """All models that this key may use, on one page."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+LIST_MODELS = Description(
+    name="listModels",
+    tag="Models",
+    summary="What may be asked for, and what it costs",
+    access="list",
+    answer=ModelList,
+)
+GET_MODEL = Description(
+    name="getModel",
+    tag="Models",
+    summary="One model",
+    about="Its id may contain slashes.",
+    access="list",
+    answer=Model,
+    refuses=frozenset({Code.MODEL_NOT_FOUND}),
+)
+
+
 def routes(*, catalogue: Catalogue, identify: Identify) -> APIRouter:
     """The routes; ids may contain slashes."""
     router = APIRouter()
 
-    @router.get("/models")
+    @router.get("/models", openapi_extra=described(LIST_MODELS))
     async def list_models(request: Request) -> Response:
         allowed = await _allowed(request, identify)
         dialect = context(request).surface.dialect
         visible = [model for name, model in (await catalogue.models()).items() if may_use(allowed, name)]
-        payload = {"object": "list", "data": [shown(model, dialect) for model in visible]}
+        payload: ModelList = {"object": "list", "data": [shown(model, dialect) for model in visible]}
         return answer(payload, request_id=context(request).request_id)
 
-    @router.get("/models/{model_id:path}")
+    @router.get("/models/{model_id:path}", openapi_extra=described(GET_MODEL))
     async def get_model(request: Request, model_id: str) -> Response:
         allowed = await _allowed(request, identify)
         model = await catalogue.find(model_id)
@@ -51,10 +93,10 @@ async def _allowed(request: Request, identify: Identify) -> frozenset[str]:
     return frozenset()
 
 
-def shown(model: router_pb2.Model, dialect: Dialect) -> dict[str, object]:
+def shown(model: router_pb2.Model, dialect: Dialect) -> Model:
     """The model with exactly the dialect's fields; one that it has no value for is left out."""
     row = {name: _FIELDS[name](model, dialect) for name in dialect.model_fields}
-    return {name: value for name, value in row.items() if value is not None}
+    return cast("Model", {name: value for name, value in row.items() if value is not None})
 
 
 def pricing(model: router_pb2.Model, dialect: Dialect) -> dict[str, object] | None:

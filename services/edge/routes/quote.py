@@ -1,6 +1,6 @@
 """`POST /quote`: what the same body would cost if it were sent to run."""
 
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from fastapi import APIRouter, Request, Response
 
@@ -9,17 +9,43 @@ from pricing.prices import usd_text
 from services.edge.catalogue import Catalogue
 from services.edge.json_http import Caller, Identify, answer, body_of, context, parsed
 from services.edge.model_names import may_use
+from services.edge.openapi.description import PAID, USD, Description, described
 from services.edge.operation import Operation
 from services.edge.quote import Quote, Quotes
 from services.edge.quoted_call import called
+from services.edge.routes.task_shapes import ImageBody
 from services.edge.routes.tasks import checked_image
+
+
+class ShownQuote(TypedDict):
+    """A quote, in USD. It holds as long as the price version does."""
+
+    object: Literal["quote"]
+    model: str
+    most: USD
+    likely: USD
+    currency: Literal["USD"]
+    price_version: str
+    max_tokens: int | None
+
+
+QUOTE = Description(
+    name="createQuote",
+    tag="Account",
+    summary="What a request would cost",
+    about="The body is that of the call it prices; its model and fields say which. Costs nothing.",
+    body=dict[str, Any],
+    example={"model": "MODEL", "messages": [{"role": "user", "content": "Say hello."}]},
+    answer=ShownQuote,
+    refuses=PAID,
+)
 
 
 def routes(*, quotes: Quotes, catalogue: Catalogue, identify: Identify) -> APIRouter:
     """The route."""
     router = APIRouter()
 
-    @router.post("/quote")
+    @router.post("/quote", openapi_extra=described(QUOTE))
     async def create_quote(request: Request) -> Response:
         caller = await identify(request)
         body = await body_of(request)
@@ -28,7 +54,7 @@ def routes(*, quotes: Quotes, catalogue: Catalogue, identify: Identify) -> APIRo
         model = await catalogue.find(named) if isinstance(named, str) else None
         operation = called(fields, request.headers.raw, category=model.category if model is not None else None)
         if operation is None:
-            found = await _image(quotes, fields, body, caller)
+            found = await _image(quotes, body, caller)
         else:
             found = await _paid(quotes, operation, body, request, caller)
         return answer(shown(found), request_id=context(request).request_id)
@@ -36,8 +62,8 @@ def routes(*, quotes: Quotes, catalogue: Catalogue, identify: Identify) -> APIRo
     return router
 
 
-def shown(quote: Quote) -> dict[str, object]:
-    """A quote, in USD."""
+def shown(quote: Quote) -> ShownQuote:
+    """A quote as it is answered."""
     return {
         "object": "quote",
         "model": quote.model,
@@ -49,9 +75,10 @@ def shown(quote: Quote) -> dict[str, object]:
     }
 
 
-async def _image(quotes: Quotes, fields: dict[str, Any], body: bytes, caller: Caller) -> Quote:
-    model, _ = checked_image(fields, caller)
-    return await quotes.image(model=model, prompt=fields["prompt"], images=fields.get("n") or 1, body_bytes=len(body))
+async def _image(quotes: Quotes, body: bytes, caller: Caller) -> Quote:
+    image = parsed(body, ImageBody)
+    checked_image(image, caller)
+    return await quotes.image(model=image.model, prompt=image.prompt, images=image.n, body_bytes=len(body))
 
 
 async def _paid(quotes: Quotes, operation: Operation, body: bytes, request: Request, caller: Caller) -> Quote:

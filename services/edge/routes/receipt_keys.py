@@ -5,11 +5,13 @@ Anybody may ask, so billing is asked at most once in KEPT_S; a new key is known 
 
 import base64
 import time
+from typing import Literal, TypedDict
 
 from fastapi import APIRouter, Request, Response
 
 from chassis.pipe import PipeClient
 from services.edge.json_http import answer, context, rfc3339
+from services.edge.openapi.description import ASKING, TIME, Description, described
 from tollbridge.billing.v1 import statements_pb2 as pb
 
 PATH = "/.well-known/tollbridge/receipt-keys.json"
@@ -17,14 +19,43 @@ TIMEOUT_S = 2.0
 KEPT_S = 5.0
 
 
+class ReceiptKey(TypedDict):
+    """A public key as a JWK (RFC 8037)."""
+
+    kty: Literal["OKP"]
+    crv: Literal["Ed25519"]
+    x: str
+    kid: str
+    use: Literal["sig"]
+    alg: Literal["EdDSA"]
+    since: TIME | None
+
+
+class ReceiptKeys(TypedDict):
+    """A JWK set."""
+
+    keys: list[ReceiptKey]
+
+
+RECEIPT_KEYS = Description(
+    name="getReceiptKeys",
+    tag="Instance",
+    summary="The public keys that receipts are checked with",
+    access="open",
+    answer=ReceiptKeys,
+    refuses=ASKING,
+)
+
+
 def routes(*, statements: PipeClient) -> APIRouter:
     """The route."""
     router = APIRouter()
     keys = _Keys(statements)
 
-    @router.get(PATH)
+    @router.get(PATH, openapi_extra=described(RECEIPT_KEYS))
     async def receipt_keys(request: Request) -> Response:
-        response = answer({"keys": await keys.get()}, request_id=context(request).request_id)
+        found: ReceiptKeys = {"keys": await keys.get()}
+        response = answer(found, request_id=context(request).request_id)
         response.headers["cache-control"] = f"public, max-age={KEPT_S:.0f}"
         return response
 
@@ -34,10 +65,10 @@ def routes(*, statements: PipeClient) -> APIRouter:
 class _Keys:
     def __init__(self, statements: PipeClient) -> None:
         self._statements = statements
-        self._kept: list[dict[str, object]] = []
+        self._kept: list[ReceiptKey] = []
         self._until_s = 0.0
 
-    async def get(self) -> list[dict[str, object]]:
+    async def get(self) -> list[ReceiptKey]:
         if time.monotonic() >= self._until_s:
             reply = await self._statements.call(
                 "ListReceiptKeys", pb.ListReceiptKeysRequest(), pb.ListReceiptKeysResponse, timeout_s=TIMEOUT_S
@@ -47,7 +78,7 @@ class _Keys:
         return self._kept
 
 
-def _jwk(key: pb.ReceiptKey) -> dict[str, object]:
+def _jwk(key: pb.ReceiptKey) -> ReceiptKey:
     x = base64.urlsafe_b64encode(key.public_key).rstrip(b"=").decode()
     return {
         "kty": "OKP",

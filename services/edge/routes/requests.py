@@ -7,6 +7,7 @@ unsettled by the edge that answered it; another edge waits a moment for its even
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from typing import Any, Literal, NotRequired, TypedDict
 from uuid import UUID
 
 import msgspec
@@ -16,6 +17,7 @@ from chassis.errors import Code, TollbridgeError
 from chassis.ids import unix_ms, uuid_of
 from chassis.pipe import PipeClient
 from services.edge.json_http import Caller, Identify, answer, context, page, page_limit, rfc3339
+from services.edge.openapi.description import PAGE, TIME, USD, Description, Page, described
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.usage.v1 import usage_pb2
 
@@ -35,17 +37,66 @@ Unsettled = Callable[[str], usage_pb2.UsageRecorded | None]
 """What this edge knows of a request of its own that billing has not confirmed, by its id."""
 
 
+class Receipt(TypedDict):
+    """A request. What follows `settled` is there once it is settled; docs/receipts.md explains it."""
+
+    id: str
+    object: Literal["request"]
+    created_at: TIME | None
+    customer_id: str
+    key_id: str
+    settled: bool
+    model: NotRequired[str]
+    operation: NotRequired[str]
+    status: NotRequired[int]
+    stream: NotRequired[bool]
+    usage: NotRequired[dict[str, int]]
+    tokens: NotRequired[dict[str, int]]
+    units: NotRequired[dict[str, int]]
+    price: NotRequired[dict[str, Any]]
+    provider: NotRequired[dict[str, Any]]
+    calculation: NotRequired[dict[str, Any] | None]
+    overage: NotRequired[USD]
+    refunded: NotRequired[USD]
+    charge: NotRequired[USD]
+    evidence: NotRequired[str | None]
+    implausible: NotRequired[bool]
+    ended: NotRequired[str | None]
+    policy: NotRequired[str | None]
+    latency_ms: NotRequired[int]
+    first_byte_ms: NotRequired[int | None]
+    transfers: NotRequired[list[dict[str, Any]]]
+    signature: NotRequired[dict[str, str] | None]
+
+
+_TAG = "Account"
+LIST_REQUESTS = Description(
+    name="listRequests",
+    tag=_TAG,
+    summary="The request log, newest first",
+    answer=Page[Receipt],
+    parameters=PAGE,
+)
+GET_REQUEST = Description(
+    name="getRequest",
+    tag=_TAG,
+    summary="A request's receipt, signed",
+    answer=Receipt,
+    refuses=frozenset({Code.NOT_FOUND}),
+)
+
+
 def routes(*, billing: PipeClient, identify: Identify, unsettled: Unsettled) -> APIRouter:
     """The routes; a customer sees their own requests only."""
     router = APIRouter()
 
-    @router.get("/requests")
+    @router.get("/requests", openapi_extra=described(LIST_REQUESTS))
     async def list_requests(request: Request) -> Response:
         caller = await identify(request)
         found = await receipts(billing, customer_id=caller.customer_id, request=request)
         return answer(found, request_id=context(request).request_id)
 
-    @router.get("/requests/{request_id}")
+    @router.get("/requests/{request_id}", openapi_extra=described(GET_REQUEST))
     async def get_request(request: Request, request_id: str) -> Response:
         caller = await identify(request)
         found = await _receipt(billing, request_id, caller, unsettled)
@@ -83,7 +134,7 @@ def is_young(request_id: UUID, *, young_s: float = YOUNG_S) -> bool:
     return request_id.version == 7 and abs(time.time() - unix_ms(request_id) / 1000) < young_s
 
 
-def _unsettled(event: usage_pb2.UsageRecorded) -> dict[str, object]:
+def _unsettled(event: usage_pb2.UsageRecorded) -> Receipt:
     return {
         "id": event.request_id,
         "object": "request",
@@ -106,7 +157,7 @@ def ended_of(request: Request) -> list[usage_pb2.Ended.ValueType]:
 
 async def receipts(
     billing: PipeClient, *, customer_id: str, request: Request, ended: Sequence[usage_pb2.Ended.ValueType] = ()
-) -> dict[str, object]:
+) -> Page[Receipt]:
     """One page of the log, of one customer or (`customer_id` empty) of everybody, however or as given they `ended`."""
     reply = await billing.call(
         "ListReceipts",

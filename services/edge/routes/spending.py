@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, TypedDict
 
 import msgspec
 
@@ -10,6 +10,7 @@ from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
 from services.edge.json_http import amount
+from services.edge.openapi.description import USD
 from services.edge.spend_caps import SpendCap, to_wire
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2
@@ -23,6 +24,14 @@ class SpendCapBody(msgspec.Struct, frozen=True, kw_only=True):
 
     amount_usd: Decimal
     per: Literal["day", "month", "total"]
+
+
+class ShownCap(TypedDict):
+    """A spend cap, and what was spent of it in the period of now; null while that is not known."""
+
+    amount_usd: USD
+    per: str
+    spent_usd: USD | None
 
 
 def cap_message(body: SpendCapBody | None) -> auth_pb2.SpendCap | None:
@@ -43,7 +52,7 @@ def cap_of(owner: str, holder: auth_pb2.ApiKey | auth_pb2.Customer) -> SpendCap 
     return SpendCap(owner=owner, per=holder.spend_cap.per, amount_nano_usd=holder.spend_cap.amount_nano_usd)
 
 
-async def shown_caps(billing: PipeClient, caps: Sequence[SpendCap | None]) -> list[dict[str, object] | None]:
+async def shown_caps(billing: PipeClient, caps: Sequence[SpendCap | None]) -> list[ShownCap | None]:
     """Each cap as it is shown, in order. `spent_usd` is null while billing can't be asked: keys are listed anyhow."""
     asked = [cap for cap in caps if cap is not None]
     spent: list[int | None] = [None] * len(asked)
@@ -63,7 +72,7 @@ async def shown_caps(billing: PipeClient, caps: Sequence[SpendCap | None]) -> li
     return [None if cap is None else _shown(cap, next(following)) for cap in caps]
 
 
-def _shown(cap: SpendCap, spent_nano_usd: int | None) -> dict[str, object]:
+def _shown(cap: SpendCap, spent_nano_usd: int | None) -> ShownCap:
     return {
         "amount_usd": usd_text(cap.amount_nano_usd),
         "per": cap.per,

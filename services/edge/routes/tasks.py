@@ -6,7 +6,7 @@ does not cancel its task: it was accepted and is listed.
 
 import base64
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import cast
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -18,6 +18,20 @@ from pricing.prices import usd_number, usd_text
 from services.edge.claims import Claims
 from services.edge.json_http import Caller, Identify, answer, body_of, context, link, page, page_limit, parsed, rfc3339
 from services.edge.max_cost import max_cost_of
+from services.edge.openapi.description import described
+from services.edge.routes.task_shapes import (
+    CANCEL_TASK,
+    CREATE_IMAGE,
+    GET_FILE,
+    GET_TASK,
+    LIST_TASKS,
+    Image,
+    ImageBody,
+    Images,
+    Task,
+    TaskError,
+    TaskFile,
+)
 from services.edge.spend_caps import to_wire
 from services.edge.task_claims import TaskClaims
 from tollbridge.tasks.v1 import tasks_pb2
@@ -45,11 +59,11 @@ def routes(*, tasks: PipeClient, claims: Claims, identify: Identify) -> APIRoute
     router = APIRouter()
     jobs = TaskDesk(tasks=tasks, keys=TaskClaims(claims=claims))
 
-    @router.post("/images/generations")
+    @router.post("/images/generations", openapi_extra=described(CREATE_IMAGE))
     async def create_image(request: Request) -> Response:
         return await jobs.image(request, await identify(request))
 
-    @router.get("/tasks")
+    @router.get("/tasks", openapi_extra=described(LIST_TASKS))
     async def list_tasks(request: Request) -> Response:
         caller = await identify(request)
         reply = await tasks.call(
@@ -65,13 +79,13 @@ def routes(*, tasks: PipeClient, claims: Claims, identify: Identify) -> APIRoute
         found = page([shown(task, request) for task in reply.tasks], has_more=reply.has_more)
         return answer(found, request_id=context(request).request_id)
 
-    @router.get("/tasks/{task_id}")
+    @router.get("/tasks/{task_id}", openapi_extra=described(GET_TASK))
     async def get_task(request: Request, task_id: str) -> Response:
         caller = await identify(request)
         task = await jobs.get(task_id, caller, wait_s=0)
         return answer(shown(task, request), request_id=context(request).request_id)
 
-    @router.post("/tasks/{task_id}/cancel")
+    @router.post("/tasks/{task_id}/cancel", openapi_extra=described(CANCEL_TASK))
     async def cancel_task(request: Request, task_id: str) -> Response:
         caller = await identify(request)
         reply = await tasks.call(
@@ -82,7 +96,7 @@ def routes(*, tasks: PipeClient, claims: Claims, identify: Identify) -> APIRoute
         )
         return answer(shown(reply.task, request), request_id=context(request).request_id)
 
-    @router.get("/files/{file_id}/content")
+    @router.get("/files/{file_id}/content", openapi_extra=described(GET_FILE))
     async def get_file(request: Request, file_id: str) -> Response:
         caller = await identify(request)
         return await jobs.file_answer(file_id, caller, request_id=context(request).request_id)
@@ -100,7 +114,8 @@ class TaskDesk:
     async def image(self, request: Request, caller: Caller) -> Response:
         """Has images made, or, under a key that was used, shows what became of those that it stands for."""
         body = await body_of(request)
-        model, as_base64 = checked_image(parsed(body, dict[str, Any]), caller)
+        image = parsed(body, ImageBody)
+        checked_image(image, caller)
         max_cost_nano_usd = max_cost_of(request.headers.raw)
         async with self._keys.claimed(request, caller, body) as claimed:
             found = await self._found(claimed.task_id, caller) if claimed.begun else None
@@ -108,13 +123,14 @@ class TaskDesk:
                 caller,
                 task_id=claimed.task_id,
                 kind="image",
-                model=model,
+                model=image.model,
                 body=body,
                 max_cost_nano_usd=max_cost_nano_usd,
                 traceparent=context(request).traceparent,
             )
             task = await self.awaited(task, caller, wait_s=_wait_s(request))
             claimed.succeeded = task.status == tasks_pb2.TASK_STATUS_SUCCEEDED
+            as_base64 = image.response_format == "b64_json"
             payload = await self.image_answer(task, caller, as_base64=as_base64, request=request)
         response = answer(payload, request_id=claimed.task_id)
         if found is not None:
@@ -182,9 +198,7 @@ class TaskDesk:
         )
         return reply.task
 
-    async def image_answer(
-        self, task: tasks_pb2.Task, caller: Caller, *, as_base64: bool, request: Request
-    ) -> dict[str, object]:
+    async def image_answer(self, task: tasks_pb2.Task, caller: Caller, *, as_base64: bool, request: Request) -> Images:
         """OpenAI's shape when the task succeeded, the pending answer while it has not ended."""
         created = task.created_at_us // 1_000_000
         if task.status not in _ENDED:
@@ -198,7 +212,7 @@ class TaskDesk:
             }
         if task.status != tasks_pb2.TASK_STATUS_SUCCEEDED:
             raise _failure(task)
-        data: list[dict[str, object]] = []
+        data: list[Image] = []
         for result in task.results:
             if as_base64:
                 content = await self._whole(result.file_id, caller)
@@ -241,10 +255,10 @@ class TaskDesk:
         )
 
 
-def shown(task: tasks_pb2.Task, request: Request) -> dict[str, object]:
+def shown(task: tasks_pb2.Task, request: Request) -> Task:
     """A task as its customer sees it."""
-    error = {"code": task.error_code, "message": task.error_message} if task.error_code else None
-    files = [
+    error: TaskError | None = {"code": task.error_code, "message": task.error_message} if task.error_code else None
+    files: list[TaskFile] = [
         {"url": link(request, f"/files/{each.file_id}/content"), "content_type": each.content_type, "bytes": each.bytes}
         for each in task.results
     ]
@@ -264,22 +278,10 @@ def shown(task: tasks_pb2.Task, request: Request) -> dict[str, object]:
     }
 
 
-def checked_image(body: dict[str, Any], caller: Caller) -> tuple[str, bool]:
-    """The model, and whether the answer carries the images themselves; raises INVALID_REQUEST with `param`."""
-    for name in ("model", "prompt"):
-        if not isinstance(body.get(name), str) or not body[name]:
-            raise TollbridgeError(Code.INVALID_REQUEST, f"{name} is required.", details={"param": name})
-    count = body.get("n", 1)
-    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= 10:
-        raise TollbridgeError(Code.INVALID_REQUEST, "n must be 1 to 10.", details={"param": "n"})
-    wanted = body.get("response_format", "url")
-    if wanted not in ("url", "b64_json"):
-        message = "response_format must be url or b64_json."
-        raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": "response_format"})
-    model: str = body["model"]
-    if caller.models and model not in caller.models:
+def checked_image(image: ImageBody, caller: Caller) -> None:
+    """Raises MODEL_NOT_ALLOWED."""
+    if caller.models and image.model not in caller.models:
         raise TollbridgeError(Code.MODEL_NOT_ALLOWED, "This key may not use that model.")
-    return model, wanted == "b64_json"
 
 
 def _wait_s(request: Request) -> float:
@@ -301,5 +303,6 @@ def _failure(task: tasks_pb2.Task) -> TollbridgeError:
     return TollbridgeError(code, message, details={"task_id": task.id})
 
 
-def _cost(task: tasks_pb2.Task) -> msgspec.Raw:
-    return msgspec.Raw(usd_number(task.charge_nano_usd).encode())
+def _cost(task: tasks_pb2.Task) -> float:
+    """A JSON number with all its decimals, which a float might not have."""
+    return cast("float", msgspec.Raw(usd_number(task.charge_nano_usd).encode()))

@@ -9,6 +9,7 @@ import io
 import re
 import time
 from collections.abc import Mapping, Sequence
+from typing import Literal, NotRequired, TypedDict
 
 from fastapi import APIRouter, Request, Response
 
@@ -16,6 +17,16 @@ from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
 from services.edge.json_http import Identify, answer, context, microseconds, page_limit
+from services.edge.openapi.description import (
+    ANY_TEXT,
+    PAGE,
+    USD,
+    Description,
+    Media,
+    Page,
+    Parameter,
+    described,
+)
 from tollbridge.billing.v1 import statements_pb2 as pb
 
 TIMEOUT_S = 5.0
@@ -35,11 +46,45 @@ OPERATORS_GROUPS = {**GROUPS, "customer": (pb.USAGE_GROUP_CUSTOMER, "customer_id
 COLUMNS = ("requests", "prompt_tokens", "completion_tokens", "charge")
 
 
+class UsageSum(TypedDict):
+    """A sum; the group that was asked for names it, null where there is none."""
+
+    model: NotRequired[str | None]
+    key_id: NotRequired[str | None]
+    day: NotRequired[str | None]
+    customer_id: NotRequired[str | None]
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    charge: USD
+
+
+PARAMETERS = (
+    Parameter(name="from", about="A time or a day of UTC; 30 days before `to` without it."),
+    Parameter(name="to", about="A time, or a day of UTC, which is included; now without it."),
+    Parameter(name="key_id", about="Of this key alone.", shape=ANY_TEXT),
+    Parameter(name="model", about="Of this model alone.", shape=ANY_TEXT),
+    *PAGE,
+)
+USAGE = Description(
+    name="getUsage",
+    tag="Account",
+    summary="What was used and paid, by model, key or day",
+    about="CSV for `Accept: text/csv`.",
+    answer=Page[UsageSum],
+    media=(Media(content_type="text/csv"),),
+    parameters=(
+        Parameter(name="group_by", about="What is summed: model without it.", shape=Literal["model", "key", "day"]),
+        *PARAMETERS,
+    ),
+)
+
+
 def routes(*, statements: PipeClient, identify: Identify) -> APIRouter:
     """The route; a customer sees their own usage only."""
     router = APIRouter()
 
-    @router.get("/usage")
+    @router.get("/usage", openapi_extra=described(USAGE))
     async def get_usage(request: Request) -> Response:
         caller = await identify(request)
         return await report(statements, customer_id=caller.customer_id, request=request)

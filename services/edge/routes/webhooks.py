@@ -5,11 +5,14 @@ Billing has done all that follows from it before the provider gets its 200. What
 failure, and the provider sends the same webhook again.
 """
 
+from typing import Any, Literal, TypedDict
+
 from fastapi import APIRouter, Request, Response
 
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from services.edge.json_http import answer, context
+from services.edge.openapi.description import ASKING, Description, described
 from services.edge.request_body import ClientLeft, read_body
 from tollbridge.billing.v1 import payments_pb2
 
@@ -18,15 +21,42 @@ TIMEOUT_S = 15.0
 """Billing reads the object again from its provider, and may have auth suspend the customer."""
 
 
+class Received(TypedDict):
+    """All that follows from it was done."""
+
+    received: Literal[True]
+
+
+_REFUSES = ASKING | frozenset({Code.PAYMENT_METHOD_UNAVAILABLE, Code.PROVIDER_ERROR, Code.NOT_FOUND, Code.CONFLICT})
+STRIPE = Description(
+    name="receiveStripeWebhook",
+    tag="Payments",
+    summary="Stripe tells what became of a payment, signed",
+    access="open",
+    body=dict[str, Any],
+    answer=Received,
+    refuses=_REFUSES,
+)
+CRYPTO = Description(
+    name="receiveCryptoWebhook",
+    tag="Payments",
+    summary="A watcher tells that there are transfers to look at",
+    access="open",
+    body=dict[str, Any],
+    answer=Received,
+    refuses=_REFUSES,
+)
+
+
 def routes(*, payments: PipeClient) -> APIRouter:
     """The routes."""
     router = APIRouter()
 
-    @router.post("/webhooks/stripe")
+    @router.post("/webhooks/stripe", openapi_extra=described(STRIPE))
     async def stripe_webhook(request: Request) -> Response:
         return await receive(request, provider="stripe", signature=request.headers.get("stripe-signature", ""))
 
-    @router.post("/webhooks/crypto")
+    @router.post("/webhooks/crypto", openapi_extra=described(CRYPTO))
     async def crypto_webhook(request: Request) -> Response:
         return await receive(request, provider="crypto", signature="")
 
@@ -37,7 +67,8 @@ def routes(*, payments: PipeClient) -> APIRouter:
             payments_pb2.ReceiveWebhookResponse,
             timeout_s=TIMEOUT_S,
         )
-        return answer({"received": True}, request_id=context(request).request_id)
+        received: Received = {"received": True}
+        return answer(received, request_id=context(request).request_id)
 
     return router
 

@@ -18,7 +18,7 @@ from tollbridge.billing.v1 import payments_pb2
 async def posted(content: bytes | AsyncIterator[bytes], payments: AsyncMock) -> httpx.Response:
     """What edge answers to a webhook of Stripe's."""
     own = new_fastapi()
-    own.include_router(webhooks.routes(payments=payments, auth=AsyncMock()))
+    own.include_router(webhooks.routes(payments=payments))
     tracer = Tracer(service="edge", replica="0", otlp_endpoint="")
     app = EdgeApp(config=without_file(), public=new_fastapi(), own=own, hot={}, tracer=tracer)
     transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # a bare ASGI callable

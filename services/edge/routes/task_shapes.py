@@ -1,0 +1,128 @@
+"""Images, tasks and files as clients send and see them, and what their endpoints say of themselves."""
+
+from typing import Annotated, Literal, NotRequired, TypedDict
+
+import msgspec
+from msgspec import Meta
+
+from chassis.errors import Code
+from services.edge.openapi.description import (
+    IDEMPOTENCY_KEY,
+    MAX_COST,
+    PAGE,
+    PAID,
+    TIME,
+    USD,
+    Description,
+    Media,
+    Page,
+    Parameter,
+)
+
+
+class ImageBody(msgspec.Struct, frozen=True, kw_only=True):
+    """As OpenAI's. Fields that are not here are handed to the provider as they are."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=256)]
+    prompt: Annotated[str, Meta(min_length=1)]
+    n: Annotated[int, Meta(ge=1, le=10)] = 1
+    response_format: Literal["url", "b64_json"] = "url"
+
+
+class Image(TypedDict):
+    """One image: a link, or with `response_format: b64_json` itself."""
+
+    url: NotRequired[str]
+    b64_json: NotRequired[str]
+
+
+class ImageCost(TypedDict):
+    """In USD."""
+
+    cost: float
+
+
+class Images(TypedDict):
+    """The images; without any while the task is not done, whose `status` is then said."""
+
+    created: int
+    data: list[Image]
+    task_id: str
+    usage: NotRequired[ImageCost]
+    provider_task_id: NotRequired[str | None]
+    status: NotRequired[str]
+    model: NotRequired[str]
+
+
+class TaskFile(TypedDict):
+    """A result."""
+
+    url: str
+    content_type: str
+    bytes: int
+
+
+class TaskResult(TypedDict):
+    """All results."""
+
+    data: list[TaskFile]
+
+
+class TaskError(TypedDict):
+    """Why it failed."""
+
+    code: str
+    message: str
+
+
+class Task(TypedDict):
+    """A long job. `progress` is 0 to 1; `cost` is in USD."""
+
+    id: str
+    object: Literal["task"]
+    kind: str
+    model: str
+    status: str | None
+    progress: float
+    created_at: TIME | None
+    started_at: TIME | None
+    finished_at: TIME | None
+    result: TaskResult | None
+    error: TaskError | None
+    cost: USD
+
+
+_TAG = "Images and tasks"
+PREFER = Parameter(
+    name="Prefer",
+    about="`respond-async` answers at once with a task, `wait=N` after at most N seconds; 60 without it.",
+    is_header=True,
+)
+CREATE_IMAGE = Description(
+    name="createImage",
+    tag=_TAG,
+    summary="Images from a text",
+    body=ImageBody,
+    example={"model": "MODEL", "prompt": "A lighthouse at dusk"},
+    answer=Images,
+    parameters=(IDEMPOTENCY_KEY, MAX_COST, PREFER),
+    refuses=PAID,
+)
+LIST_TASKS = Description(
+    name="listTasks", tag=_TAG, summary="One's tasks, newest first", answer=Page[Task], parameters=PAGE
+)
+GET_TASK = Description(name="getTask", tag=_TAG, summary="A task", answer=Task, refuses=frozenset({Code.NOT_FOUND}))
+CANCEL_TASK = Description(
+    name="cancelTask",
+    tag=_TAG,
+    summary="Cancels a task; one that has ended stays as it is",
+    answer=Task,
+    refuses=frozenset({Code.NOT_FOUND, Code.CONFLICT}),
+)
+GET_FILE = Description(
+    name="getFile",
+    tag=_TAG,
+    summary="A task's result",
+    media=(Media(content_type="*/*", shape=bytes),),
+    refuses=frozenset({Code.NOT_FOUND}),
+)
