@@ -18,6 +18,8 @@ Json = dict[str, object]
 
 _CALLS = ("function_call", "custom_tool_call")
 _OUTPUTS = ("function_call_output", "custom_tool_call_output")
+REASONING_IDS = "rs_"
+"""What the ids of reasoning begin with."""
 _TOOLS = ("function", "custom")
 _DETAILS = ("auto", "low", "high")
 
@@ -66,10 +68,16 @@ def _add_item(item: Item, turns: ChatTurns, where: str) -> None:
     elif item.kind in _OUTPUTS:
         _add_output(item, turns, where)
     elif item.kind == "item_reference":
-        message = "Nothing is stored here, so no item can be referred to: send it whole, as SDKs do with store: false."
-        raise invalid(f"{where}.type", message)
+        _pass_over(item, where)
     else:
         raise invalid(f"{where}.type", f"Items of type {item.kind[:100]!r} are not offered here.")
+
+
+def _pass_over(item: Item, where: str) -> None:
+    """Reasoning that is only referred to: a conversation goes on without it, but with no other hole."""
+    if not (item.id or "").startswith(REASONING_IDS):
+        message = "Nothing is stored here, so no item can be referred to: send it whole, as SDKs do with store: false."
+        raise invalid(f"{where}.type", message)
 
 
 def _add_message(item: Item, turns: ChatTurns, where: str) -> None:

@@ -105,6 +105,16 @@ async def test_a_stream_tells_each_step_of_a_message(world: World, provider: Pro
     await world.settled()
 
 
+async def test_it_does_not_matter_where_reads_end(world: World, provider: Provider):
+    """Letters of many bytes torn apart, CRLF, comments: the text is whole."""
+    said = b": keep-alive\r\n\r\n" + chunk("Grüße, 世界 👋").replace(b"\n", b"\r\n")
+    raw = said.replace(rb"\u4e16", "世".encode()) + b"".join(ending(3, 2))
+    provider.handlers = [stream(*(raw[at : at + 7] for at in range(0, len(raw), 7)))]
+    async with ask(world, stream=True) as response:
+        told = await events_of(response)
+    assert told[-1]["response"]["output"][0]["content"][0]["text"] == "Grüße, 世界 👋"
+
+
 async def test_reasoning_and_calls_come_as_items_of_their_own(world: World, provider: Provider):
     """In the order they begin; arguments of two calls may come by turns, and a later name is waited for."""
     provider.handlers = [
@@ -194,6 +204,19 @@ async def test_an_answer_that_was_cut_is_incomplete(world: World, provider: Prov
     assert end["response"]["output"][0]["status"] == "incomplete"
     assert provider.calls[0]["max_tokens"] == 1
     assert (await world.only_event()).charge_nano_usd == 7000
+
+
+async def test_an_answer_that_takes_too_long_is_incomplete(world: World, provider: Provider):
+    """At the route's total time it ends as if it had reached its limit, charged as delivered."""
+    world.truth.total_s = 0.5
+    provider.handlers = [stream(chunk("one two three"), asyncio.Event())]
+    async with ask(world, stream=True) as response:
+        told = await events_of(response)
+    assert (told[-1]["type"], told[-1]["response"]["status"]) == ("response.incomplete", "incomplete")
+    assert told[-1]["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert told[-1]["response"]["usage"]["output_tokens"] == 3
+    event = await world.only_event()
+    assert event.charge_nano_usd == event.tokens.input * 1000 + 3 * 4000
 
 
 async def test_a_stream_that_fails_says_so_twice_and_costs_nothing(world: World, provider: Provider):

@@ -189,6 +189,12 @@ def test_what_the_model_said_and_called_in_a_row_is_one_message():
     ]
 
 
+def test_reasoning_that_is_only_referred_to_is_passed_over():
+    """Some SDKs refer to it whatever the answer said of storing; the conversation goes on without it."""
+    made = messages_of({"role": "user", "content": "Go"}, {"type": "item_reference", "id": "rs_1"}, {"id": "rs_2"})
+    assert made == [{"role": "user", "content": "Go"}]
+
+
 def test_a_picture_from_a_tool_is_shown_by_the_user():
     """A tool's message is text in a chat."""
     made = messages_of(CALL, {"type": "function_call_output", "call_id": "c1", "output": [PICTURE]})
