@@ -65,7 +65,7 @@ def public_site(*, clients: Clients, admission: Admission, claims: Claims, unset
     app.include_router(alerts.routes(statements=clients.statements, identify=identify))
     app.include_router(usage.routes(statements=clients.statements, identify=identify))
     app.include_router(keys.routes(auth=clients.auth, billing=clients.billing, catalogue=catalogue, identify=identify))
-    app.include_router(tasks.routes(tasks=clients.tasks, claims=claims, identify=identify))
+    app.include_router(tasks.routes(tasks=clients.tasks, claims=claims, catalogue=catalogue, identify=identify))
     app.include_router(quote.routes(quotes=Quotes(router=clients.router), catalogue=catalogue, identify=identify))
     return app
 

@@ -21,6 +21,8 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).resolve().parents[2]
+RUNNING_ALREADY = "TOLLBRIDGE_TEST_RUNNING"
+"""The variable that names the data directory of a system which another process of the tests has started."""
 
 CONFIG = """
 surfaces: [{prefix: /v1, dialect: openai}]
@@ -76,6 +78,11 @@ models:
     category: chat
     routes: [{provider: alpha, model: upstream-alpha, priority: 1}]
     price: {per_request: 0.03}
+  - id: sandbox-chat
+    max_output: 4096
+    category: chat
+    routes: [{provider: sandbox, model: sandbox-chat}]
+    price: {input: 1, output: 2}
   - id: sandbox-embedding
     category: embedding
     routes: [{provider: sandbox, model: sandbox-embedding}]
@@ -85,6 +92,7 @@ models:
     routes: [{provider: sandbox, model: sandbox-transcription}]
     price: {per_minute: 0.006}
   - id: sandbox-image
+    aliases: [painter]
     category: image
     routes: [{provider: sandbox, model: sandbox-image, priority: 1}]
     price: {per_image: 0.02}
@@ -102,6 +110,7 @@ RATES = {  # USD per million tokens, as a customer pays: cost × markup, written
         "cache_write": Decimal("4.125"),
         "output": Decimal("16.5"),
     },
+    "sandbox-chat": {"input": Decimal(1), "cached_input": Decimal(1), "output": Decimal(2)},
 }
 
 
@@ -179,6 +188,14 @@ class Gateway:
         self._environ = environ
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def running_already(cls, data_dir: Path) -> "Gateway":
+        """One that another process has started and will stop, by its data directory."""
+        found = cls.__new__(cls)
+        found.data_dir = data_dir
+        found._port = int(found.ready["base_url"].rpartition(":")[2].strip("/"))
+        return found
 
     def start(self, timeout_s: float = 90) -> None:
         """Starts and waits until `ready.json` is there."""

@@ -79,3 +79,22 @@ def test_a_key_is_restricted_to_models_by_any_of_their_names(
         refused = asked(account.gateway, key, name)
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "model_not_allowed"), name
         assert look_up(account.gateway, key, name).status_code == 404, name
+
+
+@pytest.mark.parametrize("listed", ["painter", "sandbox-image"])
+def test_a_key_for_an_image_model_makes_images_by_any_of_its_names(account: Account, listed: str) -> None:
+    """And is quoted for them; for another model it is neither."""
+    made = account.gateway.admin("POST", "/admin/keys", customer_id=account.customer_id, models=[listed])
+    headers = {"authorization": f"Bearer {made['key']}"}
+    statuses = {}
+    for path in ("/images/generations", "/quote"):
+        for name in ("painter", "sandbox-image", "alpha-chat"):
+            body = {"model": name, "prompt": "a house"}
+            reply = httpx.post(f"{account.gateway.base_url}/v1{path}", json=body, headers=headers, timeout=30)
+            statuses[path, name] = reply.status_code
+    assert [statuses["/images/generations", name] for name in ("painter", "sandbox-image", "alpha-chat")] == [
+        200,
+        200,
+        403,
+    ]
+    assert [statuses["/quote", name] for name in ("painter", "sandbox-image")] == [200, 200]

@@ -14,7 +14,7 @@ from services.edge.operation import Operation
 from services.edge.quote import Quote, Quotes
 from services.edge.quoted_call import called
 from services.edge.routes.task_shapes import ImageBody
-from services.edge.routes.tasks import checked_image
+from services.edge.routes.tasks import check_model
 
 
 class ShownQuote(TypedDict):
@@ -54,7 +54,7 @@ def routes(*, quotes: Quotes, catalogue: Catalogue, identify: Identify) -> APIRo
         model = await catalogue.find(named) if isinstance(named, str) else None
         operation = called(fields, request.headers.raw, category=model.category if model is not None else None)
         if operation is None:
-            found = await _image(quotes, body, caller)
+            found = await _image(quotes, body, caller, catalogue)
         else:
             found = await _paid(quotes, operation, body, request, caller)
         return answer(shown(found), request_id=context(request).request_id)
@@ -75,9 +75,9 @@ def shown(quote: Quote) -> ShownQuote:
     }
 
 
-async def _image(quotes: Quotes, body: bytes, caller: Caller) -> Quote:
+async def _image(quotes: Quotes, body: bytes, caller: Caller, catalogue: Catalogue) -> Quote:
     image = parsed(body, ImageBody)
-    checked_image(image, caller)
+    await check_model(image.model, caller, catalogue)
     return await quotes.image(model=image.model, prompt=image.prompt, images=image.n, body_bytes=len(body))
 
 

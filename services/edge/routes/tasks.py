@@ -15,9 +15,11 @@ from fastapi.responses import StreamingResponse
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from pricing.prices import usd_number, usd_text
+from services.edge.catalogue import Catalogue
 from services.edge.claims import Claims
 from services.edge.json_http import Caller, Identify, answer, body_of, context, link, page, page_limit, parsed, rfc3339
 from services.edge.max_cost import max_cost_of
+from services.edge.model_names import may_use
 from services.edge.openapi.description import described
 from services.edge.routes.task_shapes import (
     CANCEL_TASK,
@@ -54,10 +56,10 @@ _ENDED = {
 }
 
 
-def routes(*, tasks: PipeClient, claims: Claims, identify: Identify) -> APIRouter:
+def routes(*, tasks: PipeClient, claims: Claims, catalogue: Catalogue, identify: Identify) -> APIRouter:
     """The routes; another customer's task or file is not found."""
     router = APIRouter()
-    jobs = TaskDesk(tasks=tasks, keys=TaskClaims(claims=claims))
+    jobs = TaskDesk(tasks=tasks, keys=TaskClaims(claims=claims), catalogue=catalogue)
 
     @router.post("/images/generations", openapi_extra=described(CREATE_IMAGE))
     async def create_image(request: Request) -> Response:
@@ -107,15 +109,16 @@ def routes(*, tasks: PipeClient, claims: Claims, identify: Identify) -> APIRoute
 class TaskDesk:
     """Hands jobs over to tasks and reads them back, always in the caller's name."""
 
-    def __init__(self, *, tasks: PipeClient, keys: TaskClaims) -> None:
+    def __init__(self, *, tasks: PipeClient, keys: TaskClaims, catalogue: Catalogue) -> None:
         self._tasks = tasks
         self._keys = keys
+        self._catalogue = catalogue
 
     async def image(self, request: Request, caller: Caller) -> Response:
         """Has images made, or, under a key that was used, shows what became of those that it stands for."""
         body = await body_of(request)
         image = parsed(body, ImageBody)
-        checked_image(image, caller)
+        await check_model(image.model, caller, self._catalogue)
         max_cost_nano_usd = max_cost_of(request.headers.raw)
         async with self._keys.claimed(request, caller, body) as claimed:
             found = await self._found(claimed.task_id, caller) if claimed.begun else None
@@ -278,10 +281,14 @@ def shown(task: tasks_pb2.Task, request: Request) -> Task:
     }
 
 
-def checked_image(image: ImageBody, caller: Caller) -> None:
-    """Raises MODEL_NOT_ALLOWED."""
-    if caller.models and image.model not in caller.models:
-        raise TollbridgeError(Code.MODEL_NOT_ALLOWED, "This key may not use that model.")
+async def check_model(name: str, caller: Caller, catalogue: Catalogue) -> None:
+    """Raises MODEL_NOT_ALLOWED for a model, by any of its names, that the caller's key doesn't list; UNAVAILABLE."""
+    if not caller.models:
+        return
+    (model,) = await catalogue.ids_of((name,))
+    if not may_use(caller.models, model):
+        message = f"This key may not use the model {name[:200]!r}."
+        raise TollbridgeError(Code.MODEL_NOT_ALLOWED, message, details={"param": "model"})
 
 
 def _wait_s(request: Request) -> float:

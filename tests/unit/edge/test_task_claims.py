@@ -12,6 +12,7 @@ from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from chassis.telemetry import Tracer
 from services.edge.app import EdgeApp, new_fastapi
+from services.edge.catalogue import Catalogue
 from services.edge.claims import Claims
 from services.edge.config import without_file
 from services.edge.json_http import Caller
@@ -60,7 +61,12 @@ class Desk:
         public = new_fastapi()
         claims = Claims(pipe=cast("PipeClient", self.pipe), spender=uuid4())
         public.include_router(
-            tasks.routes(tasks=cast("PipeClient", self.tasks), claims=claims, identify=self._identify)
+            tasks.routes(
+                tasks=cast("PipeClient", self.tasks),
+                claims=claims,
+                catalogue=Catalogue(router=cast("PipeClient", self.tasks)),
+                identify=self._identify,
+            )
         )
         tracer = Tracer(service="edge", replica="0", otlp_endpoint="")
         self._app = EdgeApp(config=without_file(), public=public, own=new_fastapi(), hot={}, tracer=tracer)
