@@ -8,7 +8,8 @@ attempts: the state is small, forgotten at restart, and only ever costs an attem
 
 import dataclasses
 import enum
-from collections import deque
+from collections import OrderedDict, deque
+from collections.abc import Callable
 
 RATE_LIMIT_BASE_S = 1.0
 FAILURE_BASE_S = 1.0
@@ -21,6 +22,8 @@ RETRY_AFTER_MAX_S = 3600.0
 WINDOW_S = 60.0
 MAX_OUTCOMES = 2000
 """Kept per account for the error rate."""
+MAX_MODELS = 1000
+"""Models that rest by themselves; below a wildcard callers choose their names, so the longest unheard of is dropped."""
 
 
 class Verdict(enum.Enum):
@@ -50,7 +53,7 @@ class Breaker:
 
     def __init__(self) -> None:
         self._accounts: dict[str, _Health] = {}
-        self._models: dict[tuple[str, str], _Health] = {}
+        self._models: OrderedDict[tuple[str, str], _Health] = OrderedDict()
 
     def is_ready(self, account_id: str, *, now_s: float, model: str = "") -> bool:
         """Whether the account may be called now, for this model of its provider."""
@@ -90,7 +93,7 @@ class Breaker:
         if verdict is Verdict.NOTHING or (verdict is Verdict.MODEL_UNKNOWN and not model):
             return
         if verdict is Verdict.MODEL_UNKNOWN:
-            health = self._models.setdefault((account_id, model), _Health())
+            health = self._health_of(account_id, model)
         else:
             health = self._accounts.setdefault(account_id, _Health())
         if verdict is Verdict.GOOD:
@@ -115,12 +118,23 @@ class Breaker:
         """Drops accounts that have left the config."""
         for gone in self._accounts.keys() - account_ids:
             del self._accounts[gone]
-        self._models = {key: health for key, health in self._models.items() if key[0] in account_ids}
+        self._drop_models(lambda owner: owner not in account_ids)
 
     def forget(self, account_id: str) -> None:
         """Its credential was changed: what was learnt may no longer hold."""
         self._accounts.pop(account_id, None)
-        self._models = {key: health for key, health in self._models.items() if key[0] != account_id}
+        self._drop_models(lambda owner: owner == account_id)
+
+    def _drop_models(self, is_gone: Callable[[str], bool]) -> None:
+        for key in [key for key in self._models if is_gone(key[0])]:
+            del self._models[key]
+
+    def _health_of(self, account_id: str, model: str) -> _Health:
+        health = self._models.setdefault((account_id, model), _Health())
+        self._models.move_to_end((account_id, model))
+        if len(self._models) > MAX_MODELS:
+            self._models.popitem(last=False)
+        return health
 
     @staticmethod
     def _pause_s(health: _Health, verdict: Verdict, *, is_news: bool) -> float:

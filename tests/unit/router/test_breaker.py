@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.router.breaker import TOLERATED_FAILURES, Breaker, Verdict
+from services.router.breaker import MAX_MODELS, TOLERATED_FAILURES, Breaker, Verdict
 
 
 def fail(breaker: Breaker, verdict: Verdict, *, now_s: float, retry_after_s: float = 0.0) -> float:
@@ -84,3 +84,15 @@ def test_an_unknown_model_rests_its_account_for_that_model_alone() -> None:
     assert breaker.state("a", now_s=2.5) == "ready"
     breaker.learn("a", Verdict.GOOD, started_s=3.0, now_s=3.0, model="gone")
     assert breaker.is_ready("a", now_s=3.0, model="gone")
+
+
+def test_models_that_callers_make_up_are_not_kept_without_end() -> None:
+    """Below a wildcard any name may be asked for: the oldest that the provider didn't know are forgotten."""
+    breaker = Breaker()
+    for number in range(3 * MAX_MODELS):
+        for _ in range(3):
+            breaker.learn("a", Verdict.MODEL_UNKNOWN, started_s=0.0, now_s=0.0, model=f"made-up-{number}")
+    resting = [
+        number for number in range(3 * MAX_MODELS) if not breaker.is_ready("a", now_s=0.5, model=f"made-up-{number}")
+    ]
+    assert resting == list(range(2 * MAX_MODELS, 3 * MAX_MODELS))
