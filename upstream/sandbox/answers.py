@@ -8,14 +8,14 @@ import zlib
 
 import msgspec
 
-from upstream.sandbox.script import ChatRequest, ImageRequest, Script
+from upstream.sandbox.script import Call, ChatRequest, ImageRequest, Script
 
 IMAGE_EDGE_PX = 16
 _HONEST = "This is Tollbridge's built-in sandbox: no model wrote this text."
 
 
 class ChatAnswer:
-    """One chat answer: its words are its tokens."""
+    """One chat answer: its words are its tokens, and so are those of the calls in it."""
 
     def __init__(self, request: ChatRequest, script: Script, *, generation_id: str, created: int) -> None:
         self._request = request
@@ -26,11 +26,17 @@ class ChatAnswer:
         wanted = _words(script)
         limit = request.limit if request.limit is not None else len(wanted)
         self._words = wanted[:limit]
-        self._finish = "length" if limit < len(wanted) else "stop"
+        self._finish = "length" if limit < len(wanted) else "tool_calls" if script.calls else "stop"
 
     def whole(self) -> bytes:
         """The answer to a call without a stream."""
-        message = {"role": "assistant", "content": "".join(self._words), "refusal": None}
+        said = "".join(self._words)
+        message: dict[str, object] = {"role": "assistant", "content": said, "refusal": None}
+        if self._script.calls:
+            message |= {
+                "content": said or None,
+                "tool_calls": [self._call(*each) for each in enumerate(self._script.calls)],
+            }
         choices = [
             {"index": index, "message": message, "logprobs": None, "finish_reason": self._finish}
             for index in range(self._choices)
@@ -45,11 +51,28 @@ class ChatAnswer:
         if self._script.error_after_chunks is not None:
             error = {"error": {"message": "the sandbox was told to fail", "type": "server_error", "code": 500}}
             return [*events[: self._script.error_after_chunks + 1], _event(error)]
+        for number, call in enumerate(self._script.calls):
+            events += self._call_events(number, call)
         events.append(self._chunk({}, finish=self._finish))
         options = self._request.stream_options
         if self._script.usage and options is not None and options.include_usage:
             events.append(_event({**self._head("chat.completion.chunk"), "choices": [], "usage": self._usage()}))
         return [*events, b"data: [DONE]\n\n"]
+
+    def _call(self, number: int, call: Call) -> dict[str, object]:
+        called = {"name": call.name, "arguments": call.arguments}
+        return {"id": f"call_{self._id}_{number}", "type": "function", "function": called}
+
+    def _call_events(self, number: int, call: Call) -> list[bytes]:
+        """Its beginning without arguments, then these in two pieces."""
+        begun = self._call(number, Call(name=call.name, arguments=""))
+        middle = len(call.arguments) // 2
+        deltas = [{"index": number, **begun}] + [
+            {"index": number, "function": {"arguments": piece}}
+            for piece in (call.arguments[:middle], call.arguments[middle:])
+            if piece
+        ]
+        return [self._chunk({"tool_calls": [delta]}) for delta in deltas]
 
     def _pieces(self) -> list[str]:
         count = len(self._words) if self._script.chunks is None else self._script.chunks
@@ -59,7 +82,7 @@ class ChatAnswer:
         words = iter(self._words)
         return ["".join(itertools.islice(words, each + (index < more))) for index in range(count)]
 
-    def _chunk(self, delta: dict[str, str], *, finish: str | None = None) -> bytes:
+    def _chunk(self, delta: dict[str, object], *, finish: str | None = None) -> bytes:
         choices = [
             {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
             for index in range(self._choices)
@@ -73,7 +96,10 @@ class ChatAnswer:
         prompt = self._script.prompt_tokens
         if prompt is None:
             prompt = sum(len(message.text().split()) for message in self._request.messages)
-        output = len(self._words) * self._choices
+        called = sum(len(f"{call.name} {call.arguments}".split()) for call in self._script.calls)
+        spoken = len(self._words) + (called if self._script.output_tokens is None else 0)
+        limit = self._request.limit
+        output = (spoken if limit is None else min(spoken, limit)) * self._choices
         return {
             "prompt_tokens": prompt,
             "completion_tokens": output,
@@ -110,6 +136,8 @@ def _png_part(kind: bytes, data: bytes) -> bytes:
 
 
 def _words(script: Script) -> list[str]:
+    if script.calls and script.text is None and script.output_tokens is None:
+        return []
     text = (script.text or _HONEST).split() or [_HONEST]
     count = len(text) if script.output_tokens is None else script.output_tokens
     if count == len(text):

@@ -57,7 +57,7 @@ class Sandbox:
     ) -> UpstreamResponse:
         try:
             request = msgspec.json.decode(body, type=kind)
-            script = script_of(request.last_user_text())
+            script = request.script()
         except msgspec.MsgspecError as error:
             return _refusal(400, f"the sandbox can't read this request: {error}", timeouts)
         await _wait(script.first_byte_ms / 1000, limit_s=timeouts.first_byte_s)

@@ -4,9 +4,18 @@ from typing import Annotated
 
 import msgspec
 
+from upstream.sandbox.schema_example import example_of
+
 DIRECTIVE = "#sandbox"
 _Count = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
 _Pause = Annotated[int, msgspec.Meta(ge=0, le=600_000)]
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One call of a tool; `arguments` is JSON as a text, as it is on the wire."""
+
+    name: str
+    arguments: str = "{}"
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -15,7 +24,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `chunks` content events carry `output_tokens` words between them, `gap_ms` apart. `fail_after_chunks` breaks the
     connection after so many events (a whole answer: at once). `status` refuses with it, `message` and `retry_after_s`.
     The `…_tokens` fields say what the usage block reports; `usage: false` leaves it out; `error_after_chunks` sends an
-    error event and ends.
+    error event and ends. `calls` calls tools, unless their results have just come; then there is only the text that
+    `text` or `output_tokens` asks for.
     """
 
     chunks: _Count | None = None
@@ -32,6 +42,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     retry_after_s: float = 0.0
     usage: bool = True
     text: str | None = None
+    calls: list[Call] = []
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -63,6 +74,49 @@ class ChatRequest(msgspec.Struct, frozen=True):
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
+    tools: list[dict[str, object]] | None = None
+    tool_choice: str | dict[str, object] | None = None
+    response_format: dict[str, object] | None = None
+
+    def script(self) -> Script:
+        """What to do: as the user's text says, and else what the request leaves no choice about.
+
+        Raises msgspec.MsgspecError when the directive can't be read.
+        """
+        script = script_of(self.last_user_text())
+        if self.messages and self.messages[-1].role == "tool":
+            script = msgspec.structs.replace(script, calls=[])
+        if script.calls or script.text is not None:
+            return script
+        forced = self._forced_call()
+        if forced is not None:
+            return msgspec.structs.replace(script, calls=[forced])
+        wanted = self._wanted_json()
+        return script if wanted is None else msgspec.structs.replace(script, text=wanted)
+
+    def _forced_call(self) -> Call | None:
+        """The call that `tool_choice` insists on, its arguments fit for the tool's schema."""
+        named = self.tool_choice.get("function") if isinstance(self.tool_choice, dict) else None
+        if named is None and self.tool_choice != "required":
+            return None
+        for tool in self.tools or []:
+            function = tool.get("function")
+            if isinstance(function, dict) and (
+                not isinstance(named, dict) or function.get("name") == named.get("name")
+            ):
+                arguments = example_of(function.get("parameters")) or {}
+                return Call(name=str(function.get("name")), arguments=msgspec.json.encode(arguments).decode())
+        return None
+
+    def _wanted_json(self) -> str | None:
+        """The answer that `response_format` insists on."""
+        wanted = self.response_format or {}
+        if wanted.get("type") == "json_object":
+            return "{}"
+        named = wanted.get("json_schema")
+        if wanted.get("type") != "json_schema" or not isinstance(named, dict):
+            return None
+        return msgspec.json.encode(example_of(named.get("schema"))).decode()
 
     def last_user_text(self) -> str:
         """The text of the last message that a user sent."""

@@ -1,6 +1,6 @@
 """OpenAI's shapes: a chat's chunks and its whole answer, an image answer, the models list and an error."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,29 +25,45 @@ def usage(script: Script) -> dict[str, Any]:
     return {name: value for name, value in (block | given).items() if value is not None or name not in given}
 
 
-def whole(script: Script, *, answer_id: str, model: str, choices: int) -> dict[str, Any]:
+def logprobs(text: str, *, top: int) -> dict[str, Any]:
+    """Each word is a token; its alternatives are itself."""
+
+    def token(word: str) -> dict[str, Any]:
+        return {"token": word, "logprob": -0.25, "bytes": list(word.encode())}
+
+    content = [{**token(word), "top_logprobs": [token(word)] * top} for word in text.split()]
+    return {"content": content, "refusal": None}
+
+
+def whole(script: Script, *, answer_id: str, model: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """A `chat.completion`."""
     message: dict[str, Any] = {"role": "assistant", "content": script.whole_text, "refusal": None}
     if script.thinking:
         message["reasoning_content"] = script.thinking
     if script.calls:
         message["tool_calls"] = [_call(call, answer_id, at) for at, call in enumerate(script.calls)]
+    likely = logprobs(script.whole_text, top=body.get("top_logprobs") or 0) if body.get("logprobs") else None
     answer: dict[str, Any] = {
         "id": answer_id,
         "object": "chat.completion",
         "created": CREATED,
         "model": model,
         "choices": [
-            {"index": index, "message": message, "logprobs": None, "finish_reason": script.finish_word}
-            for index in range(choices)
+            {"index": index, "message": message, "logprobs": likely, "finish_reason": script.finish_word}
+            for index in range(int(body.get("n") or 1))
         ],
         "system_fingerprint": "fp_fake",
     }
     return answer if script.no_usage else answer | {"usage": usage(script)}
 
 
-def chunks(script: Script, *, answer_id: str, model: str, with_usage: bool) -> Iterator[dict[str, Any]]:
-    """A stream's chunks: role, pieces, finish and, if asked for, usage; as api.openai.com sends them."""
+def chunks(script: Script, *, answer_id: str, model: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A stream's chunks: role, pieces, finish and, if asked for, usage; as api.openai.com sends them.
+
+    Of several choices only the first one calls tools.
+    """
+    with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+    choices = range(int(body.get("n") or 1))
     head: dict[str, Any] = {
         "id": answer_id,
         "object": "chat.completion.chunk",
@@ -57,23 +73,28 @@ def chunks(script: Script, *, answer_id: str, model: str, with_usage: bool) -> I
     }
     none_yet = {"usage": None} if with_usage and not script.no_usage else {}
 
-    def choice(delta: dict[str, Any], finish: str | None) -> dict[str, Any]:
-        one = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    def choice(delta: dict[str, Any], finish: str | None, index: int = 0) -> dict[str, Any]:
+        likely = body.get("logprobs") and delta.get("content")
+        told = logprobs(delta["content"], top=body.get("top_logprobs") or 0) if likely else None
+        one = {"index": index, "delta": delta, "logprobs": told, "finish_reason": finish}
         return {**head, "choices": [one], **none_yet}
 
-    yield choice({"role": "assistant", "content": "", "refusal": None}, None)
+    for index in choices:
+        yield choice({"role": "assistant", "content": "", "refusal": None}, None, index)
     if script.thinking:
         yield choice({"reasoning_content": script.thinking}, None)
     for number in range(script.chunks):
         so_far = replace(script, output_tokens=script.output_tokens * (number + 1) // script.chunks)
         running = {"usage": usage(so_far)} if none_yet and script.usage_running else {}
-        yield choice({"content": script.piece(number)}, None) | running
+        for index in choices:
+            yield choice({"content": script.piece(number)}, None, index) | running
     for at, call in enumerate(script.calls):
         whole_call, arguments = _call(call, answer_id, at), str(call["arguments"])
         yield choice({"tool_calls": [{**whole_call, "function": {"name": call["name"], "arguments": ""}}]}, None)
         for piece in (arguments[: len(arguments) // 2], arguments[len(arguments) // 2 :]):
             yield choice({"tool_calls": [{"index": at, "function": {"arguments": piece}}]}, None)
-    yield choice({}, script.finish_word)
+    for index in choices:
+        yield choice({}, script.finish_word, index)
     if none_yet:
         for _ in range(script.usage_times):
             yield {**head, "choices": [], "usage": usage(script)}

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 MARK = "#script"
@@ -41,6 +41,7 @@ class Script:
     finish: str = "stop"
     thinking: str = ""  # what is thought before the text
     calls: list[dict[str, Any]] = field(default_factory=list)  # tools called after it: `name`, `arguments`
+    echo: list[str] = field(default_factory=list)  # the text is these fields of the request, as a JSON object
 
     @property
     def finish_word(self) -> str:
@@ -71,7 +72,12 @@ def read_script(body: Mapping[str, Any], *, key: str = "") -> Script:
     unknown = set(given) - {each.name for each in fields(Script)}
     if unknown:
         raise ValueError(f"unknown script fields {sorted(unknown)}")
-    return Script(**given)
+    if body.get("messages") and body["messages"][-1].get("role") == "tool":
+        given.pop("calls", None)  # their results have come
+    script = Script(**given)
+    if not script.echo:
+        return script
+    return replace(script, chunks=1, text=json.dumps({name: body.get(name) for name in script.echo}))
 
 
 def _last_text(body: Mapping[str, Any]) -> str:

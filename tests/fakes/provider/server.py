@@ -105,12 +105,9 @@ class FakeProvider:
         script = read_script(body, key=answering.key)
         answer_id = f"chatcmpl-{answering.id}"
         if not body.get("stream"):
-            whole = openai_shapes.whole(
-                script, answer_id=answer_id, model=answering.model, choices=int(body.get("n", 1))
-            )
+            whole = openai_shapes.whole(script, answer_id=answer_id, model=answering.model, body=body)
             return await self._whole(request, answering, script, whole)
-        with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
-        made = openai_shapes.chunks(script, answer_id=answer_id, model=answering.model, with_usage=with_usage)
+        made = openai_shapes.chunks(script, answer_id=answer_id, model=answering.model, body=body)
         return await self._stream(request, answering, script, _openai_frames(script, made))
 
     async def completion(self, request: web.Request) -> web.StreamResponse:
@@ -123,8 +120,7 @@ class FakeProvider:
             choices = int(body.get("n", 1)) * (len(body["prompt"]) if isinstance(body["prompt"], list) else 1)
             made = openai_shapes.completion(script, answer_id=answer_id, model=answering.model, choices=choices)
             return await self._whole(request, answering, script, made)
-        with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
-        chat = openai_shapes.chunks(script, answer_id=answer_id, model=answering.model, with_usage=with_usage)
+        chat = openai_shapes.chunks(script, answer_id=answer_id, model=answering.model, body=body)
         frames = _openai_frames(script, openai_shapes.completion_chunks(chat))
         return await self._stream(request, answering, script, frames)
 
@@ -253,7 +249,10 @@ def _openai_frames(script: Script, chunks: Iterator[dict[str, Any]]) -> Events:
 
 
 def _is_piece(choice: dict[str, Any]) -> bool:
+    """Whether it is one of the script's chunks; other choices than the first say the same again."""
     delta = choice.get("delta")
+    if choice["index"]:
+        return False
     return bool(choice["text"]) if delta is None else "content" in delta and "role" not in delta
 
 

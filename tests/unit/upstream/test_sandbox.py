@@ -1,6 +1,7 @@
 """The built-in provider: deterministic, scripted, and indistinguishable from a real one to what is above it."""
 
 import base64
+import dataclasses
 import json
 import zlib
 
@@ -59,6 +60,74 @@ async def test_stops_at_the_token_limit() -> None:
     answer = json.loads(await response.read(100_000))
     assert answer["usage"]["completion_tokens"] == 5
     assert answer["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_calls_tools_as_scripted_until_their_results_come(stream: bool) -> None:
+    """Arguments in pieces when streamed; their words are tokens, within the limit."""
+    script = '#sandbox {"calls": [{"name": "look", "arguments": "{\\"at\\": 1}"}]}'
+    answered = await answer_of(chat(script), stream=stream)
+    assert answered == ("", [("look", '{"at": 1}')], "tool_calls", 3)
+    assert (await answer_of(chat(script, max_tokens=2), stream=stream))[3] == 2
+    told = {"role": "user", "content": script}
+    done = {"role": "tool", "tool_call_id": "x", "content": "sun"}
+    answered = await answer_of(call("/chat/completions", {"model": "m", "messages": [told, done]}), stream=stream)
+    assert answered[1:3] == ([], "stop")
+
+
+TOOLS = [
+    {"type": "function", "function": {"name": "first"}},
+    {
+        "type": "function",
+        "function": {"name": "other", "parameters": {"type": "object", "properties": {"at": {"type": "integer"}}}},
+    },
+]
+
+
+@pytest.mark.parametrize(
+    ("choice", "called"),
+    [
+        ("required", [("first", "{}")]),
+        ({"type": "function", "function": {"name": "other"}}, [("other", '{"at":0}')]),
+        ({"type": "function", "function": {"name": "nobody"}}, []),
+        ("auto", []),
+    ],
+)
+async def test_calls_what_it_is_forced_to_call(choice: object, called: list[object]) -> None:
+    """With arguments that fit the schema."""
+    answered = await answer_of(chat("hello", tools=TOOLS, tool_choice=choice))
+    assert answered[1] == called
+
+
+async def test_answers_in_the_format_that_is_asked_for() -> None:
+    """JSON that fits, unless the script says what to say."""
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+    asked = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    assert (await answer_of(chat("hello", response_format=asked)))[0] == '{"city":"sandbox"}'
+    assert (await answer_of(chat("hello", response_format={"type": "json_object"})))[0] == "{}"
+    assert (await answer_of(chat('#sandbox {"text": "no"}', response_format=asked)))[0] == "no"
+
+
+async def answer_of(asked: HttpCall, *, stream: bool = False) -> tuple[str, list[tuple[str, str]], str, int]:
+    """Text, calls, finish and output tokens of an answer, put together from its pieces when streamed."""
+    if not stream:
+        response = await Sandbox().send(asked, timeouts=QUICK)
+        whole = json.loads(await response.read(100_000))
+        message, finish = whole["choices"][0]["message"], whole["choices"][0]["finish_reason"]
+        called = [(each["function"]["name"], each["function"]["arguments"]) for each in message.get("tool_calls", [])]
+        return message["content"] or "", called, finish, whole["usage"]["completion_tokens"]
+    options = {"stream": True, "stream_options": {"include_usage": True}}
+    streamed = dataclasses.replace(asked, body=json.dumps(json.loads(asked.body) | options).encode())
+    text, calls, finish = "", {}, ""
+    *chunks, last = [json.loads(event[6:]) for event in (await events(streamed))[:-1]]
+    for choice in (chunk["choices"][0] for chunk in chunks):
+        text += choice["delta"].get("content") or ""
+        finish = choice["finish_reason"] or finish
+        for piece in choice["delta"].get("tool_calls", []):
+            name, arguments = calls.get(piece["index"], ("", ""))
+            function = piece["function"]
+            calls[piece["index"]] = (name + function.get("name", ""), arguments + function["arguments"])
+    return text, list(calls.values()), finish, last["usage"]["completion_tokens"]
 
 
 async def test_breaks_off_when_told_to() -> None:
