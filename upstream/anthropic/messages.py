@@ -8,13 +8,13 @@ from collections.abc import Mapping
 
 import msgspec
 
-from pricing.tokens import ImplausibleUsage, Tokens, from_anthropic
+from upstream.anthropic.usage_block import UsageSoFar
 from upstream.attempt import provider_message
 from upstream.client import HttpCall
 from upstream.outcome import ProviderMisbehaved
 from upstream.route import Route
 from upstream.sse import EventSplitter, data_of
-from upstream.usage import Captured, InputBeyondBounds, UsageLimits, bound_usage
+from upstream.usage import Captured, UsageLimits
 
 API_VERSION = "2023-06-01"
 ERROR_STATUS = {
@@ -65,7 +65,7 @@ class Message(msgspec.Struct, frozen=True):
     id: str = ""
     content: list[Block] = []
     stop_reason: str | None = None
-    usage: object = None
+    usage: msgspec.Raw = msgspec.Raw(b"null")
     type: str = ""
     error: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -78,7 +78,7 @@ class Event(msgspec.Struct, frozen=True):
     message: Message | None = None
     content_block: Block | None = None
     delta: Delta | None = None
-    usage: object = None
+    usage: msgspec.Raw = msgspec.Raw(b"null")
     error: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -150,9 +150,10 @@ class MessagesReader:
         self._take(event)
         return event
 
-    def usage(self) -> dict[str, object]:
-        """The provider's own usage as it stands, whether it can be believed or not."""
-        return self._usage.fields
+    @property
+    def usage(self) -> UsageSoFar:
+        """The usage as it stands, whether it can be believed or not."""
+        return self._usage
 
     def captured(self) -> Captured:
         """What was captured so far."""
@@ -181,66 +182,7 @@ class MessagesReader:
             self._error, self._error_status = read_error(event.error)
 
 
-class UsageSoFar:
-    """Anthropic's usage as it accumulates: later counts replace earlier ones, absent ones stay."""
-
-    def __init__(self, limits: UsageLimits | None) -> None:
-        self._limits = limits
-        self._usage: dict[str, object] = {}
-        self._final = self._garbled = False
-
-    def add(self, usage: object, *, final: bool) -> None:
-        """Takes a usage object in; `final` when its output count is the whole output."""
-        if not isinstance(usage, dict):
-            self._garbled = self._garbled or usage is not None
-            return
-        self._usage.update({name: value for name, value in usage.items() if value is not None})
-        self._final = self._final or (final and usage.get("output_tokens") is not None)
-
-    @property
-    def fields(self) -> dict[str, object]:
-        """All fields that have come."""
-        return self._usage
-
-    def captured(
-        self, *, generation_id: str, finish_reason: str, complete: bool, error: str | None, error_status: int | None
-    ) -> Captured:
-        """The capture with these counts in it, so far as they can be believed."""
-        tokens, doubt = self._tokens()
-        return Captured(
-            tokens=tokens if complete and self._final else None,
-            so_far=tokens,
-            generation_id=generation_id,
-            finish_reason=finish_reason,
-            complete=complete,
-            error=error,
-            error_status=error_status,
-            implausible=doubt is not None or self._garbled,
-            beyond_input=isinstance(doubt, InputBeyondBounds),
-        )
-
-    def _tokens(self) -> tuple[Tokens | None, ImplausibleUsage | None]:
-        if "input_tokens" not in self._usage:  # a zero has to be said
-            return None, None
-        try:
-            tokens = from_anthropic(self._usage)
-            return (tokens if self._limits is None else bound_usage(tokens, self._limits)), None
-        except ImplausibleUsage as error:
-            return None, error
-
-
-def usage_object(tokens: Tokens) -> dict[str, object]:
-    """`tokens` in Anthropic's shape, where cache reads and writes stand beside the input."""
-    return {
-        "input_tokens": tokens.input + tokens.audio_input + tokens.image_input,
-        "cache_creation_input_tokens": tokens.cache_write + tokens.cache_write_1h,
-        "cache_read_input_tokens": tokens.cached_input,
-        "output_tokens": tokens.completion,
-        "output_tokens_details": {"thinking_tokens": tokens.reasoning},
-    }
-
-
-def read_message(body: bytes, *, limits: UsageLimits | None = None) -> tuple[Message, Captured]:
+def read_message(body: bytes, *, limits: UsageLimits | None = None) -> tuple[Message, Captured, UsageSoFar]:
     """Reads a whole answer with status 2xx. Raises ProviderMisbehaved when it is none."""
     try:
         message = _MESSAGE.decode(body)
@@ -257,7 +199,7 @@ def read_message(body: bytes, *, limits: UsageLimits | None = None) -> tuple[Mes
         error=None,
         error_status=None,
     )
-    return message, captured
+    return message, captured, usage
 
 
 def read_error(raw: msgspec.Raw) -> tuple[str, int | None]:

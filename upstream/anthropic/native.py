@@ -13,25 +13,18 @@ import msgspec
 
 from pricing.tokens import MAX_COUNT, Tokens
 from upstream.anthropic import messages
-from upstream.anthropic.messages import Event, Message, MessagesReader, text_of, usage_object
+from upstream.anthropic.messages import Event, Message, MessagesReader, text_of
+from upstream.anthropic.usage_block import UsageSoFar
 from upstream.client import HttpCall
-from upstream.openai.usage_block import render_usage
 from upstream.outcome import ProviderMisbehaved
 from upstream.route import Route
 from upstream.sse import EventSplitter, data_of
 from upstream.usage import Captured, UsageLimits
 
-_NO_COUNTS = {
-    "input_tokens": 0,
-    "cache_creation_input_tokens": 0,
-    "cache_read_input_tokens": 0,
-    "output_tokens": 0,
-}
-_HIDDEN = ("cost", "cost_details", "is_byok")
-"""What a provider says of its own price: what the client sees is what the client pays."""
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _EVENT_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _BEGIN_EMPTY = ("text", "thinking")
+_NOTHING = Tokens()
 _OBJECT = msgspec.Raw(b"{}")
 
 
@@ -76,13 +69,13 @@ class NativeMessage:
 
     captured: Captured
     message: Message
+    usage: UsageSoFar
     fields: dict[str, msgspec.Raw]
     model: str
 
     def render(self, *, tokens: Tokens, cost: str | None) -> bytes:
         """The body for the client, with the public model id and `cost` in its usage."""
-        own = self.message.usage if isinstance(self.message.usage, dict) else {}
-        usage = _usage(own if tokens == self.captured.tokens else usage_object(tokens), cost)
+        usage = self.usage.render(tokens, cost, own=tokens == self.captured.tokens)
         return msgspec.json.encode({**self.fields, "model": self.model, "usage": usage})
 
     def text(self) -> str:
@@ -92,8 +85,8 @@ class NativeMessage:
 
 def read_answer(body: bytes, *, model: str, limits: UsageLimits | None = None) -> NativeMessage:
     """Reads a whole answer with status 2xx. Raises AttemptFailed when it is none."""
-    message, captured = messages.read_message(body, limits=limits)
-    return NativeMessage(captured=captured, message=message, fields=_FIELDS.decode(body), model=model)
+    message, captured, usage = messages.read_message(body, limits=limits)
+    return NativeMessage(captured=captured, message=message, usage=usage, fields=_FIELDS.decode(body), model=model)
 
 
 class MessagesRelay:
@@ -141,7 +134,7 @@ class MessagesRelay:
         delta: dict[str, object] = {**self._stop}
         if not captured.finish_reason:
             delta |= {"stop_reason": "max_tokens" if cut else "end_turn", "stop_sequence": None}
-        usage = _usage(self._reader.usage() if tokens == captured.tokens else usage_object(tokens), cost)
+        usage = self._reader.usage.render(tokens, cost, own=tokens == captured.tokens)
         last = {**self._last, "type": "message_delta", "delta": delta, "usage": usage}
         stops = [_sse("content_block_stop", {"type": "content_block_stop", "index": n}) for n in sorted(self._open)]
         return b"".join((*stops, _sse("message_delta", last), _sse("message_stop", {"type": "message_stop"})))
@@ -181,7 +174,7 @@ class MessagesRelay:
     def _start(self, payload: bytes) -> bytes:
         fields = _fields(payload)
         message = _fields(fields.get("message", _OBJECT))
-        shown = {**message, "model": self._model, "usage": _usage(self._reader.usage(), None)}
+        shown = {**message, "model": self._model, "usage": self._reader.usage.render(_NOTHING, None, own=True)}
         return _sse("message_start", {**fields, "message": shown})
 
     def _hold(self, payload: bytes) -> bytes:
@@ -199,11 +192,6 @@ class MessagesRelay:
         self.has_content = True
         if self._keeping:
             self._texts.append(text)
-
-
-def _usage(own: Mapping[str, object], cost: str | None) -> msgspec.Raw:
-    shown = {name: value for name, value in own.items() if name not in _HIDDEN and value is not None}
-    return render_usage({**_NO_COUNTS, **shown}, cost)
 
 
 def _fields(raw: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:

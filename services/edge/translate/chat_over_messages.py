@@ -71,7 +71,7 @@ class ChatOfMessage:
 
 def read_answer(body: bytes, *, model: str, created: int, limits: UsageLimits | None = None) -> ChatOfMessage:
     """Reads a whole answer with status 2xx. Raises AttemptFailed when it is none."""
-    message, captured = messages.read_message(body, limits=limits)
+    message, captured, _ = messages.read_message(body, limits=limits)
     return ChatOfMessage(captured=_in_chat_words(captured), message=message, model=model, created=created)
 
 

@@ -13,7 +13,7 @@ from chassis.ids import uuid7
 from pricing.tokens import Tokens
 from services.edge.translate.call_order import CallOrder
 from services.edge.translate.message_events import PING, MessageEvents
-from upstream.anthropic.messages import usage_object
+from upstream.anthropic.usage_block import usage_object
 from upstream.openai import chat
 from upstream.openai.chat_chunks import KEEP_ALIVE, ChatChunks
 from upstream.openai.chat_stream import texts_of

@@ -77,6 +77,18 @@ def test_counts_of_ours_replace_what_cannot_be() -> None:
     assert (usage["input_tokens"], usage["output_tokens"], usage["cost"]) == (4, 1, 1)
 
 
+@pytest.mark.parametrize(("cost", "nano_usd"), [(0.0012, 1_200_000), ("0.5", 500_000_000), (-1, None), ("x", None)])
+def test_a_cost_that_the_provider_reports_is_read(cost: object, nano_usd: int | None) -> None:
+    """Exactly, whole and streamed; one that can't be is flagged."""
+    usage = {**USAGE, "cost": cost}
+    relay = MessagesRelay(model="public")
+    relay.feed(sse(START, last({"stop_reason": "end_turn"}, usage), {"type": "message_stop"}))
+    whole = read_answer(json.dumps({**MESSAGE, "usage": usage}).encode(), model="public")
+    for captured in (relay.finish(), whole.captured):
+        assert (captured.tokens, captured.reported_cost_nano_usd) == (SPENT, nano_usd)
+        assert captured.implausible == (nano_usd is None)
+
+
 @pytest.mark.parametrize(("cut", "reason"), [(True, "max_tokens"), (False, "end_turn")])
 def test_a_stream_without_its_end_gets_one(cut: bool, reason: str) -> None:
     """Open blocks are closed; a cut at the total time looks like a limit."""

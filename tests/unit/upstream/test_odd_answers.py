@@ -124,7 +124,7 @@ def test_a_whole_message_with_half_a_usage_is_counted(usage: object) -> None:
     """It is an answer all the same."""
     content = [{"type": "text", "text": "hi"}]
     body = {"id": "x", "type": "message", "content": content, "stop_reason": "end_turn", "usage": usage}
-    message, captured = read_message(json.dumps(body).encode())
+    message, captured, _ = read_message(json.dumps(body).encode())
     assert (message.content[0].text, captured.complete, captured.tokens) == ("hi", True, None)
 
 
