@@ -1,4 +1,4 @@
-"""What edge counts. Labels are bounded: a model is named only when router resolved it, else it is `other`.
+"""What edge counts. Labels are bounded: a model is named only when router resolved it, and there is room, else `other`.
 
 Requests are counted as `success` or `error`; which error it was is told by the answers, by their HTTP status.
 """
@@ -8,13 +8,42 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 UNKNOWN_MODEL = "other"
+MAX_PROVEN = 500
+MAX_UNPROVEN = 100
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+class ModelLabels:
+    """The names of models in use. Below a wildcard callers choose them, so there must be an end to them.
+
+    A model that has answered is told apart from one that never did: names that are made up can't push real ones out.
+    """
+
+    def __init__(self) -> None:
+        self._proven: set[str] = set()
+        self._unproven: set[str] = set()
+
+    def of(self, model: str, *, proven: bool = False) -> str:
+        """The label for a model; `proven` when it has just answered."""
+        if model in self._proven:
+            return model
+        if proven and len(self._proven) < MAX_PROVEN:
+            self._unproven.discard(model)
+            self._proven.add(model)
+            return model
+        if model in self._unproven:
+            return model
+        if len(self._unproven) < MAX_UNPROVEN:
+            self._unproven.add(model)
+            return model
+        return UNKNOWN_MODEL
 
 
 class EdgeMetrics:
     """Edge's Prometheus metrics under `prefix`, in the registry that is given."""
 
     def __init__(self, *, registry: CollectorRegistry, prefix: str) -> None:
+        self._models = ModelLabels()
         self._requests = Counter(
             f"{prefix}_requests", "Total requests processed", ["model", "status"], registry=registry
         )
@@ -65,15 +94,17 @@ class EdgeMetrics:
 
     def first_byte(self, *, model: str, seconds: float) -> None:
         """Notes how long a client waited for its answer to begin."""
-        self._first_byte.labels(model).observe(seconds)
+        self._first_byte.labels(self._models.of(model)).observe(seconds)
 
     def request(self, *, model: str, status: int, seconds: float) -> None:
         """Counts one request; `status` is 499 when the client left before there was one."""
-        self._requests.labels(model, "success" if status < 400 else "error").inc()
-        self._answers.labels(model, str(status)).inc()
+        label = self._models.of(model, proven=status < 400)
+        self._requests.labels(label, "success" if status < 400 else "error").inc()
+        self._answers.labels(label, str(status)).inc()
         self._duration.observe(seconds)
 
     def tokens(self, *, model: str, prompt: int, completion: int) -> None:
         """Counts what was charged."""
-        self._tokens.labels(model, "prompt").inc(prompt)
-        self._tokens.labels(model, "completion").inc(completion)
+        label = self._models.of(model)
+        self._tokens.labels(label, "prompt").inc(prompt)
+        self._tokens.labels(label, "completion").inc(completion)
