@@ -19,7 +19,7 @@ from chassis.ids import uuid7
 from chassis.telemetry import Tracer, checked_traceparent
 from services.edge.config import EdgeConfig, Network
 from services.edge.cors import is_preflight, preflight, with_origin
-from services.edge.dialects import DEFAULT, RenderedError
+from services.edge.dialects import DEFAULT, Dialect, RenderedError
 from services.edge.json_http import SCOPE_KEY, RequestContext, context
 from services.edge.limit_headers import with_limits
 from services.edge.surfaces import Surface
@@ -29,7 +29,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 HotRoute = Callable[..., Awaitable[None]]
-"""`(scope, receive, send, *, surface, request_id)`: answers everything itself, errors too."""
+"""`(scope, receive, send, *, surface, request_id)`: answers everything itself, errors too. One that does so in other
+words than the surface's has them as its `voice`."""
+Voice = Callable[[Dialect], Dialect]
 
 OWN_SURFACE = Surface(prefix="", dialect=DEFAULT, models_public=False, without=frozenset())
 """What is outside every surface (`/health`, `/admin`) speaks the default dialect."""
@@ -84,10 +86,12 @@ class EdgeApp:
         if hot is not None:
             await hot(scope, receive, send, surface=surface, request_id=request_id)
             return
-        allowed = [method for method, hot_path in self._hot if hot_path == rest]
+        allowed = {method: route for (method, hot_path), route in self._hot.items() if hot_path == rest}
         if allowed:
             error = TollbridgeError(Code.METHOD_NOT_ALLOWED, f"{scope['method']} is not possible at {path[:200]}.")
-            rendered = surface.dialect.render_error(error, request_id=request_id)
+            voice: Voice | None = getattr(next(iter(allowed.values())), "voice", None)
+            dialect = surface.dialect if voice is None else voice(surface.dialect)
+            rendered = dialect.render_error(error, request_id=request_id)
             rendered.headers.append((b"allow", ", ".join(allowed).encode()))
             await send_rendered(send, rendered)
             return

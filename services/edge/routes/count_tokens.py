@@ -46,6 +46,7 @@ class CountTokens:
 
     def __init__(self, *, relay: Relay) -> None:
         self._tools = relay.tools
+        self.voice = messages_voice
         self._log = structlog.get_logger()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, *, surface: Surface, request_id: str) -> None:

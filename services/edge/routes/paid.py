@@ -43,6 +43,7 @@ class PaidRoute:
 
     def __init__(self, *, operation: Operation, relay: Relay) -> None:
         self._operation = operation
+        self.voice = operation.voice
         self._relay = relay
         self._tools = relay.tools
         self._log = structlog.get_logger()

@@ -235,6 +235,15 @@ async def test_who_is_refused_reads_it_in_anthropics_words(world: World, provide
         assert (response.status, (await response.json())["error"]["type"]) == (402, "billing_error")
 
 
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+async def test_another_method_is_refused_in_anthropics_words_too(world: World, path: str):
+    """405, and what is possible."""
+    async with world.session.get(world.base_url + path) as response:
+        assert (response.status, response.headers["allow"]) == (405, "POST")
+        body = await response.json()
+    assert (body["type"], body["error"]["type"]) == ("error", "invalid_request_error")
+
+
 async def test_a_key_makes_one_execution_of_two_messages(world: World, provider: Provider):
     """The same bytes for the same key, charged once."""
     provider.handlers = [stream(chunk("Hi "), *ending(4, 1))]
