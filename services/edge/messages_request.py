@@ -22,7 +22,6 @@ PASSED_ON_BETAS = (
     "advanced-tool-use",
     "claude-code",
     "clear-thinking",
-    "compact",
     "context-management",
     "effort",
     "extended-cache-ttl",

@@ -8,7 +8,19 @@ from chassis.errors import Code, TollbridgeError
 from pricing.prices import Rates
 from upstream.extras import HOUR_CACHE, extras
 
-COSTLY_FIELDS = frozenset({"container", "fallbacks", "inference_geo", "mcp_servers"})
+COSTLY_FIELDS = frozenset(
+    {
+        "billing_policy",
+        "compaction",  # another run of the model, beside the usage that is reported
+        "container",
+        "fallback_credit_token",
+        "fallbacks",
+        "inference_geo",
+        "mcp_servers",
+        "thread",  # kept at the provider, in the account that all customers share
+        "user_profile_id",
+    }
+)
 _HARMLESS = {"service_tier": ("auto", "standard_only"), "speed": ("standard",)}
 
 
@@ -20,6 +32,11 @@ def refuse_costly(body: Mapping[str, object], *, rates: Rates | None = None) -> 
     for name, harmless in _HARMLESS.items():
         if _plain(body.get(name)) not in (None, *harmless):
             raise _refusal(name)
+    context = _plain(body.get("context_management"))
+    edits = context.get("edits") if isinstance(context, dict) else None
+    for edit in edits if isinstance(edits, list) else []:
+        if isinstance(edit, dict) and str(edit.get("type")).startswith("compact"):
+            raise _refusal("context_management")
     tools = _plain(body.get("tools"))
     for tool in tools if isinstance(tools, list) else []:
         if isinstance(tool, dict) and tool.get("type") not in (None, "custom"):

@@ -34,9 +34,7 @@ _TRANSLATED = frozenset(
         "top_p",
     }
 )
-_MEANINGLESS = frozenset(
-    {"betas", "cache_control", "context_management", "diagnostics", "service_tier", "speed", "user_profile_id"}
-)
+_MEANINGLESS = frozenset({"betas", "cache_control", "context_management", "diagnostics", "service_tier", "speed"})
 """What only says how Anthropic should run, store or save on it; `wires.messages` has refused what would cost."""
 _EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 _EFFORT_BY_BUDGET = ((2048, "low"), (8192, "medium"))
