@@ -57,10 +57,6 @@ class Catalogue:
         ids = {alias: model.id for model in (await self.models()).values() for alias in model.aliases}
         return [ids.get(name, name) for name in names]
 
-    def known(self, model: str) -> bool:
-        """Whether the id is in the last copy: keeps the labels of metrics bounded."""
-        return model in self._models
-
     async def _renew(self, age_s: float) -> None:
         try:
             reply = await self._router.call(
