@@ -9,7 +9,8 @@ heads that are too large or don't come in time. These answers are in the openai 
 import asyncio
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
@@ -19,82 +20,147 @@ MAX_HEAD_BYTES = 64 << 10
 MAX_HEADERS = 128
 HEAD_TIMEOUT_S = 30.0
 """How long the head of a request may take, from its first byte, or from the connection's beginning."""
+IDLE_TIMEOUT_S = 75
+"""How long a connection may stay between two requests."""
 LINGER_S = 1.0
 """How long what still comes after a refusal is thrown away: closed at once, the client might not see why."""
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 413: b"Content Too Large"}
 
 
 class CarefulProtocol(HttpToolsProtocol):
-    """uvicorn's httptools protocol over a transport that never keeps bytes back unnoticed."""
+    """uvicorn's httptools protocol over a transport that never keeps bytes back unnoticed.
 
-    _head_since_s: float | None
-    _head_bytes: int
+    `_deadline_s` is when the client must have sent a whole head, unless a request is served; `_idle_bytes` came since
+    the last piece of a body, or its end, in what has no other bound: heads, trailers, extensions of chunks.
+    """
+
+    _deadline_s: float
+    _idle_bytes: int
+    _in_head: bool
     _refusal: TollbridgeError | None
     _refused: bool
+    _running: RequestResponseCycle | None
     _watch: asyncio.TimerHandle
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)
-        self._head_since_s = self.loop.time()
-        self._head_bytes = 0
+        self._deadline_s = self.loop.time() + HEAD_TIMEOUT_S
+        self._idle_bytes = 0
+        self._in_head = True
         self._refusal = None
         self._refused = False
+        self._running = None
         self._watch = self.loop.call_later(HEAD_TIMEOUT_S, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._watch.cancel()
+        self._leave()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        super().data_received(data)
-        if self._head_since_s is None or self._refused:
+        self._unset_keepalive_if_required()
+        self._idle_bytes += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self._refuse(self._refusal or TollbridgeError(Code.INVALID_REQUEST, "This is no valid HTTP request."))
             return
-        self._head_bytes += len(data)
-        if self._head_bytes > MAX_HEAD_BYTES:
+        if self._idle_bytes > MAX_HEAD_BYTES:
             self._refuse(_too_large())
+
+    def _feed(self, data: bytes) -> None:
+        """An upgrade is an offer, and none is taken: the parser believes that what follows is no HTTP any more, so
+        another one is given the same head without it."""
+        rest = memoryview(data)
+        while True:
+            try:
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                rest = rest[offer.args[0] :]
+            version = self.parser.get_http_version().encode()
+            lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+            lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+            self.parser.feed_data(b"\r\n".join([*lines, b"", b""]))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._head_since_s = self.loop.time()
-        self._head_bytes = 0
+        self._in_head = True
+        self._deadline_s = self.loop.time() + HEAD_TIMEOUT_S
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # a trailer is no header: it comes after the checks of those
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._head_since_s = None
-        self._refusal = _problem(self.headers, version=self.parser.get_http_version(), url=self.url)
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        self._refusal = _problem(self.headers, method=method, version=version, url=self.url)
         if self._refusal is not None:
             raise httptools.HttpParserError(self._refusal.message)  # ends the parsing; what follows is no request
+        if self.parser.should_upgrade():
+            return  # it comes again
+        self._in_head = False
         super().on_headers_complete()
 
-    def send_400_response(self, msg: str) -> None:
-        """Answers what is no request; uvicorn calls it when the parser has given up."""
-        self._refuse(self._refusal or TollbridgeError(Code.INVALID_REQUEST, msg))
+    def on_body(self, body: bytes) -> None:
+        self._idle_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._in_head:
+            return
+        self._idle_bytes = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # uvicorn's own timer ends with the next byte, whatever it is.
+        self._deadline_s = self.loop.time() + (HEAD_TIMEOUT_S if self._in_head else IDLE_TIMEOUT_S)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _refuse(self, error: TollbridgeError) -> None:
         self._refused = True
-        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
-            self.transport.close()  # in the middle of an answer this would be read as a part of it
+        running = self._served()
+        if running is not None and (running.response_started or not running.more_body):
+            self.transport.close()  # this would be read as its answer, or as a part of it
             return
+        self._leave()  # if a request runs, its own body is what can't be read, and this is its answer
         self.transport.write(_written(DIALECTS["openai"].render_error(error, request_id=str(uuid7()))))
         self.transport.write_eof()
         self.loop.call_later(LINGER_S, self.transport.close)
 
+    def _served(self) -> RequestResponseCycle | None:
+        """The request that runs; uvicorn's `cycle` is the last one that came, which may wait behind it."""
+        return None if self._running is None or self._running.response_complete else self._running
+
+    def _leave(self) -> None:
+        """Tells the request that runs that nobody listens any more."""
+        running = self._served()
+        if running is not None:
+            running.disconnected = True
+            running.message_event.set()
+
     def _look(self) -> None:
         """One lazy timer a connection, not one a request."""
-        since_s, now_s = self._head_since_s, self.loop.time()
-        if since_s is None:
-            self._watch = self.loop.call_later(HEAD_TIMEOUT_S, self._look)
+        left_s = HEAD_TIMEOUT_S if self._served() is not None else self._deadline_s - self.loop.time()
+        if left_s <= 0:
+            self.transport.close()
             return
-        if now_s - since_s < HEAD_TIMEOUT_S:
-            self._watch = self.loop.call_later(HEAD_TIMEOUT_S - (now_s - since_s), self._look)
-            return
-        self.transport.close()
+        self._watch = self.loop.call_later(min(left_s, HEAD_TIMEOUT_S), self._look)
 
 
-def _problem(headers: list[tuple[bytes, bytes]], *, version: str, url: bytes) -> TollbridgeError | None:
+def _problem(headers: list[tuple[bytes, bytes]], *, method: bytes, version: str, url: bytes) -> TollbridgeError | None:
     """Why this head is no head of a request."""
+    if method == b"CONNECT":
+        return TollbridgeError(Code.INVALID_REQUEST, "This is no proxy.")
     if version not in ("1.0", "1.1"):
         return TollbridgeError(Code.INVALID_REQUEST, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
     if len(headers) > MAX_HEADERS or len(url) + sum(len(n) + len(v) + 4 for n, v in headers) > MAX_HEAD_BYTES:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import uvicorn
 
 from services.edge.app import EdgeApp
-from services.edge.http_protocol import CarefulProtocol
+from services.edge.http_protocol import IDLE_TIMEOUT_S, CarefulProtocol
 
 
 class _Server(uvicorn.Server):
@@ -43,7 +43,7 @@ class HttpServer:
                 proxy_headers=False,
                 server_header=False,
                 date_header=False,
-                timeout_keep_alive=75,
+                timeout_keep_alive=IDLE_TIMEOUT_S,
                 timeout_graceful_shutdown=int(grace_s),
                 h11_max_incomplete_event_size=None,
             )

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from services.edge import http_protocol
-from tests.unit.edge.world import KEY, World
+from tests.unit.edge.world import KEY, World, until
+from tollbridge.usage.v1 import usage_pb2
 
 BODY = json.dumps({"model": "fast", "messages": [{"role": "user", "content": "Hello"}]}).encode()
 CHUNKED = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
@@ -60,6 +61,7 @@ SMUGGLING = {
     "two hosts": post(b"Host: y\r\n" + LENGTH),
     "a version of the future": post(LENGTH, line=b"POST /v1/chat/completions HTTP/9.9"),
     "no version": b"GET /v1/models\r\n\r\n",
+    "a tunnel": post(b"", b"", line=b"CONNECT a:80 HTTP/1.1"),
     "http 2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
     "a byte outside ascii in the path": post(b"", b"", line="GET /v1/models/é HTTP/1.1".encode()),
@@ -125,6 +127,110 @@ async def test_garbage_after_a_request_is_no_part_of_its_answer(world: World):
     rest = await reader.read()
     assert b"HTTP/1.1 400" not in first + rest
     writer.close()
+    await world.settled()
+
+
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+
+
+def kept_alive(headers: bytes, body: bytes = BODY) -> bytes:
+    """A request after which the connection stays."""
+    return post(headers, body).replace(b"Connection: close\r\n", b"")
+
+
+@pytest.mark.parametrize("pause", [False, True], ids=["at once", "head first"])
+@pytest.mark.parametrize(("length", "body"), [(LENGTH, BODY), (TE, CHUNKED)], ids=["length", "chunks"])
+async def test_an_upgrade_that_is_offered_is_not_taken(world: World, length: bytes, body: bytes, pause: bool):
+    """Java's client offers one with each request: its body is a body, and what comes after it the next request."""
+    head = kept_alive(UPGRADE + length, b"")
+    host, _, port = world.base_url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(head if pause else head + body + head)
+    if pause:
+        await until(lambda: world.truth.authorized == 1)
+        writer.write(body + head)
+    async with asyncio.timeout(10):
+        first = await reader.readuntil(b"\r\n\r\n")
+        assert first.startswith(b"HTTP/1.1 200 "), first
+        writer.write(body)
+        writer.write(post(b""))
+        rest = await reader.read()
+    assert rest.count(b"HTTP/1.1 200 ") == 1
+    assert len(world.truth.decisions) == 2
+    writer.close()
+    await world.settled()
+
+
+async def test_a_body_is_never_taken_for_a_request(world: World):
+    """Also not after an upgrade: whoever hands bodies on would hand requests in."""
+    inner = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
+    answer = await said(world, post(UPGRADE + b"Content-Length: %d\r\n" % len(inner), inner))
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+async def test_a_trailer_is_no_header(world: World):
+    """It comes after headers were checked, and proxies do not look into it."""
+    trailers = b"X-Max-Cost: 0.000000001\r\nX-Api-Key: other\r\n\r\n"
+    answer = await said(world, post(TE, CHUNKED[:-2] + trailers))
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+    await world.settled()
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [b"0\r\nX-A: " + b"a" * 400_000, b"0\r\n" + b"X-A: a\r\n" * 50_000, b"5;" + b"a" * 400_000],
+    ids=["trailer", "trailers", "extension"],
+)
+async def test_what_is_around_a_body_is_bounded(world: World, endless: bytes):
+    """It counts as no body, and would fill our memory."""
+    assert (await said(world, post(TE, CHUNKED[:-5] + endless))).startswith(b"HTTP/1.1 413 ")
+    assert not world.truth.decisions
+
+
+async def test_a_request_whose_body_breaks_has_one_answer(world: World, caplog: pytest.LogCaptureFixture):
+    """Who serves it is told that its client has left, and writes nothing more."""
+    answer = await said(world, post(TE, b"5\r\nhelloXX"))
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert "Exception in ASGI application" not in caplog.text
+
+
+async def test_garbage_behind_a_request_is_not_answered_in_its_place(world: World):
+    """Its answer would be charged, and another one seen."""
+    body = json.dumps(world.body({"first_byte_ms": 300})).encode()
+    answer = await said(world, kept_alive(b"Content-Length: %d\r\n" % len(body), body + b"\x00\xff\r\n\r\n"))
+    assert answer == b""
+    await world.settled()
+    assert world.truth.balance_nano_usd == 1_000_000_000
+
+
+async def test_who_leaves_with_a_request_in_waiting_has_left_the_one_that_runs(world: World):
+    """Requests may be sent ahead; the client is as gone for the first of them."""
+    world.truth.on_disconnect = "cancel"
+    body = json.dumps(world.body({"chunks": 100, "gap_ms": 50, "output_tokens": 100}, stream=True)).encode()
+    host, _, port = world.base_url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(2 * kept_alive(b"Content-Length: %d\r\n" % len(body), body))
+    await reader.readuntil(b"data: ")
+    writer.transport.abort()
+    event = await world.only_event()
+    assert (event.ended, event.tokens.output < 50) == (usage_pb2.ENDED_CLIENT_GONE, True)
+    await world.settled()
+
+
+async def test_a_connection_that_says_nothing_more_is_left(world: World, monkeypatch: pytest.MonkeyPatch):
+    """Also after an answer that came before the request's end, and after a line end between two requests."""
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(http_protocol, "IDLE_TIMEOUT_S", 0.2)
+    for sent in (b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nh", kept_alive(LENGTH)):
+        host, _, port = world.base_url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(sent)
+        async with asyncio.timeout(10):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"\r\n")
+            await reader.read()
+        writer.close()
     await world.settled()
 
 
