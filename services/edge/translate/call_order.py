@@ -24,11 +24,17 @@ class Call:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the arguments that were handed out are a whole JSON value."""
-        if self.waiting or not self.said or not self.said[-1].rstrip().endswith("}"):
+        """Whether all arguments were handed out."""
+        return not self.waiting and self.has_come
+
+    @property
+    def has_come(self) -> bool:
+        """Whether the arguments that have come are a whole JSON value."""
+        pieces = [*self.said, *self.waiting]
+        if not pieces or not pieces[-1].rstrip().endswith("}"):
             return False
         try:
-            msgspec.json.decode("".join(self.said))
+            msgspec.json.decode("".join(pieces))
         except (msgspec.DecodeError, RecursionError):
             return False
         return True
@@ -53,8 +59,8 @@ class CallOrder:
         """Takes a piece of a call in."""
         function = delta.get("function")
         given = function if isinstance(function, dict) else {}
-        call = self._call_of(delta)
         name, arguments = given.get("name"), given.get("arguments")
+        call = self._call_of(delta, name=name if isinstance(name, str) else "")
         if isinstance(name, str) and not call.name:
             call.name = name
         if isinstance(arguments, str) and arguments:
@@ -81,14 +87,18 @@ class CallOrder:
             self._live += 1
         return found
 
-    def _call_of(self, delta: dict[str, object]) -> Call:
+    def _call_of(self, delta: dict[str, object], *, name: str) -> Call:
+        """The call that this is a piece of: by its id, else the last below its index, unless it begins a new one.
+
+        It does when it has a name, and either an id of its own or a call before it that is whole or called otherwise.
+        """
         given, index = delta.get("id"), delta.get("index")
         call_id = given if isinstance(given, str) else ""
-        if index is None and not call_id:
-            known = self._calls
-        else:  # an id that is new is a new call, also below an index that was there before
-            known = [call for call in self._calls if call.index == index and call_id in ("", call.id)]
-        if known:
-            return known[-1]
+        for call in reversed(self._calls):
+            if call_id and call.id == call_id:
+                return call
+        below = [call for call in self._calls if index is None or call.index == index]
+        if below and not (name and (call_id or below[-1].name not in ("", name) or below[-1].has_come)):
+            return below[-1]
         self._calls.append(Call(id=call_id or f"toolu_{uuid7().hex}", index=index))
         return self._calls[-1]

@@ -125,8 +125,20 @@ def blocks(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
         (call(None, "a", "f", '{"x"'), call(None, "a", "f", ":1}"), call(None, "b", "g", "{}")),
         (call(None, "a", "f", '{"x"'), call(None, arguments=":1}"), call(None, "b", "g", "{}")),
         (call(0, "a", "", '{"x"'), call(0, "", "f", ":1}"), call(1, "b", "g", "{}")),
+        (call(0, "a", "f", '{"x"'), call(0, "z", "", ":1}"), call(1, "b", "g", "{}")),
+        (call(0, "a", "f", '{"x"'), call(None, "a", "", ":1}"), call(None, "b", "g", "{}")),
     ],
-    ids=["in order", "begun at once", "mixed", "one index", "id repeated", "no index", "name late"],
+    ids=[
+        "in order",
+        "begun at once",
+        "mixed",
+        "one index",
+        "id repeated",
+        "no index",
+        "name late",
+        "id new",
+        "id alone",
+    ],
 )
 def test_calls_stand_one_after_the_other_however_they_come(deltas: tuple[dict[str, Any], ...]) -> None:
     """Each call is one block with all of its arguments."""
@@ -135,6 +147,16 @@ def test_calls_stand_one_after_the_other_however_they_come(deltas: tuple[dict[st
     ids = [event["content_block"]["id"] for event in events if event["type"] == "content_block_start"]
     assert ids == ["a", "b"]
     assert events[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+@pytest.mark.parametrize("index", [None, 0])
+@pytest.mark.parametrize("names", [("f", "f"), ("f", "g")])
+def test_whole_calls_without_ids_are_calls_of_their_own(index: int | None, names: tuple[str, str]) -> None:
+    """Some send each call as one piece, and nothing to tell them apart by."""
+    events = stream(*(call(index, "", name, '{"x":1}') for name in names))
+    assert blocks(events) == [(name, '{"x":1}') for name in names]
+    ids = {event["content_block"]["id"] for event in events if event["type"] == "content_block_start"}
+    assert len(ids) == 2
 
 
 def test_text_amid_a_call_follows_it() -> None:
