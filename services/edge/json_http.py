@@ -19,7 +19,7 @@ from pricing.charge import MAX_CHARGE
 from pricing.prices import NANO_PER_USD, nano_usd, usd_number
 from services.edge.dialects.dialect import RETRY_AFTER_S
 from services.edge.openapi.description import Page
-from services.edge.request_body import ClientLeft, check_depth, read_body
+from services.edge.request_body import ClientLeft, check_bytes, check_depth, read_body
 from services.edge.spend_caps import SpendCap
 from services.edge.surfaces import Surface
 
@@ -88,6 +88,7 @@ async def body_of(request: Request) -> bytes:
 
 def parsed(body: bytes, kind: type[T]) -> T:
     """JSON as `kind`; raises INVALID_REQUEST with `param`."""
+    check_bytes(body)
     try:
         found = msgspec.json.decode(body, type=kind)
         check_depth(body)

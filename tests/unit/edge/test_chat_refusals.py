@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import time
 
 import pytest
 
@@ -77,6 +78,20 @@ async def test_a_number_beyond_all_is_refused_wherever_it_stands(world: World, n
     async with world.post(body.encode()) as response:
         assert response.status == 400
         assert "out of range" in (await response.json())["error"]["message"]
+
+
+@pytest.mark.parametrize("number", ["1e300", "5e-324", "1.7976931348623157E+0308"])
+async def test_numbers_that_take_long_to_read_are_refused_in_bulk(world: World, number: str):
+    """A few are fine, and so are texts full of them; 20 MiB of them would stop everybody's requests for minutes."""
+    few, many = ",".join([number] * 900), ",".join([number] * 200_000)
+    body = '{"model": "fast", "messages": [{"role": "user", "content": "%s"}], "extra": [%s]}'
+    async with world.post((body % (",".join([number] * 5000), few)).encode()) as response:
+        assert response.status == 200
+    started_s = time.process_time()
+    async with world.post((body % ("Hi", many)).encode()) as response:
+        assert response.status == 400
+        assert "large exponents" in (await response.json())["error"]["message"]
+    assert time.process_time() - started_s < 1  # of this process's own: some 10 otherwise
 
 
 async def test_json_as_deep_as_allowed_passes(world: World):
