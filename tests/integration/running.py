@@ -43,6 +43,10 @@ providers:
     protocol: anthropic
     base_url: "%(provider)s"
     accounts: [{id: claudius-a, api_key: canary-claudius-secret}]
+  - id: frail
+    protocol: openai
+    base_url: "%(provider)s/v1"
+    accounts: [{id: frail-a, api_key: canary-frail-secret}]
   - id: sandbox
     protocol: sandbox
     accounts: [{id: sandbox-a}]
@@ -78,6 +82,11 @@ models:
     category: chat
     routes: [{provider: alpha, model: upstream-alpha, priority: 1}]
     price: {per_request: 0.03}
+  - id: frail-chat
+    max_output: 4096
+    category: chat
+    routes: [{provider: frail, model: upstream-alpha}]
+    price: {input: 1, output: 2}
   - id: sandbox-chat
     max_output: 4096
     category: chat
@@ -110,6 +119,7 @@ RATES = {  # USD per million tokens, as a customer pays: cost × markup, written
         "cache_write": Decimal("4.125"),
         "output": Decimal("16.5"),
     },
+    "frail-chat": {"input": Decimal(1), "cached_input": Decimal(1), "output": Decimal(2)},
     "sandbox-chat": {"input": Decimal(1), "cached_input": Decimal(1), "output": Decimal(2)},
 }
 

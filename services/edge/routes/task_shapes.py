@@ -36,10 +36,27 @@ class Image(TypedDict):
     b64_json: NotRequired[str]
 
 
-class ImageCost(TypedDict):
-    """In USD."""
+class ImageInput(TypedDict):
+    """Of which kind it is."""
 
+    text_tokens: int
+    image_tokens: int
+
+
+class ImageUsage(TypedDict):
+    """All that OpenAI's clients insist on. Images are sold by the piece, so there are no tokens; `cost` is in USD."""
+
+    input_tokens: int
+    input_tokens_details: ImageInput
+    output_tokens: int
+    total_tokens: int
     cost: float
+
+
+def image_usage(cost: float) -> ImageUsage:
+    """The usage of images that cost so much."""
+    none: ImageInput = {"text_tokens": 0, "image_tokens": 0}
+    return {"input_tokens": 0, "input_tokens_details": none, "output_tokens": 0, "total_tokens": 0, "cost": cost}
 
 
 class Images(TypedDict):
@@ -48,7 +65,7 @@ class Images(TypedDict):
     created: int
     data: list[Image]
     task_id: str
-    usage: NotRequired[ImageCost]
+    usage: NotRequired[ImageUsage]
     provider_task_id: NotRequired[str | None]
     status: NotRequired[str]
     model: NotRequired[str]

@@ -33,6 +33,7 @@ from services.edge.routes.task_shapes import (
     Task,
     TaskError,
     TaskFile,
+    image_usage,
 )
 from services.edge.spend_caps import to_wire
 from services.edge.task_claims import TaskClaims
@@ -222,7 +223,7 @@ class TaskDesk:
                 data.append({"b64_json": base64.b64encode(content).decode()})
             else:
                 data.append({"url": link(request, f"/files/{result.file_id}/content")})
-        return {"created": created, "data": data, "task_id": task.id, "usage": {"cost": _cost(task)}}
+        return {"created": created, "data": data, "task_id": task.id, "usage": image_usage(_cost(task))}
 
     async def file_answer(self, file_id: str, caller: Caller, *, request_id: str) -> Response:
         """A result's bytes, streamed; the content type is what the worker recorded, never what a client says."""

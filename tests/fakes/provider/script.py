@@ -24,6 +24,7 @@ class Script:
     output_tokens: int = 7
     cost: float | None = None  # `usage.cost`, as OpenRouter reports it
     status: int = 200
+    status_times: int | None = None  # so often for this very text, and then it answers
     retry_after: float | None = None
     message: str = "scripted failure"
     fail_after_chunks: int | None = None  # the connection breaks

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ class FakeProvider:
 
     def __init__(self, log: ProviderLog) -> None:
         self._log = log
+        self._refused: Counter[str] = Counter()
 
     def app(self) -> web.Application:
         """The application, mounted with and without `/v1`, as base URLs differ."""
@@ -157,7 +159,7 @@ class FakeProvider:
         *,
         images: int = 0,
     ) -> web.StreamResponse:
-        if script.status != 200:
+        if await self._refuses(request, script):
             return await self._refuse(answering, script)
         try:
             await asyncio.sleep((script.first_byte_ms + script.gap_ms * script.chunks) / 1000)
@@ -184,7 +186,7 @@ class FakeProvider:
     async def _stream(
         self, request: web.Request, answering: Answering, script: Script, frames: Events
     ) -> web.StreamResponse:
-        if script.status != 200:
+        if await self._refuses(request, script):
             return await self._refuse(answering, script)
         headers = {"content-type": "text/event-stream", "cache-control": "no-cache"} | _huge(script)
         response = web.StreamResponse(headers=headers)
@@ -221,6 +223,13 @@ class FakeProvider:
     async def _maybe_hang(self, script: Script, *, sent: int) -> None:
         if script.hang_after_chunks is not None and sent >= script.hang_after_chunks:
             await asyncio.sleep(HANG_AT_MOST_S)
+
+    async def _refuses(self, request: web.Request, script: Script) -> bool:
+        if script.status == 200 or script.status_times is None:
+            return script.status != 200
+        text = await request.text()
+        self._refused[text] += 1
+        return self._refused[text] <= script.status_times
 
     async def _refuse(self, answering: Answering, script: Script) -> web.Response:
         await asyncio.sleep(script.first_byte_ms / 1000)
