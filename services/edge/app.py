@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -194,10 +195,16 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     }
     message = messages.get(code, "The request could not be understood.")
     response = await _on_tollbridge_error(request, TollbridgeError(code, message))
-    allowed = (getattr(error, "headers", None) or {}).get("Allow")
-    if allowed:
-        response.headers["allow"] = allowed
+    if code is Code.METHOD_NOT_ALLOWED:
+        response.headers["allow"] = ", ".join(_methods_of(request))
     return response
+
+
+def _methods_of(request: Request) -> list[str]:
+    """What is possible at the request's path. Starlette knows only what the first route there can do."""
+    routes = iter_route_contexts(request.app.routes)
+    found = {method for each in routes if each.path_regex.match(request.scope["path"]) for method in each.methods or ()}
+    return sorted(found)
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:

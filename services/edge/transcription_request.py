@@ -31,15 +31,20 @@ USUAL_TOKENS_PER_S = 10
 _GRANULARITIES = ("word", "segment")
 
 
-class TranscriptionForm(TypedDict):
+class TranslationForm(TypedDict):
     """As OpenAI's. Fields that are not here are handed to the provider as they are."""
 
     file: bytes
     model: NotRequired[Annotated[str, Meta(min_length=1, max_length=256)]]
     response_format: NotRequired[Format]
-    language: NotRequired[str]
     prompt: NotRequired[str]
     temperature: NotRequired[Annotated[float, Meta(ge=0, le=1)]]
+
+
+class TranscriptionForm(TranslationForm):
+    """The same, and what a translation does not have."""
+
+    language: NotRequired[str]
     stream: NotRequired[bool]
 
 

@@ -2,10 +2,11 @@
 
 import asyncio
 from decimal import Decimal
-from typing import Literal, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 import msgspec
 from fastapi import APIRouter, Request, Response
+from msgspec import Meta
 
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
@@ -33,7 +34,7 @@ _STATUS_VALUES = {name: value for value, name in _STATUS_NAMES.items()}
 class CustomerBody(msgspec.Struct, frozen=True, kw_only=True):
     """Asks for a customer; the welcome credit comes on top of `credit_usd`."""
 
-    name: str
+    name: Annotated[str, Meta(min_length=1, max_length=200)]
     email: str = ""
     plan: str = ""
     credit_usd: Decimal = Decimal(0)

@@ -6,11 +6,19 @@ from chassis.errors import Code
 from chassis.pipe import PipeClient
 from services.edge.catalogue import Catalogue
 from services.edge.json_http import answer, context, decode
-from services.edge.openapi.description import ANY_TEXT, IDEMPOTENCY_KEY, PAGE, Description, Page, Parameter, described
+from services.edge.openapi.description import (
+    ID_OR_NOTHING,
+    IDEMPOTENCY_KEY,
+    PAGE,
+    Description,
+    Page,
+    Parameter,
+    described,
+)
 from services.edge.routes.keys import Key, KeyBody, NewKey, end_key, keys_page, make_key, with_model_ids
 
 _TAG = "Admin"
-OF_CUSTOMER = Parameter(name="customer_id", about="Of this customer alone.", shape=ANY_TEXT)
+OF_CUSTOMER = Parameter(name="customer_id", about="Of this customer alone.", shape=ID_OR_NOTHING)
 CREATE = Description(
     name="createAnyKey",
     tag=_TAG,

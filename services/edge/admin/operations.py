@@ -21,6 +21,7 @@ from services.edge.openapi.description import (
     PAGE,
     TIME,
     USD,
+    UUID,
     Description,
     Media,
     Page,
@@ -43,7 +44,7 @@ MAY_RUN_S = 900.0
 class RefundBody(msgspec.Struct, frozen=True, kw_only=True):
     """Asks for a refund; without an amount all of it."""
 
-    request_id: str
+    request_id: UUID
     reason: str
     amount_usd: Decimal | None = None
 

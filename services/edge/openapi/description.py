@@ -21,7 +21,9 @@ USD = Annotated[str, Meta(pattern=r"^-?[0-9]+\.[0-9]{9}$", description="USD", ex
 TIME = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 MONEY = Annotated[str, Meta(pattern=r"^[0-9]{1,6}(\.[0-9]{1,9})?$", examples=["0.05"])]
 PAGE_SIZE = Annotated[int, Meta(ge=1, le=200)]
-ANY_TEXT = Annotated[str, Meta(max_length=200)]
+UUID = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
+ID_OR_NOTHING = Annotated[str, Meta(pattern="^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?$")]
+"""As a filter: empty is as if it were left out."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +109,7 @@ PAID = frozenset(
 IDEMPOTENCY_KEY = Parameter(
     name="Idempotency-Key",
     about="The same key and body run once and are answered, and charged, once.",
-    shape=Annotated[str, Meta(pattern="^[!-~]{1,255}$")],
+    shape=Annotated[str, Meta(pattern=r"^[!-~]([ -~]{0,253}[!-~])?$")],
     is_header=True,
 )
 MAX_COST = Parameter(
@@ -117,7 +119,7 @@ MAX_COST = Parameter(
     is_header=True,
 )
 LIMIT = Parameter(name="limit", about="Rows of a page; 50 without it.", shape=PAGE_SIZE)
-AFTER = Parameter(name="after", about="`next` of the page before.", shape=ANY_TEXT)
+AFTER = Parameter(name="after", about="`next` of the page before.", shape=ID_OR_NOTHING)
 PAGE = (LIMIT, AFTER)
 
 

@@ -209,9 +209,13 @@ def _routes(site: FastAPI) -> Iterator[tuple[str, str, Description]]:
 
 
 def _in_path(path: str) -> list[Json]:
-    shape = {"type": "string", "minLength": 1}
+    """Ids are UUIDs, but for those of models."""
     names = re.findall(r"\{(\w+)\}", path)
-    return [{"name": name, "in": "path", "required": True, "schema": shape} for name in names]
+    is_uuid = {name: name.endswith("_id") and name != "model_id" for name in names}
+    shapes = {name: {"format": "uuid"} if is_uuid[name] else {"minLength": 1} for name in names}
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", **shapes[name]}} for name in names
+    ]
 
 
 def _slug(prefix: str) -> str:

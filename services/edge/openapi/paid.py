@@ -8,7 +8,7 @@ from services.edge.moderations_request import ModerationsBody
 from services.edge.openapi import answers
 from services.edge.openapi.description import IDEMPOTENCY_KEY, MAX_COST, PAID, Description, Media
 from services.edge.responses_fields import ResponsesBody
-from services.edge.transcription_request import TranscriptionForm
+from services.edge.transcription_request import TranscriptionForm, TranslationForm
 
 TEXT = "Text"
 SOUND = "Sound"
@@ -118,8 +118,8 @@ TRANSLATIONS = Description(
     name="createTranslation",
     tag=SOUND,
     summary="What is said in a sound, in English",
-    prefix="Transcription",
-    form=TranscriptionForm,
+    prefix="Translation",
+    form=TranslationForm,
     answer=answers.Transcript,
     media=(Media(content_type="text/plain"),),
     parameters=_BOTH,

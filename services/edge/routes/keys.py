@@ -48,7 +48,7 @@ class KeyBody(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_minute: _Limit = 0
     concurrent: _Limit = 0
     spend_cap: SpendCapBody | None = None
-    expires_at: str | None = None
+    expires_at: TIME | None = None
     allowed_ips: tuple[str, ...] = ()
 
 

@@ -29,12 +29,18 @@ class ShownQuote(TypedDict):
     max_tokens: int | None
 
 
+class QuoteBody(TypedDict):
+    """The body of a chat, message, response, completion, embedding or image."""
+
+    model: str
+
+
 QUOTE = Description(
     name="createQuote",
     tag="Account",
     summary="What a request would cost",
     about="The body is that of the call it prices; its model and fields say which. Costs nothing.",
-    body=dict[str, Any],
+    body=QuoteBody,
     example={"model": "MODEL", "messages": [{"role": "user", "content": "Say hello."}]},
     answer=ShownQuote,
     refuses=PAID,

@@ -18,8 +18,7 @@ from chassis.pipe import PipeClient
 from pricing.prices import usd_text
 from services.edge.json_http import Identify, answer, context, microseconds, page_limit
 from services.edge.openapi.description import (
-    ANY_TEXT,
-    PAGE,
+    LIMIT,
     USD,
     Description,
     Media,
@@ -62,9 +61,10 @@ class UsageSum(TypedDict):
 PARAMETERS = (
     Parameter(name="from", about="A time or a day of UTC; 30 days before `to` without it."),
     Parameter(name="to", about="A time, or a day of UTC, which is included; now without it."),
-    Parameter(name="key_id", about="Of this key alone.", shape=ANY_TEXT),
-    Parameter(name="model", about="Of this model alone.", shape=ANY_TEXT),
-    *PAGE,
+    Parameter(name="key_id", about="Of this key alone."),
+    Parameter(name="model", about="Of this model alone."),
+    LIMIT,
+    Parameter(name="after", about="`next` of the page before, which is the name of a group."),
 )
 USAGE = Description(
     name="getUsage",

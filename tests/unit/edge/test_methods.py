@@ -62,7 +62,9 @@ async def test_head_is_answered_as_get_without_a_body(http: httpx.AsyncClient, p
     assert got.headers["x-request-id"] != head.headers["x-request-id"]
 
 
-@pytest.mark.parametrize(("path", "method"), [("/livez", "GET"), ("/v1/chat/completions", "POST")])
+@pytest.mark.parametrize(
+    ("path", "method"), [("/livez", "GET"), ("/v1/chat/completions", "POST"), ("/admin/keys", "GET, POST")]
+)
 async def test_a_wrong_method_is_told_the_right_one(http: httpx.AsyncClient, path: str, method: str):
     """RFC 9110 wants `Allow` with every 405."""
     answer = await http.delete(path)
