@@ -271,3 +271,54 @@ async def test_who_leaves_pays_what_the_provider_reports(world: World, provider:
     assert event.ended == usage_pb2.ENDED_CLIENT_GONE
     assert event.charge_nano_usd == (CHARGE if protocol == "anthropic" else 4 * 1000 + 2 * 4000)
     await world.settled()
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_another_protocol_takes_over_before_the_first_byte(world: World, provider: Provider, streams: bool):
+    """What Anthropic's protocol failed to serve is said in chat, and the client sees only messages."""
+    route = world.truth.routes[0]
+    world.truth.routes = [{**route, "protocol": "anthropic"}, {**route, "protocol": "openai"}]
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
+    told = {"id": "c1", "choices": [choice], "usage": {"prompt_tokens": 4, "completion_tokens": 1}}
+    provider.handlers = [status(529, "Overloaded"), stream(chunk("Hi"), *ending(4, 1)) if streams else whole(told)]
+    async with ask(world, asking(stream=streams)) as response:
+        text = await response.text()
+        assert response.status == 200, text
+    assert [call.get("stream", False) for call in provider.calls] == [streams, streams]
+    assert "event: message_stop" in text if streams else json.loads(text)["type"] == "message"
+    assert (await world.only_event()).charge_nano_usd == 4 * 1000 + 4000
+    await world.settled()
+
+
+@pytest.mark.parametrize("protocol", ["openai", "anthropic"])
+async def test_at_its_total_time_a_stream_ends_as_if_at_its_limit(world: World, provider: Provider, protocol: str):
+    """Charged as delivered, by our count, which the last usage names."""
+    world.truth.routes[0]["protocol"] = protocol
+    world.truth.total_s = 0.5
+    pieces = told(EVENTS[:4]) if protocol == "anthropic" else [chunk("Hi there")]
+    provider.handlers = [stream(*pieces, 5.0)]
+    async with ask(world, asking(stream=True)) as response:
+        found = events_of(await response.text())
+    assert [event["type"] for event in found[-3:]] == ["content_block_stop", "message_delta", "message_stop"]
+    assert found[-2]["delta"]["stop_reason"] == "max_tokens"
+    event = await world.only_event()
+    assert event.evidence == usage_pb2.EVIDENCE_COUNTED
+    assert found[-2]["usage"]["output_tokens"] == event.tokens.output == 2
+    assert found[-2]["usage"]["cost"] == event.charge_nano_usd / 1_000_000_000
+    await world.settled()
+
+
+@pytest.mark.parametrize("protocol", ["openai", "anthropic"])
+async def test_who_leaves_a_route_that_cancels_pays_what_was_delivered(world: World, provider: Provider, protocol: str):
+    """Counted; the provider is left at once."""
+    world.truth.routes[0]["protocol"] = protocol
+    world.truth.on_disconnect = "cancel"
+    pieces = told(EVENTS[:4]) if protocol == "anthropic" else [chunk("Hi there")]
+    provider.handlers = [stream(*pieces, 5.0)]
+    response = await ask(world, asking(stream=True))
+    while b"Hi there" not in await response.content.readany():
+        continue
+    response.close()
+    event = await world.only_event()
+    assert (event.ended, event.policy, event.tokens.output) == (usage_pb2.ENDED_CLIENT_GONE, "cancel", 2)
+    await world.settled()
