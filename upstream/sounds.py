@@ -1,7 +1,7 @@
 """How long a sound is, without decoding it: what its container says, and what its bytes allow.
 
-A container can lie, and providers decode what is there, so its word is taken within what its size makes possible: no
-lossy sound has more than MOST_LOSSY_BYTES_PER_MS, and none that can be understood fewer than LEAST_BYTES_PER_MS.
+A container can lie, and providers decode what is there. So a WAV file of plain samples goes by its samples; of all else
+the container's word is taken within what its size makes possible, and never is much less held than its size could be.
 """
 
 import dataclasses
@@ -9,20 +9,29 @@ import io
 
 from tinytag import TinyTag, TinyTagException
 
+from upstream.containers import ogg_ms, wav_ms, webm_ms
+
 LEAST_BYTES_PER_MS = 0.5
 """4 kbit/s: less than any codec for speech that providers take."""
 USUAL_BYTES_PER_MS = 4.0
 """32 kbit/s: speech in a container that we can't read."""
 HELD_BYTES_PER_MS = 1.0
 """8 kbit/s: as long as such speech may well be."""
+HELD_LOSSY_BYTES_PER_MS = 8.0
+"""64 kbit/s: whatever the container says, so much is held; who holds too much gets it back."""
+MOST_LOSSY_BYTES_PER_MS = 64.0
+"""512 kbit/s."""
+MOST_LOSSLESS_BYTES_PER_MS = 6144.0
+"""Eight channels of 32 bits at 192 kHz."""
 ROOM_PERCENT = 105
 ROOM_MS = 1000
 """Containers round, and so do providers."""
-MOST_LOSSY_BYTES_PER_MS = 64.0
-"""512 kbit/s."""
+MOST_MS = 7 * 24 * 3600 * 1000
+"""A week: what says that it is longer says nothing."""
+LEAST_BILLED_MS = 60_000
+"""What a provider may take for the shortest sound."""
 MOST_READS = 20_000
 """How often a container may be read from: junk that looks like a sound would be searched to its end."""
-_LOSSLESS = (b"RIFF", b"fLaC", b"FORM")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,28 +45,42 @@ class Duration:
 
 def duration_of(data: bytes) -> Duration:
     """How long these bytes sound."""
-    most_ms = max(1, int(len(data) / LEAST_BYTES_PER_MS))
-    said_ms = _said_ms(data)
-    if said_ms is None:
+    samples = wav_ms(data)
+    if samples is not None:
+        held_ms = _with_room(max(samples))
+        return Duration(likely_ms=max(1, min(samples)), held_ms=held_ms, most_ms=max(held_ms, LEAST_BILLED_MS))
+    most_ms = max(int(len(data) / LEAST_BYTES_PER_MS), LEAST_BILLED_MS)
+    said_ms, is_lossless = _said(data)
+    if not said_ms:
         return Duration(
             likely_ms=max(1, int(len(data) / USUAL_BYTES_PER_MS)),
             held_ms=max(1, int(len(data) / HELD_BYTES_PER_MS)),
             most_ms=most_ms,
         )
-    least_ms = 1 if data[:4] in _LOSSLESS else int(len(data) / MOST_LOSSY_BYTES_PER_MS)
-    likely_ms = max(1, least_ms, min(said_ms, most_ms))
-    return Duration(likely_ms=likely_ms, held_ms=likely_ms * ROOM_PERCENT // 100 + ROOM_MS, most_ms=most_ms)
+    if is_lossless:  # silence takes no bytes
+        likely_ms = max(said_ms, int(len(data) / MOST_LOSSLESS_BYTES_PER_MS), 1)
+        held_ms = max(_with_room(likely_ms), int(len(data) / MOST_LOSSY_BYTES_PER_MS))
+        return Duration(likely_ms=likely_ms, held_ms=held_ms, most_ms=max(held_ms, most_ms))
+    likely_ms = max(min(said_ms, most_ms), int(len(data) / MOST_LOSSY_BYTES_PER_MS), 1)
+    held_ms = max(_with_room(likely_ms), int(len(data) / HELD_LOSSY_BYTES_PER_MS))
+    return Duration(likely_ms=likely_ms, held_ms=held_ms, most_ms=max(held_ms, most_ms))
 
 
-def _said_ms(data: bytes) -> int | None:
-    """What the container says, None for one that says nothing that can be read."""
-    try:
-        said_s = TinyTag.get(file_obj=_Bounded(data), tags=False).duration
-    except (TinyTagException, ValueError, ArithmeticError, LookupError, OSError):
-        return None
-    if not said_s or not 0 < said_s < 1 << 30:
-        return None
-    return round(said_s * 1000)
+def _with_room(ms: int) -> int:
+    return ms * ROOM_PERCENT // 100 + ROOM_MS
+
+
+def _said(data: bytes) -> tuple[int, bool]:
+    """What the container says, 0 for one that says nothing that can be read; and whether its codec loses nothing."""
+    said_ms, is_lossless = webm_ms(data) or ogg_ms(data), data[29:33] == b"FLAC"
+    if not said_ms:
+        try:
+            found = TinyTag.get(file_obj=_Bounded(data), tags=False)
+        except (TinyTagException, ValueError, ArithmeticError, LookupError, OSError):
+            return 0, False
+        said_s, is_lossless = found.duration or 0.0, bool(found.is_lossless)
+        said_ms = round(said_s * 1000) if 0 < said_s < MOST_MS else 0
+    return (said_ms, is_lossless) if said_ms <= MOST_MS else (0, False)
 
 
 class _Bounded(io.BytesIO):
