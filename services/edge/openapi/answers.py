@@ -9,6 +9,13 @@ from typing import Any, Literal, NotRequired, TypedDict
 Object = dict[str, Any]
 
 
+class StreamEvent(TypedDict):
+    """One of a stream's events. `data` is JSON: a chunk or Anthropic's event, an error, or in the end `[DONE]`."""
+
+    event: NotRequired[str]
+    data: str
+
+
 class Usage(TypedDict):
     """What was used. `cost` is in USD."""
 

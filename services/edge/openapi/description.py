@@ -49,8 +49,8 @@ class Description:
     """An endpoint. `name` is its operationId, `example` a body as it may look.
 
     `prefix` stands before the names of the types that are its body's alone. `answer` is the JSON of a good answer, None
-    without any; `media` are what it may be besides, `statuses` further ones that come with the same. `refuses` are the
-    codes beyond those that every endpoint of its access has.
+    without any; `media` are what it may be besides, `headers` what may stand in its head, `statuses` further ones that
+    come with the same. `refuses` are the codes beyond those that every endpoint of its access has.
     """
 
     name: str
@@ -67,6 +67,7 @@ class Description:
     statuses: tuple[int, ...] = ()
     media: tuple[Media, ...] = ()
     parameters: tuple[Parameter, ...] = ()
+    headers: tuple[Parameter, ...] = ()
     refuses: frozenset[Code] = frozenset()
 
     @property
@@ -116,6 +117,18 @@ MAX_COST = Parameter(
     name="X-Max-Cost",
     about="USD. A request that could cost more is refused before it runs: 400 `max_cost_exceeded`.",
     shape=MONEY,
+    is_header=True,
+)
+REPLAYED = Parameter(
+    name="idempotency-replayed",
+    about="This is the answer that the Idempotency-Key had before.",
+    shape=Literal["true"],
+    is_header=True,
+)
+CLAMPED = Parameter(
+    name="x-tollbridge-max-tokens",
+    about="The output was limited to this: by the model, or by the credits that were left.",
+    shape=int,
     is_header=True,
 )
 LIMIT = Parameter(name="limit", about="Rows of a page; 50 without it.", shape=PAGE_SIZE)

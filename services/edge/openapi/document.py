@@ -155,8 +155,10 @@ class _Writer:
 
     def _answers(self, about: Description, dialect: Dialect) -> Json:
         headers: Json = request_id_headers(dialect)
-        if about.access == "key" or dialect.always_rate_limits:
+        if dialect.always_rate_limits and about.access != "admin":
             headers.update((name, {"schema": {"type": "integer", "minimum": 0}}) for name in _LIMITS)
+        for each in about.headers:
+            headers[each.name] = {"description": each.about, "schema": self._schemas.of(each.shape)}
         content: Json = {}
         if about.answer is not None:
             content["application/json"] = {"schema": self._schemas.of(about.answer)}

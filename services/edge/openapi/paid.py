@@ -6,14 +6,23 @@ from services.edge.embeddings_request import EmbeddingsBody
 from services.edge.messages_request import MessagesBody, Prompt
 from services.edge.moderations_request import ModerationsBody
 from services.edge.openapi import answers
-from services.edge.openapi.description import IDEMPOTENCY_KEY, MAX_COST, PAID, Description, Media
+from services.edge.openapi.description import (
+    CLAMPED,
+    IDEMPOTENCY_KEY,
+    MAX_COST,
+    PAID,
+    REPLAYED,
+    Description,
+    Media,
+)
 from services.edge.responses_fields import ResponsesBody
 from services.edge.transcription_request import TranscriptionForm, TranslationForm
 
 TEXT = "Text"
 SOUND = "Sound"
-STREAM = Media(content_type="text/event-stream")
+STREAM = Media(content_type="text/event-stream", shape=answers.StreamEvent)
 _BOTH = (IDEMPOTENCY_KEY, MAX_COST)
+_HEADERS = (REPLAYED, CLAMPED)
 _HI = [{"role": "user", "content": "Say hello."}]
 
 CHAT = Description(
@@ -27,6 +36,7 @@ CHAT = Description(
     answer=answers.ChatCompletion,
     media=(STREAM,),
     parameters=_BOTH,
+    headers=_HEADERS,
     refuses=PAID,
 )
 MESSAGES = Description(
@@ -40,6 +50,7 @@ MESSAGES = Description(
     answer=answers.Message,
     media=(STREAM,),
     parameters=_BOTH,
+    headers=_HEADERS,
     refuses=PAID,
 )
 COUNT_TOKENS = Description(
@@ -64,6 +75,7 @@ RESPONSES = Description(
     answer=answers.ResponseObject,
     media=(STREAM,),
     parameters=_BOTH,
+    headers=_HEADERS,
     refuses=PAID,
 )
 COMPLETIONS = Description(
@@ -77,6 +89,7 @@ COMPLETIONS = Description(
     answer=answers.Completion,
     media=(STREAM,),
     parameters=_BOTH,
+    headers=_HEADERS,
     refuses=PAID,
 )
 MODERATIONS = Description(
@@ -89,6 +102,7 @@ MODERATIONS = Description(
     example={"model": "MODEL", "input": "Hello."},
     answer=answers.Moderation,
     parameters=_BOTH,
+    headers=_HEADERS,
     refuses=PAID,
 )
 EMBEDDINGS = Description(
@@ -100,6 +114,7 @@ EMBEDDINGS = Description(
     example={"model": "MODEL", "input": "Hello."},
     answer=answers.EmbeddingList,
     parameters=_BOTH,
+    headers=_HEADERS,
     refuses=PAID,
 )
 TRANSCRIPTIONS = Description(
@@ -112,6 +127,7 @@ TRANSCRIPTIONS = Description(
     answer=answers.Transcript,
     media=(Media(content_type="text/plain"), STREAM),
     parameters=_BOTH,
+    headers=_HEADERS,
     refuses=PAID,
 )
 TRANSLATIONS = Description(
@@ -123,5 +139,6 @@ TRANSLATIONS = Description(
     answer=answers.Transcript,
     media=(Media(content_type="text/plain"),),
     parameters=_BOTH,
+    headers=_HEADERS,
     refuses=PAID,
 )

@@ -11,6 +11,7 @@ from services.edge.openapi.description import (
     MAX_COST,
     PAGE,
     PAID,
+    REPLAYED,
     TIME,
     USD,
     Description,
@@ -123,6 +124,7 @@ CREATE_IMAGE = Description(
     example={"model": "MODEL", "prompt": "A lighthouse at dusk"},
     answer=Images,
     parameters=(IDEMPOTENCY_KEY, MAX_COST, PREFER),
+    headers=(REPLAYED,),
     refuses=PAID,
 )
 LIST_TASKS = Description(
