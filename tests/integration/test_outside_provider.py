@@ -10,8 +10,8 @@ import httpx
 import openai
 import pytest
 
+from tests.integration.node import node_modules
 from tests.integration.running import CONFIG, Gateway, free_port, gateway, price_usd, wait_until
-from tests.integration.test_sdk_clients import node_modules
 
 USAGE = {"prompt_tokens": 17, "completion_tokens": 9, "total_tokens": 26}
 

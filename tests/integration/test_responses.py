@@ -1,7 +1,6 @@
 """The unmodified OpenAI SDK speaks the Responses API with models of both provider protocols, at an exact price."""
 
 import json
-import subprocess
 from decimal import Decimal
 from typing import Any
 
@@ -10,7 +9,6 @@ import pydantic
 import pytest
 
 from tests.integration.running import Account, Gateway, price_usd
-from tests.integration.test_sdk_clients import NODE, node_modules
 
 MODELS = ["alpha-chat", "claudius-chat"]
 SCRIPT: dict[str, Any] = {"input_tokens": 1011, "cached_tokens": 300, "output_tokens": 23}
@@ -159,16 +157,3 @@ def test_legacy_completions(client: openai.OpenAI, account: Account) -> None:
     chunks = list(stream)
     assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == answer.choices[0].text
     assert Decimal(str(chunks[-1].usage.cost)) == expected
-
-
-def test_node_sdk_responds_and_streams(account: Account) -> None:
-    """The SDK for Node, with its own helper for streams."""
-    directory = node_modules().parent
-    script = str(NODE / "openai_responses.mjs")
-    command = ["node", script, f"{account.gateway.base_url}/v1", account.key, "alpha-chat", scripted(calls=[LOOK])]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    seen = json.loads(done.stdout)
-    assert seen["text"] == seen["streamed"] == "word1 word2 word3 word4 word5 "
-    assert seen["calls"] == [LOOK["arguments"]]
-    assert Decimal(str(seen["cost"])) == price_usd("alpha-chat", input=711, cached_input=300, output=23)
