@@ -1,24 +1,28 @@
 """Splits a stream of bytes into server-sent events: incremental, bounded, indifferent to where the reads fall.
 
 Lines may end in LF, CRLF or CR; an event ends at a blank line. Events come out with LF only and without their blank
-line. What follows the last blank line is no event, as the standard has it; `rest` shows it.
+line. What follows the last blank line is no event, as the standard has it; `rest` shows it. A byte order mark at the
+beginning is left out, and what is no UTF-8 becomes U+FFFD, as the standard has it too.
 """
 
 from upstream.outcome import ProviderMisbehaved
+from upstream.whole_signs import with_whole_signs
 
 MAX_EVENT_BYTES = 8 << 20
 """Some providers send all arguments of a call as one event; a megabyte of them is several when escaped."""
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class EventSplitter:
     """Feed it reads, get whole events."""
 
-    __slots__ = ("_after_cr", "_max_event_bytes", "_pending")
+    __slots__ = ("_after_cr", "_begun", "_max_event_bytes", "_pending")
 
     def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max_event_bytes = max_event_bytes
         self._pending = bytearray()
         self._after_cr = False
+        self._begun = False
 
     @property
     def between_events(self) -> bool:
@@ -47,7 +51,10 @@ class EventSplitter:
         self._check(max(map(len, parts), default=0))
         self._check(len(left))
         self._pending += left
-        return [event for part in parts if (event := part.lstrip(b"\n"))]
+        if not self._begun and parts:
+            self._begun = True
+            parts[0] = parts[0].removeprefix(_BYTE_ORDER_MARK)
+        return [_as_utf8(event) for part in parts if (event := part.lstrip(b"\n"))]
 
     def _with_lf(self, data: bytes) -> bytes:
         """Line ends as LF. A CR counts at once; should the next read begin with its LF, that one is dropped."""
@@ -64,8 +71,17 @@ class EventSplitter:
 
 
 def data_of(event: bytes) -> bytes | None:
-    """The data of an event, its lines joined; None for one that has none, such as a comment."""
+    """The data of an event, its lines joined, of whole signs only; None for one that has none, such as a comment."""
     if event.startswith(b"data: ") and b"\n" not in event:
-        return event[6:]
+        return with_whole_signs(event[6:])
     lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
-    return b"\n".join(lines) if lines else None
+    return with_whole_signs(b"\n".join(lines)) if lines else None
+
+
+def is_error(event: bytes) -> bool:
+    """Whether it is named an error, whatever its data looks like."""
+    return any(line.partition(b":")[2].strip() == b"error" for line in event.split(b"\n") if line.startswith(b"event:"))
+
+
+def _as_utf8(event: bytes) -> bytes:
+    return event if event.isascii() else event.decode("utf-8", "replace").encode()

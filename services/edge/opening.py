@@ -14,6 +14,7 @@ from upstream.outcome import ProviderMisbehaved
 from upstream.route import Route
 from upstream.sandbox.provider import Sandbox
 from upstream.usage import Answer, StreamReader
+from upstream.whole_signs import with_whole_signs
 
 MAX_ANSWER_BYTES = 64 << 20
 
@@ -54,7 +55,7 @@ class Providers:
 async def read_whole(response: UpstreamResponse) -> bytes:
     """The whole body, bounded; the response is closed on every way out. Raises AttemptFailed."""
     try:
-        return await response.read(MAX_ANSWER_BYTES)
+        return with_whole_signs(await response.read(MAX_ANSWER_BYTES))
     finally:
         response.close()
 

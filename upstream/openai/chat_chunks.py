@@ -9,7 +9,7 @@ from upstream.openai.chat_stream import FAILED
 from upstream.openai.errors import read_error
 from upstream.openai.usage_block import UsageBlock
 from upstream.outcome import ProviderMisbehaved
-from upstream.sse import EventSplitter, data_of
+from upstream.sse import EventSplitter, data_of, is_error
 from upstream.usage import Captured, UsageLimits
 
 Object = dict[str, object]
@@ -22,6 +22,7 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 class _Chunk(msgspec.Struct, frozen=True):
     id: object = None
+    kind: object = msgspec.field(default=None, name="object")
     choices: list[Object] | None = None
     usage: msgspec.Raw = msgspec.Raw(_NULL)
     error: msgspec.Raw = msgspec.Raw(_NULL)
@@ -59,7 +60,7 @@ class ChatChunks:
             elif payload.strip() == _DONE:
                 self._done = True
             elif payload.strip():
-                found += self._read(payload)
+                found += self._read(payload, failed=is_error(event))
         return found
 
     def captured(self) -> Captured:
@@ -80,15 +81,16 @@ class ChatChunks:
             beyond_input=usage.beyond_input,
         )
 
-    def _read(self, payload: bytes) -> list[Object]:
+    def _read(self, payload: bytes, *, failed: bool) -> list[Object]:
         try:
             chunk = _CHUNK.decode(payload)
         except _UNREADABLE as error:
             if self._finish:  # all of the answer is there: at most its usage is lost
                 return []
             raise ProviderMisbehaved("the provider sent an event that is no chat chunk") from error
-        if bytes(chunk.error) != _NULL:
-            self._error, self._error_status = read_error(chunk.error)
+        unsaid = bytes(chunk.error) == _NULL
+        if failed or not unsaid or chunk.kind == FAILED:
+            self._error, self._error_status = read_error(payload if unsaid else chunk.error)
             return []
         self._usage.read(chunk.usage)
         if not self._id and isinstance(chunk.id, str):

@@ -15,14 +15,17 @@ from pricing.tokens import Tokens
 from upstream.openai.errors import read_error
 from upstream.openai.usage_block import UsageBlock
 from upstream.outcome import ProviderMisbehaved
-from upstream.sse import EventSplitter, data_of
+from upstream.sse import EventSplitter, data_of, is_error
 from upstream.usage import Captured, UsageLimits
+from upstream.whole_signs import may_hold_halves
 
 KEPT_BYTES = 256 * 1024
 """Delivered events are kept as bytes up to here, then as their text: a long stream is kept at the size of its words."""
 _END_EVENTS = (b"data: [DONE]", b"data:[DONE]")
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NULL = b"null"
+_ERROR_OBJECT = b'"error"'
+"""Some say so that the event itself is the error."""
 
 
 FAILED = "error"
@@ -103,6 +106,8 @@ class ChatStream:
                 and data.count(name) == events == data.count(b'"model"')
                 and data.count(b'"finish_reason"') == data.count(self._fast_open)
                 and (b'"usage"' not in data or data.count(b'"usage"') == data.count(self._fast_no_usage))
+                and not may_hold_halves(data)
+                and _is_utf8(data)
             ):
                 out = data.replace(name, self._fast_to)
                 if self._keeping:
@@ -175,15 +180,16 @@ class ChatStream:
             return b""
         try:
             fields = _FIELDS.decode(payload)
-            return self._chunk(fields, payload)
+            return self._chunk(fields, payload, failed=is_error(event))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             if self._finished:  # all of the answer is there: at most its usage is lost
                 return b""
             raise ProviderMisbehaved("the provider sent an event that is no chat chunk") from error
 
-    def _chunk(self, fields: dict[str, msgspec.Raw], payload: bytes) -> bytes:
-        if bytes(fields.get("error", _NULL)) != _NULL:
-            self._fail(fields["error"])
+    def _chunk(self, fields: dict[str, msgspec.Raw], payload: bytes, *, failed: bool) -> bytes:
+        error = fields.get("error", _NULL)
+        if failed or bytes(error) != _NULL or bytes(fields.get("object", _NULL)) == _ERROR_OBJECT:
+            self._fail(payload if bytes(error) == _NULL else error)
             return b""
         usage = fields.get("usage")
         if usage is not None and bytes(usage) != _NULL:
@@ -191,7 +197,7 @@ class ChatStream:
         choices = _CHOICES.decode(fields.get("choices", b"[]")) or []
         for choice in choices:
             if choice.get("finish_reason") == FAILED:
-                self._fail(msgspec.Raw(msgspec.json.encode(choice.get("error"))))
+                self._fail(msgspec.json.encode(choice.get("error")))
                 return b""
             self._choice(choice)
         if not self._head:
@@ -228,7 +234,7 @@ class ChatStream:
                 self._fast_open = b'"finish_reason":' + space + _NULL
                 self._fast_no_usage = b'"usage":' + space + _NULL
 
-    def _fail(self, raw: msgspec.Raw) -> None:
+    def _fail(self, raw: msgspec.Raw | bytes) -> None:
         self._error, self._error_status = read_error(raw)
         self._fast_from = b""
 
@@ -296,6 +302,16 @@ def _texts(kept: list[bytes]) -> list[str]:
             number = index if isinstance(index, int) else 0
             by_choice.setdefault(number, []).extend(_said(choice))
     return ["".join(texts) for texts in by_choice.values()]
+
+
+def _is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _event(fields: dict[str, msgspec.Raw]) -> bytes:

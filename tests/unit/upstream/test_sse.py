@@ -3,12 +3,14 @@
 import itertools
 import time
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from upstream.outcome import ProviderMisbehaved
 from upstream.sse import EventSplitter, data_of
+from upstream.whole_signs import with_whole_signs
 
 LINES = st.sampled_from([b"data: x", b"data:y", b": c", b"event: e", b"data: \xc3\xa9", b"data:", b"id: 1"])
 EVENTS = st.lists(st.lists(LINES, min_size=1, max_size=3), max_size=8)
@@ -51,3 +53,31 @@ def test_data_lines_are_joined() -> None:
     assert data_of(b"event: a\ndata: 1\ndata:  2\ndata:3") == b"1\n 2\n3"
     assert data_of(b": comment") is None
     assert data_of(b"data: 1") == b"1"
+
+
+@given(st.lists(st.integers(1, 200), max_size=10))
+@settings(max_examples=50, deadline=None)
+def test_a_byte_order_mark_and_bytes_that_are_no_utf_8(cuts: list[int]) -> None:
+    """The mark at the beginning is no part of the first event, and what is no sign becomes the sign for that."""
+    data = b"\xef\xbb\xbfdata: \xef\xbb\xbfa\n\ndata: \xff\xc3\xa9\xc3\n\n: \xe2\x82\n\n"
+    places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    splitter = EventSplitter()
+    got = [event for start, stop in itertools.pairwise(places) for event in splitter.feed(data[start:stop])]
+    assert [event.decode() for event in got] == ["data: \ufeffa", "data: \ufffdé\ufffd", ": \ufffd"]
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        (rb'"\ud83d"', "\ufffd"),
+        (rb'"\uDE00x"', "\ufffdx"),
+        (rb'"\ud83d\ude00"', "\U0001f600"),
+        (rb'"\ud83d\ud83d\ude00"', "\ufffd\U0001f600"),
+        (rb'"\\ud83d \\\ud83d"', "\\ud83d \\\ufffd"),
+        (rb'"\ud7ff\u00e9\n"', "\ud7ffé\n"),
+    ],
+)
+def test_half_a_sign_is_the_sign_for_none(said: bytes, read: str) -> None:
+    """Providers cut texts between the halves of a surrogate pair; a reader would refuse the whole event."""
+    assert msgspec.json.decode(with_whole_signs(said)) == read
+    assert msgspec.json.decode(data_of(b"data: " + said) or b"") == read
