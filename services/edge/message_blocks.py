@@ -11,7 +11,7 @@ import msgspec
 
 from chassis.errors import Code, TollbridgeError
 from services.edge.paid_request import Piece
-from services.edge.request_body import decode_body
+from services.edge.request_body import decode_part
 
 T = TypeVar("T")
 _NOTHING = msgspec.Raw(b"")
@@ -101,7 +101,7 @@ def _inside(content: msgspec.Raw, at: str) -> Iterator[Piece]:
 def _nested(raw: msgspec.Raw, decoder: msgspec.json.Decoder[T], at: str) -> T:
     """Part of the body; a wrong field is named by where it stands in the whole."""
     try:
-        return decode_body(bytes(raw), decoder)
+        return decode_part(raw, decoder)
     except TollbridgeError as error:
         inner = error.details.get("param", "")
         dot = "" if not inner or inner.startswith("[") else "."

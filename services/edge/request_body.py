@@ -23,6 +23,12 @@ MAX_DEPTH = 64
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _EXTREME_NUMBER = re.compile(rb"[0-9.][eE][+-]?0*[0-9]{3}|[0-9]{300}")
 """Finds every number that could be beyond all floats or at their edges, and texts that look so."""
+_NUMBER_SHAPES = bytes(
+    ord("0" if chr(byte) in "0123456789." else "e" if chr(byte) in "eE" else "+" if chr(byte) in "+-" else " ")
+    for byte in range(256)
+)
+_EXTREME_SHAPES = (b"0e000", b"0e+000", b"0" * 300)
+"""The same, a little coarser, in a tenth of the time: most bodies have none."""
 _TO_LARGE_EXPONENT = re.compile(rb'(?:[^"eE]++|"(?:[^"\\]++|\\.)*+"|[eE](?![+-]?0*+[0-9]{3}))*+[eE]', re.DOTALL)
 """All up to the next exponent of three digits or more that is in no text."""
 MAX_LARGE_EXPONENTS = 1000
@@ -37,16 +43,21 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 def decode_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """A JSON body, checked. Raises INVALID_REQUEST with `param` where a field is to blame."""
     extreme = check_bytes(body)
-    try:
-        found = decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise _wrong_field(str(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise TollbridgeError(Code.INVALID_REQUEST, "The body is not valid JSON.") from error
+    found = decode_part(body, decoder)
     check_depth(body)
     if extreme:
         _check_numbers(body)
     return found
+
+
+def decode_part(part: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[T]) -> T:
+    """A part of a body that was checked as a whole. Raises INVALID_REQUEST with `param` where a field is to blame."""
+    try:
+        return decoder.decode(part)
+    except msgspec.ValidationError as error:
+        raise _wrong_field(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise TollbridgeError(Code.INVALID_REQUEST, "The body is not valid JSON.") from error
 
 
 def top_level(body: bytes) -> Fields:
@@ -104,7 +115,8 @@ def check_bytes(body: bytes) -> bool:
             body.decode()
         except UnicodeDecodeError as error:
             raise TollbridgeError(Code.INVALID_REQUEST, "The body is not valid UTF-8.") from error
-    if not _EXTREME_NUMBER.search(body):
+    shapes = body.translate(_NUMBER_SHAPES)
+    if not any(shape in shapes for shape in _EXTREME_SHAPES) or not _EXTREME_NUMBER.search(body):
         return False
     place = _TO_LARGE_EXPONENT.match(body)
     for _ in range(MAX_LARGE_EXPONENTS):
