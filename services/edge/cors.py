@@ -24,6 +24,7 @@ _RATE_LIMITS = [
 EXPOSED = ", ".join(
     [
         "x-request-id",
+        "request-id",
         "retry-after",
         "x-should-retry",
         *_RATE_LIMITS,
