@@ -277,7 +277,7 @@ class Terms:
         """A refusal for want of money, or by a spend cap, says how many tokens would be affordable."""
         if error.code not in _SHORT_OF or not error.details.get("affordable_nano_usd", "").isdigit():
             return error
-        if not self._request.choices:
+        if not self._request.choices or not self._request.is_clampable:  # fewer tokens would not help
             return error
         tokens = max(0, self.affordable(_affordable(error)))
         words = f"{_SHORT_OF[error.code]} {tokens} output tokens"

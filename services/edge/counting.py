@@ -38,4 +38,6 @@ def _count(
         # Input is known by class from the stream's start: what was read from a cache must not cost as if it were not.
         return dataclasses.replace(so_far, output=output, reasoning=0, audio_output=0)
     parts = limits.part_tokens if captured.beyond_input else limits.usual_part_tokens
-    return Tokens(input=min(request.prompt_tokens(model) + parts, limits.max_input), output=output)
+    prompt = min(request.prompt_tokens(model) + parts, limits.max_input)
+    sound = min(request.sound_tokens, prompt)
+    return Tokens(input=prompt - sound, audio_input=sound, output=output)

@@ -77,6 +77,11 @@ class PaidRequest:
         """All that the model is made to read, counted, but for images, sounds and files. Blocks."""
         return count_prompt(self.body, model)
 
+    @property
+    def sound_tokens(self) -> int:
+        """How many of the counted ones are of sound, which may have a price of its own."""
+        return 0
+
     def most_prompt_tokens(self, model: str) -> int:
         """The same as a bound, where the tokenizer may be only near the model's. Blocks."""
         return cautiously(self.prompt_tokens(model), model)

@@ -66,7 +66,12 @@ class TranscriptionRequest(PaidRequest):
     def prompt_tokens(self, model: str) -> int:
         """What it is taken for where nobody has counted it. Blocks."""
         texts = "\n".join(value for name, value in self.passed_on if name == "prompt")
-        return count_tokens(texts, model) + self.duration.likely_ms * USUAL_TOKENS_PER_S // 1000
+        return count_tokens(texts, model) + self.sound_tokens
+
+    @property
+    def sound_tokens(self) -> int:
+        """See PaidRequest."""
+        return self.duration.likely_ms * USUAL_TOKENS_PER_S // 1000
 
     def most_prompt_tokens(self, model: str) -> int:
         """The same as a bound. Blocks."""

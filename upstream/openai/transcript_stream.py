@@ -1,7 +1,7 @@
 """A stream of transcript events in OpenAI's shape: relayed as they come, the last one held back for its usage.
 
 A provider may answer a call for a stream with the whole answer, as OpenAI does for models that can't stream; that is
-given as the two events that it would have been.
+read when it has come, and given as the two events that it would have been.
 """
 
 from collections.abc import Mapping
@@ -21,6 +21,7 @@ from upstream.usage import Captured, UsageLimits
 _NULL = b"null"
 _DONE = "transcript.text.done"
 _DELTA = "transcript.text.delta"
+_SEGMENT = "transcript.text.segment"
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -43,11 +44,12 @@ class TranscriptStream:
         self._error_status: int | None = None
         self._texts: list[str] = []
         self._keeping = True
+        self._has_deltas = False
         self.has_content = False
 
     @property
     def ended(self) -> bool:
-        """True once the last event or an error was seen."""
+        """True once the last event or an error was seen. A whole answer is looked at by `finish` only."""
         return bool(self._done) or self._error is not None
 
     def feed(self, data: bytes) -> bytes:
@@ -56,7 +58,10 @@ class TranscriptStream:
             self._seen = True
             self._whole = bytearray() if data.lstrip()[:1] == b"{" else None
         if self._whole is not None:
-            return self._feed_whole(data)
+            self._whole += data
+            if len(self._whole) > MAX_EVENT_BYTES:
+                raise ProviderMisbehaved("the provider's answer is larger than an event may be")
+            return b""
         out = []
         for raw in self._splitter.feed(data):
             if self.ended:
@@ -69,13 +74,17 @@ class TranscriptStream:
 
     def finish(self) -> Captured:
         """What was captured so far."""
+        if self._whole is not None and not self.ended:
+            self._read_whole(bytes(self._whole))
         complete = bool(self._done) and self._error is None
         return self._usage.captured(complete=complete, error=self._error, error_status=self._error_status)
 
     def closing(self, *, tokens: Tokens, cost: str | None, cut: bool = False) -> bytes:
         """The last event, with what is charged in it."""
         said = self._done or {"type": _raw(_DONE), "text": _raw(self.delivered_text())}
-        return _written({**said, "usage": self._usage.render(tokens=tokens, cost=cost)})
+        last = _written({**said, "usage": self._usage.render(tokens=tokens, cost=cost)})
+        text = None if self._whole is None else _text(said.get("text"))
+        return last if text is None else _written({"type": _raw(_DELTA), "delta": _raw(text)}) + last
 
     def stop_delivery(self) -> None:
         """From now on nothing counts as delivered."""
@@ -85,22 +94,17 @@ class TranscriptStream:
         """All text handed out so far."""
         return "".join(self._texts)
 
-    def _feed_whole(self, data: bytes) -> bytes:
-        if self._whole is None or self.ended:
-            return b""
-        self._whole += data
-        if len(self._whole) > MAX_EVENT_BYTES:
-            raise ProviderMisbehaved("the provider's answer is larger than an event may be")
+    def _read_whole(self, answer: bytes) -> None:
         try:
-            fields = decode_fields(bytes(self._whole))
+            fields = decode_fields(answer)
         except _UNREADABLE:
-            return b""  # not all of it has come
+            return  # not all of it has come
         text = _text(fields.get("text"))
         if bytes(fields.get("error", _NULL)) != _NULL or text is None:
             self._fail(fields)
-            return b""
+            return
+        self._keep(text)
         self._end({"type": _raw(_DONE), **fields})
-        return self._deliver(text, _written({"type": _raw(_DELTA), "delta": _raw(text)}))
 
     def _event(self, payload: bytes) -> bytes:
         try:
@@ -112,20 +116,20 @@ class TranscriptStream:
             self._fail(fields)
             return b""
         if event.type == _DONE:
-            if not self._texts and event.text:
+            if not self.has_content and event.text:
                 self._keep(event.text)
             self._end(fields)
             return b""
         if event.delta:
-            return self._deliver(event.delta, _written(fields))
+            self._has_deltas = True
+            self._keep(event.delta)
+        elif event.type == _SEGMENT and event.text and not self._has_deltas:
+            self._keep(event.text)
         return _written(fields)
-
-    def _deliver(self, text: str, out: bytes) -> bytes:
-        self._keep(text)
-        return out
 
     def _keep(self, text: str) -> None:
         self.has_content = True
+        self._usage.hear(text)
         if self._keeping:
             self._texts.append(text)
 

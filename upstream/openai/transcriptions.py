@@ -16,7 +16,7 @@ from upstream.client import HttpCall
 from upstream.form import FormFile, write_form
 from upstream.openai.chat import decode_fields
 from upstream.openai.errors import error_failure, read_error
-from upstream.openai.usage_block import render_usage
+from upstream.openai.usage_block import HIDDEN, render_usage
 from upstream.outcome import ProviderMisbehaved
 from upstream.route import Route
 from upstream.sounds import Duration
@@ -26,7 +26,10 @@ _NULL = b"null"
 _MS = 1000
 _SLACK_MS = 1000
 """Providers round up to the second."""
+MOST_CHARACTERS_PER_S = 40
+"""The fastest speakers stay below it."""
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_IMPOSSIBLE = (ImplausibleUsage, ArithmeticError, *_UNREADABLE)
 _USAGE = msgspec.json.Decoder(dict[str, object], float_hook=exact_number)
 _NUMBER = msgspec.json.Decoder(Decimal | None)
 
@@ -57,31 +60,44 @@ class HeardUsage:
         self._shown: dict[str, object] = {}
         self._tokens: Tokens | None = None
         self._ms: int | None = None
+        self._heard_ms = 0
         self._reported_cost_nano_usd: int | None = None
         self._implausible = self._beyond_input = False
 
     def read(self, usage: msgspec.Raw | bytes, *, duration: msgspec.Raw | bytes = _NULL) -> None:
-        """Takes a `usage` object in, and the `duration` that some answers have beside it."""
+        """Takes a `usage` object in, and the `duration` that some answers have beside it. What of it can't be true
+        takes nothing from the rest."""
+        found: dict[str, object] = {}
         try:
             found = {} if bytes(usage) == _NULL else _USAGE.decode(usage)
             seconds = found.get("seconds") if found.get("type") == "duration" else None
-            self._read_seconds(_NUMBER.decode(duration) if seconds is None else seconds)
-            self._read_tokens(found)
-            self._reported_cost_nano_usd = cost_nano_usd(found)
-        except (ImplausibleUsage, ArithmeticError, *_UNREADABLE) as error:
+            self._ms = self._read_seconds(_NUMBER.decode(duration) if seconds is None else seconds)
+        except _IMPOSSIBLE:
+            self._implausible = True
+        try:
+            self._tokens = self._read_tokens(found)
+        except _IMPOSSIBLE as error:
             self._beyond_input = isinstance(error, InputBeyondBounds)
             self._implausible = True
-            return
-        self._shown = {name: value for name, value in found.items() if name != "cost"}
+        try:
+            self._reported_cost_nano_usd = cost_nano_usd(found)
+        except _IMPOSSIBLE:
+            self._implausible = True
+        if not self._implausible:
+            self._shown = {name: value for name, value in found.items() if name not in HIDDEN}
+
+    def hear(self, text: str) -> None:
+        """Takes in what the provider heard: nobody speaks so fast that it could have been over much sooner."""
+        self._heard_ms += len(text) * _MS // MOST_CHARACTERS_PER_S
 
     def captured(self, *, complete: bool, error: str | None = None, error_status: int | None = None) -> Captured:
         """The capture with these counts in it, as far as the price goes by them."""
         missing = (self._by_time and self._ms is None) or (self._by_token and self._tokens is None)
-        known = complete and not missing and not (self._implausible and (self._by_time or self._by_token))
+        counted_ms = max(self._duration.likely_ms, min(self._heard_ms, self._duration.held_ms))
         return Captured(
-            tokens=(self._tokens or Tokens()) if known else None,
+            tokens=(self._tokens or Tokens()) if complete and not missing else None,
             so_far=self._tokens,
-            units=Units(requests=1, milliseconds=self._duration.likely_ms if self._ms is None else self._ms),
+            units=Units(requests=1, milliseconds=counted_ms if self._ms is None else self._ms),
             reported_cost_nano_usd=self._reported_cost_nano_usd,
             finish_reason="stop" if complete else "",
             complete=complete,
@@ -101,19 +117,19 @@ class HeardUsage:
         counts = {"input_tokens": tokens.prompt, "output_tokens": tokens.completion}
         return render_usage({"type": "tokens", **counts, "total_tokens": tokens.prompt + tokens.completion}, cost)
 
-    def _read_seconds(self, value: object) -> None:
+    def _read_seconds(self, value: object) -> int | None:
         if value is None:
-            return
+            return None
         if isinstance(value, bool) or not isinstance(value, (int, Decimal)) or not Decimal(value).is_finite():
             raise ImplausibleUsage("the duration is no number")
-        ms = int((Decimal(value) * _MS).to_integral_value(ROUND_CEILING))
+        ms = Decimal(value) * _MS
         if not 0 <= ms <= self._duration.most_ms + _SLACK_MS:
             raise ImplausibleUsage("the sound can't be so long")
-        self._ms = ms
+        return int(ms.to_integral_value(ROUND_CEILING))
 
-    def _read_tokens(self, usage: Mapping[str, object]) -> None:
+    def _read_tokens(self, usage: Mapping[str, object]) -> Tokens | None:
         if usage.get("input_tokens") is None or usage.get("output_tokens") is None:
-            return
+            return None
         details = usage.get("input_token_details")
         heard = details.get("audio_tokens") if isinstance(details, dict) else None
         sound = Tokens(audio_input=_count(heard)).audio_input
@@ -121,7 +137,7 @@ class HeardUsage:
         if plain < 0:
             raise ImplausibleUsage("the parts exceed the whole")
         tokens = Tokens(input=plain, audio_input=sound, output=_count(usage["output_tokens"]))
-        self._tokens = tokens if self._limits is None else bound_usage(tokens, self._limits)
+        return tokens if self._limits is None else bound_usage(tokens, self._limits)
 
 
 def _count(value: object) -> int:
@@ -158,5 +174,6 @@ def read_answer(body: bytes, *, rates: Rates, duration: Duration, limits: UsageL
         raise ProviderMisbehaved("the provider's answer has no text")
     fields.pop("model", None)  # OpenAI names none; another's name for it is not ours
     usage = HeardUsage(limits=limits, rates=rates, duration=duration)
+    usage.hear(heard)
     usage.read(fields.pop("usage", _NULL), duration=fields.get("duration", _NULL))
     return Transcript(fields=fields, heard=heard, usage=usage)

@@ -10,7 +10,7 @@ import msgspec
 from pricing.tokens import ImplausibleUsage, Tokens, from_openai
 from upstream.usage import InputBeyondBounds, UsageLimits, bound_usage, cost_nano_usd, exact_number
 
-_HIDDEN = ("cost", "cost_details", "is_byok", "estimated_cost", "cost_in_usd_ticks")
+HIDDEN = ("cost", "cost_details", "is_byok", "estimated_cost", "cost_in_usd_ticks")
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 _DECODER = msgspec.json.Decoder(dict[str, object], float_hook=exact_number)
 
@@ -49,7 +49,7 @@ class UsageBlock:
             return
         self.implausible = self.beyond_input = False
         self._read_cost(usage)
-        self._shown = {name: value for name, value in usage.items() if name not in _HIDDEN}
+        self._shown = {name: value for name, value in usage.items() if name not in HIDDEN}
         self.tokens = tokens if all(said) else None
 
     def _read_cost(self, usage: Mapping[str, object]) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+_MOST_S = 360_000.0 - 0.001
+"""Just below a hundred hours, which no subtitles can say."""
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -40,7 +42,7 @@ def vtt(segments: Sequence[Segment]) -> str:
 
 
 def _time(seconds: float, point: str) -> str:
-    ms = max(0, round(seconds * 1000))
+    ms = round(min(max(0.0, seconds), _MOST_S) * 1000)
     return f"{ms // 3_600_000:02}:{ms // 60_000 % 60:02}:{ms // 1000 % 60:02}{point}{ms % 1000:03}"
 
 

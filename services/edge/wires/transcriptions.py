@@ -20,6 +20,8 @@ from upstream.usage import Answer, Captured, StreamReader, UsageLimits
 
 _ASKED: dict[Format, str] = {"text": "json", "srt": "verbose_json", "vtt": "verbose_json"}
 """What the provider is asked for instead."""
+_FINER = ("timestamp_granularities[]", "timestamp_granularities")
+"""Fields for which a provider would give words in place of the segments that subtitles are made of."""
 
 
 class TranscriptionsOverOpenAI:
@@ -37,8 +39,9 @@ class TranscriptionsOverOpenAI:
         form = _form(request)
         asked = _ASKED.get(form.response_format, form.response_format)
         ours = [("response_format", asked), *([("stream", "true")] if form.stream else [])]
+        passed_on = [field for field in form.passed_on if asked == form.response_format or field[0] not in _FINER]
         return transcriptions.prepare(
-            self._path, [*form.passed_on, *ours], form.file, route, request_id=request_id, stream=form.stream
+            self._path, [*passed_on, *ours], form.file, route, request_id=request_id, stream=form.stream
         )
 
     def stream(self, request: PaidRequest, route: Route, *, include_usage: bool, limits: UsageLimits) -> StreamReader:

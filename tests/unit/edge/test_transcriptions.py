@@ -10,16 +10,33 @@ import pytest
 from pricing.charge import charge_nano_usd
 from pricing.prices import PriceVersion, Rates
 from pricing.tokens import Tokens, Units
+from services.edge.operations import TRANSCRIPTIONS
 from services.edge.transcription_request import parser
 from tests.unit.edge.sound import wav
 from tests.unit.edge.world import World
 from tollbridge.usage.v1 import usage_pb2
-from upstream.form import FormFile, write_form
-from upstream.route import Bounds
+from upstream.client import Timeouts
+from upstream.form import FormFile, read_form, write_form
+from upstream.route import Bounds, Route, WireProtocol
 
 PATH = "/audio/transcriptions"
 BY_MINUTE = PriceVersion(rates=Rates(per_minute=6_000_000), cost=Rates(per_minute=6_000_000))
 SAID = "This is Tollbridge's built-in sandbox: nobody listened."
+
+
+ROUTE = Route(
+    attempt_id="a",
+    model="fast",
+    provider_id="p",
+    provider_account_id="p-a",
+    protocol=WireProtocol.OPENAI,
+    base_url="http://p/v1",
+    credential="c",
+    provider_model="whisper-1",
+    timeouts=Timeouts(connect_s=1, first_byte_s=1, idle_s=1, total_s=1),
+    price=BY_MINUTE,
+    bounds=Bounds(),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +127,37 @@ async def test_a_sound_that_the_balance_cannot_pay_is_refused(world: World):
         assert response.status == 402, await response.text()
     await world.settled()
     assert world.truth.balance_nano_usd == 200_000
+
+
+async def test_sound_that_nobody_counted_is_charged_as_sound(world: World):
+    """Where a model is sold by the token, and its provider names none: by the price that sound has."""
+    world.truth.routes = [{"rates": {"input": 1_000_000_000, "audio_input": 6_000_000_000, "output": 1_000_000_000}}]
+    async with world.post(**form()) as response:
+        assert (await response.json())["usage"]["input_tokens"] == 25
+        event = await world.event_of(response.headers["x-request-id"])
+    assert (event.tokens.audio_input, event.tokens.input) == (25, 0)
+    assert event.charge_nano_usd == 25 * 6000 + event.tokens.output * 1000
+    await world.settled()
+
+
+async def test_a_refusal_speaks_of_no_tokens_where_fewer_would_not_help(world: World):
+    """A sound costs what it is long."""
+    world.truth.balance_nano_usd = 200_000
+    async with world.post(**form()) as response:
+        assert response.status == 402
+        assert "tokens" not in await response.text()
+    await world.settled()
+
+
+@pytest.mark.parametrize(("wanted", "passed"), [("verbose_json", ["word"]), ("srt", []), ("vtt", [])])
+def test_subtitles_are_made_of_segments_whatever_is_asked_for_beside(wanted: str, passed: list[str]):
+    """A provider that is asked for words gives no segments."""
+    asked = form(response_format=wanted, **{"timestamp_granularities[]": "word"})
+    request = parser(streams=True)(asked["body"], [(b"content-type", asked["headers"]["content-type"].encode())])
+    call = TRANSCRIPTIONS.wires[WireProtocol.OPENAI].call(request, ROUTE, max_tokens=1, request_id="r")
+    sent = read_form(call.body, call.headers["content-type"])
+    assert [value for name, value in sent.fields if name == "timestamp_granularities[]"] == passed
+    assert ("response_format", "verbose_json") in sent.fields
 
 
 async def test_the_same_form_is_the_same_request_whatever_its_boundary(world: World):
