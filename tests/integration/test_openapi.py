@@ -1,10 +1,16 @@
-"""`/openapi.json` is true: a running system, asked at random by it, never fails and answers as it says."""
+"""`/openapi.json` and docs/api.md are true: a running system, asked at random by the one, answers as it says, and every
+curl of the other works.
+"""
 
 import base64
 import contextlib
 import hashlib
+import os
 import re
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -27,6 +33,8 @@ HI = [{"role": "user", "content": "Hi."}]
 EXAMPLES = 4
 UNTOUCHED = r"drain$|metrics$|^/docs$|^/openapi\.json$|^/fly/v1/(?!chat|models|credits|keys$)"
 """Not asked at random: what changes the replica for all, what is large and takes no input, what was asked at /v1."""
+FENCED = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "docs" / "api.md").read_text(), re.DOTALL | re.MULTILINE)
+CURLS = [text[text.index("curl ") :] for language, text in FENCED if not language and "curl " in text]
 CHECKS = [
     checks.status_code_conformance,
     checks.content_type_conformance,
@@ -164,3 +172,32 @@ def test_the_page_shows_every_endpoint_and_loads_nothing(system: Gateway):
     assert policy.startswith(f"default-src 'none'; style-src 'sha256-{hashed}'")
     assert len(style) == 1
     assert not re.findall(r"<(?:script|link|img|iframe)|\bstyle=|\bon[a-z]+=|(?:src|href)=\"(?!#|/openapi)", page)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing")
+@pytest.mark.parametrize("commands", CURLS, ids=[f"block-{number}" for number in range(len(CURLS))])
+def test_every_curl_works(commands: str, system: Gateway, account: Account, tmp_path: Path):
+    """As docs/api.md has it, with a key of one's own."""
+    (tmp_path / "speech.mp3").write_bytes(b"ID3" + b"\0" * 4000)
+    task = httpx.post(
+        f"{system.base_url}/v1/images/generations",
+        json={"model": "sandbox-image", "prompt": "A lighthouse"},
+        headers=account.headers,
+        timeout=20,
+    )
+    values = {
+        "URL": system.base_url,
+        "KEY": account.key,
+        "ADMIN_TOKEN": system.ready["admin_token"],
+        "TASK": task.json()["task_id"],
+    }
+    done = subprocess.run(
+        ["bash", "-ec", commands.replace("curl ", "curl -sS --fail-with-body --max-time 20 ")],
+        cwd=tmp_path,
+        env={**os.environ, **values},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0 or any(code in done.stdout for code in ANSWERED), done.stdout + done.stderr
