@@ -13,7 +13,7 @@ from upstream.attempt import provider_message
 from upstream.client import HttpCall
 from upstream.outcome import ProviderMisbehaved
 from upstream.route import Route
-from upstream.sse import EventSplitter, data_of
+from upstream.sse import EventSplitter, data_of, is_error
 from upstream.usage import Captured, UsageLimits
 
 API_VERSION = "2023-06-01"
@@ -136,17 +136,20 @@ class MessagesReader:
             payload = data_of(raw)
             if payload is None or not payload.strip():
                 continue
-            event = self.read(payload)
+            event = self.read(payload, failed=is_error(raw))
             if event.type != "error":
                 events.append(event)
         return events
 
-    def read(self, payload: bytes) -> Event:
-        """One event by its data, taken in. Raises ProviderMisbehaved."""
+    def read(self, payload: bytes, *, failed: bool = False) -> Event:
+        """One event by its data, taken in; `failed` when it is named an error. Raises ProviderMisbehaved."""
         try:
             event = _EVENT.decode(payload)
         except _UNREADABLE as error:
             raise ProviderMisbehaved("the provider sent an event that is no Messages event") from error
+        if failed and event.type != "error":
+            said = msgspec.Raw(payload) if bytes(event.error) == b"null" else event.error
+            event = Event(type="error", error=said)
         self._take(event)
         return event
 

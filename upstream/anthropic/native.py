@@ -18,7 +18,7 @@ from upstream.anthropic.usage_block import UsageSoFar
 from upstream.client import HttpCall
 from upstream.outcome import ProviderMisbehaved
 from upstream.route import Route
-from upstream.sse import EventSplitter, data_of
+from upstream.sse import EventSplitter, data_of, is_error
 from upstream.usage import Captured, UsageLimits
 
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -118,7 +118,7 @@ class MessagesRelay:
             if payload is None:
                 out.append(b":\n\n" if raw.startswith(b":") else b"")
             elif payload := payload.strip():
-                out.append(self._event(self._reader.read(payload), payload))
+                out.append(self._event(self._reader.read(payload, failed=is_error(raw)), payload))
         return b"".join(out)
 
     def finish(self) -> Captured:

@@ -110,6 +110,14 @@ def test_an_error_is_captured_and_nothing_follows_it() -> None:
     assert (captured.error, captured.error_status, captured.complete) == ("Overloaded", 529, False)
 
 
+@pytest.mark.parametrize("data", [b'{"error":{"message":"No"}}', b'{"type":"x","error":{"message":"No"}}'])
+def test_an_event_named_error_is_one(data: bytes) -> None:
+    """Whatever its data looks like."""
+    relay = MessagesRelay(model="public")
+    assert relay.feed(b"event: error\ndata: " + data + b"\n\n") == b""
+    assert (relay.ended, relay.finish().error) == (True, "No")
+
+
 def test_who_has_left_got_no_more() -> None:
     """What is read on is not delivered."""
     relay = MessagesRelay(model="public")
