@@ -1,6 +1,9 @@
-"""`GET /models` and `GET /models/{id}`: what may be asked for, in the fields that the surface's dialect documents."""
+"""`GET /models` and `GET /models/{id}`: what may be asked for, in the fields that the surface's dialect documents.
 
-from collections.abc import Callable
+Anthropic's SDKs ask at the same paths; theirs is the shape for whoever names a version of Anthropic's API.
+"""
+
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Literal, NotRequired, TypedDict, cast
 
@@ -11,13 +14,15 @@ from chassis.errors import Code, TollbridgeError
 from pricing.prices import NANO_PER_USD, PPM
 from services.edge.catalogue import Catalogue
 from services.edge.dialects import Dialect
-from services.edge.json_http import Identify, answer, context
+from services.edge.json_http import Identify, answer, context, rfc3339
 from services.edge.model_names import may_use
 from services.edge.openapi.description import Description, described
 from tollbridge.router.v1 import router_pb2
 
 MILLION = 1_000_000
 SECONDS_PER_MINUTE = 60
+EPOCH = "1970-01-01T00:00:00Z"
+"""What Anthropic's API says where nobody knows when."""
 
 
 class Model(TypedDict):
@@ -42,10 +47,33 @@ class ModelList(TypedDict):
     data: list[Model]
 
 
+class AnthropicModel(TypedDict):
+    """A model as Anthropic's SDKs know them."""
+
+    type: Literal["model"]
+    id: str
+    display_name: str
+    created_at: str
+    lifecycle: Literal["active"]
+    max_input_tokens: int | None
+    max_tokens: int | None
+
+
+class AnthropicModels(TypedDict):
+    """All of them, on one page."""
+
+    data: list[AnthropicModel]
+    has_more: Literal[False]
+    first_id: str | None
+    last_id: str | None
+
+
+_BOTH = "In the shape of Anthropic's API for requests with an `anthropic-version` header."
 LIST_MODELS = Description(
     name="listModels",
     tag="Models",
     summary="What may be asked for, and what it costs",
+    about=_BOTH,
     access="list",
     answer=ModelList,
 )
@@ -53,7 +81,7 @@ GET_MODEL = Description(
     name="getModel",
     tag="Models",
     summary="One model",
-    about="Its id may contain slashes.",
+    about=f"Its id may contain slashes. {_BOTH}",
     access="list",
     answer=Model,
     refuses=frozenset({Code.MODEL_NOT_FOUND}),
@@ -69,7 +97,11 @@ def routes(*, catalogue: Catalogue, identify: Identify) -> APIRouter:
         allowed = await _allowed(request, identify)
         dialect = context(request).surface.dialect
         visible = [model for name, model in (await catalogue.models()).items() if may_use(allowed, name)]
-        payload: ModelList = {"object": "list", "data": [shown(model, dialect) for model in visible]}
+        payload: ModelList | AnthropicModels
+        if _is_anthropics(request):
+            payload = as_anthropics(visible)
+        else:
+            payload = {"object": "list", "data": [shown(model, dialect) for model in visible]}
         return answer(payload, request_id=context(request).request_id)
 
     @router.get("/models/{model_id:path}", openapi_extra=described(GET_MODEL))
@@ -79,7 +111,8 @@ def routes(*, catalogue: Catalogue, identify: Identify) -> APIRouter:
         if model is None or not may_use(allowed, model.id):
             message = f"The model {model_id[:200]!r} does not exist."
             raise TollbridgeError(Code.MODEL_NOT_FOUND, message, details={"param": "model"})
-        found = shown(model, context(request).surface.dialect)
+        is_anthropics = _is_anthropics(request)
+        found = as_anthropics([model])["data"][0] if is_anthropics else shown(model, context(request).surface.dialect)
         return answer(found, request_id=context(request).request_id)
 
     return router
@@ -91,6 +124,28 @@ async def _allowed(request: Request, identify: Identify) -> frozenset[str]:
     if has_key or not context(request).surface.models_public:
         return (await identify(request)).models
     return frozenset()
+
+
+def _is_anthropics(request: Request) -> bool:
+    return "anthropic-version" in request.headers
+
+
+def as_anthropics(models: Sequence[router_pb2.Model]) -> AnthropicModels:
+    """The list that Anthropic's SDKs page through."""
+    rows: list[AnthropicModel] = [
+        {
+            "type": "model",
+            "id": model.id,
+            "display_name": model.display_name or model.id,
+            "created_at": rfc3339(model.created_at_us) or EPOCH,
+            "lifecycle": "active",
+            "max_input_tokens": model.bounds.context or None,
+            "max_tokens": model.bounds.max_output or None,
+        }
+        for model in models
+    ]
+    first, last = (rows[0]["id"], rows[-1]["id"]) if rows else (None, None)
+    return {"data": rows, "has_more": False, "first_id": first, "last_id": last}
 
 
 def shown(model: router_pb2.Model, dialect: Dialect) -> Model:
