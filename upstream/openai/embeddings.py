@@ -67,9 +67,11 @@ def read_answer(body: bytes, *, model: str, limits: UsageLimits | None = None) -
 
 
 def _with_output(raw: msgspec.Raw | bytes) -> bytes:
-    """A usage object with an output of zero: nobody names what embeddings don't have."""
+    """A usage object with an output of zero: nobody names what embeddings don't have. Some name their total only."""
     try:
         usage = decode_fields(bytes(raw))
     except _UNREADABLE:
         return bytes(raw)  # null, or no object: it is for the reader to say so
-    return msgspec.json.encode({"completion_tokens": 0, **usage})
+    said = {name: value for name, value in usage.items() if bytes(value) != _NULL}
+    total = {"prompt_tokens": said["total_tokens"]} if "total_tokens" in said else {}
+    return msgspec.json.encode({"completion_tokens": 0, **total, **said})

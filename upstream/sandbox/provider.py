@@ -95,7 +95,10 @@ class Sandbox:
         await _wait(script.first_byte_ms / 1000, limit_s=timeouts.first_byte_s)
         if script.status >= 300:
             return _refusal(script.status, script.message, timeouts, script=script)
-        return _Answer(200, _JSON, [embeddings_answer(request, script)], script=script, timeouts=timeouts)
+        if request.is_too_much:
+            return _refusal(400, "the sandbox makes no more than 2048 vectors, or a million numbers", timeouts)
+        answer = await asyncio.to_thread(embeddings_answer, request, script)
+        return _Answer(200, _JSON, [answer], script=script, timeouts=timeouts)
 
     async def _sound(self, call: HttpCall, timeouts: Timeouts) -> UpstreamResponse:
         try:

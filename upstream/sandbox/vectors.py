@@ -16,6 +16,9 @@ from upstream.sandbox.script import Script
 
 DEFAULT_DIMENSIONS = 256
 MOST_DIMENSIONS = 4096
+MOST_TEXTS = 2048
+MOST_NUMBERS = 1 << 20
+"""In one answer: they are made one by one, in this process."""
 _Tokens = list[int]
 
 
@@ -28,6 +31,12 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True):
     dimensions: Annotated[int, msgspec.Meta(ge=1, le=MOST_DIMENSIONS)] | None = None
 
     @property
+    def is_too_much(self) -> bool:
+        """Whether it asks for more than is made here."""
+        texts = len(self.texts)
+        return texts > MOST_TEXTS or texts * (self.dimensions or DEFAULT_DIMENSIONS) > MOST_NUMBERS
+
+    @property
     def texts(self) -> Sequence[str]:
         """What each vector is made of; tokens stand for themselves."""
         if isinstance(self.input, str):
@@ -38,7 +47,7 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True):
 
 
 def embeddings_answer(request: EmbeddingsRequest, script: Script) -> bytes:
-    """The answer in OpenAI's shape. A word is a token."""
+    """The answer in OpenAI's shape. A word is a token. Blocks for as long as a second for the most numbers."""
     dimensions = request.dimensions or DEFAULT_DIMENSIONS
     as_base64 = request.encoding_format == "base64"
     data = [

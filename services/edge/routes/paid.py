@@ -26,6 +26,7 @@ from services.edge.max_cost import max_cost_of
 from services.edge.metrics import UNKNOWN_MODEL
 from services.edge.operation import Operation
 from services.edge.owners import Authority
+from services.edge.paid_request import PaidRequest
 from services.edge.relay import Relay
 from services.edge.reply import Reply
 from services.edge.request_body import ClientLeft, read_body
@@ -36,6 +37,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 CLIENT_CLOSED_REQUEST = 499
+LARGE_BODY_BYTES = 1 << 20
 
 
 class PaidRoute:
@@ -102,7 +104,7 @@ class PaidRoute:
             api_key=api_key_of(headers), client_ip=scope["client"][0] if scope.get("client") else "", traceparent=trace
         )
         body = await read_body(receive, headers, most_bytes=self._operation.most_bytes)
-        request = dataclasses.replace(self._operation.parse(body, headers), max_cost_nano_usd=max_cost_of(headers))
+        request = dataclasses.replace(await self._parsed(body, headers), max_cost_nano_usd=max_cost_of(headers))
         turn = await self._turn(scope, request.body, authority=authority, reply=reply, request_id=request_id)
         if isinstance(turn, KeptAnswer):
             await reply.replay(status=turn.status, headers=turn.headers, body=turn.body)
@@ -127,6 +129,12 @@ class PaidRoute:
             include_usage=request.include_usage or surface.dialect.always_usage_chunk,
             turn=turn,
         )
+
+    async def _parsed(self, body: bytes, headers: list[tuple[bytes, bytes]]) -> PaidRequest:
+        """A large body, such as a form with a sound, takes long enough for others to notice."""
+        if len(body) < LARGE_BODY_BYTES:
+            return self._operation.parse(body, headers)
+        return await asyncio.to_thread(self._operation.parse, body, headers)
 
     async def _turn(
         self, scope: Scope, body: bytes, *, authority: Authority, reply: Reply, request_id: str

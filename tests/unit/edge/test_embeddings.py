@@ -101,6 +101,24 @@ def test_a_count_that_cannot_be_is_not_believed(usage: bytes):
     assert (captured.tokens, captured.implausible) == (None, True)
 
 
+@pytest.mark.parametrize(
+    "usage",
+    [{"prompt_tokens": 7, "completion_tokens": None}, {"total_tokens": 7}, {"prompt_tokens": 7, "total_tokens": 9}],
+)
+def test_a_count_is_believed_by_whichever_name_it_has(usage: dict):
+    """Some name the total only, and some an output of nothing."""
+    body = json.dumps({"object": "list", "data": [{"embedding": [0.1]}], "usage": usage}).encode()
+    assert read_answer(body, model="m").captured.tokens == Tokens(input=7)
+
+
+@pytest.mark.parametrize("fields", [{"input": ["a"] * 5000}, {"input": ["a"] * 300, "dimensions": 4000}])
+async def test_the_sandbox_makes_so_many_numbers_and_no_more(world: World, fields: dict):
+    """It makes them in our own process."""
+    async with world.post({"model": "fast", **fields}, path=PATH) as response:
+        assert response.status == 400, await response.text()
+    await world.settled()
+
+
 def test_tokens_may_be_sent_instead_of_texts():
     """One text's, or those of several."""
     for given in ([1, 2, 3], [[1, 2], [3]]):

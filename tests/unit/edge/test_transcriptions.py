@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import threading
 from decimal import Decimal
 
 import httpx
@@ -10,13 +11,14 @@ import pytest
 from pricing.charge import charge_nano_usd
 from pricing.prices import PriceVersion, Rates
 from pricing.tokens import Tokens, Units
+from services.edge import transcription_request
 from services.edge.operations import TRANSCRIPTIONS
 from services.edge.transcription_request import parser
 from tests.unit.edge.sound import wav
 from tests.unit.edge.world import World
 from tollbridge.usage.v1 import usage_pb2
 from upstream.client import Timeouts
-from upstream.form import FormFile, read_form, write_form
+from upstream.form import Form, FormFile, read_form, write_form
 from upstream.route import Bounds, Route, WireProtocol
 
 PATH = "/audio/transcriptions"
@@ -223,6 +225,23 @@ async def test_what_is_no_form_with_a_file_is_refused(world: World, body: bytes,
     """Whatever else it is."""
     async with world.post(body, path=PATH, headers={"content-type": content_type}) as response:
         assert response.status == 400, await response.text()
+
+
+async def test_a_large_form_holds_nobody_up(world: World, monkeypatch: pytest.MonkeyPatch):
+    """Its bytes are looked at beside the loop."""
+    threads = []
+
+    def noted(body: bytes, content_type: str) -> Form:
+        threads.append(threading.current_thread())
+        return read_form(body, content_type)
+
+    monkeypatch.setattr(transcription_request, "read_form", noted)
+    for seconds in (1, 100):
+        async with world.post(**form(wav(seconds))) as response:
+            assert response.status == 200, await response.text()
+    assert threads[0] is threading.main_thread()
+    assert threads[1] is not threading.main_thread()
+    await world.settled()
 
 
 async def test_tokens_of_sound_are_bounded_by_its_length():
