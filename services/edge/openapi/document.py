@@ -66,7 +66,7 @@ class Documents:
 
     def _made(self, config: EdgeConfig, prefix: str | None) -> Json:
         writer = _Writer()
-        first = config.surfaces.surfaces[0].prefix if prefix is None else prefix
+        first = prefix or next((each.prefix for each in config.surfaces.surfaces), "")
         for surface in config.surfaces.surfaces:
             if prefix in (None, surface.prefix):
                 self._write_surface(writer, surface, suffix="" if surface.prefix == first else _slug(surface.prefix))
