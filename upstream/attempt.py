@@ -24,6 +24,7 @@ _REJECTED = frozenset({400, 413, 422})
 _CREDENTIAL_REFUSED = frozenset({401, 402, 403})
 _RATE_LIMITED = frozenset({429, 529})
 _NOT_FOUND = 404
+_NOT_OFFERED = frozenset({404, 405, 501})
 _MAX_DEPTH = 8
 """No known error body has its message deeper."""
 _FINAL = frozenset({Outcome.REJECTED, Outcome.CANCELLED})
@@ -88,10 +89,15 @@ async def run_attempts(
     raise ValueError("max_attempts must be at least 1")
 
 
-def classify(status: int, headers: Mapping[str, str], body: bytes) -> AttemptFailed:
-    """What an answer that is no success means. `body` is the start of its body."""
+def classify(status: int, headers: Mapping[str, str], body: bytes, *, is_rare: bool = False) -> AttemptFailed:
+    """What an answer that is no success means. `body` is the start of its body; `is_rare` as `HttpCall` has it.
+
+    Any customer can ask any model for an endpoint that it does not have: that must rest neither it nor its account.
+    """
     message = provider_message(body)
     outcome, words = _verdict(status, message)
+    if is_rare and status in _NOT_OFFERED:
+        outcome, words = Outcome.NOT_OFFERED, f"the provider does not offer this ({status})"
     pause_s = retry_after_s(headers) if outcome in {Outcome.RATE_LIMITED, Outcome.SERVER_ERROR} else 0.0
     return AttemptFailed(outcome, words, status=status, retry_after_s=pause_s, excerpt=message)
 

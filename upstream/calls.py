@@ -21,4 +21,4 @@ async def send(route: Route, call: HttpCall, *, client: UpstreamClient, sandbox:
         body = await response.read(MAX_ERROR_BYTES)
     finally:
         response.close()
-    raise classify(response.status, response.headers, body)
+    raise classify(response.status, response.headers, body, is_rare=call.is_rare)

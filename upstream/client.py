@@ -34,12 +34,16 @@ class Timeouts:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HttpCall:
-    """One HTTP request. The headers hold the credential, so repr leaves them out."""
+    """One HTTP request. The headers hold the credential, so repr leaves them out.
+
+    `is_rare` says that many providers and models don't have this endpoint: that it is missing says nothing about them.
+    """
 
     method: str
     url: str
     headers: Mapping[str, str] = dataclasses.field(repr=False)
     body: bytes = dataclasses.field(repr=False)
+    is_rare: bool = False
 
 
 class UpstreamResponse(Protocol):

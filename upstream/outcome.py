@@ -22,6 +22,7 @@ class Outcome(enum.StrEnum):
     UNREACHABLE = "unreachable"
     CANCELLED = "cancelled"
     MODEL_UNKNOWN = "model_unknown"
+    NOT_OFFERED = "not_offered"
 
 
 class AttemptFailed(Exception):

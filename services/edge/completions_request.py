@@ -16,6 +16,8 @@ from services.edge.paid_request import PaidRequest
 from services.edge.request_body import decode_body, top_level
 
 USUAL_MAX_TOKENS = 16
+MOST_ANSWERS = 2048
+"""To all prompts together: a body of a few megabytes could ask for a billion."""
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 _Choices = Annotated[int, Meta(ge=1, le=128)]
 _Prompts = Annotated[list[str | int | list[int]], Meta(min_length=1)]
@@ -68,6 +70,9 @@ def parse_completion(body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -
     fields = dict(top_level(body))
     fields.pop("best_of", None)
     prompts = [found.prompt] if isinstance(found.prompt, str) or isinstance(found.prompt[0], int) else found.prompt
+    if each * len(prompts) > MOST_ANSWERS:
+        message = f"prompt has {len(prompts)} prompts, {each} answers each: at most {MOST_ANSWERS} answers are given."
+        raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": "prompt"})
     return CompletionRequest(
         body=body,
         fields=fields,

@@ -50,8 +50,10 @@ def prepare(body: ChatBody, route: Route, *, max_tokens: int | None, stream: boo
     return json_call(route, "/chat/completions", fields, request_id=request_id, stream=stream)
 
 
-def json_call(route: Route, path: str, body: object, *, request_id: str, stream: bool = False) -> HttpCall:
-    """A POST of JSON in the way of every OpenAI endpoint, the credential as Bearer."""
+def json_call(
+    route: Route, path: str, body: object, *, request_id: str, stream: bool = False, is_rare: bool = False
+) -> HttpCall:
+    """A POST of JSON in the way of every OpenAI endpoint, the credential as Bearer. `is_rare` as HttpCall has it."""
     headers = {
         "content-type": "application/json",
         "accept": "text/event-stream" if stream else "application/json",
@@ -59,7 +61,8 @@ def json_call(route: Route, path: str, body: object, *, request_id: str, stream:
     }
     if route.credential:
         headers["authorization"] = f"Bearer {route.credential}"
-    return HttpCall(method="POST", url=route.base_url + path, headers=headers, body=msgspec.json.encode(body))
+    url, encoded = route.base_url + path, msgspec.json.encode(body)
+    return HttpCall(method="POST", url=url, headers=headers, body=encoded, is_rare=is_rare)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

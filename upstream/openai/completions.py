@@ -22,7 +22,7 @@ def prepare(body: chat.ChatBody, route: Route, *, max_tokens: int, stream: bool,
     if stream:
         fields["stream"] = True
         fields["stream_options"] = {**chat.object_of(options), "include_usage": True}
-    return chat.json_call(route, "/completions", fields, request_id=request_id, stream=stream)
+    return chat.json_call(route, "/completions", fields, request_id=request_id, stream=stream, is_rare=True)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,8 @@ _NULL = b"null"
 
 def prepare(body: Mapping[str, object], route: Route, *, request_id: str) -> HttpCall:
     """The provider's call for a client's request; fields that we don't know travel on."""
-    return json_call(route, "/moderations", {**body, "model": route.provider_model}, request_id=request_id)
+    fields = {**body, "model": route.provider_model}
+    return json_call(route, "/moderations", fields, request_id=request_id, is_rare=True)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

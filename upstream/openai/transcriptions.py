@@ -23,6 +23,7 @@ from upstream.sounds import Duration
 from upstream.usage import Captured, InputBeyondBounds, UsageLimits, bound_usage, cost_nano_usd, exact_number
 
 _NULL = b"null"
+TRANSLATIONS = "/audio/translations"
 _MS = 1000
 _SLACK_MS = 1000
 """Providers round up to the second."""
@@ -46,7 +47,8 @@ def prepare(
     }
     if route.credential:
         headers["authorization"] = f"Bearer {route.credential}"
-    return HttpCall(method="POST", url=route.base_url + path, headers=headers, body=body)
+    is_rare = path == TRANSLATIONS  # even OpenAI has it for one of its models only
+    return HttpCall(method="POST", url=route.base_url + path, headers=headers, body=body, is_rare=is_rare)
 
 
 class HeardUsage:

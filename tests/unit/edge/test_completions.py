@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from tests.unit.edge.web_provider import Provider, stream, whole
-from tests.unit.edge.world import KEY, World
+from tests.unit.edge.web_provider import Provider, status, stream, whole
+from tests.unit.edge.world import KEY, World, until
+from tollbridge.router.v1 import router_pb2
 
 
 def ask(world: World, path: str = "completions", **fields):
@@ -81,6 +82,7 @@ async def test_an_echo_is_not_counted_as_output(world: World, provider: Provider
         ("best_of", {"best_of": 3, "n": 2}),
         ("prompt", {"prompt": None}),
         ("prompt", {"prompt": []}),
+        ("prompt", {"prompt": ["", "x"] * 600_000, "n": 128, "echo": True}),
         ("max_tokens", {"max_tokens": 0}),
         ("n", {"n": 129}),
         ("temperature", {"temperature": 3}),
@@ -126,6 +128,21 @@ async def test_a_moderation_is_passed_through(world: World, provider: Provider):
     event = await world.only_event()
     assert (event.operation, event.tokens.output) == ("moderations", 0)
     assert event.charge_nano_usd == event.tokens.input * 1000 > 0
+    await world.settled()
+
+
+@pytest.mark.parametrize("path", ["completions", "moderations"])
+@pytest.mark.parametrize("code", [404, 405, 501])
+async def test_asking_for_what_a_model_does_not_have_rests_nothing(
+    world: World, provider: Provider, path: str, code: int
+):
+    """Else anybody could take a chat model from everybody; another provider is asked, and router learns nothing."""
+    world.truth.routes = world.truth.routes[:1] * 2
+    provider.handlers = [status(code), status(code)]
+    async with ask(world, path, prompt="Hi", input="Hi") as response:
+        assert response.status == 502
+    assert [each.outcome for each in world.truth.decisions[1].tried] == [router_pb2.OUTCOME_NOT_OFFERED]
+    await until(lambda: [each.outcome for each in world.truth.finished] == [router_pb2.OUTCOME_NOT_OFFERED])
     await world.settled()
 
 

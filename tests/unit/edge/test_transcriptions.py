@@ -19,6 +19,7 @@ from tests.unit.edge.world import World
 from tollbridge.usage.v1 import usage_pb2
 from upstream.client import Timeouts
 from upstream.form import Form, FormFile, read_form, write_form
+from upstream.openai import transcriptions
 from upstream.route import Bounds, Route, WireProtocol
 
 PATH = "/audio/transcriptions"
@@ -255,3 +256,11 @@ async def test_tokens_of_sound_are_bounded_by_its_length():
     assert 10 * 50 < request.input_tokens(Bounds()) < 12 * 50
     assert 100 <= request.prompt_tokens("m") <= 102
     assert dataclasses.replace(request, max_cost_nano_usd=5).most_units.milliseconds == 11_500
+
+
+@pytest.mark.parametrize("path", ["/audio/transcriptions", "/audio/translations"])
+def test_only_translations_are_missing_at_many_providers(path: str):
+    """That they are says nothing of a model that transcribes."""
+    file = FormFile(field="file", name="a.wav", content_type="audio/wav", data=b"RIFF")
+    call = transcriptions.prepare(path, [], file, ROUTE, request_id="r", stream=False)
+    assert call.is_rare is (path == transcriptions.TRANSLATIONS)

@@ -45,6 +45,8 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     """We or our client gave up; says nothing about the account."""
     OUTCOME_MODEL_UNKNOWN: _Outcome.ValueType  # 9
     """The provider does not know the model: 404. Says nothing about the account's other models."""
+    OUTCOME_NOT_OFFERED: _Outcome.ValueType  # 10
+    """The provider does not have this endpoint for the model. Says nothing about the model's other endpoints."""
 
 class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
     """How an attempt ended."""
@@ -69,6 +71,8 @@ OUTCOME_CANCELLED: Outcome.ValueType  # 8
 """We or our client gave up; says nothing about the account."""
 OUTCOME_MODEL_UNKNOWN: Outcome.ValueType  # 9
 """The provider does not know the model: 404. Says nothing about the account's other models."""
+OUTCOME_NOT_OFFERED: Outcome.ValueType  # 10
+"""The provider does not have this endpoint for the model. Says nothing about the model's other endpoints."""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final
