@@ -14,6 +14,7 @@ import structlog
 from chassis.telemetry import Tracer
 from services.edge.admission import Admission
 from services.edge.attempts import Attempts
+from services.edge.body_room import BodyRoom
 from services.edge.idempotency import Idempotency
 from services.edge.metrics import EdgeMetrics
 from services.edge.opening import Providers
@@ -44,6 +45,7 @@ class Relay:
 
     def __init__(self, *, tools: Tools) -> None:
         self.tools = tools
+        self.bodies = BodyRoom()
         self.log = structlog.get_logger()
         self._running: dict[asyncio.Task[None], Callable[[], None]] = {}
         self._draining: collections.Counter[str] = collections.Counter()

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from chassis.errors import Code, TollbridgeError
+from services.edge.body_room import BodyRoom, BodyShare
 
 T = TypeVar("T")
 Fields = Mapping[str, object]
@@ -66,11 +67,15 @@ def top_level(body: bytes) -> Fields:
 
 
 async def read_body(
-    receive: Receive, headers: Iterable[tuple[bytes, bytes]], *, most_bytes: int = MAX_BODY_BYTES
+    receive: Receive,
+    headers: Iterable[tuple[bytes, bytes]],
+    *,
+    most_bytes: int = MAX_BODY_BYTES,
+    share: BodyShare | None = None,
 ) -> bytes:
-    """The whole body, refused as soon as it is too large or too slow.
+    """The whole body, refused as soon as it is too large or too slow. `share` is of the room that there is for it.
 
-    Raises REQUEST_TOO_LARGE, INVALID_REQUEST; ClientLeft when the client goes away before its end.
+    Raises REQUEST_TOO_LARGE, INVALID_REQUEST, OVERLOADED; ClientLeft when the client goes away before its end.
     """
     for name, value in headers:
         if name == b"content-length" and value.isdigit() and int(value[:12]) > most_bytes:
@@ -79,12 +84,12 @@ async def read_body(
             raise TollbridgeError(Code.INVALID_REQUEST, "Bodies must not be compressed.")
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await _read(receive, most_bytes)
+            return await _read(receive, most_bytes, share or BodyRoom().share())
     except TimeoutError:
         raise TollbridgeError(Code.INVALID_REQUEST, "The body did not come in time.") from None
 
 
-async def _read(receive: Receive, most_bytes: int) -> bytes:
+async def _read(receive: Receive, most_bytes: int, share: BodyShare) -> bytes:
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body", False):
         whole: bytes = message.get("body", b"")
@@ -96,6 +101,7 @@ async def _read(receive: Receive, most_bytes: int) -> bytes:
         parts += message.get("body", b"")
         if len(parts) > most_bytes:
             raise _too_large(most_bytes)
+        share.grow(len(parts))
         if not message.get("more_body", False):
             return bytes(parts)
         message = await receive()

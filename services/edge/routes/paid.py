@@ -19,6 +19,7 @@ from chassis.errors import Code, TollbridgeError
 from chassis.telemetry import Span, checked_traceparent
 from services.edge.admission import api_key_of
 from services.edge.answers import KeptAnswer
+from services.edge.body_room import SMALL_BYTES, BodyShare
 from services.edge.claims import fingerprint, key_of
 from services.edge.exchange import Exchange
 from services.edge.idempotency import Turn
@@ -37,7 +38,6 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 CLIENT_CLOSED_REQUEST = 499
-LARGE_BODY_BYTES = 1 << 20
 
 
 class PaidRoute:
@@ -55,6 +55,7 @@ class PaidRoute:
         loop = asyncio.get_running_loop()
         arrived_s = loop.time()
         exchange: Exchange | None = None
+        share = self._relay.bodies.share()
 
         def on_stuck() -> None:
             if exchange is not None:
@@ -66,7 +67,14 @@ class PaidRoute:
         with self._tools.tracer.span("edge.request", parent=parent, kind="server", request_id=request_id) as span:
             try:
                 exchange = await self._admit(
-                    scope, receive, surface=surface, reply=reply, request_id=request_id, arrived_s=arrived_s, span=span
+                    scope,
+                    receive,
+                    surface=surface,
+                    reply=reply,
+                    share=share,
+                    request_id=request_id,
+                    arrived_s=arrived_s,
+                    span=span,
                 )
                 if exchange is not None:
                     await self._serve(exchange, receive, reply)
@@ -81,6 +89,7 @@ class PaidRoute:
                 if not reply.started:
                     await reply.refuse(TollbridgeError(Code.INTERNAL, "Something went wrong on our side."))
             finally:
+                share.end()
                 self._note(exchange, reply, span, seconds=loop.time() - arrived_s, arrived_s=arrived_s)
 
     async def _admit(
@@ -90,6 +99,7 @@ class PaidRoute:
         *,
         surface: Surface,
         reply: Reply,
+        share: BodyShare,
         request_id: str,
         arrived_s: float,
         span: Span,
@@ -103,7 +113,7 @@ class PaidRoute:
         authority: Authority = await self._tools.admission.authorize(
             api_key=api_key_of(headers), client_ip=scope["client"][0] if scope.get("client") else "", traceparent=trace
         )
-        body = await read_body(receive, headers, most_bytes=self._operation.most_bytes)
+        body = await read_body(receive, headers, most_bytes=self._operation.most_bytes, share=share)
         request = dataclasses.replace(await self._parsed(body, headers), max_cost_nano_usd=max_cost_of(headers))
         turn = await self._turn(scope, request.body, authority=authority, reply=reply, request_id=request_id)
         if isinstance(turn, KeptAnswer):
@@ -132,7 +142,7 @@ class PaidRoute:
 
     async def _parsed(self, body: bytes, headers: list[tuple[bytes, bytes]]) -> PaidRequest:
         """A large body, such as a form with a sound, takes long enough for others to notice."""
-        if len(body) < LARGE_BODY_BYTES:
+        if len(body) <= SMALL_BYTES:
             return self._operation.parse(body, headers)
         return await asyncio.to_thread(self._operation.parse, body, headers)
 

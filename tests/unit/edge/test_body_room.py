@@ -1,0 +1,57 @@
+"""Large bodies share what memory there is for them, and give it back however their requests end."""
+
+import asyncio
+import json
+
+from services.edge.body_room import MOST_BYTES, SMALL_BYTES, BodyRoom
+from tests.unit.edge.world import KEY, World, until
+
+LARGE = "x" * (3 * SMALL_BYTES)
+
+
+async def test_a_large_body_that_there_is_no_room_for_is_refused(world: World):
+    """The client is told to come again, and small requests are served meanwhile."""
+    world.relay.bodies.left_bytes = 2 * SMALL_BYTES
+    async with world.post(world.body(user=LARGE)) as response:
+        assert (response.status, response.headers["retry-after"]) == (503, "1")
+    async with world.post(world.body()) as response:
+        assert response.status == 200
+    assert world.relay.bodies.left_bytes == 2 * SMALL_BYTES
+    await world.settled()
+
+
+async def test_room_is_given_back_at_the_end(world: World):
+    """Of an answer, of a refusal, and of a client that leaves while it sends or waits."""
+    world.truth.balance_nano_usd = 10**12
+    body = {"model": "fast", "messages": [{"role": "user", "content": "Hello"}], "user": LARGE}
+    async with world.post(body) as response:
+        assert response.status == 200, await response.text()
+    async with world.post({**body, "model": "none"}) as response:
+        assert response.status == 404
+    async with world.post(json.dumps(body)[:-1].encode()) as response:
+        assert response.status == 400
+    host, _, port = world.base_url.removeprefix("http://").partition(":")
+    await until(lambda: world.relay.bodies.left_bytes == MOST_BYTES)
+    await _leave_while_sending(world, host, int(port))
+    await until(lambda: world.relay.bodies.left_bytes == MOST_BYTES)
+    await world.settled()
+
+
+async def _leave_while_sending(world: World, host: str, port: int) -> None:
+    _, writer = await asyncio.open_connection(host, port)
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n" % KEY.encode())
+    writer.write(b"Content-Length: %d\r\n\r\n" % (9 * SMALL_BYTES) + LARGE.encode())
+    await until(lambda: world.relay.bodies.left_bytes < MOST_BYTES)
+    writer.transport.abort()
+
+
+def test_a_share_is_what_its_body_has_become():
+    """And nothing while that is small."""
+    room = BodyRoom(most_bytes=3 * SMALL_BYTES)
+    share = room.share()
+    for size, left in ((1000, 3), (SMALL_BYTES, 3), (2 * SMALL_BYTES, 1), (3 * SMALL_BYTES, 0)):
+        share.grow(size)
+        assert room.left_bytes == left * SMALL_BYTES
+    share.end()
+    share.end()
+    assert room.left_bytes == 3 * SMALL_BYTES
