@@ -12,6 +12,7 @@ from typing import ClassVar
 import msgspec
 
 from pricing.tokens import Tokens
+from upstream.openai.call_numbers import CallNumbers
 from upstream.openai.errors import read_error
 from upstream.openai.usage_block import UsageBlock
 from upstream.outcome import ProviderMisbehaved
@@ -43,6 +44,7 @@ class ChatStream:
     kind: ClassVar[str] = "chat.completion.chunk"
     nothing_more: ClassVar[Mapping[str, object]] = {"delta": {}}
     __slots__ = (
+        "_calls",
         "_done",
         "_error",
         "_error_status",
@@ -73,6 +75,7 @@ class ChatStream:
         self._head: dict[str, msgspec.Raw] = {}
         self._fast_from = self._fast_to = self._fast_open = self._fast_no_usage = b""
         self._generation_id = ""
+        self._calls: dict[int, CallNumbers] = {}
         self._finishes: dict[int, str] = {}
         self._opened: set[int] = set()
         self._done = False
@@ -97,6 +100,7 @@ class ChatStream:
             and data[-3:] == b"}\n\n"
             and data[:7] == b"data: {"
             and b'"error"' not in data
+            and b'"tool_calls"' not in data
             and self._splitter.between_events
         ):
             events = data.count(b"\n\n")
@@ -195,11 +199,14 @@ class ChatStream:
         if usage is not None and bytes(usage) != _NULL:
             self._usage.read(fields.pop("usage"))
         choices = _CHOICES.decode(fields.get("choices", b"[]")) or []
+        mended = False
         for choice in choices:
             if choice.get("finish_reason") == FAILED:
                 self._fail(msgspec.json.encode(choice.get("error")))
                 return b""
-            self._choice(choice)
+            mended = self._choice(choice) or mended
+        if mended:
+            fields["choices"] = msgspec.Raw(msgspec.json.encode(choices))
         if not self._head:
             self._begin(fields)
         if not choices and usage is not None and bytes(usage) != _NULL:
@@ -217,13 +224,20 @@ class ChatStream:
         self._head = {name: msgspec.Raw(bytes(fields[name])) for name in kept if name in fields}
         self._generation_id = _text_of(fields.get("id"))
 
-    def _choice(self, choice: dict[str, object]) -> None:
-        index, finish = choice.get("index"), choice.get("finish_reason")
+    def _choice(self, choice: dict[str, object]) -> bool:
+        """Takes a choice in; whether it had to be mended."""
+        index = choice.get("index")
         number = index if isinstance(index, int) else 0
+        calls = self._calls.get(number)
+        if calls is None:
+            calls = self._calls[number] = CallNumbers()
+        mended = calls.mend(choice)
+        finish = choice.get("finish_reason")
         self._opened.add(number)
         if isinstance(finish, str):
             self._finishes[number] = finish
         self.has_content = self.has_content or isinstance(finish, str) or bool(_said(choice))
+        return mended
 
     def _learn(self, theirs: bytes, payload: bytes) -> None:
         """Remembers how this provider writes its model's name, so that it can be replaced without parsing."""

@@ -1,0 +1,53 @@
+"""Tool calls in a stream of chat chunks as OpenAI sends them: each under a number of its own, and the finish says so.
+
+Some providers leave the numbers out, give all calls the same, or finish with `stop` although tools were called. Clients
+put the pieces together by number and run the tools when the finish says `tool_calls`, so all of that loses calls.
+"""
+
+CALLED = "tool_calls"
+
+
+class CallNumbers:
+    """The calls of one choice."""
+
+    __slots__ = ("_by_id", "_by_theirs", "_last")
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, int] = {}
+        self._by_theirs: dict[int, tuple[int, str]] = {}
+        self._last = -1
+
+    def mend(self, choice: dict[str, object]) -> bool:
+        """Puts right what is wrong in a chunk's choice; whether anything was."""
+        delta = choice.get("delta")
+        calls = delta.get("tool_calls") if isinstance(delta, dict) else None
+        changed = False
+        for call in calls if isinstance(calls, list) else ():
+            if isinstance(call, dict):
+                number = self._number_of(call)
+                changed = changed or call.get("index") != number
+                call["index"] = number
+        if choice.get("finish_reason") == "stop" and self._last >= 0:
+            choice["finish_reason"] = CALLED
+            return True
+        return changed
+
+    def _number_of(self, call: dict[str, object]) -> int:
+        theirs, call_id, function = call.get("index"), call.get("id"), call.get("function")
+        own = call_id if isinstance(call_id, str) else ""
+        named = isinstance(function, dict) and bool(function.get("name"))
+        if own in self._by_id:
+            return self._by_id[own]
+        if not isinstance(theirs, int) or isinstance(theirs, bool):
+            return self._new(own) if own or named or self._last < 0 else self._last
+        number, known = self._by_theirs.get(theirs, (-1, ""))
+        if number < 0 or (own and known and named):
+            number = self._new(own)
+            self._by_theirs[theirs] = (number, own)
+        return number
+
+    def _new(self, call_id: str) -> int:
+        self._last += 1
+        if call_id:
+            self._by_id[call_id] = self._last
+        return self._last
