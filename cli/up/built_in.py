@@ -9,6 +9,7 @@ import json
 import re
 import urllib.request
 from collections.abc import Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlsplit
@@ -31,12 +32,14 @@ OLLAMA_UNKNOWN = ("llama3.2",)
 """What is offered where Ollama doesn't tell what it has: the model of its own first example."""
 
 _TOP_LEVEL = re.compile(r"^([a-z_]+):(.*)$")
+_PLAIN_PLACE = re.compile(r"[^\s\x00-\x1f\x7f@?#$]+")
 _OLLAMA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 
 
 def offered(environ: Mapping[str, str]) -> list[str]:
     """The providers that the environment has a key for, best known first."""
-    return [name for name, key in KEYS.items() if environ.get(key) and not environ[key].startswith(OWN_KEY)]
+    found = [name for name, key in KEYS.items() if environ.get(key) and not environ[key].startswith(OWN_KEY)]
+    return [name for name in found if name != "ollama" or ollama_url(environ[KEYS[name]])]
 
 
 def compose(base: str, names: Sequence[str], *, environ: Mapping[str, str]) -> str:
@@ -55,7 +58,10 @@ def compose(base: str, names: Sequence[str], *, environ: Mapping[str, str]) -> s
 
 
 def ollama_url(host: str) -> str:
-    """Where Ollama serves OpenAI's API, by its own variable: a host, a port or both, with or without a scheme."""
+    """Where Ollama serves OpenAI's API, by its own variable: a host, a port or both, with or without a scheme.
+
+    Empty for what is no such place, and for one with a password, since it would be written into the config.
+    """
     url = host.strip().rstrip("/")
     scheme, found, place = url.partition("://")
     if not found:
@@ -64,8 +70,14 @@ def ollama_url(host: str) -> str:
         place = "127.0.0.1" + place
     name, _, path = place.partition("/")
     name = re.sub(r"^(0\.0\.0\.0|\[::\])(?=:|$)", "127.0.0.1", name)
-    if scheme == "http" and urlsplit(f"//{name}").port is None:
-        name = f"{name}:{OLLAMA_PORT}"
+    try:
+        parts = urlsplit(f"//{name}")
+        if scheme == "http" and parts.port is None:
+            name = f"{name}:{OLLAMA_PORT}"
+    except ValueError:
+        return ""
+    if scheme not in ("http", "https") or not parts.hostname or not _PLAIN_PLACE.fullmatch(place):
+        return ""
     return f"{scheme}://{name}{'/' + path if path else ''}/v1"
 
 
@@ -86,7 +98,7 @@ def ollama_models(url: str) -> list[tuple[str, bool]]:
         with direct.open(url.removesuffix("/v1") + "/api/tags", timeout=OLLAMA_WITHIN_S) as reply:
             listed = json.loads(reply.read(MAX_OLLAMA_BYTES))["models"][:MAX_OLLAMA_MODELS]
             named = {str(row["name"]).removesuffix(":latest"): "embed" in json.dumps(row).lower() for row in listed}
-    except (URLError, OSError, ValueError, KeyError, TypeError):
+    except (HTTPException, URLError, OSError, ValueError, KeyError, TypeError):
         return [(name, False) for name in OLLAMA_UNKNOWN]
     return [(name, is_embedding) for name, is_embedding in named.items() if _OLLAMA_NAME.fullmatch(name)]
 

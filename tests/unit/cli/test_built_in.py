@@ -3,6 +3,7 @@
 import http.server
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from chassis.config import ConfigError, read
 from cli.config_check import check
-from cli.up.built_in import FOLDER, KEYS, compose, offered, ollama_url
+from cli.up.built_in import FOLDER, KEYS, compose, offered, ollama_models, ollama_url
 from cli.up.options import BUILT_IN_CONFIG
 from services.router.config import parse
 from services.router.registry import Registry
@@ -121,6 +122,31 @@ def test_without_a_providers_key_nothing_is_added(environ: dict[str, str]) -> No
 def test_ollamas_host_is_read_as_ollama_reads_it(host: str, url: str) -> None:
     """A host, a port or both; what a server listens on everywhere is asked for here."""
     assert ollama_url(host) == url
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:abc", "my host", "http://me:secret@h:1", " ", "http://", "ftp://h", "h?a=1", "[::1", "${HOME}"]
+)
+def test_what_is_no_place_offers_nothing(host: str) -> None:
+    """All else starts; and no password is written into a config."""
+    assert ollama_url(host) == ""
+    assert offered({"OLLAMA_HOST": host, "OPENAI_API_KEY": "sk-x"}) == ["openai"]
+
+
+def test_another_server_in_ollamas_place_stops_nothing() -> None:
+    """What does not speak HTTP there is an Ollama that doesn't tell what it has."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"-ERR unknown command\r\n")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        assert ollama_models(f"http://127.0.0.1:{server.getsockname()[1]}/v1") == [("llama3.2", False)]
+        thread.join(5)
 
 
 @pytest.fixture
