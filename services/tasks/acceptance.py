@@ -72,7 +72,7 @@ class Acceptance:
         if order.is_held:
             await self._hold(self._hold_request(order, wish), order.traceparent)
 
-        async def work(conn: db.Connection) -> None:
+        async def work(conn: db.Connection) -> store.Accepted | None:
             if await store.insert(conn, order, fingerprint=wish.fingerprint):
                 await outbox.add(
                     conn,
@@ -81,13 +81,13 @@ class Acceptance:
                     payload=events.work_order(order),
                     traceparent=order.traceparent,
                 )
+            return await store.accepted(conn, order.id)  # as it is before any worker has it
 
-        await db.in_transaction(self._pool, work)
+        accepted = _of_wish(await db.in_transaction(self._pool, work), wish)
         self._on_outbox()
-        job = await self._found(wish)
-        if job is None:
+        if accepted is None:
             raise TollbridgeError(Code.INTERNAL, "The task was accepted and is gone.")
-        return job
+        return accepted
 
     def _hold_request(self, order: Order, wish: Wish) -> billing_pb2.HoldRequest:
         deadline_s = jobs.TIME_TO_LIVE_S + jobs.ACCEPTANCE_GRACE_S
@@ -104,12 +104,7 @@ class Acceptance:
 
     async def _found(self, wish: Wish) -> Job | None:
         async with db.transaction(self._pool) as conn:
-            found = await store.accepted(conn, wish.task_id)
-        if found is None:
-            return None
-        if found.fingerprint != wish.fingerprint:
-            raise TollbridgeError(Code.IDEMPOTENCY_MISMATCH, "This task_id stands for another task.")
-        return found.job
+            return _of_wish(await store.accepted(conn, wish.task_id), wish)
 
     async def _order(self, wish: Wish) -> Order:
         if wish.kind not in events.RUN_SUBJECTS:
@@ -129,6 +124,14 @@ class Acceptance:
             hold_nano_usd=worst_case(price, model.bounds, images=wanted.images, body_bytes=len(wish.body)),
             traceparent=wish.traceparent,
         )
+
+
+def _of_wish(found: store.Accepted | None, wish: Wish) -> Job | None:
+    if found is None:
+        return None
+    if found.fingerprint != wish.fingerprint:
+        raise TollbridgeError(Code.IDEMPOTENCY_MISMATCH, "This task_id stands for another task.")
+    return found.job
 
 
 def find_model(models: Iterable[router_pb2.Model], name: str, *, kind: str) -> router_pb2.Model:
