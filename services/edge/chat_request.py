@@ -23,6 +23,7 @@ _Count = Annotated[int, Meta(ge=1, le=1 << 40)]
 _NOTHING = msgspec.Raw(b"")
 
 
+_NEVER_WITHOUT_CONTENT = frozenset({"developer", "system", "user"})
 _DOCUMENTED_PARTS = frozenset({"text", "refusal", "image_url", "input_audio", "file"})
 
 
@@ -140,9 +141,12 @@ def parse_chat(body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> Paid
 
 
 def _parts(messages: list[_Message]) -> list[_Part]:
-    """The parts of all messages; one without what its type promises is refused."""
+    """The parts of all messages; a message or a part without what its kind promises is refused."""
     parts = []
     for number, message in enumerate(messages):
+        if message.content is None and message.role in _NEVER_WITHOUT_CONTENT:
+            where = f"messages[{number}].content"
+            raise TollbridgeError(Code.INVALID_REQUEST, f"You must provide {where}.", details={"param": where})
         if not isinstance(message.content, list):
             continue
         for place, part in enumerate(message.content):

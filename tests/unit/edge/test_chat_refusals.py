@@ -35,6 +35,8 @@ def chat(**fields) -> dict:
         (chat(tools="x"), 400, "tools"),
         (chat(messages=[{"role": "robot", "content": "Hi"}]), 400, "messages[0].role"),
         (chat(messages=[{"role": "user", "content": [{"type": "text"}]}]), 400, "messages[0].content[0].text"),
+        (chat(messages=[{"role": "system", "content": "Hi"}, {"role": "user"}]), 400, "messages[1].content"),
+        (chat(messages=[{"role": "user", "content": None}]), 400, "messages[0].content"),
         (chat(web_search_options={}), 400, "web_search_options"),
         (chat(model="unknown"), 404, "model"),
         ([], 400, None),
