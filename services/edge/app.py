@@ -178,10 +178,18 @@ async def _on_tollbridge_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, TollbridgeError):
         raise error
     found = context(request)
-    rendered = found.surface.dialect.render_error(error, request_id=found.request_id)
+    rendered = found.surface.dialect.render_error(_of_path(request, error), request_id=found.request_id)
     response = Response(content=rendered.body, status_code=rendered.status)
     response.raw_headers = rendered.headers
     return response
+
+
+def _of_path(request: Request, error: TollbridgeError) -> TollbridgeError:
+    """An id in a path that can't be one is an id that nobody has."""
+    param = str(error.details.get("param", ""))
+    if error.code is not Code.INVALID_REQUEST or param not in request.path_params:
+        return error
+    return TollbridgeError(Code.NOT_FOUND, f"There is no such {param.removesuffix('_id')}.")
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

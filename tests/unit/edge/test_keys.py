@@ -100,3 +100,13 @@ async def test_an_impossible_limit_is_refused_by_name(desk: Office, name: str, l
     reply = await desk.ask("POST", "/admin/keys", ADMIN_TOKEN, {"customer_id": await desk.customer(), name: limit})
     error = reply.json()["error"]
     assert (reply.status_code, error["code"], error["param"]) == (400, "invalid_request", name)
+
+
+@pytest.mark.parametrize(("method", "path"), [("DELETE", "/v1/keys/mine"), ("GET", "/v1/requests/mine")])
+async def test_an_id_that_can_not_be_one_is_not_found(desk: Office, method: str, path: str) -> None:
+    """As any other id that nobody has; what a body or a query names wrongly stays a 400 with `param`."""
+    key = (await desk.key(await desk.customer()))["key"]
+    lost = await desk.ask(method, path, key)
+    assert (lost.status_code, lost.json()["error"]["code"]) == (404, "not_found"), lost.text
+    wrong = await desk.ask("GET", "/v1/requests?limit=0", key)
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "limit")
