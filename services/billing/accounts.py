@@ -82,7 +82,7 @@ class Accounts:
             if line is None:
                 hold = await store.hold_of_request(connection, request_id)
                 if hold is None or await receipt_store.is_dropped(connection, request_id):
-                    raise TollbridgeError(Code.NOT_FOUND, "no such request")
+                    raise TollbridgeError(Code.NOT_FOUND, "There is no such request.")
                 raise TollbridgeError(Code.NOT_SETTLED, "the request is not settled yet")
             books = await store.lock_books(connection, customer_ids=[line.customer_id], request_ids=[request_id])
             charge = await store.transfer_of_event(connection, f"charge:{request_id}")

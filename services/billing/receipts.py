@@ -131,4 +131,4 @@ def _json(document: receipt_document.Document) -> bytes:
 
 
 def _not_found() -> TollbridgeError:
-    return TollbridgeError(Code.NOT_FOUND, "no such request")
+    return TollbridgeError(Code.NOT_FOUND, "There is no such request.")

@@ -104,7 +104,7 @@ def routes(
     @router.get("/health", openapi_extra=described(HEALTH))
     async def health(request: Request) -> Response:
         accounts = await _accounts(router_client)
-        body: Health = {**_pool(accounts), "status": _status(accounts, drain)}
+        body: Health = {"status": _status(accounts, drain), **_pool(accounts)}
         return answer(body, request_id=context(request).request_id, status=503 if drain.draining else 200)
 
     @router.get("/metrics", openapi_extra=described(METRICS))
