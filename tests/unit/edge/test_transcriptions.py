@@ -5,7 +5,6 @@ import json
 import threading
 from decimal import Decimal
 
-import httpx
 import pytest
 
 from pricing.charge import charge_nano_usd
@@ -14,7 +13,7 @@ from pricing.tokens import Tokens, Units
 from services.edge import transcription_request
 from services.edge.operations import TRANSCRIPTIONS
 from services.edge.transcription_request import parser
-from tests.unit.edge.sound import wav
+from tests.unit.edge.sound import PATH, form, wav
 from tests.unit.edge.world import World
 from tollbridge.usage.v1 import usage_pb2
 from upstream.client import Timeouts
@@ -22,7 +21,6 @@ from upstream.form import Form, FormFile, read_form, write_form
 from upstream.openai import transcriptions
 from upstream.route import Bounds, Route, WireProtocol
 
-PATH = "/audio/transcriptions"
 BY_MINUTE = PriceVersion(rates=Rates(per_minute=6_000_000), cost=Rates(per_minute=6_000_000))
 SAID = "This is Tollbridge's built-in sandbox: nobody listened."
 
@@ -46,13 +44,6 @@ ROUTE = Route(
 def by_minute(world: World) -> None:
     """The model is sold by the minute."""
     world.truth.routes = [{"rates": {"per_minute": 6_000_000}}]
-
-
-def form(data: bytes = b"", *, path: str = PATH, **fields: str) -> dict:
-    """What to post: a sound of two and a half seconds unless said otherwise."""
-    file = ("speech.wav", data or wav(2.5), "audio/wav")
-    made = httpx.Request("POST", "http://form", data={"model": "fast", **fields}, files={"file": file})
-    return {"path": path, "body": made.read(), "headers": {"content-type": made.headers["content-type"]}}
 
 
 async def test_a_transcript_is_charged_by_the_length_that_the_provider_heard(world: World):
