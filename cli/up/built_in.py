@@ -62,10 +62,11 @@ def ollama_url(host: str) -> str:
 
     Empty for what is no such place, and for one with a password, since it would be written into the config.
     """
-    url = host.strip().rstrip("/")
+    url = host.strip()
     scheme, found, place = url.partition("://")
     if not found:
         scheme, place = "http", url
+    place = place.rstrip("/")
     if place.startswith(":"):
         place = "127.0.0.1" + place
     name, _, path = place.partition("/")

@@ -279,8 +279,8 @@ def _text(value: object) -> str:
     """A text, or the texts of a list of parts."""
     if isinstance(value, str):
         return value
-    parts = [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []
-    return "".join(_text(part.get("text")) for part in parts)
+    parts = [part.get("text") for part in value if isinstance(part, dict)] if isinstance(value, list) else []
+    return "".join(text for text in parts if isinstance(text, str))
 
 
 def _logprobs(value: object) -> list[object]:

@@ -111,7 +111,9 @@ class ResponseOfChat:
 
     def render(self, *, tokens: Tokens, cost: str | None) -> bytes:
         """The body for the client, with `cost` in its usage."""
-        choice = _first_choice(_CHUNK.decode(self.chat.render(tokens=tokens, cost=None)))
+        fields = _FIELDS.decode(self.chat.render(tokens=tokens, cost=None))
+        # Only what was read when the answer came: what else is in it nobody has looked at, and it may not be readable.
+        choice = _first_choice({"choices": msgspec.json.decode(fields["choices"])})
         items = OutputItems(
             hexes=self.head.hexes, emit=_unheard, summarizes=self.head.summarizes, names=self.head.names
         )

@@ -6,6 +6,7 @@ import json
 import aiohttp
 import openai
 import pytest
+from aiohttp import web
 
 from tests.unit.edge.web_provider import Provider, chunk, ending, stream, usage_chunk, whole
 from tests.unit.edge.world import KEY, World, until
@@ -307,3 +308,36 @@ async def test_an_answer_is_replayed_with_its_ids(world: World, provider: Provid
     assert seen[0] == seen[1]
     assert len(provider.calls) == 1
     await until(lambda: len(world.truth.applied) == 1)
+
+
+@pytest.mark.parametrize("odd", [b'"x":"\xff"', b'"x":1e999'])
+async def test_what_nobody_reads_of_an_answer_can_not_spoil_it(world: World, provider: Provider, odd: bytes):
+    """A field that is no text, or no number, stands beside a whole answer."""
+    answer = b'{"id":"c","choices":[{"index":0,"message":{"content":"Hi"},"finish_reason":"stop"}],%b}' % odd
+
+    async def odd_answer(_: web.Request) -> web.Response:
+        return web.Response(body=answer, content_type="application/json")
+
+    provider.handlers = [odd_answer]
+    async with ask(world) as response:
+        told = await response.json()
+        assert response.status == 200, told
+    assert told["output"][0]["content"][0]["text"] == "Hi"
+    assert (await world.only_event()).charge_nano_usd > 0
+    await world.settled()
+
+
+async def test_texts_in_texts_are_no_text(world: World, provider: Provider):
+    """However deep a provider nests its parts, nobody climbs down after them."""
+    nested: object = "no text"
+    for _ in range(450):
+        nested = [{"text": nested}]
+    content = [{"type": "text", "text": "Hi"}, {"type": "text", "text": nested}]
+    said = {"index": 0, "message": {"content": content}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 3, "completion_tokens": 2}
+    provider.handlers = [whole({"id": "c", "choices": [said], "usage": usage})]
+    async with ask(world) as response:
+        told = await response.json()
+        assert response.status == 200, told
+    assert told["output"][0]["content"][0]["text"] == "Hi"
+    await world.settled()
