@@ -1,5 +1,7 @@
 """One way to send a call, whatever answers it: over the network, or by the sandbox in this process."""
 
+import re
+
 from upstream.attempt import classify
 from upstream.client import HttpCall, UpstreamClient, UpstreamResponse
 from upstream.route import Route, WireProtocol
@@ -21,4 +23,10 @@ async def send(route: Route, call: HttpCall, *, client: UpstreamClient, sandbox:
         body = await response.read(MAX_ERROR_BYTES)
     finally:
         response.close()
-    raise classify(response.status, response.headers, body, is_rare=call.is_rare)
+    raise classify(response.status, response.headers, _in_our_words(body, route), is_rare=call.is_rare)
+
+
+def _in_our_words(body: bytes, route: Route) -> bytes:
+    """A provider's error, with the public id where it names its own model: clients may read it."""
+    theirs = re.escape(route.provider_model.encode())
+    return re.sub(rb"(?<![\w./-])" + theirs + rb"(?![\w/-])", lambda _: route.model.encode(), body)

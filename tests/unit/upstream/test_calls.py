@@ -1,5 +1,7 @@
 """One seam for network and sandbox: successes are answers, all else is a classified failure."""
 
+import dataclasses
+
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -61,6 +63,39 @@ async def test_network_and_sandbox_look_alike() -> None:
             with pytest.raises(AttemptFailed) as failed:
                 await send(at, call, client=client, sandbox=sandbox)
             assert (failed.value.outcome, failed.value.retry_after_s) == (Outcome.RATE_LIMITED, 4.0)
+    finally:
+        await client.close()
+        await server.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("model theirs-7b is not for `theirs-7b`.", "model public is not for `public`."),
+        (
+            "not-theirs-7b, theirs-7b-x and a/theirs-7b are others",
+            "not-theirs-7b, theirs-7b-x and a/theirs-7b are others",
+        ),
+    ],
+)
+async def test_a_refusal_names_our_model(said: str, told: str) -> None:
+    """A provider's words about a request are the client's to read; its own name of the model is nobody's business."""
+
+    async def refuse(_: web.Request) -> web.Response:
+        return web.json_response({"error": {"message": said}}, status=400)
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", refuse)
+    server = TestServer(app, host="127.0.0.1")
+    await server.start_server()
+    client = UpstreamClient()
+    await client.start()
+    at = dataclasses.replace(route(WireProtocol.OPENAI, str(server.make_url("/v1"))), provider_model="theirs-7b")
+    try:
+        call = prepare({"messages": []}, at, max_tokens=50, stream=False, request_id="r")
+        with pytest.raises(AttemptFailed) as failed:
+            await send(at, call, client=client, sandbox=Sandbox())
+        assert failed.value.message == told
     finally:
         await client.close()
         await server.close()
