@@ -110,7 +110,7 @@ USAGE = Description(
     answer=Page[UsageSum],
     media=(Media(content_type="text/csv"),),
     parameters=(
-        OF_CUSTOMER,
+        Parameter(name="customer_id", about="Of this customer alone."),
         Parameter(
             name="group_by",
             about="What is summed: model without it.",

@@ -170,7 +170,7 @@ async def make_key(
         ),
         spend_cap=cap_message(body.spend_cap),
         allowed_ips=body.allowed_ips,
-        expires_at_us=microseconds(body.expires_at, param="expires_at") if body.expires_at else 0,
+        expires_at_us=0 if body.expires_at is None else microseconds(body.expires_at, param="expires_at"),
         made_by=made_by,
     )
     reply = await auth.call("CreateKey", message, auth_pb2.CreateKeyResponse, timeout_s=TIMEOUT_S)

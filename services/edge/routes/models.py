@@ -84,7 +84,7 @@ GET_MODEL = Description(
     about=f"Its id may contain slashes. {_BOTH}",
     access="list",
     answer=Model,
-    refuses=frozenset({Code.MODEL_NOT_FOUND}),
+    refuses=frozenset({Code.MODEL_NOT_FOUND, Code.NOT_FOUND}),
 )
 
 

@@ -110,3 +110,11 @@ async def test_an_id_that_can_not_be_one_is_not_found(desk: Office, method: str,
     assert (lost.status_code, lost.json()["error"]["code"]) == (404, "not_found"), lost.text
     wrong = await desk.ask("GET", "/v1/requests?limit=0", key)
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "limit")
+
+
+@pytest.mark.parametrize("expires_at", ["", "tomorrow", "2027-01-31T12:00:00"])
+async def test_a_key_never_lasts_longer_than_was_meant(desk: Office, expires_at: str) -> None:
+    """What is no time is refused by name: an empty text made a key without an end."""
+    body = {"customer_id": await desk.customer(), "expires_at": expires_at}
+    reply = await desk.ask("POST", "/admin/keys", ADMIN_TOKEN, body)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "expires_at")
