@@ -14,15 +14,17 @@ HEADLINES = {
 
 
 def error_body(view: ErrorView) -> object:
-    """OpenAI's body, or `{error, balance, message, topUpUrl}` for who has no money."""
+    """OpenAI's body, or `{error, balance, message, topUpUrl}` for who has no money; for a spend cap with its `code`."""
     headline = HEADLINES.get(view.reason)
     if headline is None:
         return openai.error_body(view)
     balance = view.details.get("balance_nano_usd")
     is_empty = balance is not None and int(balance) <= 0
     words = "Your credit balance is empty." if is_empty else view.explanation
+    told = {} if view.reason == Code.INSUFFICIENT_CREDITS.value else {"code": view.reason}
     return {
         "error": headline,
+        **told,
         "balance": None if balance is None else msgspec.Raw(usd_number(int(balance)).encode()),
         "message": f"{words} Top up at {view.top_up_url} to continue." if view.top_up_url else words,
         "topUpUrl": view.top_up_url or None,
