@@ -223,9 +223,18 @@ def test_no_rate_limit_is_enforced(client: Client) -> None:
     assert statuses == {200}
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("DELETE", "/chat/completions", 405)])
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nothing", 404),
+        ("DELETE", "/chat/completions", 405),
+        ("POST", "/agent/run", 404),
+        ("POST", "/memory/store", 404),
+        ("GET", "/memory/query", 404),
+    ],
+)
 def test_what_is_not_there_is_said_in_openais_shape(client: Client, method: str, path: str, status: int) -> None:
-    """Unknown path, wrong method."""
+    """Unknown path, wrong method, and what the document announces for later."""
     answer = client.ask(method, path)
     assert answer.status_code == status
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}

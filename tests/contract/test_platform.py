@@ -89,6 +89,12 @@ def test_an_image_request_is_answered_at_once_with_its_task(client: Client) -> N
     assert (ended["kind"], len(ended["result"]["data"]), Decimal(ended["cost"])) == ("image", 1, Decimal("0.15"))
 
 
+def test_an_image_is_pending_however_fast_it_is_made(client: Client) -> None:
+    """No answer tells what became of the task meanwhile."""
+    answers = [client.post("/images/generations", PICTURE).json() for _ in range(6)]
+    assert [(each["status"], each["data"]) for each in answers] == [("pending", [])] * 6
+
+
 def test_who_asks_to_wait_waits(client: Client) -> None:
     """`Prefer: wait` is heard here too."""
     answer = client.post("/images/generations", PICTURE, prefer="wait=20")

@@ -1,6 +1,7 @@
 """Surfaces in all dialects side by side in one process: one registry, one ledger, any key on any of them."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +29,7 @@ models:
     routes: [{provider: sandbox, model: s}]
     price: {credits: 2}
   - {id: a/image, category: image, routes: [{provider: sandbox, model: s}], price: {per_image: 0.02}}
+  - {id: a/none, category: chat, context: 1000, routes: [], price: {input: 1, output: 2}}
 plans: [{id: enterprise}]
 billing: {default_plan: enterprise, welcome_credit: 0}
 """
@@ -52,6 +54,7 @@ MALFORMED = (
     b'{"model": "a/chat", "messages": [1], "name": {}, "amount_usd": true}',
     b"[" * 1000 + b"]" * 1000,
 )
+MONEY = re.compile(r"\d+\.\d{9}")
 OPENAI_BODY = {"message", "type", "param", "code"}
 
 
@@ -72,6 +75,12 @@ def rich(system: Gateway) -> Client:
 def poor(system: Gateway) -> Client:
     """Somebody without any."""
     return customer(system, "", credit_usd="0")
+
+
+@pytest.fixture(scope="module")
+def capped(system: Gateway) -> Client:
+    """Somebody with money and a key that may not spend it."""
+    return customer(system, "", spend_cap={"amount_usd": "0.001", "per": "total"})
 
 
 def chat(client: Client, dialect: str, **fields: Any) -> httpx.Response:
@@ -122,6 +131,82 @@ def test_an_unknown_model_has_each_ones_status(rich: Client, dialect: str, statu
     """404 where the document has it, else 400."""
     answer = chat(rich, dialect, model="none")
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "status", "error"),
+    [
+        ("openai", 502, {"type": "server_error", "code": "provider_not_configured"}),
+        ("dropstone", 502, {"type": "server_error", "code": "provider_not_configured"}),
+        ("techstone", 503, {"type": "overloaded_error", "code": "provider_not_configured"}),
+        ("dragonfly", 502, {"type": "upstream_error", "code": 502, "reason": "provider_not_configured"}),
+        ("drawbridge", 502, {"type": "server_error", "code": "provider_not_configured"}),
+        ("platform", 502, {"type": "provider_not_configured", "code": "provider_not_configured"}),
+    ],
+)
+def test_a_model_without_a_provider_is_listed_and_says_so(
+    rich: Client, dialect: str, status: int, error: dict[str, Any]
+) -> None:
+    """`routes: []`, as the video model of one of the documents' examples."""
+    assert rich.get(f"{PREFIX[dialect]}/models/a/none").json()["id"] == "a/none"
+    answer = chat(rich, dialect, model="a/none")
+    assert answer.status_code == status
+    assert error.items() <= answer.json()["error"].items()
+
+
+@pytest.mark.parametrize(
+    ("dialect", "status", "error"),
+    [
+        ("openai", 402, {"code": "spend_cap_reached"}),
+        ("techstone", 403, {"type": "permission_error", "code": "spend_cap_reached"}),
+        ("dragonfly", 403, {"type": "forbidden", "code": 403, "reason": "spend_cap_reached"}),
+        ("drawbridge", 402, {"code": "spend_cap_reached"}),
+        ("platform", 402, {"type": "spend_cap_reached", "code": "spend_cap_reached"}),
+    ],
+)
+def test_a_reached_spend_cap_is_as_no_money(capped: Client, dialect: str, status: int, error: dict[str, Any]) -> None:
+    """With its own code, and not to be retried."""
+    answer = chat(capped, dialect)
+    assert answer.status_code == status
+    assert error.items() <= answer.json()["error"].items()
+    assert answer.headers["x-should-retry"] == "false"
+
+
+def test_a_reached_spend_cap_is_flat_where_no_money_is(capped: Client) -> None:
+    """Its code stands beside the words; what the key's customer owns is no matter of it."""
+    answer = chat(capped, "dropstone")
+    body = answer.json()
+    assert (answer.status_code, body["error"], body["code"]) == (402, "Spend cap reached", "spend_cap_reached")
+    assert {"balance", "message", "topUpUrl"} <= set(body)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_lists_and_money_are_the_same_everywhere(rich: Client, dialect: str) -> None:
+    """`{object, data, has_more, next}`, money as decimal strings, a request id on each answer."""
+    chat(rich, dialect)
+    for path in {"/keys", "/tasks", "/usage", "/requests"} - ({"/requests"} if dialect == "dropstone" else set()):
+        answer = rich.get(PREFIX[dialect] + path)
+        assert (set(answer.json()), answer.json()["object"]) == ({"object", "data", "has_more", "next"}, "list")
+        assert answer.headers["x-request-id"]
+    if dialect != "drawbridge":
+        money = rich.get(f"{PREFIX[dialect]}/credits").json()["data"]
+        assert money.pop("currency") == "USD"
+        assert set(money) == {"balance", "held", "available", "total_credits", "total_usage"}
+        assert all(MONEY.fullmatch(amount) for amount in money.values())
+    question = {"model": "a/chat", "messages": [{"role": "user", "content": "Hi"}]}
+    quote = rich.post(f"{PREFIX[dialect]}/quote", question).json()
+    assert {"object", "model", "most", "likely", "price_version", "max_tokens"} <= set(quote)
+    assert MONEY.fullmatch(quote["most"]), quote
+    assert MONEY.fullmatch(quote["likely"]), quote
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_an_id_that_can_not_be_one_is_not_found(rich: Client, dialect: str) -> None:
+    """As any id that nobody has, whatever the document calls it."""
+    for path in ("/tasks/x", "/files/x/content", "/billing/payments/x"):
+        answer = rich.get(PREFIX[dialect] + path)
+        assert answer.status_code == 404, answer.text
+        assert "not_found" in answer.text
 
 
 @pytest.mark.parametrize(
