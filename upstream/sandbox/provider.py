@@ -202,4 +202,4 @@ def _refusal(status: int, message: str, timeouts: Timeouts, *, script: Script | 
 
 
 def _id(body: bytes) -> str:
-    return f"sandbox-{hashlib.sha256(body).hexdigest()[:24]}"
+    return f"chatcmpl-{hashlib.sha256(body).hexdigest()[:24]}"
