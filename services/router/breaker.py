@@ -10,6 +10,9 @@ import dataclasses
 import enum
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 RATE_LIMIT_BASE_S = 1.0
 FAILURE_BASE_S = 1.0
@@ -24,6 +27,11 @@ MAX_OUTCOMES = 2000
 """Kept per account for the error rate."""
 MAX_MODELS = 1000
 """Models that rest by themselves; below a wildcard callers choose their names, so the longest unheard of is dropped."""
+
+
+KNOWN_S = 3600.0
+"""So long a model that has answered is known, whatever is said of it: some are for some endpoints only, and whoever
+asks such a one for another must not take it from those who use it."""
 
 
 class Verdict(enum.Enum):
@@ -54,6 +62,7 @@ class Breaker:
     def __init__(self) -> None:
         self._accounts: dict[str, _Health] = {}
         self._models: OrderedDict[tuple[str, str], _Health] = OrderedDict()
+        self._answered_s: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def is_ready(self, account_id: str, *, now_s: float, model: str = "") -> bool:
         """Whether the account may be called now, for this model of its provider."""
@@ -90,7 +99,9 @@ class Breaker:
     ) -> None:
         """One attempt has ended. An attempt from before the present rest can lengthen it, but is not counted anew:
         a hundred attempts that fail together are one trouble, not a hundred."""
-        if verdict is Verdict.NOTHING or (verdict is Verdict.MODEL_UNKNOWN and not model):
+        if verdict is Verdict.NOTHING:
+            return
+        if verdict is Verdict.MODEL_UNKNOWN and (not model or self._is_known(account_id, model, now_s)):
             return
         if verdict is Verdict.MODEL_UNKNOWN:
             health = self._health_of(account_id, model)
@@ -98,6 +109,8 @@ class Breaker:
             health = self._accounts.setdefault(account_id, _Health())
         if verdict is Verdict.GOOD:
             self._models.pop((account_id, model), None)
+            if model:
+                _put_last(self._answered_s, (account_id, model), now_s)
         health.ends.append((now_s, verdict is not Verdict.GOOD))
         is_news = started_s >= health.rest_began_s
         if verdict is Verdict.GOOD:
@@ -126,14 +139,16 @@ class Breaker:
         self._drop_models(lambda owner: owner == account_id)
 
     def _drop_models(self, is_gone: Callable[[str], bool]) -> None:
-        for key in [key for key in self._models if is_gone(key[0])]:
-            del self._models[key]
+        for known in (self._models, self._answered_s):
+            for key in [key for key in known if is_gone(key[0])]:
+                del known[key]
+
+    def _is_known(self, account_id: str, model: str, now_s: float) -> bool:
+        return now_s - self._answered_s.get((account_id, model), float("-inf")) < KNOWN_S
 
     def _health_of(self, account_id: str, model: str) -> _Health:
-        health = self._models.setdefault((account_id, model), _Health())
-        self._models.move_to_end((account_id, model))
-        if len(self._models) > MAX_MODELS:
-            self._models.popitem(last=False)
+        health = self._models.get((account_id, model)) or _Health()
+        _put_last(self._models, (account_id, model), health)
         return health
 
     @staticmethod
@@ -150,6 +165,13 @@ class Breaker:
         if health.failures <= TOLERATED_FAILURES:
             return 0.0
         return _doubled(FAILURE_BASE_S, health.failures - TOLERATED_FAILURES - 1, FAILURE_MAX_S)
+
+
+def _put_last(known: OrderedDict[tuple[str, str], T], key: tuple[str, str], value: T) -> None:
+    known[key] = value
+    known.move_to_end(key)
+    if len(known) > MAX_MODELS:
+        known.popitem(last=False)
 
 
 def _doubled(base_s: float, times: int, most_s: float) -> float:

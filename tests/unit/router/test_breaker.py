@@ -96,3 +96,15 @@ def test_models_that_callers_make_up_are_not_kept_without_end() -> None:
         number for number in range(3 * MAX_MODELS) if not breaker.is_ready("a", now_s=0.5, model=f"made-up-{number}")
     ]
     assert resting == list(range(2 * MAX_MODELS, 3 * MAX_MODELS))
+
+
+def test_a_model_that_answers_is_rested_by_nobody_who_asks_it_for_something_else() -> None:
+    """A provider's 404 may be about the endpoint; only of a model that has not answered for an hour is it believed."""
+    breaker = Breaker()
+    breaker.learn("a", Verdict.GOOD, started_s=0.0, now_s=0.0, model="judge")
+    for at_s in range(1, 20):
+        breaker.learn("a", Verdict.MODEL_UNKNOWN, started_s=float(at_s), now_s=float(at_s), model="judge")
+    assert breaker.is_ready("a", now_s=20.0, model="judge")
+    for at_s in range(4000, 4010):
+        breaker.learn("a", Verdict.MODEL_UNKNOWN, started_s=float(at_s), now_s=float(at_s), model="judge")
+    assert not breaker.is_ready("a", now_s=4009.5, model="judge")
