@@ -35,7 +35,7 @@ def count_prompt(body: bytes, model: str) -> int:
         if isinstance(wanted, dict) and wanted.get("type") == "json_schema":
             texts.append(msgspec.json.encode(wanted).decode())
     tokens = TOKENS_PER_MESSAGE * len(known)
-    for name in ("instructions", "input", "prompt"):
+    for name in ("instructions", "input", "prompt", "suffix"):
         given, more = _input(fields.get(name))
         texts, tokens = texts + given, tokens + more
     return count_tokens("\n".join(texts), model) + tokens

@@ -76,6 +76,14 @@ async def test_an_echo_is_not_counted_as_output(world: World, provider: Provider
     assert (event.tokens.input, event.tokens.output) == (4, 2)
 
 
+async def test_what_stands_behind_the_gap_is_read_too(world: World, provider: Provider):
+    """Where the provider reports no usage, a suffix is counted with the prompt."""
+    provider.handlers = [whole(completion("x"))]
+    async with ask(world, prompt="one two three four", suffix="five six seven eight nine") as response:
+        assert response.status == 200
+    assert (await world.only_event()).tokens.input >= 9
+
+
 @pytest.mark.parametrize(
     ("param", "fields"),
     [
