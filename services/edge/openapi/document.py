@@ -5,6 +5,7 @@ models. The first surface's operations have plain ids, the others' their prefix 
 routes and operations describe themselves.
 """
 
+import asyncio
 import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from services.edge.config import EdgeConfig
 from services.edge.dialects import DEFAULT, Dialect
 from services.edge.openapi.description import Description, Parameter, description_of
 from services.edge.openapi.errors import by_status, error_responses, error_schema, request_id_headers, said
+from services.edge.openapi.page import page
 from services.edge.openapi.schemas import Schemas
 from services.edge.surfaces import Surface
 
@@ -40,8 +42,17 @@ class HotDescription:
     voice: Callable[[Dialect], Dialect]
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A document, as JSON and as a page."""
+
+    document: Json
+    text: bytes
+    page: bytes
+
+
 class Documents:
-    """Writes the document anew when the configuration has changed."""
+    """Writes the document anew when the configuration has changed; in a thread, since requests wait for the loop."""
 
     def __init__(
         self, *, config: Callable[[], EdgeConfig], public: FastAPI, own: FastAPI, hot: Sequence[HotDescription]
@@ -50,19 +61,24 @@ class Documents:
         self._public = public
         self._own = own
         self._hot = hot
-        self._kept: dict[str, tuple[EdgeConfig, Json, bytes]] = {}
+        self._kept: dict[str, tuple[EdgeConfig, Written]] = {}
+        self._writing = asyncio.Lock()
 
-    def get(self, prefix: str | None = None) -> tuple[Json, bytes]:
-        """The document, and its JSON; of one surface alone with that one's prefix. Raises NOT_FOUND for no surface."""
+    async def get(self, prefix: str | None = None) -> Written:
+        """The document; of one surface alone with that one's prefix. Raises NOT_FOUND for no surface."""
         config = self._config()
         if prefix is not None and all(each.prefix != prefix for each in config.surfaces.surfaces):
             raise TollbridgeError(Code.NOT_FOUND, "There is no such surface.", details={"param": "surface"})
-        kept = self._kept.get(prefix or "")
-        if kept is None or kept[0] is not config:
-            self._kept = {key: each for key, each in self._kept.items() if each[0] is config}
-            made = self._made(config, prefix)
-            kept = self._kept[prefix or ""] = (config, made, msgspec.json.encode(made))
-        return kept[1], kept[2]
+        async with self._writing:
+            kept = self._kept.get(prefix or "")
+            if kept is None or kept[0] is not config:
+                self._kept = {key: each for key, each in self._kept.items() if each[0] is config}
+                kept = self._kept[prefix or ""] = (config, await asyncio.to_thread(self._written, config, prefix))
+        return kept[1]
+
+    def _written(self, config: EdgeConfig, prefix: str | None) -> Written:
+        made = self._made(config, prefix)
+        return Written(document=made, text=msgspec.json.encode(made), page=page(made).encode())
 
     def _made(self, config: EdgeConfig, prefix: str | None) -> Json:
         writer = _Writer()

@@ -8,7 +8,7 @@ from chassis.errors import Code
 from services.edge.json_http import context
 from services.edge.openapi.description import Description, Media, Parameter, described
 from services.edge.openapi.document import Documents
-from services.edge.openapi.page import CONTENT_SECURITY_POLICY, page
+from services.edge.openapi.page import CONTENT_SECURITY_POLICY
 
 _TAG = "Instance"
 _SURFACE = Parameter(name="surface", about="The prefix of the one surface to describe; all of them without it.")
@@ -40,18 +40,18 @@ def routes(*, documents: Documents) -> APIRouter:
 
     @router.get("/openapi.json", openapi_extra=described(OPENAPI))
     async def get_openapi(request: Request) -> Response:
-        _, text = documents.get(request.query_params.get("surface"))
+        found = await documents.get(request.query_params.get("surface"))
         headers = _HEADERS | {"x-request-id": context(request).request_id, "access-control-allow-origin": "*"}
-        return Response(content=text, media_type="application/json", headers=headers)
+        return Response(content=found.text, media_type="application/json", headers=headers)
 
     @router.get("/docs", openapi_extra=described(DOCS))
     async def get_docs(request: Request) -> Response:
-        document, _ = documents.get(request.query_params.get("surface"))
+        found = await documents.get(request.query_params.get("surface"))
         headers = _HEADERS | {
             "x-request-id": context(request).request_id,
             "content-security-policy": CONTENT_SECURITY_POLICY,
             "referrer-policy": "no-referrer",
         }
-        return Response(content=page(document), media_type="text/html", headers=headers)
+        return Response(content=found.page, media_type="text/html", headers=headers)
 
     return router

@@ -64,45 +64,45 @@ def test_every_route_says_what_it_is(tmp_path: Path):
     assert [path for path, _, about in found if about is None] == []
 
 
-def test_hidden_endpoints_are_left_out(tmp_path: Path):
+async def test_hidden_endpoints_are_left_out(tmp_path: Path):
     """`without` hides them here as it does when they are asked."""
-    document, _ = documents(tmp_path).get()
+    document = (await documents(tmp_path).get()).document
     assert {"/v1/images/generations", "/v1/chat/completions", "/fly/v1/chat/completions"} <= set(document["paths"])
     below = [path for path in document["paths"] if path.startswith("/fly/v1")]
     assert not [path for path in below if path.split("/")[3] in ("images", "billing", "audio")]
 
 
-def test_every_operation_has_a_name_of_its_own(tmp_path: Path):
+async def test_every_operation_has_a_name_of_its_own(tmp_path: Path):
     """The first surface's are plain, so that generated clients read well."""
-    document, _ = documents(tmp_path).get()
+    document = (await documents(tmp_path).get()).document
     names = [each["operationId"] for each in operations(document)]
     assert len(set(names)) == len(names)
     assert {"createChatCompletion", "createChatCompletion_fly_v1"} <= set(names)
 
 
-def test_one_surface_can_be_described_alone(tmp_path: Path):
+async def test_one_surface_can_be_described_alone(tmp_path: Path):
     """With plain names and its own errors; one that is not there is not found."""
     found = documents(tmp_path)
-    document, _ = found.get("/fly/v1")
+    document = (await found.get("/fly/v1")).document
     assert not [path for path in document["paths"] if path.startswith("/v1")]
     assert "createChatCompletion" in [each["operationId"] for each in operations(document)]
     with pytest.raises(TollbridgeError) as refused:
-        found.get("/nowhere")
+        await found.get("/nowhere")
     assert refused.value.code is Code.NOT_FOUND
 
 
-def test_a_public_list_of_models_needs_no_key(tmp_path: Path):
+async def test_a_public_list_of_models_needs_no_key(tmp_path: Path):
     """It depends on the surface."""
-    document, _ = documents(tmp_path).get()
+    document = (await documents(tmp_path).get()).document
     assert {} not in document["paths"]["/v1/models"]["get"]["security"]
     assert {} in document["paths"]["/fly/v1/models"]["get"]["security"]
 
 
 @pytest.mark.parametrize("dialect", sorted(DIALECTS))
-def test_no_money_is_shown_under_the_dialects_own_status(dialect: str, tmp_path: Path):
+async def test_no_money_is_shown_under_the_dialects_own_status(dialect: str, tmp_path: Path):
     """Statuses and bodies are learnt from the dialect itself."""
     text = f"surfaces: [{{prefix: /v1, dialect: {dialect}}}]"
-    document, _ = documents(tmp_path, text).get()
+    document = (await documents(tmp_path, text).get()).document
     status = DIALECTS[dialect].statuses[Code.INSUFFICIENT_CREDITS]
     said = document["paths"]["/v1/chat/completions"]["post"]["responses"][str(status)]
     assert "insufficient_credits" in said["description"]
@@ -112,19 +112,34 @@ def test_no_money_is_shown_under_the_dialects_own_status(dialect: str, tmp_path:
     )
 
 
-def test_the_document_is_valid(tmp_path: Path):
+async def test_the_document_is_valid(tmp_path: Path):
     """As OpenAPI 3.1, and every reference leads somewhere."""
-    document, text = documents(tmp_path).get()
-    schemathesis.openapi.from_dict(document).validate()
-    schemas = document["components"]["schemas"]
-    for piece in text.decode().split('"#/components/schemas/')[1:]:
+    written = await documents(tmp_path).get()
+    schemathesis.openapi.from_dict(written.document).validate()
+    schemas = written.document["components"]["schemas"]
+    for piece in written.text.decode().split('"#/components/schemas/')[1:]:
         assert piece.partition('"')[0] in schemas
 
 
-def test_the_page_shows_what_a_config_says_as_text(tmp_path: Path):
+async def test_the_page_shows_what_a_config_says_as_text(tmp_path: Path):
     """Nothing that a file puts into the document becomes a part of the page."""
-    document, _ = documents(tmp_path).get()
+    document = (await documents(tmp_path).get()).document
     hostile = {**document, "servers": [{"url": "https://a.example/<script>alert(1)</script>"}]}
     shown = page(hostile)
     assert "<script" not in shown
     assert "&lt;script&gt;" in shown
+
+
+async def test_a_changed_config_is_described_at_once(tmp_path: Path):
+    """And as long as it stays the same, the document is not written again."""
+    path = tmp_path / "tollbridge.yaml"
+    path.write_text(SURFACES)
+    configs = [parse(read(path), {})]
+    public, own = sites(configs[0])
+    found = Documents(config=lambda: configs[-1], public=public, own=own, hot=hot_descriptions())
+    first = await found.get()
+    assert await found.get() is first
+    path.write_text("surfaces: [{prefix: /v2, dialect: openai}]")
+    configs.append(parse(read(path), {}))
+    assert "/v2/models" in (await found.get()).document["paths"]
+    assert "/v1/models" not in (await found.get()).document["paths"]
