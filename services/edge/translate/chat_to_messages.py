@@ -63,7 +63,15 @@ def _conversation(messages: object) -> tuple[list[dict[str, object]], list[dict[
             turns.append((speaker, blocks))
     if not turns:
         raise _invalid("messages", "there is no message with content")
+    _trim_end(*turns[-1])
     return system, [{"role": role, "content": blocks} for role, blocks in turns]
+
+
+def _trim_end(speaker: str, blocks: list[dict[str, object]]) -> None:
+    """An answer that was begun for the model must not end in white space there."""
+    text = blocks[-1].get("text")
+    if speaker == "assistant" and isinstance(text, str):
+        blocks[-1] = {**blocks[-1], "text": text.rstrip()}
 
 
 def _turn(role: object, message: dict[str, object], where: str) -> tuple[str, list[dict[str, object]]]:
@@ -82,15 +90,15 @@ def _turn(role: object, message: dict[str, object], where: str) -> tuple[str, li
 
 
 def _blocks(content: object, where: str) -> list[dict[str, object]]:
-    """Content as blocks. Empty texts are left out: Anthropic refuses them."""
+    """Content as blocks. Texts without a word are left out: Anthropic refuses them."""
     if content is None:
         return []
     if isinstance(content, str):
-        return [{"type": "text", "text": content}] if content else []
+        return [{"type": "text", "text": content}] if content.strip() else []
     if not isinstance(content, list):
         raise _invalid(f"{where}.content", "content must be text or a list of parts")
     blocks = [_block(part, f"{where}.content[{number}]") for number, part in enumerate(content)]
-    return [block for block in blocks if block.get("type") != "text" or block.get("text")]
+    return [block for block in blocks if block.get("type") != "text" or str(block.get("text")).strip()]
 
 
 def _block(part: object, where: str) -> dict[str, object]:
@@ -190,9 +198,10 @@ def _tool(tool: object, where: str) -> dict[str, object]:
     function = tool.get("function") if isinstance(tool, dict) else None
     if not isinstance(tool, dict) or not isinstance(function, dict):
         raise _invalid(where, "a tool must be a function")
+    parameters = function.get("parameters") or {"properties": {}}
     made: dict[str, object] = {
         "name": _text(function.get("name"), f"{where}.function.name"),
-        "input_schema": function.get("parameters") or {"type": "object", "properties": {}},
+        "input_schema": {"type": "object", **parameters} if isinstance(parameters, dict) else parameters,
     }
     if function.get("description"):
         made["description"] = function["description"]

@@ -1,0 +1,194 @@
+"""What other gateways get wrong in requests between the two protocols, each as a promise that it is right here."""
+
+import json
+from typing import Any
+
+import pytest
+
+from pricing.prices import PriceVersion, Rates
+from services.edge.translate.chat_to_messages import messages_request
+from services.edge.translate.messages_to_chat import chat_request
+from upstream.anthropic import native
+from upstream.client import Timeouts
+from upstream.openai import chat
+from upstream.route import Bounds, Route, WireProtocol
+
+USER = {"role": "user", "content": "Hi"}
+CALLS = [{"id": f"t{n}", "type": "function", "function": {"name": "f", "arguments": "{}"}} for n in (1, 2)]
+RESULTS = [{"role": "tool", "tool_call_id": f"t{n}", "content": f"r{n}"} for n in (1, 2)]
+TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+def to_messages(*messages: dict[str, Any], **fields: Any) -> Any:
+    """A chat request as Anthropic's providers get it."""
+    return messages_request({"messages": list(messages), **fields}, max_tokens=50)
+
+
+def to_chat(*messages: dict[str, Any], **fields: Any) -> Any:
+    """A Messages request as OpenAI's providers get it."""
+    return chat_request({"messages": list(messages), "max_tokens": 50, **fields})
+
+
+def sent(fields: dict[str, Any], *, stream: bool, limit_field: str = "max_tokens") -> Any:
+    """What a provider of OpenAI's protocol is sent."""
+    route = Route(
+        attempt_id="a",
+        model="public",
+        provider_id="p",
+        provider_account_id="p-1",
+        protocol=WireProtocol.OPENAI,
+        base_url="http://127.0.0.1:1/v1",
+        credential="c",
+        provider_model="theirs",
+        max_tokens_field=limit_field,
+        timeouts=Timeouts(connect_s=1, first_byte_s=1, idle_s=1, total_s=1),
+        price=PriceVersion(rates=Rates(), cost=Rates()),
+        bounds=Bounds(),
+    )
+    if "system" in fields:
+        call = native.prepare(fields, route, max_tokens=5, stream=stream, request_id="r", headers={})
+    else:
+        call = chat.prepare(fields, route, max_tokens=5, stream=stream, request_id="r")
+    return json.loads(call.body)
+
+
+@pytest.mark.parametrize(
+    "content", ["", " ", "\n\t", [{"type": "text", "text": ""}], [{"type": "text", "text": " \n"}]]
+)
+def test_texts_without_a_word_are_left_out(content: object) -> None:
+    """Anthropic refuses a conversation for one of them, and clients send them beside calls."""
+    made = to_messages(USER, {"role": "assistant", "content": content, "tool_calls": CALLS}, *RESULTS)
+    assert [block["type"] for block in made["messages"][1]["content"]] == ["tool_use", "tool_use"]
+
+
+@pytest.mark.parametrize("content", ["The answer is \n", [{"type": "text", "text": "The answer is  "}]])
+def test_an_answer_that_is_begun_does_not_end_in_white_space(content: object) -> None:
+    """Anthropic refuses that; elsewhere white space stays as it is."""
+    made = to_messages({**USER, "content": "Hi "}, {"role": "assistant", "content": content})
+    assert made["messages"][1]["content"][-1]["text"] == "The answer is"
+    assert made["messages"][0]["content"][0]["text"] == "Hi "
+
+
+def test_results_of_parallel_calls_are_one_turn() -> None:
+    """In the turn right after the calls, with what the user says next behind them."""
+    made = to_messages(USER, {"role": "assistant", "tool_calls": CALLS}, *RESULTS, USER)
+    assert [message["role"] for message in made["messages"]] == ["user", "assistant", "user"]
+    kinds = [block["type"] for block in made["messages"][2]["content"]]
+    assert kinds == ["tool_result", "tool_result", "text"]
+
+
+def test_a_result_without_a_word_is_a_result() -> None:
+    """Left out, its call would have none, which is refused."""
+    made = to_messages(USER, {"role": "assistant", "tool_calls": CALLS[:1]}, {**RESULTS[0], "content": ""})
+    assert made["messages"][2]["content"] == [{"type": "tool_result", "tool_use_id": "t1", "content": ""}]
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_no_system_message_is_lost(role: str) -> None:
+    """Several of them, anywhere, under either name."""
+    made = to_messages({"role": role, "content": "a"}, USER, {"role": role, "content": [{"type": "text", "text": "b"}]})
+    assert [block["text"] for block in made["system"]] == ["a", "b"]
+    assert len(made["messages"]) == 1
+
+
+def test_several_system_blocks_are_all_told() -> None:
+    """The other way round."""
+    made = to_chat(USER, system=[{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])
+    assert made["messages"][0] == {"role": "system", "content": "a\n\nb"}
+
+
+@pytest.mark.parametrize(("stop", "expected"), [("END", ["END"]), (["a", "b"], ["a", "b"])])
+def test_a_stop_may_be_one_text(stop: object, expected: list[str]) -> None:
+    """Anthropic takes a list only."""
+    assert to_messages(USER, stop=stop)["stop_sequences"] == expected
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ("none", {"type": "none"}),
+        ("auto", {"type": "auto"}),
+        ("required", {"type": "any"}),
+        ({"type": "function", "function": {"name": "f"}}, {"type": "tool", "name": "f"}),
+    ],
+)
+def test_no_choice_of_tools_is_lost(choice: object, expected: object) -> None:
+    """`none` above all: left out, tools are called that must not be."""
+    assert to_messages(USER, tools=[TOOL], tool_choice=choice)["tool_choice"] == expected
+
+
+def test_a_choice_without_tools_is_left_out() -> None:
+    """Anthropic refuses it."""
+    assert "tool_choice" not in to_messages(USER, tool_choice="auto")
+
+
+@pytest.mark.parametrize("parameters", [None, {}, {"properties": {"a": {"type": "string"}}}])
+def test_every_schema_has_a_type(parameters: object) -> None:
+    """Tools without parameters, or whose schema leaves the type out, are refused there otherwise."""
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    assert to_messages(USER, tools=[tool])["tools"][0]["input_schema"]["type"] == "object"
+
+
+@pytest.mark.parametrize("arguments", ["", None, "{}"])
+def test_calls_without_arguments_have_an_empty_input(arguments: object) -> None:
+    """Clients give back what streams gave them."""
+    call = {"id": "t", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    made = to_messages(USER, {"role": "assistant", "content": None, "tool_calls": [call]})
+    assert made["messages"][1]["content"][0]["input"] == {}
+
+
+def test_images_are_handed_on_both_ways() -> None:
+    """As data or as links, with their types, in their places."""
+    urls = ["data:image/png;base64,QUJD", "https://example.com/a.jpg"]
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    made = to_messages({"role": "user", "content": [{"type": "text", "text": "See"}, *parts]})["messages"][0]
+    assert made["content"][1]["source"] == {"type": "base64", "media_type": "image/png", "data": "QUJD"}
+    assert made["content"][2]["source"] == {"type": "url", "url": urls[1]}
+    assert to_chat(made)["messages"][0]["content"][1:] == parts
+
+
+def test_results_stand_before_what_the_user_says() -> None:
+    """Chat's providers want them right after the calls, wherever they stood in the user's turn."""
+    blocks = [{"type": "text", "text": "Go on"}, {"type": "tool_result", "tool_use_id": "t1", "content": "r"}]
+    uses = [{"type": "tool_use", "id": "t1", "name": "f", "input": {}}]
+    made = to_chat(USER, {"role": "assistant", "content": uses}, {"role": "user", "content": blocks})
+    assert [message["role"] for message in made["messages"]] == ["user", "assistant", "tool", "user"]
+    assert made["messages"][1]["content"] is None
+
+
+def test_a_failed_tool_stays_one() -> None:
+    """Chat has no mark for it, so it is said."""
+    uses = [{"type": "tool_use", "id": "t1", "name": "f", "input": {}}]
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": "no", "is_error": True}
+    made = to_chat(USER, {"role": "assistant", "content": uses}, {"role": "user", "content": [result]})
+    assert made["messages"][2]["content"] == "Error: no"
+
+
+def test_a_temperature_beyond_anthropics_is_its_highest() -> None:
+    """And only one of temperature and top_p is sent: its newer models refuse both."""
+    made = to_messages(USER, temperature=1.7, top_p=0.5)
+    assert made["temperature"] == 1
+    assert "top_p" not in made
+
+
+def test_usage_is_asked_for_in_streams_only() -> None:
+    """`stream_options` without a stream is refused by OpenAI, and by Anthropic always."""
+    options = {"stream_options": {"include_usage": False, "include_obfuscation": False}}
+    assert sent(options, stream=True)["stream_options"] == {"include_usage": True, "include_obfuscation": False}
+    assert "stream_options" not in sent(options, stream=False)
+    assert "stream_options" not in to_messages(USER, stream_options={"include_usage": True})
+    assert "stream_options" not in sent({"system": "s", "messages": [USER]}, stream=True)
+
+
+@pytest.mark.parametrize("theirs", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("clients", ["max_tokens", "max_completion_tokens"])
+def test_the_limit_has_the_name_that_the_provider_knows(clients: str, theirs: str) -> None:
+    """And never both: reasoning models refuse the one, older servers the other."""
+    made = sent({clients: 9, "messages": [USER]}, stream=False, limit_field=theirs)
+    assert {name: made.get(name) for name in ("max_tokens", "max_completion_tokens") if name in made} == {theirs: 5}
+
+
+def test_whoever_gives_back_thoughts_keeps_his_conversation() -> None:
+    """Chat's reasoning comes back in the next request, and is no field that Anthropic would refuse."""
+    made = to_messages(USER, {"role": "assistant", "content": "a", "reasoning_content": "hm", "refusal": None}, USER)
+    assert made["messages"][1] == {"role": "assistant", "content": [{"type": "text", "text": "a"}]}
