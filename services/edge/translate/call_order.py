@@ -5,6 +5,7 @@ the id and name with every piece. What belongs to a later call waits until the o
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import msgspec
 
@@ -30,14 +31,7 @@ class Call:
     @property
     def has_come(self) -> bool:
         """Whether the arguments that have come are a whole JSON value."""
-        pieces = [*self.said, *self.waiting]
-        if not pieces or not pieces[-1].rstrip().endswith("}"):
-            return False
-        try:
-            msgspec.json.decode("".join(pieces))
-        except (msgspec.DecodeError, RecursionError):
-            return False
-        return True
+        return is_whole([*self.said, *self.waiting])
 
 
 class CallOrder:
@@ -102,3 +96,14 @@ class CallOrder:
             return below[-1]
         self._calls.append(Call(id=call_id or f"toolu_{uuid7().hex}", index=index))
         return self._calls[-1]
+
+
+def is_whole(pieces: Sequence[str]) -> bool:
+    """Whether these pieces of a call's arguments are all: a whole JSON object."""
+    if not pieces or not pieces[-1].rstrip().endswith("}"):
+        return False
+    try:
+        msgspec.json.decode("".join(pieces))
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True

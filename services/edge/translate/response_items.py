@@ -9,6 +9,8 @@ from typing import Literal
 
 import msgspec
 
+from services.edge.translate.call_order import is_whole
+
 Json = dict[str, object]
 Emit = Callable[..., None]
 """`emit(kind, **fields)`: hands out the event `response.<kind>`."""
@@ -70,10 +72,12 @@ class OutputItems:
     def _call(self, delta: Mapping[str, object]) -> None:
         """A piece of a tool call."""
         index, call_id = delta.get("index"), _text(delta.get("id"))
+        kind = "custom" if isinstance(delta.get("custom"), dict) else "function"
+        called = delta.get(kind)
+        name = _text(called.get("name")) if isinstance(called, dict) else ""
         known = [call for call in self._calls if call.is_meant(index, call_id)]
-        if not known:
+        if not known or (name and not call_id and known[-1].is_followed_by(name)):
             self._close_texts()
-            kind = "custom" if isinstance(delta.get("custom"), dict) else "function"
             place = self._place("ctc" if kind == "custom" else "fc")
             known = [_Call(kind, index, *place, names=self._names)]
             self._calls += known
@@ -198,7 +202,7 @@ class _Call:
         self._emit = emit
         self._names = names
         self._space: str | None = None
-        self._name = ""
+        self._name = self._chat_name = ""
         self._pieces: list[str] = []
         self._told = False
         self._status = IN_PROGRESS
@@ -212,14 +216,20 @@ class _Call:
             return True
         return number == self._number and (not call_id or call_id == self._call_id or not self._call_id)
 
+    def is_followed_by(self, name: str) -> bool:
+        """Whether a piece that has this name, but no id, is of the next call: this one's is another, or it is whole."""
+        if not self._chat_name:
+            return False
+        return name != self._chat_name or (self.kind == "function" and is_whole(self._pieces))
+
     def add(self, call_id: str, called: object) -> None:
         """More of it. `called` is what chat calls `function` or `custom`."""
         self._call_id = self._call_id or call_id
         if not isinstance(called, dict):
             return
         if not self._name:
-            name = _text(called.get("name"))
-            self._space, self._name = self._names.get(name, (None, name))
+            self._chat_name = _text(called.get("name"))
+            self._space, self._name = self._names.get(self._chat_name, (None, self._chat_name))
         given = called.get("arguments" if self.kind == "function" else "input")
         piece = given if isinstance(given, str) else "" if given is None else msgspec.json.encode(given).decode()
         if not self._told and self._name:

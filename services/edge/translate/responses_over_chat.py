@@ -118,7 +118,7 @@ class ResponseOfChat:
             hexes=self.head.hexes, emit=_unheard, summarizes=self.head.summarizes, names=self.head.names
         )
         message = choice.get("message")
-        items.add(message if isinstance(message, dict) else {}, choice.get("logprobs"))
+        items.add(_numbered(message) if isinstance(message, dict) else {}, choice.get("logprobs"))
         cut = _CUT.get(self.captured.finish_reason)
         items.end(COMPLETED if cut is None else INCOMPLETE)
         return msgspec.json.encode(self.head.ended(output=items.shown(), cut=cut, tokens=tokens, cost=cost))
@@ -231,6 +231,13 @@ def _first_choice(chat: Mapping[str, object]) -> Json:
     choices = chat.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     return first if isinstance(first, dict) else {}
+
+
+def _numbered(message: Json) -> Json:
+    """A whole message whose calls are told apart: each is all of one, whatever ids and numbers providers give them."""
+    calls = message.get("tool_calls")
+    known = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    return {**message, "tool_calls": [{**call, "index": number} for number, call in enumerate(known)]}
 
 
 def _unheard(_kind: str, **_fields: object) -> None:

@@ -180,6 +180,37 @@ async def test_calls_are_told_apart_however_they_are_numbered(world: World, prov
     ]
 
 
+NAMELESS = [
+    {"index": 0, "function": {"name": name, "arguments": arguments}}
+    for name, arguments in (("look", '{"a":1}'), ("look", '{"a":2}'), ("go", "{}"))
+]
+
+
+@pytest.mark.parametrize("ids", [None, "", "call_1"])
+async def test_whole_calls_are_told_apart_whatever_they_are_called(world: World, provider: Provider, ids: str | None):
+    """In a whole answer each is one, also when ids are missing, empty or all the same."""
+    calls = [{**call, "id": ids} for call in NAMELESS]
+    said = {"index": 0, "message": {"content": None, "tool_calls": calls}, "finish_reason": "tool_calls"}
+    provider.handlers = [whole({"id": "c", "choices": [said], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})]
+    async with ask(world) as response:
+        told = (await response.json())["output"]
+    assert [call["arguments"] for call in told] == ['{"a":1}', '{"a":2}', "{}"]
+    assert len({call["id"] for call in told}) == 3
+
+
+async def test_calls_without_ids_are_told_apart_by_their_names_and_ends(world: World, provider: Provider):
+    """All with the same number: a name begins the next call where another is named, or the one before is whole."""
+    pieces = [delta(tool_calls=[call]) for call in NAMELESS]
+    torn = [
+        called(0, function={"name": "go", "arguments": '{"b":'}),
+        called(0, function={"name": "go", "arguments": "3}"}),
+    ]
+    provider.handlers = [stream(*pieces, *torn, *ending(3, 2))]
+    async with ask(world, stream=True) as response:
+        told = await events_of(response)
+    assert [call["arguments"] for call in told[-1]["response"]["output"]] == ['{"a":1}', '{"a":2}', "{}", '{"b":3}']
+
+
 async def test_whoever_asks_for_a_summary_gets_the_reasoning_as_one(world: World, provider: Provider):
     """Most clients show nothing else."""
     provider.handlers = [stream(delta(reasoning="Hm."), chunk("Hi"), *ending(3, 2))]
