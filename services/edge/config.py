@@ -16,7 +16,7 @@ import msgspec
 from chassis.config import ConfigText, section
 from services.edge.cors import ANYBODY, Cors
 from services.edge.dialects import DEFAULT, DIALECTS
-from services.edge.surfaces import Surface, SurfaceTable
+from services.edge.surfaces import ENDPOINTS, Surface, SurfaceTable
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\sA-Z/?#@*]+")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -113,10 +113,10 @@ def _surfaces(text: ConfigText, sections: Sections) -> tuple[Surface, ...]:
     surfaces: dict[str, Surface] = {}
     for index, entry in enumerate(sections.surfaces):
         prefix = entry.prefix.rstrip("/")
-        if not prefix.startswith("/") or prefix.split("/")[1] in _OWN_PATHS:
+        if entry.prefix != "/" and (not prefix.startswith("/") or prefix.split("/")[1] in _OWN_PATHS):
             raise text.error(f"{entry.prefix!r} can't be a surface's prefix", ("surfaces", index, "prefix"))
         if prefix in surfaces:
-            raise text.error(f"{prefix} is mounted twice", ("surfaces", index, "prefix"))
+            raise text.error(f"{prefix or '/'} is mounted twice", ("surfaces", index, "prefix"))
         dialect = DIALECTS.get(entry.dialect)
         if dialect is None:
             known = ", ".join(sorted(DIALECTS))
@@ -134,30 +134,6 @@ def _surfaces(text: ConfigText, sections: Sections) -> tuple[Surface, ...]:
         )
     return tuple(surfaces.values())
 
-
-ENDPOINTS = frozenset(
-    {
-        "audio",
-        "billing",
-        "chat",
-        "completions",
-        "credits",
-        "embeddings",
-        "files",
-        "images",
-        "keys",
-        "messages",
-        "models",
-        "moderations",
-        "quote",
-        "requests",
-        "responses",
-        "tasks",
-        "usage",
-        "videos",
-    }
-)
-"""What `without` may name: the first step of every path of the public API, those to come included."""
 
 _OWN_PATHS = {
     "admin",

@@ -4,15 +4,45 @@ import dataclasses
 
 from services.edge.dialects.dialect import Dialect
 
+ENDPOINTS = frozenset(
+    {
+        "audio",
+        "billing",
+        "chat",
+        "completions",
+        "credits",
+        "embeddings",
+        "files",
+        "images",
+        "keys",
+        "messages",
+        "models",
+        "moderations",
+        "quote",
+        "requests",
+        "responses",
+        "tasks",
+        "usage",
+        "videos",
+    }
+)
+"""What `without` may name: the first step of every path of the public API, those to come included."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Surface:
-    """One mount of the public API. `without` names endpoints that answer 404 there."""
+    """One mount of the public API; `prefix` is empty at the root. `without` names endpoints that answer 404 there."""
 
     prefix: str
     dialect: Dialect
     models_public: bool
     without: frozenset[str]
+
+    def reaches(self, path: str) -> bool:
+        """Whether `path` is below the prefix; at the root only endpoints are, since edge has paths of its own there."""
+        if not self.prefix:
+            return path[1:].split("/")[0] in ENDPOINTS
+        return path.startswith(self.prefix + "/") or path == self.prefix
 
     def hides(self, path: str) -> bool:
         """Whether the endpoint of `path` (below the prefix, such as `/images/generations`) is switched off."""
@@ -29,7 +59,6 @@ class SurfaceTable:
         """The surface that `path` belongs to and the rest of the path below it, or None."""
         best: Surface | None = None
         for surface in self.surfaces:
-            under = path.startswith(surface.prefix + "/") or path == surface.prefix
-            if under and (best is None or len(surface.prefix) > len(best.prefix)):
+            if surface.reaches(path) and (best is None or len(surface.prefix) > len(best.prefix)):
                 best = surface
         return None if best is None else (best, path[len(best.prefix) :] or "/")

@@ -78,9 +78,10 @@ def test_a_stream_is_chunks_and_done(client: Client) -> None:
     assert found.headers["x-ratelimit-reset"].isdigit()
 
 
-def test_the_openai_sdk_works(client: Client) -> None:
-    """With another base URL, whole and streamed."""
-    sdk = openai.OpenAI(base_url=f"{client.system.base_url}{PREFIX}", api_key=client.key, max_retries=0)
+@pytest.mark.parametrize("path", ["", PREFIX], ids=["bare", "versioned"])
+def test_the_openai_sdk_works(client: Client, path: str) -> None:
+    """With another base URL, whole and streamed: with or without the version, as the document's snippets have it."""
+    sdk = openai.OpenAI(base_url=f"{client.system.base_url}{path}", api_key=client.key, max_retries=0)
     messages: Any = [{"role": "user", "content": "Write a poem about AI"}]
     assert sdk.chat.completions.create(model="gpt-4o", messages=messages).choices[0].message.content
     parts = [

@@ -159,7 +159,7 @@ async def make_key(
     `made_by` is the customer's key that asks; auth then lets it neither be restricted nor exceed the plan.
     """
     message = auth_pb2.CreateKeyRequest(
-        request_id=call_id(request, whose=customer_id if context(request).surface.prefix else "admin"),
+        request_id=call_id(request, whose=customer_id if made_by else "admin"),
         customer_id=customer_id,
         name=body.name,
         models=body.models,

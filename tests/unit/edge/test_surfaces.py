@@ -7,10 +7,11 @@ import pytest
 
 from chassis.config import ConfigError, read
 from services.edge.app import client_address
-from services.edge.config import ENDPOINTS, EdgeConfig, parse, without_file
+from services.edge.config import EdgeConfig, parse, without_file
 from services.edge.openapi.document import described_routes
 from services.edge.operations import OPERATIONS
 from services.edge.site import public_site
+from services.edge.surfaces import ENDPOINTS
 
 
 def config(tmp_path: Path, text: str) -> EdgeConfig:
@@ -31,6 +32,20 @@ def test_the_longest_prefix_wins(tmp_path: Path) -> None:
     assert not surface.hides("/models")
     assert table.find("/apiv1/models") is None
     assert table.find("/api") is not None
+
+
+def test_a_surface_at_the_root_has_endpoints_only(tmp_path: Path) -> None:
+    """For clients with the bare address as base URL; edge's own paths stay its own, and longer prefixes win."""
+    table = config(tmp_path, "surfaces: [{prefix: /v1}, {prefix: /, dialect: techstone}]").surfaces
+    found = {path: table.find(path) for path in ("/chat/completions", "/models", "/v1/models", "/health", "/", "/v2/x")}
+    assert {path: each and (each[0].dialect.name, each[1]) for path, each in found.items()} == {
+        "/chat/completions": ("techstone", "/chat/completions"),
+        "/models": ("techstone", "/models"),
+        "/v1/models": ("openai", "/models"),
+        "/health": None,
+        "/": None,
+        "/v2/x": None,
+    }
 
 
 def test_without_a_file_there_is_one_surface() -> None:
