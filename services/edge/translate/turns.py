@@ -13,11 +13,29 @@ Json = dict[str, object]
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class _Turn:
-    """A message and what must follow it."""
+    """A message as it grows, and what must follow it. `has_said` tells an empty content from none.
 
-    message: Json
+    Its pieces are put together once, at the end: there can be a million of them.
+    """
+
+    role: str
+    parts: list[Json] = dataclasses.field(default_factory=list)
+    has_said: bool = True
+    reasoning: list[str] = dataclasses.field(default_factory=list)
+    calls: list[Json] = dataclasses.field(default_factory=list)
     outputs: list[Json] = dataclasses.field(default_factory=list)
     attached: list[Json] = dataclasses.field(default_factory=list)
+
+    def message(self) -> Json:
+        """The whole message."""
+        message: Json = {"role": self.role, "content": _content(self.parts) if self.has_said else None}
+        if self.role == "system":
+            message["content"] = "\n\n".join(str(part["text"]) for part in self.parts)
+        if self.reasoning:
+            message["reasoning_content"] = "".join(self.reasoning)
+        if self.calls:
+            message["tool_calls"] = self.calls
+        return message
 
 
 class ChatTurns:
@@ -26,42 +44,37 @@ class ChatTurns:
     def __init__(self) -> None:
         self._turns: list[_Turn] = []
         self._callers: dict[str, _Turn] = {}
-        self._reasoning = ""
+        self._reasoning: list[str] = []
 
     def add_system(self, text: str) -> None:
         """Instructions; neighbours become one message, as many chat templates know only one."""
-        before = self._last("system")
-        if before is None:
-            self._add({"role": "system", "content": text})
-        else:
-            before.message["content"] = f"{before.message['content']}\n\n{text}"
+        turn = self._last("system") or self._add("system", [])
+        turn.parts.append({"type": "text", "text": text})
 
     def add_user(self, parts: Sequence[Json]) -> None:
         """What the user says."""
-        self._reasoning = ""
-        self._add({"role": "user", "content": _content(parts)})
+        self._reasoning.clear()
+        self._add("user", parts)
 
     def add_assistant(self, parts: Sequence[Json]) -> None:
         """What the model said. After its calls it is still one message with them: their outputs come next."""
         before = self._last("assistant")
-        if before is None or "tool_calls" not in before.message:
-            self._take_reasoning(self._add({"role": "assistant", "content": _content(parts)}))
+        if before is None or not before.calls:
+            self._take_reasoning(self._add("assistant", parts))
             return
-        said = before.message["content"]
-        former = [{"type": "text", "text": said}] if isinstance(said, str) else said if isinstance(said, list) else []
-        before.message["content"] = _content([*former, *parts])
+        before.parts += parts
+        before.has_said = True
 
     def add_reasoning(self, text: str) -> None:
         """What the model thought before what it says or calls next."""
-        self._reasoning += text
+        if text:
+            self._reasoning.append(text)
 
     def add_call(self, call_id: str, call: Json) -> None:
         """A tool call of the model's."""
-        turn = self._last("assistant") or self._add({"role": "assistant", "content": None})
+        turn = self._last("assistant") or self._add("assistant", None)
         self._take_reasoning(turn)
-        calls = turn.message.setdefault("tool_calls", [])
-        if isinstance(calls, list):
-            calls.append(call)
+        turn.calls.append(call)
         self._callers[call_id] = turn
 
     def add_output(self, call_id: str, parts: Sequence[Json]) -> bool:
@@ -81,26 +94,25 @@ class ChatTurns:
         """All of it, in an order that providers take."""
         messages: list[Json] = []
         for turn in self._turns:
-            messages += [turn.message, *turn.outputs]
+            messages += [turn.message(), *turn.outputs]
             if turn.attached:
                 messages.append({"role": "user", "content": turn.attached})
         return messages
 
-    def _add(self, message: Json) -> _Turn:
-        turn = _Turn(message=message)
+    def _add(self, role: str, parts: Sequence[Json] | None) -> _Turn:
+        turn = _Turn(role=role, parts=list(parts or ()), has_said=parts is not None)
         self._turns.append(turn)
         return turn
 
     def _last(self, role: str) -> _Turn | None:
         """The last turn, if it is this role's and nothing has answered it yet."""
         last = self._turns[-1] if self._turns else None
-        return last if last is not None and last.message["role"] == role and not last.outputs else None
+        return last if last is not None and last.role == role and not last.outputs else None
 
     def _take_reasoning(self, turn: _Turn) -> None:
         """What was thought before goes with the message: some providers want it back from a model that called tools."""
-        if self._reasoning:
-            turn.message["reasoning_content"] = f"{turn.message.get('reasoning_content', '')}{self._reasoning}"
-            self._reasoning = ""
+        turn.reasoning += self._reasoning
+        self._reasoning.clear()
 
 
 def _content(parts: Sequence[Json]) -> object:

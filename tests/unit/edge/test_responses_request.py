@@ -1,6 +1,7 @@
 """What of a response request a chat can carry, and what is refused by its name."""
 
 import json
+import time
 
 import msgspec
 import pytest
@@ -250,3 +251,22 @@ def test_only_allowed_tools_are_told():
     )
     assert [tool["function"]["name"] for tool in made["tools"]] == ["hear"]
     assert (made["tool_choice"], made["parallel_tool_calls"]) == ("required", False)
+
+
+SAID = {"role": "assistant", "content": "y"}
+CALLED = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+THOUGHT = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "z" * 20}]}
+
+
+@pytest.mark.parametrize(
+    ("first", "repeated"),
+    [([], {"role": "system", "content": "x" * 20}), ([CALLED], SAID), ([], THOUGHT)],
+    ids=["system", "said", "thought"],
+)
+def test_a_conversation_of_very_many_items_is_read_in_no_time(first: list, repeated: dict) -> None:
+    """Each is looked at once: a few megabytes of them must not stop everybody else."""
+    items = [{"role": "user", "content": "x"}, *first, *([repeated] * 100_000)]
+    body = json.dumps({"model": "m", "input": items}).encode()
+    began_s = time.process_time()
+    parse_responses(body)
+    assert time.process_time() - began_s < 5
