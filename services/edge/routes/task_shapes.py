@@ -28,6 +28,16 @@ class ImageBody(msgspec.Struct, frozen=True, kw_only=True):
     prompt: Annotated[str, Meta(min_length=1)]
     n: Annotated[int, Meta(ge=1, le=10)] = 1
     response_format: Literal["url", "b64_json"] = "url"
+    size: str | None = None
+    quality: str | None = None
+    style: str | None = None
+    background: str | None = None
+    moderation: str | None = None
+    output_format: str | None = None
+    output_compression: int | None = None
+    partial_images: int | None = None
+    stream: bool | None = None
+    user: str | None = None
 
 
 class Image(TypedDict):

@@ -63,6 +63,18 @@ async def test_a_body_of_20_mib_passes_as_it_is() -> None:
     assert handed_over.bodies == [body]
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("size", 7), ("quality", []), ("style", {}), ("background", 1.5), ("stream", "yes"), ("user", True), ("n", "2")],
+)
+async def test_an_image_is_not_ordered_with_a_field_of_another_type(field: str, value: object) -> None:
+    """It is named, and no task begins; null says nothing."""
+    handed_over = Tasks()
+    reply = await post(json.dumps({"model": "m", "prompt": "p", field: value}).encode(), handed_over)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, field)
+    assert not handed_over.bodies
+
+
 async def test_a_larger_body_is_413_in_the_dialects_shape() -> None:
     """One byte more, known before any of it is read."""
     handed_over = Tasks()
