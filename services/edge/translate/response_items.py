@@ -295,4 +295,18 @@ def _text(value: object) -> str:
 
 def _logprobs(value: object) -> list[object]:
     content = value.get("content") if isinstance(value, dict) else None
-    return content if isinstance(content, list) else []
+    return [_logprob(each) for each in content if isinstance(each, dict)] if isinstance(content, list) else []
+
+
+def _logprob(likely: Json) -> Json:
+    """A token's: where chat may leave its bytes and its rivals out, responses have them."""
+    rivals = likely.get("top_logprobs")
+    known = [each for each in rivals if isinstance(each, dict)] if isinstance(rivals, list) else []
+    return {**_token(likely), "top_logprobs": [_token(each) for each in known]}
+
+
+def _token(likely: Json) -> Json:
+    token, octets = _text(likely.get("token")), likely.get("bytes")
+    if not isinstance(octets, list):
+        octets = list(token.encode("utf-8", "replace"))
+    return {"token": token, "bytes": octets, "logprob": likely.get("logprob")}

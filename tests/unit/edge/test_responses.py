@@ -11,6 +11,7 @@ from aiohttp import web
 from tests.unit.edge.web_provider import Provider, chunk, ending, stream, usage_chunk, whole
 from tests.unit.edge.world import KEY, World, until
 from tollbridge.usage.v1 import usage_pb2
+from upstream.usage import count_tokens
 
 
 def ask(world: World, **fields):
@@ -104,6 +105,23 @@ async def test_a_stream_tells_each_step_of_a_message(world: World, provider: Pro
     assert (end["usage"]["input_tokens"], end["usage"]["output_tokens"], end["usage"]["cost"]) == (3, 2, 0.000011)
     assert (await world.only_event()).charge_nano_usd == 3 * 1000 + 2 * 4000
     await world.settled()
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_likelihoods_are_whole_also_where_a_provider_leaves_bytes_out(
+    world: World, provider: Provider, streams: bool
+):
+    """The SDK's types want a token's bytes and its rivals; chat may have neither."""
+    odd = {"content": [{"token": "é", "logprob": -0.5, "bytes": None}]}
+    said = {"index": 0, "message": {"content": "é"}, "logprobs": odd, "finish_reason": "stop"}
+    piece = chunk(choices=[{"index": 0, "delta": {"content": "é"}, "logprobs": odd, "finish_reason": None}])
+    provider.handlers = [stream(piece, *ending(3, 1)) if streams else whole({"id": "c", "choices": [said]})]
+    async with ask(world, stream=streams, include=["message.output_text.logprobs"]) as response:
+        told = (await events_of(response))[-1]["response"] if streams else await response.json()
+    message = openai.types.responses.ResponseOutputMessage.model_validate(told["output"][0])
+    assert message.content[0].model_dump()["logprobs"] == [
+        {"token": "é", "bytes": [195, 169], "logprob": -0.5, "top_logprobs": []}
+    ]
 
 
 async def test_it_does_not_matter_where_reads_end(world: World, provider: Provider):
@@ -371,4 +389,36 @@ async def test_texts_in_texts_are_no_text(world: World, provider: Provider):
         told = await response.json()
         assert response.status == 200, told
     assert told["output"][0]["content"][0]["text"] == "Hi"
+    await world.settled()
+
+
+async def test_a_client_that_leaves_is_drained_for_its_usage(world: World, provider: Provider):
+    """What the provider reports at the end is charged once, whatever was delivered."""
+    held = asyncio.Event()
+    provider.handlers = [stream(chunk("one two three"), held, chunk(" four"), *ending(3, 9))]
+    response = await ask(world, stream=True)
+    while b"one two three" not in await response.content.readany():
+        continue
+    response.close()
+    await asyncio.sleep(0)
+    held.set()
+    event = await world.only_event()
+    assert (event.ended, event.policy) == (usage_pb2.ENDED_CLIENT_GONE, "drain")
+    assert event.charge_nano_usd in (3 * 1000 + 9 * 4000,)
+    await world.settled()
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_thinking_and_calls_are_counted_where_no_usage_came(world: World, provider: Provider, streams: bool):
+    """All that a token was paid for: reasoning, text, names and arguments."""
+    call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"a": "five six"}'}}
+    message = {"reasoning_content": "one two", "content": " three four", "tool_calls": [call]}
+    said = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+    told = stream(delta(**message), chunk(finish="tool_calls"), b"data: [DONE]\n\n")
+    provider.handlers = [told if streams else whole({"id": "c", "choices": [said]})]
+    async with ask(world, stream=streams) as response:
+        assert response.status == 200
+        await response.read()
+    event = await world.only_event()
+    assert event.tokens.output == count_tokens(' three fourone twolook{"a": "five six"}', "sandbox-1")
     await world.settled()
