@@ -5,11 +5,15 @@ the id and name with every piece. What belongs to a later call waits until the o
 """
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 import msgspec
 
 from chassis.ids import uuid7
+
+_MARKS = re.compile(r'\\.?|["{}\[\]]', re.DOTALL)
+_ENDS_ESCAPING = re.compile(r"\\+\Z")
 
 
 @dataclasses.dataclass(slots=True)
@@ -20,8 +24,11 @@ class Call:
     index: object
     name: str = ""
     begun: bool = False
-    said: list[str] = dataclasses.field(default_factory=list)
     waiting: list[str] = dataclasses.field(default_factory=list)
+    _depth: int = 0
+    _in_text: bool = False
+    _escaped: bool = False
+    _whole: bool = False
 
     @property
     def is_whole(self) -> bool:
@@ -30,8 +37,24 @@ class Call:
 
     @property
     def has_come(self) -> bool:
-        """Whether the arguments that have come are a whole JSON value."""
-        return is_whole([*self.said, *self.waiting])
+        """Whether the arguments that have come are a whole object, so far as their brackets tell."""
+        return self._whole and not self._depth
+
+    def hear(self, piece: str) -> None:
+        """Takes a piece of the arguments in. Each sign is looked at once: a megabyte may come in tiny pieces."""
+        self.waiting.append(piece)
+        for found in _MARKS.finditer(piece, 1 if self._escaped else 0):
+            mark = found[0]
+            if mark[0] == "\\":
+                continue
+            if mark == '"':
+                self._in_text = not self._in_text
+            elif not self._in_text:
+                self._depth += 1 if mark in "{[" else -1
+        last = _ENDS_ESCAPING.search(piece, 1 if self._escaped else 0)
+        self._escaped = last is not None and len(last[0]) % 2 == 1
+        words = piece.rstrip()
+        self._whole = not self._in_text and (words.endswith("}") if words else self._whole)
 
 
 class CallOrder:
@@ -58,9 +81,9 @@ class CallOrder:
         if isinstance(name, str) and not call.name:
             call.name = name
         if isinstance(arguments, str) and arguments:
-            call.waiting.append(arguments)
+            call.hear(arguments)
         elif isinstance(arguments, dict):  # some send the object itself
-            call.waiting.append(msgspec.json.encode(arguments).decode())
+            call.hear(msgspec.json.encode(arguments).decode())
 
     def ready(self, *, final: bool = False) -> list[tuple[Call, bool, str]]:
         """What can be handed out now: the call, whether it begins with this, and a piece of its arguments."""
@@ -71,8 +94,6 @@ class CallOrder:
                 break
             piece, begins = "".join(call.waiting), not call.begun
             call.waiting.clear()
-            if piece:
-                call.said.append(piece)
             if begins or piece:
                 found.append((call, begins, piece))
             call.begun = True
