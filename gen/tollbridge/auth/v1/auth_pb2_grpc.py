@@ -114,7 +114,7 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateCustomer(self, request, context):
-        """Changes plan or status. Callers: edge, cli, billing (which suspends).
+        """Changes plan or status. Callers: edge, cli, billing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,7 @@ class AuthServiceStub:
     GetCustomer: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetCustomerRequest, _auth_pb2.GetCustomerResponse]
     """One customer. Callers: edge, cli, billing."""
     UpdateCustomer: _grpc.UnaryUnaryMultiCallable[_auth_pb2.UpdateCustomerRequest, _auth_pb2.UpdateCustomerResponse]
-    """Changes plan or status. Callers: edge, cli, billing (which suspends)."""
+    """Changes plan or status. Callers: edge, cli, billing."""
     ListCustomers: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ListCustomersRequest, _auth_pb2.ListCustomersResponse]
     """Customers, newest first. Callers: edge, cli."""
     CreateKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.CreateKeyRequest, _auth_pb2.CreateKeyResponse]
@@ -67,7 +67,7 @@ class AuthServiceAsyncStub(AuthServiceStub):
     GetCustomer: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetCustomerRequest, _auth_pb2.GetCustomerResponse]  # type: ignore[assignment]
     """One customer. Callers: edge, cli, billing."""
     UpdateCustomer: _aio.UnaryUnaryMultiCallable[_auth_pb2.UpdateCustomerRequest, _auth_pb2.UpdateCustomerResponse]  # type: ignore[assignment]
-    """Changes plan or status. Callers: edge, cli, billing (which suspends)."""
+    """Changes plan or status. Callers: edge, cli, billing."""
     ListCustomers: _aio.UnaryUnaryMultiCallable[_auth_pb2.ListCustomersRequest, _auth_pb2.ListCustomersResponse]  # type: ignore[assignment]
     """Customers, newest first. Callers: edge, cli."""
     CreateKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.CreateKeyRequest, _auth_pb2.CreateKeyResponse]  # type: ignore[assignment]
@@ -114,7 +114,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_pb2.UpdateCustomerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.UpdateCustomerResponse, _abc.Awaitable[_auth_pb2.UpdateCustomerResponse]]:
-        """Changes plan or status. Callers: edge, cli, billing (which suspends)."""
+        """Changes plan or status. Callers: edge, cli, billing."""
 
     @_abc_1.abstractmethod
     def ListCustomers(
