@@ -283,8 +283,7 @@ def test_a_suspension_that_cant_be_made_now_is_made_when_the_webhook_comes_again
     try:
         assert stripe.send(account.gateway.base_url, body).status_code in {503, 504}
     finally:
-        os.kill(auth, signal.SIGCONT)
-    assert status(account) == "active"
+        os.kill(auth, signal.SIGCONT)  # what was asked of it meanwhile it may still do
     assert stripe.send(account.gateway.base_url, body).status_code == 200
     assert (balance(account), status(account)) == (6, "suspended")
 
