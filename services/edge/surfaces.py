@@ -41,7 +41,7 @@ class Surface:
     def reaches(self, path: str) -> bool:
         """Whether `path` is below the prefix; at the root only endpoints are, since edge has paths of its own there."""
         if not self.prefix:
-            return path[1:].split("/")[0] in ENDPOINTS
+            return path[1:].split("/", maxsplit=1)[0] in ENDPOINTS
         return path.startswith(self.prefix + "/") or path == self.prefix
 
     def hides(self, path: str) -> bool:
