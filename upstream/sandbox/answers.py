@@ -1,16 +1,11 @@
-"""The sandbox's answers in OpenAI's shape: chat as a whole and as a stream, and tiny images made with zlib only."""
+"""The sandbox's answers in OpenAI's shape: chat as a whole and as a stream."""
 
-import base64
-import hashlib
 import itertools
-import struct
-import zlib
 
 import msgspec
 
-from upstream.sandbox.script import Call, ChatRequest, ImageRequest, Script
+from upstream.sandbox.script import Call, ChatRequest, Script
 
-IMAGE_EDGE_PX = 16
 _HONEST = "This is Tollbridge's built-in sandbox: no model wrote this text."
 
 
@@ -107,32 +102,6 @@ class ChatAnswer:
             "prompt_tokens_details": {"cached_tokens": min(self._script.cached_tokens, prompt)},
             "completion_tokens_details": {"reasoning_tokens": min(self._script.reasoning_tokens, output)},
         }
-
-
-def image_answer(request: ImageRequest, *, created: int) -> bytes:
-    """One tiny picture per image asked for, its colours made from the prompt."""
-    images = [
-        {"b64_json": base64.b64encode(png(f"{request.prompt}/{index}")).decode()} for index in range(request.n or 1)
-    ]
-    return msgspec.json.encode({"created": created, "data": images})
-
-
-def png(seed: str) -> bytes:
-    """A valid 16 × 16 PNG: a gradient between two colours of the seed's hash."""
-    colours = hashlib.sha256(seed.encode("utf-8", "replace")).digest()
-    rows = bytearray()
-    for y in range(IMAGE_EDGE_PX):
-        rows.append(0)  # filter: none
-        for x in range(IMAGE_EDGE_PX):
-            share = (x + y) * 255 // (2 * IMAGE_EDGE_PX - 2)
-            rows.extend((colours[i] * (255 - share) + colours[i + 3] * share) // 255 for i in range(3))
-    head = struct.pack(">IIBBBBB", IMAGE_EDGE_PX, IMAGE_EDGE_PX, 8, 2, 0, 0, 0)
-    parts = (_png_part(b"IHDR", head), _png_part(b"IDAT", zlib.compress(bytes(rows), 9)), _png_part(b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
-def _png_part(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def _words(script: Script) -> list[str]:

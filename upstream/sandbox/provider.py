@@ -17,9 +17,11 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from upstream.client import HttpCall, Timeouts, UpstreamResponse
 from upstream.form import FormProblem, read_form
 from upstream.outcome import AnswerTooLarge, AttemptFailed, Outcome, TotalTimeReached
-from upstream.sandbox.answers import ChatAnswer, image_answer
+from upstream.pictures import WrongWish
+from upstream.sandbox.answers import ChatAnswer
 from upstream.sandbox.completions import CompletionAnswer, CompletionRequest
-from upstream.sandbox.script import ChatRequest, ImageRequest, Script, script_of
+from upstream.sandbox.images import ImageRequest, image_answer
+from upstream.sandbox.script import ChatRequest, Script, script_of
 from upstream.sandbox.sounds import SoundAnswer
 from upstream.sandbox.vectors import EmbeddingsRequest, embeddings_answer
 
@@ -76,15 +78,14 @@ class Sandbox:
     async def _images(self, body: bytes, timeouts: Timeouts) -> UpstreamResponse:
         try:
             request = msgspec.json.decode(body, type=ImageRequest)
-            script = script_of(request.prompt)
-        except msgspec.MsgspecError as error:
+            script, wish = script_of(request.prompt), request.wish()
+        except (msgspec.MsgspecError, WrongWish) as error:
             return _refusal(400, f"the sandbox can't read this request: {error}", timeouts)
         await _wait(script.first_byte_ms / 1000, limit_s=timeouts.first_byte_s)
         if script.status >= 300:
             return _refusal(script.status, script.message, timeouts, script=script)
-        return _Answer(
-            200, _JSON, [image_answer(request, created=int(self._clock()))], script=script, timeouts=timeouts
-        )
+        answer = await asyncio.to_thread(image_answer, request, wish, script, created=int(self._clock()))
+        return _Answer(200, _JSON, [answer], script=script, timeouts=timeouts)
 
     async def _embeddings(self, body: bytes, timeouts: Timeouts) -> UpstreamResponse:
         try:

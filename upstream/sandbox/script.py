@@ -128,15 +128,6 @@ class ChatRequest(msgspec.Struct, frozen=True):
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
 
 
-class ImageRequest(msgspec.Struct, frozen=True):
-    """An image request, as far as the sandbox reads it."""
-
-    model: str
-    prompt: str
-    n: Annotated[int, msgspec.Meta(ge=1, le=10)] | None = None
-    size: str | None = None
-
-
 def script_of(text: str) -> Script:
     """The directive on a line of `text`, or the default. Raises msgspec.MsgspecError when it can't be read."""
     start = text.find(DIRECTIVE)
