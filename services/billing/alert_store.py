@@ -19,20 +19,27 @@ _OTHERWISE_KEPT = """
 _KEEP_OTHERWISE = "UPDATE billing.balance_alerts SET secret = %s WHERE customer_id = %s AND secret = %s"
 _ADD = """
     INSERT INTO billing.webhook_deliveries (id, customer_id, body)
-    SELECT * FROM unnest(%s::uuid[], %s::text[], %s::bytea[]) ON CONFLICT DO NOTHING
+    SELECT id, customer_id, body FROM unnest(%s::uuid[], %s::text[], %s::bytea[])
+        WITH ORDINALITY AS told (id, customer_id, body, n) ORDER BY n
+    ON CONFLICT DO NOTHING
 """
-# Whoever takes a webhook has it to itself until the time of the next try. What is due is counted by customer, those
-# under way first, so that one customer's slow server can't have all places.
+# Whoever takes a webhook has it to itself until the time of the next try. What is pending, due or under way anywhere,
+# holds up what its customer is told later, as long as it is young; then only one at a time goes out, the oldest first.
 _TAKE = """
     WITH due AS MATERIALIZED (
-        SELECT id, row_number() OVER (PARTITION BY customer_id ORDER BY try_at, id)
-            + (SELECT count(*) FROM unnest(%s::text[]) AS busy (id) WHERE busy.id = w.customer_id) AS n
-        FROM billing.webhook_deliveries w WHERE state = 'pending' AND try_at <= now()
+        SELECT DISTINCT ON (customer_id) id
+        FROM billing.webhook_deliveries w
+        WHERE state = 'pending' AND try_at <= now() AND customer_id <> ALL (%s::text[]) AND NOT EXISTS (
+            SELECT FROM billing.webhook_deliveries earlier
+            WHERE earlier.customer_id = w.customer_id AND earlier.place < w.place AND earlier.state = 'pending'
+                AND earlier.made_at > now() - %s * interval '1 second'
+        )
+        ORDER BY customer_id, place
     )
     UPDATE billing.webhook_deliveries AS d
     SET tries = d.tries + 1, try_at = now() + %s * interval '1 second'
     FROM (SELECT w.id FROM billing.webhook_deliveries w JOIN due ON due.id = w.id
-        WHERE due.n <= %s AND w.state = 'pending' AND w.try_at <= now()
+        WHERE w.state = 'pending' AND w.try_at <= now()
         ORDER BY w.try_at LIMIT %s FOR UPDATE OF w SKIP LOCKED) AS taken
     WHERE d.id = taken.id
     RETURNING d.id, d.customer_id, d.body, d.tries, extract(epoch FROM now() - d.made_at)::bigint
@@ -106,14 +113,12 @@ async def add(connection: Connection, webhooks: Sequence[tuple[UUID, str, bytes]
         await connection.execute(_ADD, columns)
 
 
-async def take(
-    connection: Connection, *, limit: int, busy: Sequence[str], each_at_most: int, keep_s: int
-) -> list[Taken]:
-    """Webhooks that are due; nobody else takes them within `keep_s` seconds.
+async def take(connection: Connection, *, limit: int, busy: Sequence[str], hold_up_s: int, keep_s: int) -> list[Taken]:
+    """Webhooks that are due, one of each customer who is not `busy`; nobody else takes them within `keep_s` seconds.
 
-    `busy` names the customer of each that is under way: with those nobody has more than `each_at_most`.
+    One that is not taken holds up its customer's later ones until it is `hold_up_s` seconds old.
     """
-    cursor = await connection.execute(_TAKE, (list(busy), keep_s, each_at_most, limit))
+    cursor = await connection.execute(_TAKE, (list(busy), hold_up_s, keep_s, limit))
     return [
         Taken(id=id_, customer_id=customer_id, body=bytes(body), tries=tries, age_s=age_s)
         for id_, customer_id, body, tries, age_s in await cursor.fetchall()

@@ -21,10 +21,14 @@ class Level(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What one transfer did to a customer's balance, in nano-USD. `change_nano_usd` is negative for a charge."""
+    """What one transfer did to a customer's balance, in nano-USD. `change_nano_usd` is negative for a charge.
+
+    `version` numbers the customer's transfers in their order.
+    """
 
     transfer_id: UUID
     customer_id: str
+    version: int
     change_nano_usd: int
     balance_nano_usd: int
     at_us: int
@@ -46,6 +50,11 @@ class BalanceEvent:
     level: Level
     step: Step
     line_nano_usd: int
+
+    @property
+    def sequence(self) -> int:
+        """Greater for what happened to the customer's balance later; what one charge does is low, then exhausted."""
+        return 2 * self.step.version + (self.level is Level.EXHAUSTED)
 
 
 def found(steps: Iterable[Step], lines: Mapping[str, Lines], *, otherwise: Lines) -> list[BalanceEvent]:

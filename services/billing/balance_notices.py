@@ -75,6 +75,7 @@ def _body(event: BalanceEvent) -> bytes:
         "timestamp": rfc3339(event.step.at_us),
         "data": {
             "customer_id": event.step.customer_id,
+            "sequence": event.sequence,
             "balance": usd_text(event.step.balance_nano_usd),
             "threshold": usd_text(event.line_nano_usd),
             "transfer_id": str(event.step.transfer_id),
@@ -98,13 +99,14 @@ def _steps(leaving: Sequence[Leaving]) -> list[Step]:
     steps = []
     for item in leaving:
         moved = item.movement
-        if item.customer_id is None or item.balance_after_nano_usd is None:
+        if item.customer_id is None or item.version is None or item.balance_after_nano_usd is None:
             continue
         is_credit = moved.credit == credits_account(item.customer_id)
         steps.append(
             Step(
                 transfer_id=moved.id,
                 customer_id=item.customer_id,
+                version=item.version,
                 change_nano_usd=moved.amount_nano_usd if is_credit else -moved.amount_nano_usd,
                 balance_nano_usd=item.balance_after_nano_usd,
                 at_us=moved.created_at_us,

@@ -26,8 +26,8 @@ _MOVEMENTS = """
     FROM billing.transfers WHERE request_id = ANY(%s) ORDER BY created_at, leg
 """
 _OUTBOX = """
-    SELECT o.id, t.id, t.debit, t.credit, t.amount, t.kind, t.event_id, t.leg, t.customer_id, t.balance_after,
-        (extract(epoch FROM t.created_at) * 1000000)::bigint
+    SELECT o.id, t.id, t.debit, t.credit, t.amount, t.kind, t.event_id, t.leg, t.customer_id, t.version,
+        t.balance_after, (extract(epoch FROM t.created_at) * 1000000)::bigint
     FROM (SELECT id, transfer_id FROM billing.outbox ORDER BY id LIMIT %s) o
     JOIN billing.transfers t ON t.id = o.transfer_id ORDER BY o.id
 """
@@ -66,13 +66,17 @@ class Movement:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Leaving:
-    """A transfer in the outbox, with its place there; the customer and their balance after it, when one takes part."""
+    """A transfer in the outbox, with its place there.
+
+    When a customer takes part: who, its number among theirs (without a gap) and their balance after it.
+    """
 
     place: int
     movement: Movement
     event_id: str
     leg: int
     customer_id: str | None
+    version: int | None
     balance_after_nano_usd: int | None
 
 
@@ -136,7 +140,7 @@ async def take_outbox(connection: Connection, *, limit: int) -> list[Leaving]:
     cursor = await connection.execute(_OUTBOX, (limit,))
     leaving = []
     for row in await cursor.fetchall():
-        place, id_, debit, credit, amount, kind, event_id, leg, customer_id, balance_after, created_at_us = row
+        place, id_, debit, credit, amount, kind, event_id, leg, customer_id, version, balance_after, created_us = row
         leaving.append(
             Leaving(
                 place=place,
@@ -147,11 +151,12 @@ async def take_outbox(connection: Connection, *, limit: int) -> list[Leaving]:
                     credit=credit,
                     amount_nano_usd=amount,
                     kind=kind,
-                    created_at_us=created_at_us,
+                    created_at_us=created_us,
                 ),
                 event_id=event_id,
                 leg=leg,
                 customer_id=customer_id,
+                version=version,
                 balance_after_nano_usd=balance_after,
             )
         )

@@ -1,8 +1,11 @@
 """Delivering webhooks: each is tried until it is taken, with growing pauses, for a day at most.
 
 Any replica may take what is due; it is then its own for KEEP_S, and whoever dies with it loses nothing but that time.
-So a webhook may come twice, with one id. It goes to the URL that its customer has set at the time of the try. A server
-that is slow to answer holds up its own customer's webhooks and nobody else's.
+So a webhook may come twice, with one id. It goes to the URL that its customer has set at the time of the try.
+
+A customer's webhooks go out one at a time, in the order of what they tell: the next when the one before was taken or
+given up. One that was not taken holds up the later ones for HOLD_UP_S only, and nobody else's; after that they overtake
+it, and `sequence` in the body tells the receiver.
 """
 
 import asyncio
@@ -19,8 +22,8 @@ from services.billing.config import BillingConfig
 from upstream.webhooks import Delivery, Webhook, send
 
 AT_ONCE = 16
-EACH_AT_ONCE = 2
-"""Of one customer."""
+HOLD_UP_S = 180
+"""Four tries long: a receiver that is down for a moment hears everything in order."""
 KEEP_S = 60
 """Longer than a try can take."""
 IDLE_PAUSE_S = 1.0
@@ -56,10 +59,14 @@ class WebhookDeliveries:
                     is_full = await self.look(tries)
                 except (TollbridgeError, store.DatabaseError) as error:
                     self._log.warning("webhooks_delayed", reason=str(error))
-                if is_full:
-                    await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
-                else:
-                    await asyncio.sleep(IDLE_PAUSE_S)
+                await self._pause(None if is_full else IDLE_PAUSE_S)
+
+    async def _pause(self, longest_s: float | None) -> None:
+        """Until a try ends, because what it held up is due then, or for `longest_s`."""
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=longest_s, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            await asyncio.sleep(IDLE_PAUSE_S)
 
     async def look(self, tries: asyncio.TaskGroup) -> bool:
         """Starts tries of what is due while there are places; tells whether none is left. Raises UNAVAILABLE."""
@@ -68,7 +75,7 @@ class WebhookDeliveries:
                 connection,
                 limit=AT_ONCE - len(self._under_way),
                 busy=list(self._under_way.values()),
-                each_at_most=EACH_AT_ONCE,
+                hold_up_s=HOLD_UP_S,
                 keep_s=KEEP_S,
             )
             alerts = await alert_store.read(connection, {each.customer_id for each in taken})

@@ -34,16 +34,25 @@ LOG = structlog.get_logger()
 
 def _steps(*changes: int, start: int = 0) -> list[Step]:
     steps, balance = [], start
-    for change in changes:
+    for version, change in enumerate(changes, 1):
         balance += change
         steps.append(
-            Step(transfer_id=uuid7(), customer_id="c", change_nano_usd=change, balance_nano_usd=balance, at_us=1)
+            Step(
+                transfer_id=uuid7(),
+                customer_id="c",
+                version=version,
+                change_nano_usd=change,
+                balance_nano_usd=balance,
+                at_us=1,
+            )
         )
     return steps
 
 
 def _levels(steps: list[Step], lines: Lines = LINES) -> list[tuple[Level, int]]:
     found = balance_events.found(steps, {}, otherwise=lines)
+    sequences = [each.sequence for each in found]
+    assert sequences == sorted(set(sequences))
     return [(each.level, each.step.balance_nano_usd) for each in found]
 
 
