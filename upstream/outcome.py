@@ -63,6 +63,10 @@ class ProviderMisbehaved(AttemptFailed):
         super().__init__(Outcome.SERVER_ERROR, message, excerpt=excerpt)
 
 
+class JobFailed(AttemptFailed):
+    """A job that was submitted to a provider is over there and has no result: it failed, expired, or is unknown."""
+
+
 class AnswerTooLarge(ProviderMisbehaved):
     """The answer is larger than its reader's bound; it was made all the same, and so it is paid for."""
 

@@ -57,7 +57,10 @@ class End:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """A request for a route; ids are canonical UUID texts. `price_id` empty asks for the current price."""
+    """A request for a route; ids are canonical UUID texts. `price_id` empty asks for the current price.
+
+    `account_id` is the one account that will do, because it has the work running already; empty leaves the choice.
+    """
 
     request_id: str
     attempt_id: str
@@ -66,6 +69,7 @@ class Ask:
     operation: str
     tried: tuple[End, ...] = ()
     price_id: str = ""
+    account_id: str = ""
     patience_s: float = 30.0
 
 
@@ -123,7 +127,11 @@ class Decider:
             return running
         model = self._model(ask.model, ask.operation)
         price = await self._shelf.price(ask.price_id) if ask.price_id else None
-        candidates = [target for target in targets(model) if target.account.id not in excluded]
+        candidates = [
+            target
+            for target in targets(model)
+            if target.account.id not in excluded and ask.account_id in ("", target.account.id)
+        ]
         if not candidates or len(ask.tried) >= MAX_ATTEMPTS:
             raise _all_tried(ask.tried)
         target, holds_slot = await self._seat(ask, model, candidates)

@@ -98,6 +98,7 @@ class RouterServer:
             operation=request.operation,
             tried=tuple(map(_end, request.tried)),
             price_id=request.price_version,
+            account_id=request.provider_account_id,
             patience_s=context.timeout_s,
         )
         try:

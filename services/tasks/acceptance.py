@@ -14,9 +14,9 @@ from chassis import db
 from chassis.errors import Code, TollbridgeError
 from pricing.charge import ChargeOutOfRange, worst_case_nano_usd
 from pricing.prices import PriceVersion, usd_text
-from pricing.tokens import Units
-from services.tasks import events, image_order, jobs, outbox, store
-from services.tasks.jobs import Job, Order
+from services.tasks import events, kinds, outbox, store
+from services.tasks.jobs import ACCEPTANCE_GRACE_S, Job, Order
+from services.tasks.kind import Wanted
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
 from upstream import decision
@@ -90,7 +90,7 @@ class Acceptance:
         return accepted
 
     def _hold_request(self, order: Order, wish: Wish) -> billing_pb2.HoldRequest:
-        deadline_s = jobs.TIME_TO_LIVE_S + jobs.ACCEPTANCE_GRACE_S
+        deadline_s = order.time_to_live_s + ACCEPTANCE_GRACE_S
         return billing_pb2.HoldRequest(
             hold_id=order.hold_id,
             customer_id=order.customer_id,
@@ -107,9 +107,8 @@ class Acceptance:
             return _of_wish(await store.accepted(conn, wish.task_id), wish)
 
     async def _order(self, wish: Wish) -> Order:
-        if wish.kind not in events.RUN_SUBJECTS:
-            raise TollbridgeError(Code.INVALID_REQUEST, "Only image tasks can be run yet.", details={"param": "kind"})
-        wanted = image_order.parse(wish.body)
+        kind = kinds.kind_of(wish.kind)
+        wanted: Wanted = kind.parse(wish.body)
         model = find_model(await self._models(), wish.model, kind=wish.kind)
         price = decision.price(model.price)
         return Order(
@@ -121,7 +120,8 @@ class Acceptance:
             body=wish.body,
             price_version=price.id,
             hold_id=str(uuid.uuid5(HOLD_NAMESPACE, wish.task_id)),
-            hold_nano_usd=worst_case(price, model.bounds, images=wanted.images, body_bytes=len(wish.body)),
+            hold_nano_usd=worst_case(price, model.bounds, wanted=wanted, body_bytes=len(wish.body)),
+            time_to_live_s=kind.time_to_live_s,
             traceparent=wish.traceparent,
         )
 
@@ -155,14 +155,14 @@ def _check_cost(order: Order, max_cost_nano_usd: int | None) -> None:
     raise TollbridgeError(Code.MAX_COST_EXCEEDED, message, details={"worst_case_usd": worst})
 
 
-def worst_case(price: PriceVersion, bounds: router_pb2.ModelBounds, *, images: int, body_bytes: int) -> int:
-    """The most that a job can be charged. No token is shorter than a byte; each image is bounded by `max_output`."""
+def worst_case(price: PriceVersion, bounds: router_pb2.ModelBounds, *, wanted: Wanted, body_bytes: int) -> int:
+    """The most that a job can be charged. No token is shorter than a byte; each answer is bounded by `max_output`."""
     try:
         return worst_case_nano_usd(
             price,
             input_tokens=body_bytes + bounds.template_tokens,
-            output_tokens=images * bounds.max_output + bounds.hidden_output,
-            units=Units(requests=1, images=images),
+            output_tokens=wanted.outputs * bounds.max_output + bounds.hidden_output,
+            units=wanted.most,
         )
     except ChargeOutOfRange as error:
         raise TollbridgeError(Code.INVALID_REQUEST, "This task would cost more than any may.") from error

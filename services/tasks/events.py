@@ -12,14 +12,13 @@ from tollbridge.tasks.v1 import tasks_pb2 as pb
 from tollbridge.usage.v1 import usage_pb2
 
 RUN_IMAGE = "tollbridge.tasks.v1.run.image"
+RUN_SPEECH = "tollbridge.tasks.v1.run.speech"
+RUN_VIDEO = "tollbridge.tasks.v1.run.video"
 FINISHED = "tollbridge.tasks.v1.finished"
 USAGE_RECORDED = "tollbridge.usage.v1.recorded"
 SOURCE = "tasks"
 USAGE_TYPE = "tollbridge.usage.v1.UsageBatch"
 ORDER_TYPE = "tollbridge.tasks.v1.WorkOrder"
-
-RUN_SUBJECTS = {"image": RUN_IMAGE}
-"""The kinds that workers can run today."""
 
 TASKS = StreamSpec(
     name="TASKS",
@@ -28,9 +27,17 @@ TASKS = StreamSpec(
     max_age_s=3 * 24 * 3600,
     max_bytes=256 * 1024 * 1024,
 )
-RUN_IMAGE_CONSUMER = ConsumerSpec(
-    stream="TASKS", durable="tasks-run-image", subject=RUN_IMAGE, max_ack_pending=1024, ack_wait_s=30
-)
+
+
+def _consumer(durable: str, subject: str) -> ConsumerSpec:
+    return ConsumerSpec(stream="TASKS", durable=durable, subject=subject, max_ack_pending=1024, ack_wait_s=30)
+
+
+RUN_IMAGE_CONSUMER = _consumer("tasks-run-image", RUN_IMAGE)
+RUN_SPEECH_CONSUMER = _consumer("tasks-run-speech", RUN_SPEECH)
+RUN_VIDEO_CONSUMER = _consumer("tasks-run-video", RUN_VIDEO)
+RUN_CONSUMERS = {"image": RUN_IMAGE_CONSUMER, "speech": RUN_SPEECH_CONSUMER, "video": RUN_VIDEO_CONSUMER}
+"""By the kind of job."""
 
 STATUS_TO_WIRE = {
     Status.PENDING: pb.TASK_STATUS_PENDING,
@@ -76,5 +83,5 @@ def to_wire(job: Job) -> pb.Task:
         error_code=job.error_code,
         error_message=job.error_message,
         charge_nano_usd=job.charge_nano_usd,
-        provider_task_id=job.provider_task_id,
+        provider_task_id=job.submission.provider_task_id if job.submission else "",
     )

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from chassis.errors import Code, TollbridgeError
+from pricing.tokens import Units
 
 MAX_IMAGES = 10
 MAX_BODY_BYTES = 20 << 20
@@ -23,6 +24,16 @@ class ImageOrder:
     prompt: str
     images: int
     fields: dict[str, Any]
+
+    @property
+    def most(self) -> Units:
+        """One request for so many images."""
+        return Units(requests=1, images=self.images)
+
+    @property
+    def outputs(self) -> int:
+        """Each image is an answer."""
+        return self.images
 
 
 def parse(body: bytes) -> ImageOrder:

@@ -15,8 +15,6 @@ MAX_CLAIMS = 8
 LEASE_S = 30.0
 """How long a claim lives without a heartbeat."""
 HEARTBEAT_S = 5.0
-TIME_TO_LIVE_S = 900.0
-"""A job that has not ended by then fails."""
 ACCEPTANCE_GRACE_S = 300.0
 """A hold that is asked for before its job exists outlives the job's deadline by this only."""
 HOLD_GRACE_S = 24 * 3600.0
@@ -94,6 +92,14 @@ class ResultFile:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What a job has running at a provider: the account that knows it, and the provider's own id of it."""
+
+    provider_account_id: str
+    provider_task_id: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """What was ordered, at which price, and the money held for it. Never changes."""
 
@@ -108,6 +114,8 @@ class Order:
     price_version: str
     hold_id: str
     hold_nano_usd: int
+    time_to_live_s: float
+    """Counted from acceptance; a job that has not ended by then fails."""
     traceparent: str = ""
 
     @property
@@ -131,10 +139,7 @@ class Job:
     charge_nano_usd: int = 0
     error_code: str = ""
     error_message: str = ""
-    provider_task_id: str = ""
+    submission: Submission | None = None
+    progress: float = 0.0
+    """0 to 1; 1 for those that succeeded only."""
     results: tuple[ResultFile, ...] = ()
-
-    @property
-    def progress(self) -> float:
-        """0 to 1; images tell nothing in between."""
-        return 1.0 if self.status is Status.SUCCEEDED else 0.0

@@ -35,6 +35,7 @@ class Letter:
     event_id: str
     kind: Kind
     task_id: str
+    task_kind: str
     payload: bytes
     traceparent: str
 
@@ -50,7 +51,7 @@ async def add(conn: Connection, *, kind: Kind, task_id: str, payload: bytes, tra
 
 async def take(conn: Connection, *, limit: int) -> list[Letter]:
     """The oldest that are not out, locked."""
-    return await _letters(conn, "WHERE published_at_us = 0 ORDER BY number LIMIT %s FOR UPDATE SKIP LOCKED", (limit,))
+    return await _letters(conn, "WHERE o.published_at_us = 0 ORDER BY o.number LIMIT %s", (limit,))
 
 
 async def mark_out(conn: Connection, letters: Sequence[Letter]) -> None:
@@ -68,7 +69,7 @@ async def unconfirmed(conn: Connection, *, limit: int) -> list[Letter]:
     """Usage that is on the bus and that billing has not confirmed, locked."""
     return await _letters(
         conn,
-        "WHERE published_at_us > 0 AND kind = 'usage' ORDER BY number LIMIT %s FOR UPDATE SKIP LOCKED",
+        "WHERE o.published_at_us > 0 AND o.kind = 'usage' ORDER BY o.number LIMIT %s",
         (limit,),
     )
 
@@ -163,7 +164,9 @@ class OutboxPublisher:
 async def _letters(conn: Connection, where: str, arguments: tuple[Any, ...]) -> list[Letter]:
     async with conn.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(
-            f"SELECT number, event_id, kind, task_id, payload, traceparent FROM tasks.outbox {where}", arguments
+            "SELECT o.number, o.event_id, o.kind, o.task_id, t.kind AS task_kind, o.payload, o.traceparent"
+            f" FROM tasks.outbox o JOIN tasks.tasks t ON t.id = o.task_id {where} FOR UPDATE OF o SKIP LOCKED",
+            arguments,
         )
         rows = await cursor.fetchall()
     return [
@@ -172,6 +175,7 @@ async def _letters(conn: Connection, where: str, arguments: tuple[Any, ...]) -> 
             event_id=str(row["event_id"]),
             kind=row["kind"],
             task_id=str(row["task_id"]),
+            task_kind=row["task_kind"],
             payload=bytes(row["payload"]),
             traceparent=row["traceparent"],
         )

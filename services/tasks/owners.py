@@ -42,8 +42,8 @@ class Router:
         )
         return answer.models
 
-    async def decide(self, job: Job, tried: Sequence[Tried]) -> Route:
-        """The route of the next attempt, at the price that was accepted."""
+    async def decide(self, job: Job, tried: Sequence[Tried], *, account_id: str = "") -> Route:
+        """The route of the next attempt, at the price that was accepted; at that account where one is named."""
         attempt_id = str(ids.uuid7())
         request = router_pb2.DecideRequest(
             request_id=job.order.id,
@@ -53,6 +53,7 @@ class Router:
             operation=job.order.kind,
             tried=[decision.outcome(one) for one in tried],
             price_version=job.order.price_version,
+            provider_account_id=account_id,
         )
         self._open.add(attempt_id)
         try:

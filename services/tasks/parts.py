@@ -12,20 +12,21 @@ from chassis.config_state import ConfigState
 from chassis.lifecycle import Lifecycle
 from chassis.pipe import PipeClient
 from chassis.telemetry import Tracer
-from services.tasks import config, events
+from services.tasks import config, events, kinds
 from services.tasks.acceptance import Acceptance
 from services.tasks.config import TasksConfig
 from services.tasks.ends import Ends
+from services.tasks.kind import Providers
 from services.tasks.metrics import TasksCollector
 from services.tasks.outbox import OutboxPublisher
 from services.tasks.owners import Billing, Router
-from services.tasks.painter import Painter
 from services.tasks.publisher import Publisher
 from services.tasks.results_store import NatsResults
 from services.tasks.server import TasksServer
 from services.tasks.settings import Settings
 from services.tasks.sweeper import Sweeper
 from services.tasks.worker import Worker
+from services.tasks.workshop import Workshop
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
 from upstream.client import UpstreamClient
@@ -63,7 +64,7 @@ class Parts:
             pool=pool,
             spender=spender,
             ends=ends,
-            painter=Painter(router=self._router, client=self._client, sandbox=Sandbox()),
+            workshop=Workshop(router=self._router, providers=Providers(client=self._client, sandbox=Sandbox())),
             results=self._results,
             extend_hold=billing.extend,
             tracer=tracer,
@@ -99,7 +100,8 @@ class Parts:
         await self._client.start()
         life.spawn("statement", self._router.run_stating())
         life.spawn("sweeper", self._sweeper.run())
-        life.spawn("orders", self._bus.consume(events.RUN_IMAGE_CONSUMER, self._worker.handle, batch=1))
+        for kind in kinds.KINDS:
+            life.spawn(f"orders {kind}", self._bus.consume(events.RUN_CONSUMERS[kind], self._worker.handle, batch=1))
 
     async def stop(self) -> None:
         """Gives running jobs back and closes what was opened; the loops must have ended."""

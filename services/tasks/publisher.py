@@ -34,7 +34,7 @@ class Publisher:
 
     async def _order(self, letter: Letter) -> None:
         await self._bus.publish(
-            events.RUN_IMAGE,
+            events.RUN_CONSUMERS[letter.task_kind].subject,
             letter.payload,
             event_id=letter.event_id,
             event_type=events.ORDER_TYPE,

@@ -12,13 +12,14 @@ from psycopg.rows import dict_row
 
 from chassis.db import Connection
 from services.tasks import jobs
-from services.tasks.jobs import Job, Move, Order, ResultFile, Status
+from services.tasks.jobs import Job, Move, Order, ResultFile, Status, Submission
 
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 _JOB = (
     "t.id, t.customer_id, t.key_id, t.kind, t.model, t.price_version, t.hold_id, t.hold_nano_usd,"
     " t.traceparent, t.status, t.claims, t.spender, t.created_at_us, t.deadline_us, t.started_at_us,"
-    " t.finished_at_us, t.charge_nano_usd, t.error_code, t.error_message, t.provider_task_id"
+    " t.finished_at_us, t.charge_nano_usd, t.error_code, t.error_message, t.provider_account_id,"
+    " t.provider_task_id, t.progress"
 )
 
 
@@ -125,7 +126,7 @@ async def insert(conn: Connection, order: Order, *, fingerprint: bytes) -> bool:
             order.hold_id,
             order.hold_nano_usd,
             order.traceparent,
-            int(jobs.TIME_TO_LIVE_S * 1_000_000),
+            int(order.time_to_live_s * 1_000_000),
         ),
     )
     return made.rowcount == 1
@@ -155,11 +156,25 @@ async def claim(conn: Connection, task_id: str, *, spender: str) -> Job | None:
     return None if row is None else _job(row, ())
 
 
-async def renew(conn: Connection, task_id: str, *, claim_number: int) -> bool:
+async def renew(conn: Connection, task_id: str, *, claim_number: int, progress: float) -> bool:
     """A heartbeat; False when the claim is lost: the job was cancelled or taken up by another."""
     done = await conn.execute(
-        f"UPDATE tasks.tasks SET lease_until_us = {_NOW} + %s WHERE id = %s AND status = %s AND claims = %s",
-        (_lease_us(), task_id, Status.RUNNING.value, claim_number),
+        f"UPDATE tasks.tasks SET lease_until_us = {_NOW} + %s, progress = %s"
+        " WHERE id = %s AND status = %s AND claims = %s",
+        (_lease_us(), progress, task_id, Status.RUNNING.value, claim_number),
+    )
+    return done.rowcount == 1
+
+
+async def note_submission(conn: Connection, task_id: str, submission: Submission | None, *, claim_number: int) -> bool:
+    """What a claimed job has running at a provider (None: nothing any more); False when the claim is lost."""
+    account_id, provider_task_id = "", ""
+    if submission is not None:
+        account_id, provider_task_id = submission.provider_account_id, submission.provider_task_id
+    done = await conn.execute(
+        "UPDATE tasks.tasks SET provider_account_id = %s, provider_task_id = %s"
+        " WHERE id = %s AND status = %s AND claims = %s",
+        (account_id, provider_task_id, task_id, Status.RUNNING.value, claim_number),
     )
     return done.rowcount == 1
 
@@ -183,13 +198,14 @@ async def end(conn: Connection, task_id: str, how: End, *, claim_number: int | N
     row = await _one(
         conn,
         f"UPDATE tasks.tasks t SET status = %s, finished_at_us = {_NOW}, charge_nano_usd = %s, error_code = %s,"
-        " error_message = %s WHERE t.id = %s AND t.status = ANY(%s)"
+        " error_message = %s, progress = CASE WHEN %s THEN 1 ELSE t.progress END WHERE t.id = %s AND t.status = ANY(%s)"
         f" AND (%s::integer IS NULL OR t.claims = %s::integer) RETURNING {_JOB}",
         (
             target.value,
             how.charge_nano_usd,
             how.error_code,
             how.error_message,
+            target is Status.SUCCEEDED,
             task_id,
             jobs.sources(how.move),
             claim_number,
@@ -252,6 +268,12 @@ def _file(row: _Row) -> ResultFile:
     return ResultFile(file_id=str(row["file_id"]), content_type=row["content_type"], size_bytes=row["size_bytes"])
 
 
+def _submission(row: _Row) -> Submission | None:
+    if not row["provider_task_id"]:
+        return None
+    return Submission(provider_account_id=row["provider_account_id"], provider_task_id=row["provider_task_id"])
+
+
 def _job(row: _Row, files: tuple[ResultFile, ...]) -> Job:
     order = Order(
         id=str(row["id"]),
@@ -263,6 +285,7 @@ def _job(row: _Row, files: tuple[ResultFile, ...]) -> Job:
         price_version=row["price_version"],
         hold_id=str(row["hold_id"]),
         hold_nano_usd=row["hold_nano_usd"],
+        time_to_live_s=(row["deadline_us"] - row["created_at_us"]) / 1_000_000,
         traceparent=row["traceparent"],
     )
     return Job(
@@ -277,6 +300,7 @@ def _job(row: _Row, files: tuple[ResultFile, ...]) -> Job:
         charge_nano_usd=row["charge_nano_usd"],
         error_code=row["error_code"],
         error_message=row["error_message"],
-        provider_task_id=row["provider_task_id"],
+        submission=_submission(row),
+        progress=row["progress"],
         results=files,
     )

@@ -27,10 +27,11 @@ from pricing.charge import ChargeOutOfRange
 from services.tasks import consumer, jobs, store
 from services.tasks.consumer import Summons
 from services.tasks.ends import Ends
-from services.tasks.jobs import Job, ResultFile
-from services.tasks.painter import Painter, Picture, ResultTooLarge
+from services.tasks.jobs import Job, ResultFile, Submission
+from services.tasks.kind import File
 from services.tasks.results import Results, file_id
 from services.tasks.settlement import Made
+from services.tasks.workshop import Ledge, MadeTooLarge, Unfinished, Workshop
 from upstream.outcome import AttemptFailed, Outcome, to_error
 
 T = TypeVar("T")
@@ -57,7 +58,7 @@ class Worker:
         pool: db.Pool,
         spender: str,
         ends: Ends,
-        painter: Painter,
+        workshop: Workshop,
         results: Results,
         extend_hold: Callable[[Job], Awaitable[None]],
         tracer: Tracer,
@@ -68,7 +69,7 @@ class Worker:
         self._pool = pool
         self._spender = spender
         self._ends = ends
-        self._painter = painter
+        self._workshop = workshop
         self._results = results
         self._extend_hold = extend_hold
         self._tracer = tracer
@@ -76,6 +77,7 @@ class Worker:
         self._log = log
         self._now_us = now_us
         self._running: set[asyncio.Task[None]] = set()
+        self._progress: dict[str, float] = {}
         self.implausible: collections.Counter[str] = collections.Counter()
 
     @property
@@ -145,6 +147,7 @@ class Worker:
                 raise
             return None  # the heartbeat found the claim lost and stopped the work
         finally:
+            self._progress.pop(job.order.id, None)
             beat.cancel()
             (end,) = await asyncio.gather(beat, return_exceptions=True)
             if isinstance(end, Exception):
@@ -155,7 +158,7 @@ class Worker:
         try:
             async with asyncio.timeout(left_s):
                 await self._extend_hold(job)
-                made, pictures = await self._paint(job)
+                made, files = await self._make(job)
         except TimeoutError:
             await self._fail(job, Code.DEADLINE_EXCEEDED, "The task took too long.", is_provider=False)
             return None
@@ -163,13 +166,15 @@ class Worker:
             return await self._refused(job, to_error(failure), final=failure.outcome is Outcome.REJECTED)
         except TollbridgeError as error:
             return await self._refused(job, error, final=error.code not in _PASSES)
-        except ResultTooLarge as error:
+        except Unfinished as error:
+            return await self._refused(job, to_error(error.failure), final=False)
+        except MadeTooLarge as error:
             await self._lose(job, error.made, "The provider's result is too large to be kept.")
             return None
-        await self._hand_over(job, made, pictures)
+        await self._hand_over(job, made, files)
         return None
 
-    async def _hand_over(self, job: Job, made: Made, pictures: Sequence[Picture]) -> None:
+    async def _hand_over(self, job: Job, made: Made, files: Sequence[File]) -> None:
         """Keeps what was made and ends the job. It is never made again: what can't be kept in time is our loss.
 
         The job's own time plays no part any more, since the provider has done its work.
@@ -177,13 +182,13 @@ class Worker:
         if made.is_odd:
             self._tell_of_odd_usage(job, made)
         try:
-            files = await self._insist(lambda: self._keep(job, pictures))
+            kept = await self._insist(lambda: self._keep(job, files))
         except TollbridgeError as error:
             self._log.error("result_lost", task_id=job.order.id, code=error.code.value, error=error.message)
             await self._lose(job, made, "The result could not be kept.")
             return
         try:
-            await self._insist(lambda: self._succeed(job, made, files))
+            await self._insist(lambda: self._succeed(job, made, kept))
         except ChargeOutOfRange:
             self._log.exception("result_not_chargeable", task_id=job.order.id)
             await self._lose(job, made, "The result could not be charged.")
@@ -199,14 +204,28 @@ class Worker:
             reported_cost_nano_usd=made.reported_cost_nano_usd,
         )
 
-    async def _paint(self, job: Job) -> tuple[Made, tuple[Picture, ...]]:
-        """Has the pictures made, as one step of the trace that began with the order."""
+    async def _make(self, job: Job) -> tuple[Made, tuple[File, ...]]:
+        """Has it made, as one step of the trace that began with the order."""
         order = job.order
         with self._tracer.span(
             "tasks/run", parent=order.traceparent, kind="consumer", task_id=order.id, model=order.model
         ) as span:
             traced = dataclasses.replace(order, traceparent=span.traceparent or order.traceparent)
-            return await self._painter.paint(dataclasses.replace(job, order=traced))
+            return await self._workshop.make(dataclasses.replace(job, order=traced), self._ledge(job))
+
+    def _ledge(self, job: Job) -> Ledge:
+        async def submitted(submission: Submission | None) -> None:
+            await self._insist(lambda: self._note_submission(job, submission))
+
+        def progress(fraction: float) -> None:
+            self._progress[job.order.id] = min(1.0, max(0.0, fraction))
+
+        return Ledge(submitted=submitted, progress=progress)
+
+    async def _note_submission(self, job: Job, submission: Submission | None) -> None:
+        async with db.transaction(self._pool) as conn:
+            if not await store.note_submission(conn, job.order.id, submission, claim_number=job.claims):
+                raise ClaimLost
 
     async def _refused(self, job: Job, error: TollbridgeError, *, final: bool) -> float | None:
         """Fails the job, or gives it back while there is hope."""
@@ -228,14 +247,14 @@ class Worker:
         if await self._ends.succeed(job, made, files) is None:
             raise ClaimLost
 
-    async def _keep(self, job: Job, pictures: Sequence[Picture]) -> tuple[ResultFile, ...]:
+    async def _keep(self, job: Job, files: Sequence[File]) -> tuple[ResultFile, ...]:
         """Stores the files under ids that follow from the job, so that a second run replaces the first's."""
-        files = []
-        for position, picture in enumerate(pictures):
+        kept = []
+        for position, file in enumerate(files):
             name = file_id(job.order.id, position)
-            await self._results.put(name, picture.data)
-            files.append(ResultFile(file_id=name, content_type=picture.content_type, size_bytes=len(picture.data)))
-        return tuple(files)
+            await self._results.put(name, file.data)
+            kept.append(ResultFile(file_id=name, content_type=file.content_type, size_bytes=len(file.data)))
+        return tuple(kept)
 
     async def _beat(self, job: Job, summons: Summons, work: "asyncio.Task[float | None]") -> None:
         while True:
@@ -243,7 +262,12 @@ class Worker:
             try:
                 await summons.still_at_it()
                 async with db.transaction(self._pool) as conn:
-                    held = await store.renew(conn, job.order.id, claim_number=job.claims)
+                    held = await store.renew(
+                        conn,
+                        job.order.id,
+                        claim_number=job.claims,
+                        progress=self._progress.get(job.order.id, job.progress),
+                    )
             except TollbridgeError as error:
                 self._log.warning("heartbeat_missed", task_id=job.order.id, error=error.message)
                 continue

@@ -1,6 +1,7 @@
 """Which account a request goes to: fail-over, cool-downs, prices. On a real PostgreSQL, by two replicas of router."""
 
 import asyncio
+import dataclasses
 import time
 import uuid
 
@@ -145,3 +146,12 @@ async def test_price_versions_refuse_every_change(pair: Pair) -> None:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             async with db.transaction(pair.pool) as connection:
                 await connection.execute(statement)  # type: ignore[call-overload]  # a literal from above
+
+
+async def test_work_that_runs_at_an_account_is_asked_for_there(pair: Pair) -> None:
+    """Whatever account would be chosen; one that is gone, or has failed it, is nobody's place."""
+    for account_id in ("b1", "a1"):
+        found = await pair.one.decider.decide(dataclasses.replace(ask("both"), account_id=account_id))
+        assert found.target.account.id == account_id
+    gone = dataclasses.replace(ask("both"), account_id="gone")
+    assert (await refusal(pair.one.decider.decide(gone))).code is Code.PROVIDER_ERROR

@@ -20,12 +20,13 @@ from chassis.telemetry import Tracer
 from pricing.prices import PriceVersion, Rates
 from services.tasks.acceptance import Acceptance
 from services.tasks.ends import Ends
+from services.tasks.kind import Providers
 from services.tasks.outbox import Letter, OutboxPublisher
 from services.tasks.owners import Billing, Router
-from services.tasks.painter import Painter
 from services.tasks.server import ConfigState, TasksServer
 from services.tasks.sweeper import Sweeper
 from services.tasks.worker import Worker
+from services.tasks.workshop import Workshop
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
 from tollbridge.tasks.v1 import tasks_pb2 as pb
@@ -211,7 +212,7 @@ class TasksProcess:
             pool=pool,
             spender=self.spender,
             ends=self.ends,
-            painter=Painter(router=self.routing, client=UpstreamClient(), sandbox=Sandbox()),
+            workshop=Workshop(router=self.routing, providers=Providers(client=UpstreamClient(), sandbox=Sandbox())),
             results=self.results,
             extend_hold=self.money.extend,
             tracer=Tracer(service="test", replica="0", otlp_endpoint=""),

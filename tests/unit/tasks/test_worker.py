@@ -1,13 +1,14 @@
 """The worker on a real PostgreSQL: one end, one settlement, whatever dies, lags or is doubled."""
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 
 import pytest
 
 from chassis import db
 from chassis.errors import Code, TollbridgeError
-from services.tasks import jobs, painter, store, worker
+from services.tasks import image_maker, jobs, kinds, store, worker
 from tests.unit.tasks.stage import CHARGE_PER_IMAGE, PRICE, FakeDelivery, TasksApi, TasksProcess, usage_of
 from tollbridge.router.v1 import router_pb2
 from tollbridge.tasks.v1 import tasks_pb2 as pb
@@ -48,8 +49,8 @@ async def test_a_hold_lives_for_minutes_until_a_worker_has_its_job_and_then_for_
     (before,) = deadlines.values()
     await api.process.run(task.id)
     (after,) = deadlines.values()
-    assert (before - task.created_at_us) / 1e6 < jobs.TIME_TO_LIVE_S + 600
-    assert (after - task.created_at_us) / 1e6 > jobs.TIME_TO_LIVE_S + 20 * 3600
+    assert (before - task.created_at_us) / 1e6 < kinds.IMAGE.time_to_live_s + 600
+    assert (after - task.created_at_us) / 1e6 > kinds.IMAGE.time_to_live_s + 20 * 3600
 
 
 async def test_a_finished_attempt_is_told_to_router(api: TasksApi):
@@ -143,20 +144,20 @@ async def test_a_store_that_is_away_past_the_jobs_time_still_gets_its_picture(
 ):
     """The provider has done its work in time; only the storing was late."""
     monkeypatch.setattr(worker, "PAUSE_S", 0.3)
-    monkeypatch.setattr(jobs, "TIME_TO_LIVE_S", 0.5)
+    monkeypatch.setitem(kinds.KINDS, "image", dataclasses.replace(kinds.IMAGE, time_to_live_s=0.5))
     api.process.results.fails = 3
     task = await api.create()
     assert await api.process.run(task.id) is None
     assert (await api.get(task.id)).status == pb.TASK_STATUS_SUCCEEDED
 
 
-@pytest.mark.parametrize("module", ["painter", "images"])
+@pytest.mark.parametrize("what", ["file", "answer"])
 async def test_a_result_too_large_to_be_kept_is_painted_once_and_free(
-    api: TasksApi, monkeypatch: pytest.MonkeyPatch, module: str
+    api: TasksApi, monkeypatch: pytest.MonkeyPatch, what: str
 ):
     """Whether one picture is too large or the whole answer: no other account is paid for the same."""
-    if module == "painter":
-        monkeypatch.setattr(painter, "MAX_FILE_BYTES", 16)
+    if what == "file":
+        monkeypatch.setattr(image_maker, "MAX_FILE_BYTES", 16)
     else:
         monkeypatch.setattr(images, "MAX_ANSWER_BYTES", 16)
     task = await api.create()

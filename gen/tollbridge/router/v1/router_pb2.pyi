@@ -264,6 +264,7 @@ class DecideRequest(_message.Message):
     OPERATION_FIELD_NUMBER: _builtins.int
     TRIED_FIELD_NUMBER: _builtins.int
     PRICE_VERSION_FIELD_NUMBER: _builtins.int
+    PROVIDER_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The request, a UUIDv7."""
     attempt_id: _builtins.str
@@ -276,6 +277,8 @@ class DecideRequest(_message.Message):
     """chat, embedding, image, speech, transcription, video."""
     price_version: _builtins.str
     """The price version that was accepted for this work before; empty asks for the current one."""
+    provider_account_id: _builtins.str
+    """The account that has this work running already and must be asked about it; empty leaves the choice to router."""
     @_builtins.property
     def tried(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptOutcome]:
         """Attempts of this request that failed before, in order; empty at first."""
@@ -290,10 +293,11 @@ class DecideRequest(_message.Message):
         operation: _builtins.str = ...,
         tried: _abc.Iterable[Global___AttemptOutcome] | None = ...,
         price_version: _builtins.str = ...,
+        provider_account_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "model", b"model", "operation", b"operation", "price_version", b"price_version", "request_id", b"request_id", "spender", b"spender", "tried", b"tried"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "model", b"model", "operation", b"operation", "price_version", b"price_version", "provider_account_id", b"provider_account_id", "request_id", b"request_id", "spender", b"spender", "tried", b"tried"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -321,6 +325,7 @@ class DecideResponse(_message.Message):
     PRICE_FIELD_NUMBER: _builtins.int
     BOUNDS_FIELD_NUMBER: _builtins.int
     MAY_RETRY_FIELD_NUMBER: _builtins.int
+    WITHOUT_STREAM_OPTIONS_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     """As asked."""
     model: _builtins.str
@@ -347,6 +352,8 @@ class DecideResponse(_message.Message):
     """For drain: at most so many at once in one edge."""
     may_retry: _builtins.bool
     """True when another attempt may follow this one."""
+    without_stream_options: _builtins.bool
+    """True for a provider of OpenAI's protocol that refuses `stream_options`: its streams are asked for without."""
     @_builtins.property
     def timeouts(self) -> Global___Timeouts:
         """Seconds."""
@@ -378,10 +385,11 @@ class DecideResponse(_message.Message):
         price: Global___PriceVersion | None = ...,
         bounds: Global___ModelBounds | None = ...,
         may_retry: _builtins.bool = ...,
+        without_stream_options: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds", "price", b"price", "timeouts", b"timeouts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "base_url", b"base_url", "bounds", b"bounds", "credential", b"credential", "drain_at_once", b"drain_at_once", "drain_s", b"drain_s", "max_tokens_field", b"max_tokens_field", "may_retry", b"may_retry", "model", b"model", "on_disconnect", b"on_disconnect", "price", b"price", "protocol", b"protocol", "provider_account_id", b"provider_account_id", "provider_id", b"provider_id", "provider_model", b"provider_model", "timeouts", b"timeouts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "base_url", b"base_url", "bounds", b"bounds", "credential", b"credential", "drain_at_once", b"drain_at_once", "drain_s", b"drain_s", "max_tokens_field", b"max_tokens_field", "may_retry", b"may_retry", "model", b"model", "on_disconnect", b"on_disconnect", "price", b"price", "protocol", b"protocol", "provider_account_id", b"provider_account_id", "provider_id", b"provider_id", "provider_model", b"provider_model", "timeouts", b"timeouts", "without_stream_options", b"without_stream_options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

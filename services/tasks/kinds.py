@@ -1,0 +1,27 @@
+"""The table of the kinds of jobs that there are. README.md, "Adding a kind", says what a new line needs."""
+
+from collections.abc import Mapping
+
+from chassis.errors import Code, TollbridgeError
+from services.tasks import image_order
+from services.tasks.image_maker import ImageMaker
+from services.tasks.kind import AnyKind, Kind
+from upstream.route import WireProtocol
+
+IMAGE = Kind(
+    name="image",
+    parse=image_order.parse,
+    makers={WireProtocol.OPENAI: ImageMaker(), WireProtocol.SANDBOX: ImageMaker()},
+    time_to_live_s=900.0,
+)
+
+KINDS: Mapping[str, AnyKind] = {kind.name: kind for kind in (IMAGE,)}
+
+
+def kind_of(name: str) -> AnyKind:
+    """The kind of that name. Raises INVALID_REQUEST."""
+    found = KINDS.get(name)
+    if found is None:
+        known = ", ".join(KINDS)
+        raise TollbridgeError(Code.INVALID_REQUEST, f"kind is one of {known}.", details={"param": "kind"})
+    return found

@@ -1,0 +1,171 @@
+"""Runs a job at a provider: decide, make, and on to the next account when that fails.
+
+It knows nothing of claims and money; what comes back is what was made, by whom, and what the provider said it used.
+A job that was submitted somewhere goes on there: it is never submitted anywhere else while it may still be running.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Awaitable, Callable, Sequence
+
+from pricing.tokens import Tokens
+from services.tasks import kinds
+from services.tasks.jobs import Job, Submission
+from services.tasks.kind import AnyKind, File, Making, Product, Providers, ResultTooLarge, Wanted
+from services.tasks.owners import Router
+from services.tasks.settlement import NO_TOKENS, Made
+from upstream.attempt import Tried, run_attempts
+from upstream.outcome import AnswerTooLarge, AttemptFailed, JobFailed
+from upstream.route import Route
+from upstream.usage import estimate_input_tokens
+
+MAX_ATTEMPTS = 4
+
+
+class Unfinished(Exception):
+    """What was submitted to a provider may still be running there; asking for it failed. Ask again later."""
+
+    def __init__(self, failure: AttemptFailed) -> None:
+        super().__init__("the provider's job is not finished")
+        self.failure = failure
+
+
+class MadeTooLarge(Exception):
+    """The provider has made it, and will be paid for it, but it is larger than what can be kept."""
+
+    def __init__(self, made: Made) -> None:
+        super().__init__("the provider's result is too large to be kept")
+        self.made = made
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ledge:
+    """Where a running job leaves what must outlive its worker: what it has submitted (None: nothing any more), and
+    how far it is."""
+
+    submitted: Callable[[Submission | None], Awaitable[None]]
+    progress: Callable[[float], None]
+
+
+class Workshop:
+    """Has jobs made through whatever account router names."""
+
+    def __init__(self, *, router: Router, providers: Providers) -> None:
+        self._router = router
+        self._providers = providers
+
+    async def make(self, job: Job, ledge: Ledge) -> tuple[Made, tuple[File, ...]]:
+        """What a job orders. Raises AttemptFailed of the last attempt, or what router refused with.
+
+        Unfinished, and MadeTooLarge, end it too: another account would be paid for the same.
+        """
+        return await _Run(job, ledge, self._router, self._providers).make()
+
+    async def stop(self, job: Job) -> None:
+        """Stops what an ended job has running at its provider. Raises AttemptFailed and what router refuses with."""
+        if job.submission is None:
+            return
+        kind = kinds.kind_of(job.order.kind)
+        route = await self._router.decide(job, (), account_id=job.submission.provider_account_id)
+        making: Making[Wanted] = Making(
+            task_id=job.order.id,
+            wanted=kind.parse(job.order.body),
+            route=route,
+            providers=self._providers,
+            submitted=_never,
+            progress=lambda _: None,
+            submitted_id=job.submission.provider_task_id,
+        )
+        try:
+            await kind.maker_of(route).cancel(making)
+        finally:
+            self._router.succeeded(job, route)
+
+
+class _Run:
+    """One claim's attempts. `_submission` is what may be running at a provider now."""
+
+    def __init__(self, job: Job, ledge: Ledge, router: Router, providers: Providers) -> None:
+        self._job, self._ledge, self._router, self._providers = job, ledge, router, providers
+        self._kind: AnyKind = kinds.kind_of(job.order.kind)
+        self._wanted: Wanted = self._kind.parse(job.order.body)
+        self._submission = job.submission
+
+    async def make(self) -> tuple[Made, tuple[File, ...]]:
+        made, files = await run_attempts(
+            decide=self._decide,
+            call=self._attempt,
+            finish=functools.partial(self._router.finish, self._job),
+            max_attempts=MAX_ATTEMPTS,
+        )
+        self._router.succeeded(self._job, made.route)
+        return made, files
+
+    async def _decide(self, tried: Sequence[Tried]) -> Route:
+        account_id = "" if self._submission is None else self._submission.provider_account_id
+        return await self._router.decide(self._job, tried, account_id=account_id)
+
+    async def _attempt(self, route: Route) -> tuple[Made, tuple[File, ...]]:
+        maker = self._kind.maker_of(route)
+        making: Making[Wanted] = Making(
+            task_id=self._job.order.id,
+            wanted=self._wanted,
+            route=route,
+            providers=self._providers,
+            submitted=functools.partial(self._submitted, route),
+            progress=self._ledge.progress,
+            submitted_id="" if self._submission is None else self._submission.provider_task_id,
+        )
+        try:
+            product = await maker.make(making)
+        except JobFailed:
+            await self._forget()
+            raise
+        except AnswerTooLarge as error:
+            unread = Product(files=(), units=self._wanted.most)
+            raise MadeTooLarge(self._made(route, unread)) from error
+        except ResultTooLarge as error:
+            raise MadeTooLarge(self._made(route, error.product)) from error
+        except AttemptFailed as failure:
+            if self._submission is not None:
+                raise Unfinished(failure) from failure
+            raise
+        return self._made(route, product), product.files
+
+    async def _submitted(self, route: Route, provider_task_id: str) -> None:
+        submission = Submission(provider_account_id=route.provider_account_id, provider_task_id=provider_task_id)
+        self._submission = submission
+        await self._ledge.submitted(submission)
+
+    async def _forget(self) -> None:
+        if self._submission is not None:
+            await self._ledge.submitted(None)
+            self._submission = None
+
+    def _made(self, route: Route, product: Product) -> Made:
+        captured = product.captured
+        tokens, implausible = captured.tokens, captured.implausible
+        if tokens is not None and not self._can_be(tokens, route):
+            tokens, implausible = None, True
+        return Made(
+            route=route,
+            tokens=NO_TOKENS if tokens is None else tokens,
+            units=product.units,
+            reported_cost_nano_usd=captured.reported_cost_nano_usd,
+            generation_id=captured.generation_id or self._provider_task_id(),
+            is_evidence_counted=tokens is None,
+            implausible=implausible,
+        )
+
+    def _provider_task_id(self) -> str:
+        return "" if self._submission is None else self._submission.provider_task_id
+
+    def _can_be(self, tokens: Tokens, route: Route) -> bool:
+        """Whether a request with these bounds can have used that much; otherwise the pieces alone are charged."""
+        most_input = estimate_input_tokens(self._job.order.body, route.bounds)
+        most_output = self._wanted.outputs * route.bounds.max_output + route.bounds.hidden_output
+        return tokens.prompt <= most_input and tokens.completion <= most_output
+
+
+async def _never(_: str) -> None:
+    """Nothing is submitted by a cancellation."""
