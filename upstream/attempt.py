@@ -138,8 +138,15 @@ def _message_in(value: object, depth: int) -> str:
     for name in ("error", "message", "detail", "msg", "errors"):
         found = _message_in(value.get(name), depth - 1)
         if found:
-            return found
+            return _placed(found, value.get("loc")) if name == "msg" else found
     return ""
+
+
+def _placed(message: str, where: object) -> str:
+    """What pydantic has to say, which is of no use without the place."""
+    steps = [each for each in where[:10] if isinstance(each, (str, int))] if isinstance(where, list) else []
+    place = ".".join(str(step)[:100] for step in steps if step != "body")
+    return f"{place}: {message}" if place else message
 
 
 def retry_after_s(headers: Mapping[str, str], *, now: datetime.datetime | None = None) -> float:

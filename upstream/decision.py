@@ -53,6 +53,7 @@ def route(wire: pb.DecideResponse, *, price: PriceVersion) -> Route:
         drain_s=wire.drain_s,
         drain_at_once=wire.drain_at_once,
         may_retry=wire.may_retry,
+        without_stream_options=wire.without_stream_options,
     )
 
 

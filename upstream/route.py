@@ -41,6 +41,7 @@ class Route:
 
     `model` is the public id (aliases resolved), `provider_model` what the provider calls it. `credential` is for this
     attempt only: it is not shown by repr, is never logged and is kept no longer than the attempt.
+    `without_stream_options` is for providers that refuse that field.
     """
 
     attempt_id: str
@@ -59,3 +60,4 @@ class Route:
     drain_s: float = 60.0
     drain_at_once: int = 100
     may_retry: bool = False
+    without_stream_options: bool = False

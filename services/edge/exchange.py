@@ -191,8 +191,9 @@ class Exchange:
         span = tools.tracer.span("edge.attempt", parent=trace, kind="client", provider=route.provider_id)
         span.__enter__()
         try:
-            call = wire.call(request, route, max_tokens=allowance.max_tokens, request_id=self._request_id)
-            response = await tools.providers.send(route, call)
+            response = await tools.providers.ask(
+                request, wire, route, max_tokens=allowance.max_tokens, request_id=self._request_id
+            )
             if not request.stream:
                 answer = wire.answer(await read_whole(response), request, route, limits=allowance.limits)
                 return WholeAnswer(route=route, span=span, answer=answer)

@@ -6,17 +6,23 @@ What fails up to here may be tried again elsewhere; what is returned has begun, 
 import dataclasses
 from collections.abc import AsyncIterator
 
+import structlog
+
 from chassis.telemetry import Span
+from services.edge.paid_request import PaidRequest
+from services.edge.wires.wire import Wire
 from upstream.calls import send
 from upstream.client import HttpCall, UpstreamClient, UpstreamResponse
+from upstream.openai.chat import object_of
 from upstream.openai.errors import error_failure
-from upstream.outcome import ProviderMisbehaved
+from upstream.outcome import AttemptFailed, Outcome, ProviderMisbehaved
 from upstream.route import Route
 from upstream.sandbox.provider import Sandbox
 from upstream.usage import Answer, StreamReader
 from upstream.whole_signs import with_whole_signs
 
 MAX_ANSWER_BYTES = 64 << 20
+_STREAM_OPTIONS = "stream_options"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +51,33 @@ class Providers:
 
     def __init__(self, *, client: UpstreamClient, sandbox: Sandbox) -> None:
         self._client = client
+        self._log = structlog.get_logger()
         self._sandbox = sandbox
 
     async def send(self, route: Route, call: HttpCall) -> UpstreamResponse:
         """A successful answer whose head has come; the caller closes it. Raises AttemptFailed."""
         return await send(route, call, client=self._client, sandbox=self._sandbox)
+
+    async def ask(
+        self, request: PaidRequest, wire: Wire, route: Route, *, max_tokens: int, request_id: str
+    ) -> UpstreamResponse:
+        """Sends the request over its wire. A provider that refuses `stream_options` is asked once more without."""
+        try:
+            return await self.send(route, wire.call(request, route, max_tokens=max_tokens, request_id=request_id))
+        except AttemptFailed as failure:
+            if not _is_about_stream_options(failure, request, route):
+                raise
+        self._log.warning("stream_options_refused", provider=route.provider_id, advice="stream_options: false")
+        bare = dataclasses.replace(route, without_stream_options=True)
+        return await self.send(bare, wire.call(request, bare, max_tokens=max_tokens, request_id=request_id))
+
+
+def _is_about_stream_options(failure: AttemptFailed, request: PaidRequest, route: Route) -> bool:
+    """Whether it was our question for usage that was refused: a client's own words are the client's to change."""
+    if not request.stream or route.without_stream_options or failure.outcome is not Outcome.REJECTED:
+        return False
+    own = object_of(request.fields.get(_STREAM_OPTIONS))
+    return _STREAM_OPTIONS in failure.message and own.keys() <= {"include_usage"}
 
 
 async def read_whole(response: UpstreamResponse) -> bytes:

@@ -152,6 +152,7 @@ def _provider(text: ConfigText, entry: ProviderSection, where: _Key) -> Provider
         drain_s=drain.seconds,
         drain_at_once=drain.at_once,
         accounts=accounts,
+        stream_options=entry.stream_options,
     )
 
 

@@ -45,6 +45,7 @@ class ProviderSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     protocol: Literal["openai", "anthropic", "sandbox", "local"]
     without_key: Literal["error", "omit", "sandbox"] = "error"
     base_url: str = ""
+    stream_options: bool = True
     timeouts: TimeoutsSection = TimeoutsSection()
     on_disconnect: Literal["drain", "cancel", "absorb"] = "drain"
     drain: DrainSection = DrainSection()

@@ -39,7 +39,10 @@ class Account:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """Who is called, how, and with which accounts. Without accounts its routes are not configured."""
+    """Who is called, how, and with which accounts. Without accounts its routes are not configured.
+
+    `stream_options` is False for one that refuses this field of OpenAI's chats.
+    """
 
     id: str
     protocol: str
@@ -49,6 +52,7 @@ class Provider:
     drain_s: float
     drain_at_once: int
     accounts: tuple[Account, ...]
+    stream_options: bool = True
 
     @property
     def is_sandbox(self) -> bool:

@@ -214,6 +214,7 @@ def _decision(attempt: Attempt, *, with_credential: bool) -> pb.DecideResponse:
         price=_price(attempt.price),
         bounds=_bounds(attempt.model.bounds),
         may_retry=attempt.may_retry,
+        without_stream_options=not provider.stream_options,
     )
 
 

@@ -32,7 +32,7 @@ def decode_fields(body: bytes) -> dict[str, msgspec.Raw]:
 
 
 def prepare(body: ChatBody, route: Route, *, max_tokens: int | None, stream: bool, request_id: str) -> HttpCall:
-    """The provider's call for a client's request: its model name, our limit in its field, usage always asked for.
+    """The provider's call for a client's request: its model name, our limit in its field, usage asked for.
 
     `max_tokens` None sends no limit at all: only for models whose output has no price.
     """
@@ -42,12 +42,19 @@ def prepare(body: ChatBody, route: Route, *, max_tokens: int | None, stream: boo
     fields["model"] = route.provider_model
     if max_tokens is not None:
         fields[route.max_tokens_field] = max_tokens
+    set_stream(fields, route, stream=stream)
+    return json_call(route, "/chat/completions", fields, request_id=request_id, stream=stream)
+
+
+def set_stream(fields: dict[str, object], route: Route, *, stream: bool) -> None:
+    """Asks for a stream or for none, in `fields`; for a stream's usage wherever the provider takes that question."""
     fields.pop("stream", None)
     options = fields.pop("stream_options", None)
-    if stream:
-        fields["stream"] = True
+    if not stream:
+        return
+    fields["stream"] = True
+    if not route.without_stream_options:
         fields["stream_options"] = {**object_of(options), "include_usage": True}
-    return json_call(route, "/chat/completions", fields, request_id=request_id, stream=stream)
 
 
 def json_call(

@@ -15,13 +15,9 @@ from upstream.usage import Captured, UsageLimits
 
 
 def prepare(body: chat.ChatBody, route: Route, *, max_tokens: int, stream: bool, request_id: str) -> HttpCall:
-    """The provider's call for a client's request: its model name, our limit, usage always asked for."""
+    """The provider's call for a client's request: its model name, our limit, usage asked for."""
     fields = {**body, "model": route.provider_model, "max_tokens": max_tokens}
-    fields.pop("stream", None)
-    options = fields.pop("stream_options", None)
-    if stream:
-        fields["stream"] = True
-        fields["stream_options"] = {**chat.object_of(options), "include_usage": True}
+    chat.set_stream(fields, route, stream=stream)
     return chat.json_call(route, "/completions", fields, request_id=request_id, stream=stream, is_rare=True)
 
 

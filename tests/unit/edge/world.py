@@ -175,6 +175,7 @@ class Owners:
             credential="c-secret",
             provider_model=route.get("model", "sandbox-1"),
             max_tokens_field="max_tokens",
+            without_stream_options=route.get("without_stream_options", False),
             timeouts=router_pb2.Timeouts(connect_s=2, first_byte_s=5, idle_s=5, total_s=truth.total_s),
             on_disconnect=truth.on_disconnect,
             drain_s=truth.drain_s,

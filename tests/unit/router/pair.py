@@ -22,7 +22,11 @@ providers:
     protocol: openai
     base_url: http://127.0.0.1:9/v1
     accounts: [{id: a1, api_key: canary-a1, slots: 2}, {id: a2, api_key: canary-a2, slots: 3}]
-  - {id: b, protocol: openai, base_url: http://127.0.0.1:9/v1, accounts: [{id: b1, api_key: canary-b1}]}
+  - id: b
+    protocol: openai
+    base_url: http://127.0.0.1:9/v1
+    stream_options: false
+    accounts: [{id: b1, api_key: canary-b1}]
   - id: gone
     protocol: openai
     base_url: http://127.0.0.1:9/v1

@@ -50,6 +50,7 @@ BAD = [
     ("  - id: p\n", "  - id: p\n    on_disconnect: laugh\n", "providers[0].on_disconnect", 3),
     ("  - id: p\n", "  - id: p\n    timeouts: {total: 0}\n", "providers[0].timeouts.total", 3),
     ("  - id: p\n", "  - id: p\n    drain: {seconds: -1}\n", "providers[0].drain.seconds", 3),
+    ("  - id: p\n", "  - id: p\n    stream_options: perhaps\n", "providers[0].stream_options", 3),
     ("  - id: m\n", '  - id: "a b"\n', "models[0].id", 8),
     ("aliases: [n]", "aliases: [m]", "models[0].aliases[0]", 9),
     ("context: 1000", "context: -1", "models[0].context", 10),

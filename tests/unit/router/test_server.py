@@ -20,6 +20,7 @@ async def test_credentials_go_only_to_who_calls_providers(pair: Pair) -> None:
         assert answer.credential == credential
         assert answer.price.id
         assert answer.max_tokens_field == "max_tokens"
+        assert answer.without_stream_options
 
 
 async def test_lists_show_no_secret(pair: Pair) -> None:

@@ -45,6 +45,7 @@ def wire_decision(**changed: str) -> pb.DecideResponse:
             "drain_at_once": 6,
             "bounds": pb.ModelBounds(context=1, max_output=2, template_tokens=3, max_part_tokens=4, hidden_output=5),
             "may_retry": True,
+            "without_stream_options": True,
             **changed,
         }
     )
