@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from chassis.errors import Code, TollbridgeError
+from services.edge.translate.narrow_names import call_id, tool_name
 
 Blocks = list[dict[str, Any]]
 _IMAGES_FOLLOW = "What this tool returned is shown in the next message."
@@ -30,8 +31,8 @@ def assistant_message(blocks: Blocks, where: str) -> dict[str, object]:
         if kind == "text":
             texts.append(block["text"])
         elif kind == "tool_use":
-            function = {"name": block["name"], "arguments": _ENCODER.encode(block["input"]).decode()}
-            calls.append({"id": block["id"], "type": "function", "function": function})
+            function = {"name": tool_name(block["name"]), "arguments": _ENCODER.encode(block["input"]).decode()}
+            calls.append({"id": call_id(block["id"]), "type": "function", "function": function})
         elif kind == "thinking":
             thoughts += [] if block.get("signature") else [block["thinking"]]
         elif kind != "redacted_thinking":
@@ -74,7 +75,7 @@ def _tool_result(block: Mapping[str, Any], where: str) -> tuple[dict[str, object
     text = "\n\n".join(each for each in (text, _IMAGES_FOLLOW if others else "") if each)
     if block.get("is_error"):
         text = f"Error: {text}"
-    return {"role": "tool", "tool_call_id": block["tool_use_id"], "content": text}, others
+    return {"role": "tool", "tool_call_id": call_id(block["tool_use_id"]), "content": text}, others
 
 
 def _parts(block: Mapping[str, Any], where: str) -> Blocks:

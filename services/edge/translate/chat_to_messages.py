@@ -5,30 +5,38 @@ left out; what would change the answer's shape (n, logprobs, audio) is refused b
 never fetched.
 """
 
+import base64
+import binascii
 from collections.abc import Mapping
 
 import msgspec
 
 from chassis.errors import Code, TollbridgeError
+from services.edge.translate.narrow_names import tool_use_id
 
 _ONE_JSON_OBJECT = "Answer with one JSON object and nothing else."
+_NO_PARAMETERS = {"type": "object", "properties": {}}
 _ANTHROPIC_FIELDS = ("thinking", "top_k")
 """Fields that clients of Anthropic's models send in a chat request, and that mean the same there."""
+
+
+Blocks = list[dict[str, object]]
 
 
 def messages_request(body: Mapping[str, object], *, max_tokens: int) -> dict[str, object]:
     """The Messages request, without model and stream. Raises TollbridgeError(INVALID_REQUEST, details `param`)."""
     fields = {name: _plain(value) for name, value in body.items()}
     _refuse_untranslatable(fields)
-    system, messages = _conversation(fields.get("messages"))
+    system, turns = _conversation(fields.get("messages"))
+    messages = [{"role": role, "content": blocks} for role, blocks in turns]
     request: dict[str, object] = {"max_tokens": max_tokens, "messages": messages}
     request.update({name: fields[name] for name in _ANTHROPIC_FIELDS if fields.get(name) is not None})
     _add_format(fields.get("response_format"), request, system)
     if system:
         request["system"] = system
     _add_sampling(fields, request)
-    _add_tools(fields, request)
-    user = fields.get("user")
+    _add_tools(fields, request, [name for _, blocks in turns for name in _called(blocks)])
+    user = fields.get("user") or fields.get("safety_identifier")
     if isinstance(user, str) and user:
         request["metadata"] = {"user_id": user[:256]}
     return request
@@ -42,12 +50,12 @@ def _refuse_untranslatable(fields: Mapping[str, object]) -> None:
             raise _invalid(name, f"this model does not offer `{name}`")
 
 
-def _conversation(messages: object) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+def _conversation(messages: object) -> tuple[Blocks, list[tuple[str, Blocks]]]:
     """System blocks, and the turns: neighbours of one role become one turn, tool results a turn of the user's."""
     if not isinstance(messages, list):
         raise _invalid("messages", "messages must be a list")
-    system: list[dict[str, object]] = []
-    turns: list[tuple[str, list[dict[str, object]]]] = []
+    system: Blocks = []
+    turns: list[tuple[str, Blocks]] = []
     for number, message in enumerate(messages):
         where = f"messages[{number}]"
         if not isinstance(message, dict):
@@ -64,32 +72,33 @@ def _conversation(messages: object) -> tuple[list[dict[str, object]], list[dict[
     if not turns:
         raise _invalid("messages", "there is no message with content")
     _trim_end(*turns[-1])
-    return system, [{"role": role, "content": blocks} for role, blocks in turns]
+    return system, turns
 
 
-def _trim_end(speaker: str, blocks: list[dict[str, object]]) -> None:
+def _trim_end(speaker: str, blocks: Blocks) -> None:
     """An answer that was begun for the model must not end in white space there."""
     text = blocks[-1].get("text")
     if speaker == "assistant" and isinstance(text, str):
         blocks[-1] = {**blocks[-1], "text": text.rstrip()}
 
 
-def _turn(role: object, message: dict[str, object], where: str) -> tuple[str, list[dict[str, object]]]:
+def _turn(role: object, message: dict[str, object], where: str) -> tuple[str, Blocks]:
     if role == "user":
         return "user", _blocks(message.get("content"), where)
     if role == "assistant":
-        return "assistant", _blocks(message.get("content"), where) + _tool_uses(message.get("tool_calls"), where)
+        said = message.get("content") or message.get("refusal")
+        return "assistant", _blocks(said, where) + _tool_uses(message.get("tool_calls"), where)
     if role == "tool":
         result: dict[str, object] = {
             "type": "tool_result",
-            "tool_use_id": _text(message.get("tool_call_id"), f"{where}.tool_call_id"),
+            "tool_use_id": tool_use_id(_text(message.get("tool_call_id"), f"{where}.tool_call_id")),
             "content": _blocks(message.get("content"), where),
         }
         return "user", [result if result["content"] else {**result, "content": ""}]
     raise _invalid(f"{where}.role", "role must be system, developer, user, assistant or tool")
 
 
-def _blocks(content: object, where: str) -> list[dict[str, object]]:
+def _blocks(content: object, where: str) -> Blocks:
     """Content as blocks. Texts without a word are left out: Anthropic refuses them."""
     if content is None:
         return []
@@ -114,8 +123,10 @@ def _block(part: object, where: str) -> dict[str, object]:
         return {"type": "image", "source": _source(_text(url, f"{where}.image_url.url"), where), **kept}
     if kind == "file":
         file = part.get("file")
-        data = file.get("file_data") if isinstance(file, dict) else None
-        return {"type": "document", "source": _source(_text(data, f"{where}.file.file_data"), where), **kept}
+        known = file if isinstance(file, dict) else {}
+        source = _document_source(_text(known.get("file_data"), f"{where}.file.file_data"), where)
+        title = {"title": known["filename"]} if isinstance(known.get("filename"), str) and known["filename"] else {}
+        return {"type": "document", "source": source, **title, **kept}
     raise _invalid(f"{where}.type", "this model reads text, images and files")
 
 
@@ -125,38 +136,57 @@ def _source(url: str, where: str) -> dict[str, object]:
     head, comma, data = url.partition(",")
     if not (head.startswith("data:") and head.endswith(";base64") and comma):
         raise _invalid(where, "an image or file is an http(s) link or a base64 data URL")
-    return {"type": "base64", "media_type": head[5:-7].partition(";")[0], "data": data}
+    kind = head[5:-7].partition(";")[0].lower()
+    return {"type": "base64", "media_type": "image/jpeg" if kind == "image/jpg" else kind, "data": data}
 
 
-def _tool_uses(calls: object, where: str) -> list[dict[str, object]]:
+def _document_source(url: str, where: str) -> dict[str, object]:
+    """A document; one of text as the text that it is, since only PDFs are taken as bytes."""
+    source = _source(url, where)
+    if not str(source.get("media_type")).startswith("text/"):
+        return source
+    try:
+        text = base64.b64decode(str(source["data"])).decode()
+    except (binascii.Error, ValueError) as error:
+        raise _invalid(where, "a file of text must be UTF-8 in base64") from error
+    return {"type": "text", "media_type": "text/plain", "data": text}
+
+
+def _tool_uses(calls: object, where: str) -> Blocks:
     if calls is None:
         return []
     if not isinstance(calls, list):
         raise _invalid(f"{where}.tool_calls", "tool_calls must be a list")
-    uses: list[dict[str, object]] = []
+    uses: Blocks = []
     for number, call in enumerate(calls):
         at = f"{where}.tool_calls[{number}]"
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(call, dict) or not isinstance(function, dict):
             raise _invalid(at, "a tool call must name a function")
-        use = {"type": "tool_use", "id": _text(call.get("id"), f"{at}.id"), "name": _text(function.get("name"), at)}
+        call_id = tool_use_id(_text(call.get("id"), f"{at}.id"))
+        use = {"type": "tool_use", "id": call_id, "name": _text(function.get("name"), at)}
         uses.append({**use, "input": _arguments(function.get("arguments"), f"{at}.function.arguments")})
     return uses
 
 
+def _called(blocks: Blocks) -> list[str]:
+    return [str(block["name"]) for block in blocks if block["type"] == "tool_use"]
+
+
 def _arguments(text: object, where: str) -> object:
+    """A call's input. What a limit has cut, or a model got wrong, stands in it as the text that it is: the conversation
+    has to go on."""
     if text in (None, ""):
         return {}
+    written = _text(text, where)
     try:
-        arguments: object = msgspec.json.decode(_text(text, where))
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise _invalid(where, "arguments must be a JSON object") from error
-    if not isinstance(arguments, dict):
-        raise _invalid(where, "arguments must be a JSON object")
-    return arguments
+        arguments: object = msgspec.json.decode(written)
+    except (msgspec.DecodeError, RecursionError):
+        arguments = None
+    return arguments if isinstance(arguments, dict) else {"arguments": written}
 
 
-def _add_format(wanted: object, request: dict[str, object], system: list[dict[str, object]]) -> None:
+def _add_format(wanted: object, request: dict[str, object], system: Blocks) -> None:
     if not isinstance(wanted, dict):
         return
     if wanted.get("type") == "json_object":
@@ -166,7 +196,20 @@ def _add_format(wanted: object, request: dict[str, object], system: list[dict[st
         schema = named.get("schema") if isinstance(named, dict) else None
         if not isinstance(schema, dict):
             raise _invalid("response_format.json_schema.schema", "a schema must be an object")
-        request["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
+        request["output_config"] = {"format": {"type": "json_schema", "schema": _closed(schema)}}
+
+
+def _closed(schema: object) -> object:
+    """A schema whose objects have no fields but those that are named, unless it says otherwise: Anthropic wants that
+    said of each."""
+    if isinstance(schema, list):
+        return [_closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {name: _closed(value) for name, value in schema.items()}
+    kind = schema.get("type")
+    is_object = "object" in kind if isinstance(kind, list) else kind == "object"
+    return {"additionalProperties": False, **closed} if is_object else closed
 
 
 def _add_sampling(fields: Mapping[str, object], request: dict[str, object]) -> None:
@@ -180,8 +223,12 @@ def _add_sampling(fields: Mapping[str, object], request: dict[str, object]) -> N
         request["stop_sequences"] = [stop] if isinstance(stop, str) else stop
 
 
-def _add_tools(fields: Mapping[str, object], request: dict[str, object]) -> None:
+def _add_tools(fields: Mapping[str, object], request: dict[str, object], called: list[str]) -> None:
+    """Tools and the choice of them. Those that were `called` before have to be told even if they are none any more."""
     tools = fields.get("tools")
+    if not tools and called:
+        request["tools"] = [{"name": name, "input_schema": _NO_PARAMETERS} for name in dict.fromkeys(called)]
+        request["tool_choice"] = {"type": "none"}
     if not tools:
         return
     if not isinstance(tools, list):

@@ -28,6 +28,7 @@ STOPS = {
     "content_filter": "refusal",
 }
 _CHOICES = msgspec.json.Decoder(list[dict[str, object]])
+_NO_NAMES: Mapping[str, str] = {}
 _ARGUMENTS = msgspec.json.Decoder(dict[str, object])
 
 
@@ -39,10 +40,11 @@ class MessageOfChat:
     choice: Mapping[str, object]
     model: str
     stops: Sequence[str]
+    names: Mapping[str, str]
 
     def render(self, *, tokens: Tokens, cost: str | None) -> bytes:
         """The body for the client, with the public model id and `cost` in its usage."""
-        content = _content(_object(self.choice.get("message")))
+        content = _content(_object(self.choice.get("message")), self.names)
         called = any(block["type"] == "tool_use" for block in content)
         refused = bool(_object(self.choice.get("message")).get("refusal"))
         reason, sequence = _stop(self.choice, self.stops, called=called, refused=refused)
@@ -64,20 +66,38 @@ class MessageOfChat:
         return "".join(texts_of(self.choice.get("message")))
 
 
-def read_answer(body: bytes, *, model: str, stops: Sequence[str], limits: UsageLimits | None = None) -> MessageOfChat:
-    """Reads a whole answer with status 2xx. Raises AttemptFailed when it is none."""
+def read_answer(
+    body: bytes,
+    *,
+    model: str,
+    stops: Sequence[str],
+    names: Mapping[str, str] = _NO_NAMES,
+    limits: UsageLimits | None = None,
+) -> MessageOfChat:
+    """Reads a whole answer with status 2xx. `names` are the client's of tools that a chat knows by others.
+
+    Raises AttemptFailed when it is none.
+    """
     answer = chat.read_answer(body, model=model, limits=limits)
     first = _CHOICES.decode(answer.fields["choices"])[0]
-    return MessageOfChat(captured=answer.captured, choice=first, model=model, stops=stops)
+    return MessageOfChat(captured=answer.captured, choice=first, model=model, stops=stops, names=names)
 
 
 class MessagesOverChat:
-    """The stream's `StreamReader`: chat chunks in, Messages events out."""
+    """The stream's `StreamReader`: chat chunks in, Messages events out. `names` as `read_answer` has them."""
 
-    def __init__(self, *, model: str, stops: Sequence[str], limits: UsageLimits | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        model: str,
+        stops: Sequence[str],
+        names: Mapping[str, str] = _NO_NAMES,
+        limits: UsageLimits | None = None,
+    ) -> None:
         self._chunks = ChatChunks(limits=limits)
         self._events = MessageEvents(model=model)
         self._stops = stops
+        self._names = names
         self._calls = CallOrder()
         self._last: dict[str, object] = {}
         self._late: list[str] = []
@@ -150,7 +170,8 @@ class MessagesOverChat:
         out: list[bytes] = []
         for call, begins, piece in self._calls.ready(final=final):
             if begins:
-                out.append(self._events.tool_use(call_id=call.id, name=self._delivered(call.name)))
+                name = self._names.get(self._delivered(call.name), call.name)
+                out.append(self._events.tool_use(call_id=call.id, name=name))
             if piece:
                 out.append(self._events.arguments(self._delivered(piece)))
         return b"".join(out)
@@ -170,7 +191,7 @@ class MessagesOverChat:
         return text
 
 
-def _content(message: Mapping[str, object]) -> list[dict[str, object]]:
+def _content(message: Mapping[str, object], names: Mapping[str, str]) -> list[dict[str, object]]:
     thinking = "".join(_thoughts(message))
     text = "".join((*_texts(message.get("content")), *_texts(message.get("refusal"))))
     blocks: list[dict[str, object]] = []
@@ -179,15 +200,17 @@ def _content(message: Mapping[str, object]) -> list[dict[str, object]]:
     if text:
         blocks.append({"type": "text", "text": text})
     calls = message.get("tool_calls")
-    return blocks + [_tool_use(call) for call in (calls if isinstance(calls, list) else []) if isinstance(call, dict)]
+    known = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    return blocks + [_tool_use(call, names) for call in known]
 
 
-def _tool_use(call: Mapping[str, object]) -> dict[str, object]:
+def _tool_use(call: Mapping[str, object], names: Mapping[str, str]) -> dict[str, object]:
     function = _object(call.get("function"))
+    name = str(function.get("name") or "")
     return {
         "type": "tool_use",
         "id": str(call.get("id") or f"toolu_{uuid7().hex}"),
-        "name": str(function.get("name") or ""),
+        "name": names.get(name, name),
         "input": _input(function.get("arguments")),
     }
 

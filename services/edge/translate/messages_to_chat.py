@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import msgspec
 
 from services.edge.translate.blocks_to_parts import Blocks, assistant_message, invalid, plain_text, user_messages
+from services.edge.translate.narrow_names import tool_name, user_id
 
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _TRANSLATED = frozenset(
@@ -54,7 +55,7 @@ def chat_request(body: Mapping[str, object]) -> dict[str, object]:
     _add_format(fields, request)
     metadata = fields.get("metadata")
     if isinstance(metadata, dict) and metadata.get("user_id"):
-        request["user"] = metadata["user_id"]
+        request["user"] = user_id(metadata["user_id"])
     return request
 
 
@@ -91,17 +92,26 @@ def _add_tools(fields: Mapping[str, object], request: dict[str, object]) -> None
         return
     kind = str(choice.get("type"))
     if kind == "tool":
-        request["tool_choice"] = {"type": "function", "function": {"name": choice.get("name")}}
+        request["tool_choice"] = {"type": "function", "function": {"name": tool_name(str(choice.get("name")))}}
     else:
         request["tool_choice"] = _CHOICES[kind]
     if choice.get("disable_parallel_tool_use") and kind != "none":
         request["parallel_tool_calls"] = False
 
 
+def own_tool_names(tools: object) -> dict[str, str]:
+    """What the client calls its tools that a chat knows by another name, by that name."""
+    plain = _plain(tools)
+    names = [tool.get("name") for tool in plain if isinstance(tool, dict)] if isinstance(plain, list) else []
+    return {short: name for name in names if isinstance(name, str) and (short := tool_name(name)) != name}
+
+
 def _tool(tool: Mapping[str, object], where: str) -> dict[str, object]:
     if tool.get("type") not in (None, "custom"):
         raise invalid(f"{where}.type", "this model's provider has no tools of its own")
-    function: dict[str, object] = {"name": tool.get("name"), "parameters": tool.get("input_schema")}
+    schema = tool.get("input_schema")
+    parameters = {"properties": {}, **schema} if isinstance(schema, dict) else schema
+    function: dict[str, object] = {"name": tool_name(str(tool.get("name"))), "parameters": parameters}
     description = tool.get("description") or ""
     examples = tool.get("input_examples")
     if examples:

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from services.edge.translate.call_order import is_whole
+from services.edge.translate.narrow_names import MOST_CALL_LETTERS
 
 Json = dict[str, object]
 Emit = Callable[..., None]
@@ -266,7 +267,7 @@ class _Call:
 
     def _tell(self) -> None:
         """Tells of the item; what of its arguments has come before its name follows."""
-        self._call_id = self._call_id or f"call_{self._id.partition('_')[2]}"
+        self._call_id = self._call_id or f"call_{self._id[-MOST_CALL_LETTERS + len('call_') :]}"
         before, self._pieces = "".join(self._pieces), []
         self._told = True
         self._emit("output_item.added", output_index=self._index, item=self.shown())

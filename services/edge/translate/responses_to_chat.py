@@ -11,6 +11,7 @@ import msgspec
 
 from chassis.errors import Code, TollbridgeError
 from services.edge.responses_fields import Item, Part, ResponsesBody, TextFormat, Tool, ToolChoice
+from services.edge.translate.narrow_names import call_id
 from services.edge.translate.tool_names import joined, named_tools
 from services.edge.translate.turns import ChatTurns
 
@@ -64,7 +65,7 @@ def _add_item(item: Item, turns: ChatTurns, where: str) -> None:
         shown = (item.content if isinstance(item.content, list) else None) or item.summary or ()
         turns.add_reasoning("".join(part.text or "" for part in shown))
     elif item.kind in _CALLS:
-        turns.add_call(_required(item.call_id, f"{where}.call_id"), _call(item, where))
+        turns.add_call(_call_id(item, where), _call(item, where))
     elif item.kind in _OUTPUTS:
         _add_output(item, turns, where)
     elif item.kind == "item_reference":
@@ -101,18 +102,22 @@ def _call(item: Item, where: str) -> Json:
         name = joined(item.namespace, name)
     if item.kind == "custom_tool_call":
         given = _required(item.input, f"{where}.input")
-        return {"id": item.call_id, "type": "custom", "custom": {"name": name, "input": given}}
+        return {"id": _call_id(item, where), "type": "custom", "custom": {"name": name, "input": given}}
     arguments = _required(item.arguments, f"{where}.arguments")
-    return {"id": item.call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+    return {"id": _call_id(item, where), "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def _call_id(item: Item, where: str) -> str:
+    return call_id(_required(item.call_id, f"{where}.call_id"))
 
 
 def _add_output(item: Item, turns: ChatTurns, where: str) -> None:
-    call_id = _required(item.call_id, f"{where}.call_id")
+    called = _call_id(item, where)
     if item.output is None:
         raise invalid(f"{where}.output", f"You must provide {where}.output.")
     parts = _parts(item.output, f"{where}.output")
-    if not turns.add_output(call_id, parts):
-        raise invalid(f"{where}.call_id", f"No tool call found for the output of {call_id[:100]!r}.")
+    if not turns.add_output(called, parts):
+        raise invalid(f"{where}.call_id", f"No tool call found for the output of {str(item.call_id)[:100]!r}.")
 
 
 def _parts(content: str | Sequence[Part], where: str) -> list[Json]:

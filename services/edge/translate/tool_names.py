@@ -3,13 +3,10 @@
 The names are made of a request's tools alone, so that whoever reads the answer makes the same ones.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from services.edge.responses_fields import Tool
-
-MOST_LETTERS = 64
-"""What chat providers take for a name."""
+from services.edge.translate.narrow_names import shortened, tool_name
 
 
 def named_tools(tools: Sequence[Tool]) -> Iterator[tuple[str, str | None, Tool]]:
@@ -22,7 +19,7 @@ def named_tools(tools: Sequence[Tool]) -> Iterator[tuple[str, str | None, Tool]]
         for inner in tool.tools or ():
             name = joined(tool.name or "", inner.name or "")
             if name in taken:
-                name = _shortened(name)
+                name = shortened(name)
             taken.add(name)
             yield name, tool.name, inner
 
@@ -34,10 +31,4 @@ def own_names(tools: Sequence[Tool]) -> Mapping[str, tuple[str, str]]:
 
 def joined(namespace: str, name: str) -> str:
     """One name of both."""
-    both = f"{namespace}__{name}"
-    return both if len(both) <= MOST_LETTERS else _shortened(both)
-
-
-def _shortened(name: str) -> str:
-    """The name cut, and told from others that begin alike."""
-    return f"{name[: MOST_LETTERS - 9]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return tool_name(f"{namespace}__{name}")

@@ -4,7 +4,7 @@ import msgspec
 
 from services.edge.paid_request import PaidRequest
 from services.edge.translate import messages_over_chat
-from services.edge.translate.messages_to_chat import chat_request
+from services.edge.translate.messages_to_chat import chat_request, own_tool_names
 from services.edge.translate.signed_thoughts import with_signed_thoughts
 from upstream.anthropic import native
 from upstream.anthropic.costly import refuse_costly
@@ -56,11 +56,16 @@ class MessagesOverOpenAI:
 
     def stream(self, request: PaidRequest, route: Route, *, include_usage: bool, limits: UsageLimits) -> StreamReader:
         """See Wire."""
-        return messages_over_chat.MessagesOverChat(model=route.model, stops=_stops(request), limits=limits)
+        return messages_over_chat.MessagesOverChat(
+            model=route.model, stops=_stops(request), names=own_tool_names(request.fields.get("tools")), limits=limits
+        )
 
     def answer(self, body: bytes, request: PaidRequest, route: Route, *, limits: UsageLimits) -> Answer:
         """See Wire."""
-        return messages_over_chat.read_answer(body, model=route.model, stops=_stops(request), limits=limits)
+        names = own_tool_names(request.fields.get("tools"))
+        return messages_over_chat.read_answer(
+            body, model=route.model, stops=_stops(request), names=names, limits=limits
+        )
 
 
 def _stops(request: PaidRequest) -> list[str]:

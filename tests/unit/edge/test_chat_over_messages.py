@@ -95,7 +95,7 @@ def test_tool_choices(choice: object, parallel: object, expected: object) -> Non
 
 def test_sampling_and_format() -> None:
     """Temperature ends at 1, JSON schemas become the output format, an end user is named."""
-    schema = {"type": "object"}
+    schema = {"type": "object", "additionalProperties": False}
     wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
     made = request(temperature=1.7, top_p=0.5, stop=["a", "b"], response_format=wanted, user="u-1", seed=1)
     assert made["temperature"] == 1
@@ -136,10 +136,9 @@ def test_what_cannot_be_said_is_refused_by_name(fields: dict[str, object], param
     assert refused.value.details["param"] == param
 
 
-@pytest.mark.parametrize("arguments", ["{", "[1]", 7])
-def test_tool_arguments_must_be_an_object(arguments: object) -> None:
-    """A tool call that can't be read is the client's mistake."""
-    call = {"id": "t", "function": {"name": "f", "arguments": arguments}}
+def test_tool_arguments_must_be_a_text() -> None:
+    """What is none is the client's mistake."""
+    call = {"id": "t", "function": {"name": "f", "arguments": 7}}
     with pytest.raises(TollbridgeError) as refused:
         request(messages=[{"role": "assistant", "tool_calls": [call]}])
     assert refused.value.details["param"] == "messages[0].tool_calls[0].function.arguments"

@@ -102,7 +102,7 @@ def test_documents_are_read() -> None:
 def test_tool_choices(choice: object, expected: dict[str, object]) -> None:
     """Each way to choose a tool has its counterpart."""
     made = translated(tools=[TOOL], tool_choice=choice)
-    function = {"name": "f", "description": "d", "parameters": {"type": "object"}}
+    function = {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}
     assert made.pop("tools") == [{"type": "function", "function": function}]
     assert {name: made[name] for name in made if name != "messages"} == expected
 

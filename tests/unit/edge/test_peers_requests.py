@@ -1,13 +1,17 @@
 """What other gateways get wrong in requests between the two protocols, each as a promise that it is right here."""
 
 import json
+import re
 from typing import Any
 
 import pytest
 
+from chassis.errors import TollbridgeError
 from pricing.prices import PriceVersion, Rates
+from pricing.tokens import Tokens
+from services.edge.translate import messages_over_chat
 from services.edge.translate.chat_to_messages import messages_request
-from services.edge.translate.messages_to_chat import chat_request
+from services.edge.translate.messages_to_chat import chat_request, own_tool_names
 from upstream.anthropic import native
 from upstream.client import Timeouts
 from upstream.openai import chat
@@ -17,6 +21,7 @@ USER = {"role": "user", "content": "Hi"}
 CALLS = [{"id": f"t{n}", "type": "function", "function": {"name": "f", "arguments": "{}"}} for n in (1, 2)]
 RESULTS = [{"role": "tool", "tool_call_id": f"t{n}", "content": f"r{n}"} for n in (1, 2)]
 TOOL = {"type": "function", "function": {"name": "f"}}
+OPEN = {"type": "object", "additionalProperties": True}
 
 
 def to_messages(*messages: dict[str, Any], **fields: Any) -> Any:
@@ -192,3 +197,107 @@ def test_whoever_gives_back_thoughts_keeps_his_conversation() -> None:
     """Chat's reasoning comes back in the next request, and is no field that Anthropic would refuse."""
     made = to_messages(USER, {"role": "assistant", "content": "a", "reasoning_content": "hm", "refusal": None}, USER)
     assert made["messages"][1] == {"role": "assistant", "content": [{"type": "text", "text": "a"}]}
+
+
+@pytest.mark.parametrize("theirs", ["functions.look:0", "call|1", "a b", ""])
+def test_ids_of_calls_are_made_of_signs_that_anthropic_takes(theirs: str) -> None:
+    """Other providers write other ids, and a conversation that goes on at Anthropic would be refused for them."""
+    call = {**CALLS[0], "id": theirs}
+    made = to_messages(
+        USER, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": theirs, "content": "r"}
+    )
+    sent_id = made["messages"][1]["content"][0]["id"]
+    assert re.fullmatch(r"[a-zA-Z0-9_-]+", sent_id)
+    assert made["messages"][2]["content"][0]["tool_use_id"] == sent_id
+
+
+def test_ids_that_differ_in_strange_signs_only_stay_two() -> None:
+    """Two calls of one turn must not become one."""
+    calls = [{**CALLS[0], "id": theirs} for theirs in ("f.look:0", "f:look.0", "f_look_0")]
+    made = to_messages(USER, {"role": "assistant", "tool_calls": calls})
+    assert len({block["id"] for block in made["messages"][1]["content"]}) == 3
+
+
+def test_arguments_that_are_no_object_do_not_end_a_conversation() -> None:
+    """A model got them wrong, or a limit has cut them: OpenAI takes that back, and so does every provider here."""
+    for arguments in ('{"city": "Zü', "[1]"):
+        call = {**CALLS[0], "function": {"name": "f", "arguments": arguments}}
+        made = to_messages(USER, {"role": "assistant", "tool_calls": [call]}, RESULTS[0])
+        assert made["messages"][1]["content"][0]["input"] == {"arguments": arguments}
+
+
+def test_tools_that_were_called_are_told_when_none_are_offered_any_more() -> None:
+    """Anthropic refuses calls of tools that it was not told of; they are told, and can't be called."""
+    made = to_messages(USER, {"role": "assistant", "tool_calls": CALLS}, *RESULTS)
+    assert [tool["name"] for tool in made["tools"]] == ["f"]
+    assert made["tool_choice"] == {"type": "none"}
+    assert "tools" not in to_messages(USER)
+
+
+def test_a_refusal_of_an_earlier_turn_is_not_lost() -> None:
+    """Else two turns of the user's would become one."""
+    made = to_messages(USER, {"role": "assistant", "content": None, "refusal": "I won't."}, USER)
+    assert made["messages"][1] == {"role": "assistant", "content": [{"type": "text", "text": "I won't."}]}
+
+
+def test_jpegs_have_their_name_and_texts_are_no_pdfs() -> None:
+    """Anthropic takes `image/jpeg` only, and of files only PDFs as bytes."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/jpg;base64,aGk="}}
+    text = {"type": "file", "file": {"filename": "a.csv", "file_data": "data:text/csv;base64,YcO8LGI="}}
+    pdf = {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,aGk="}}
+    blocks = to_messages({"role": "user", "content": [image, text, pdf]})["messages"][0]["content"]
+    assert blocks[0]["source"]["media_type"] == "image/jpeg"
+    plain = {"type": "text", "media_type": "text/plain", "data": "aü,b"}
+    assert blocks[1] == {"type": "document", "source": plain, "title": "a.csv"}
+    assert blocks[2]["source"] == {"type": "base64", "media_type": "application/pdf", "data": "aGk="}
+    for data in ("aaaaa", "/w=="):
+        bad = {"type": "file", "file": {"file_data": f"data:text/plain;base64,{data}"}}
+        with pytest.raises(TollbridgeError):
+            to_messages({"role": "user", "content": [bad]})
+
+
+def test_objects_of_a_schema_are_closed_where_they_say_nothing() -> None:
+    """Anthropic wants it said, OpenAI does not."""
+    inner = {"type": ["object", "null"], "properties": {"type": {"type": "string"}}}
+    schema = {"type": "object", "properties": {"a": {"type": "array", "items": inner}}, "$defs": {"b": OPEN}}
+    wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    made = to_messages(USER, response_format=wanted)["output_config"]["format"]["schema"]
+    assert made["additionalProperties"] is False
+    assert made["properties"]["a"]["items"] == {**inner, "additionalProperties": False}
+    assert made["$defs"]["b"] == OPEN
+
+
+def test_what_is_too_long_for_openai_is_cut_alike_everywhere() -> None:
+    """Claude Code's users have 150 letters, and tools of MCP servers more than 64."""
+    long = "mcp__" + "x" * 90
+    use = {"type": "tool_use", "id": "chatcmpl-tool-" + "1" * 32, "name": long, "input": {}}
+    made = to_chat(
+        USER,
+        {"role": "assistant", "content": [use]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": use["id"], "content": "r"}]},
+        tools=[{"name": long, "input_schema": {"type": "object"}}],
+        tool_choice={"type": "tool", "name": long},
+        metadata={"user_id": "user_" + "0" * 150},
+    )
+    call = made["messages"][1]["tool_calls"][0]
+    name = made["tools"][0]["function"]["name"]
+    assert len(name) <= 64
+    assert name == call["function"]["name"] == made["tool_choice"]["function"]["name"]
+    assert len(call["id"]) <= 40
+    assert made["messages"][2]["tool_call_id"] == call["id"]
+    assert len(made["user"]) <= 64
+    assert made["tools"][0]["function"]["parameters"] == {"type": "object", "properties": {}}
+    assert own_tool_names([{"name": long}, {"name": "f"}]) == {name: long}
+
+
+def test_a_long_name_comes_back_as_the_client_wrote_it() -> None:
+    """Whole and streamed: a client runs the tool by the name that it gave."""
+    long = "mcp__" + "x" * 90
+    names = own_tool_names([{"name": long}])
+    call = {"index": 0, "id": "c", "function": {"name": next(iter(names)), "arguments": "{}"}}
+    whole = {"choices": [{"index": 0, "message": {"tool_calls": [call]}, "finish_reason": "tool_calls"}]}
+    answer = messages_over_chat.read_answer(json.dumps(whole).encode(), model="m", stops=(), names=names)
+    assert json.loads(answer.render(tokens=Tokens(), cost=None))["content"][0]["name"] == long
+    reader = messages_over_chat.MessagesOverChat(model="m", stops=(), names=names)
+    chunk = {"choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": None}]}
+    assert f'"name":"{long}"'.encode() in reader.feed(b"data: " + json.dumps(chunk).encode() + b"\n\n")
