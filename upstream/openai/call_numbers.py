@@ -1,10 +1,19 @@
-"""Tool calls in a stream of chat chunks as OpenAI sends them: each under a number of its own, and the finish says so.
+"""Tool calls of chat providers as OpenAI sends them: each under a number of its own, and the finish says so.
 
 Some providers leave the numbers out, give all calls the same, or finish with `stop` although tools were called. Clients
 put the pieces together by number and run the tools when the finish says `tool_calls`, so all of that loses calls.
 """
 
 CALLED = "tool_calls"
+
+
+def mend_finish(choice: dict[str, object]) -> bool:
+    """Puts the finish of a whole answer's choice right; whether it was wrong."""
+    message = choice.get("message")
+    if choice.get("finish_reason") != "stop" or not isinstance(message, dict) or not message.get("tool_calls"):
+        return False
+    choice["finish_reason"] = CALLED
+    return True
 
 
 class CallNumbers:

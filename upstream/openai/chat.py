@@ -11,6 +11,7 @@ import msgspec
 
 from pricing.tokens import Tokens
 from upstream.client import HttpCall
+from upstream.openai.call_numbers import mend_finish
 from upstream.openai.chat_stream import FAILED, texts_of
 from upstream.openai.errors import error_failure, read_error
 from upstream.openai.usage_block import UsageBlock
@@ -105,6 +106,9 @@ def read_answer(body: bytes, *, model: str, limits: UsageLimits | None = None) -
     for choice in choices:
         if choice.get("finish_reason") == FAILED:
             raise error_failure(*read_error(msgspec.json.encode(choice.get("error"))))
+    mended = [choice for choice in choices if mend_finish(choice)]
+    if mended:
+        fields["choices"] = msgspec.Raw(msgspec.json.encode(choices))
     usage = UsageBlock(limits)
     usage.read(fields.pop("usage", _NULL))
     finish = choices[0].get("finish_reason")

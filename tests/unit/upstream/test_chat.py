@@ -76,12 +76,31 @@ def test_whole_answer() -> None:
     read = read_answer(answer(novel=[1]), model="public")
     assert read.captured.tokens == Tokens(input=5, output=2)
     assert read.captured.reported_cost_nano_usd == 500_000_000
-    assert (read.captured.generation_id, read.captured.finish_reason) == ("gen", "stop")
+    assert (read.captured.generation_id, read.captured.finish_reason) == ("gen", "tool_calls")
     assert read.text() == "Hif{}"
     body = read.render(tokens=Tokens(input=5, output=2), cost="0.0000098")
     assert b'"cost":0.0000098' in body
     shown = msgspec.json.decode(body)
     assert (shown["model"], shown["novel"], shown["usage"]["total_tokens"]) == ("public", [1], 7)
+
+
+@pytest.mark.parametrize(
+    ("message", "said", "shown"),
+    [
+        ({"tool_calls": [{"id": "t", "function": {"name": "f", "arguments": "{}"}}]}, "stop", "tool_calls"),
+        ({"tool_calls": [{"id": "t", "function": {"name": "f", "arguments": "{"}}]}, "length", "length"),
+        ({"content": "Hi", "tool_calls": []}, "stop", "stop"),
+        ({"content": "Hi", "tool_calls": None}, "stop", "stop"),
+    ],
+    ids=["calls", "calls that were cut", "no calls in a list", "no calls"],
+)
+def test_a_whole_answer_with_calls_finishes_with_them(message: dict[str, object], said: str, shown: str) -> None:
+    """Agents run tools when the finish says so; some providers finish with `stop`, as in streams, which are mended."""
+    choices = [{"index": 0, "message": message, "finish_reason": said, "novel": 2**70}]
+    read = read_answer(answer(choices=choices), model="public")
+    assert read.captured.finish_reason == shown
+    told = json.loads(read.render(tokens=Tokens(), cost=None))["choices"]
+    assert told == [{**choices[0], "finish_reason": shown}]
 
 
 def test_whole_answer_beyond_its_bounds_is_flagged() -> None:
