@@ -19,6 +19,7 @@ from chassis.errors import Code, TollbridgeError
 from services.auth import api_keys, store
 from services.auth.config import AuthConfig
 from services.auth.customers import Customer, Status
+from services.auth.kept_keys import KeptKeys
 from services.auth.key_terms import ApiKey, KeyTerms
 from services.auth.spend_caps import Lifted, SpendCap
 
@@ -51,6 +52,7 @@ class Directory:
         peppers: api_keys.Peppers,
         config: Callable[[], AuthConfig],
         default_customer_id: str,
+        kept: KeptKeys,
         changed: asyncio.Event,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
@@ -58,6 +60,7 @@ class Directory:
         self._peppers = peppers
         self._config = config
         self._default_customer_id = default_customer_id
+        self._kept = kept
         self._changed = changed
         self._now_us = now_us
 
@@ -128,6 +131,7 @@ class Directory:
             return updated
 
         customer = await db.in_transaction(self._pool, work)
+        self._kept.drop(key_id="", customer_id=customer.id)  # before the caller hears of it
         self._changed.set()
         return customer
 
@@ -191,6 +195,7 @@ class Directory:
             return _found(key if customer_id in (None, key.customer_id) else None, "key")
 
         key = await db.in_transaction(self._pool, work)
+        self._kept.drop(key_id=key.id, customer_id=key.customer_id)
         self._changed.set()
         return key
 

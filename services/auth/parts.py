@@ -45,6 +45,7 @@ class Parts:
             peppers=peppers,
             config=self.running_config,
             default_customer_id=settings.default_customer_id,
+            kept=self.kept,
             changed=self.changed,
         )
         self.server = AuthServer(

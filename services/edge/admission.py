@@ -116,8 +116,19 @@ class Admission:
     async def on_keys_changed(self, data: bytes) -> None:
         """Hears auth's `KeyChangedBatch`: kept answers about a key, or without one all of a customer's, are void."""
         events = auth_pb2.KeyChangedBatch.FromString(data).events
-        keys = {event.key_id for event in events if event.key_id}
-        customers = {event.customer_id for event in events if not event.key_id}
+        self._drop(
+            keys={event.key_id for event in events if event.key_id},
+            customers={event.customer_id for event in events if not event.key_id},
+        )
+
+    def forget(self, *, key_id: str = "", customer_id: str = "") -> None:
+        """Voids what is kept of a key or a customer that was changed through this edge, before the change is told.
+
+        Whoever has the answer to the change is then never served as before by the edge that gave it.
+        """
+        self._drop(keys={key_id} - {""}, customers={customer_id} - {""})
+
+    def _drop(self, *, keys: set[str], customers: set[str]) -> None:
         self._changes += 1
         self._kept = OrderedDict(
             (asked, kept)

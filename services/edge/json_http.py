@@ -9,7 +9,7 @@ import datetime
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 from fastapi import Request, Response
@@ -56,6 +56,13 @@ class Caller:
 
 Identify = Callable[[Request], Awaitable[Caller]]
 """Who sends this request; raises TollbridgeError(INVALID_API_KEY ...)."""
+
+
+class Forget(Protocol):
+    """Voids what this edge keeps of a key or a customer that has just been changed."""
+
+    def __call__(self, *, key_id: str = "", customer_id: str = "") -> None:
+        """One of the two."""
 
 
 def context(request: Request) -> RequestContext:

@@ -188,6 +188,7 @@ class Parts:
             registry=registry,
             drain=self.drain,
             unready=self.unready,
+            forget=self._admission.forget,
         )
         hot = hot_routes(self._relay)
         describe(own, public=public, config=lambda: self._configuration.current)

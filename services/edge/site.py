@@ -16,7 +16,7 @@ from services.edge.claims import Claims
 from services.edge.clients import Clients
 from services.edge.config import EdgeConfig
 from services.edge.hot import hot_descriptions
-from services.edge.json_http import Caller, Identify, context
+from services.edge.json_http import Caller, Forget, Identify, context
 from services.edge.openapi.document import Documents
 from services.edge.quote import Quotes
 from services.edge.routes import (
@@ -64,7 +64,15 @@ def public_site(*, clients: Clients, admission: Admission, claims: Claims, unset
     app.include_router(requests.routes(billing=clients.billing, identify=identify, unsettled=unsettled))
     app.include_router(alerts.routes(statements=clients.statements, identify=identify))
     app.include_router(usage.routes(statements=clients.statements, identify=identify))
-    app.include_router(keys.routes(auth=clients.auth, billing=clients.billing, catalogue=catalogue, identify=identify))
+    app.include_router(
+        keys.routes(
+            auth=clients.auth,
+            billing=clients.billing,
+            catalogue=catalogue,
+            identify=identify,
+            forget=admission.forget,
+        )
+    )
     app.include_router(tasks.routes(tasks=clients.tasks, claims=claims, catalogue=catalogue, identify=identify))
     app.include_router(quote.routes(quotes=Quotes(router=clients.router), catalogue=catalogue, identify=identify))
     return app
@@ -78,6 +86,7 @@ def own_site(
     registry: CollectorRegistry,
     drain: DrainSwitch,
     unready: Callable[[], str | None],
+    forget: Forget,
 ) -> FastAPI:
     """What FastAPI serves outside the surfaces: health, metrics and, behind the admin token, the admin API."""
     app = new_fastapi()
@@ -86,8 +95,10 @@ def own_site(
     app.include_router(receipt_keys.routes(statements=clients.statements))
     behind_token = [Depends(AdminAccess(token=admin_token))]
     for admin in (
-        customers.routes(auth=clients.auth, billing=clients.billing),
-        admin_keys.routes(auth=clients.auth, billing=clients.billing, catalogue=Catalogue(router=clients.router)),
+        customers.routes(auth=clients.auth, billing=clients.billing, forget=forget),
+        admin_keys.routes(
+            auth=clients.auth, billing=clients.billing, catalogue=Catalogue(router=clients.router), forget=forget
+        ),
         alerts.admin_routes(statements=clients.statements),
         operations.routes(clients=clients, drain=drain, config_state=config_state),
         figures.routes(registry=registry),

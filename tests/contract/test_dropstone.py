@@ -2,7 +2,6 @@
 
 import re
 import threading
-import time
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -136,9 +135,7 @@ def test_revoking_is_immediate_and_lets_running_requests_finish(system: Gateway)
     running.start()
     wait_until(lambda: client.get("/credits").json()["data"]["held"] != "0.000000000", timeout_s=5, what="it runs")
     system.admin("DELETE", f"/admin/keys/{client.key_id}")
-    revoked_s = time.monotonic()
-    wait_until(lambda: client.chat("dropstone-fast").status_code == 401, timeout_s=2, what="new requests get 401")
-    assert time.monotonic() - revoked_s < 1.5
+    assert client.chat("dropstone-fast").status_code == 401
     running.join(15)
     assert (streams[0].done, len(streams[0].text.split())) == (True, 20)
 

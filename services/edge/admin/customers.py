@@ -11,7 +11,7 @@ from msgspec import Meta
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
-from services.edge.json_http import amount, answer, context, decode, page, page_limit, rfc3339
+from services.edge.json_http import Forget, amount, answer, context, decode, page, page_limit, rfc3339
 from services.edge.openapi.description import IDEMPOTENCY_KEY, PAGE, TIME, USD, Description, Page, described
 from services.edge.routes.keys import call_id
 from services.edge.routes.spending import ShownCap, SpendCapBody, cap_message, cap_of, shown_caps
@@ -124,7 +124,7 @@ ADJUST = Description(
 )
 
 
-def routes(*, auth: PipeClient, billing: PipeClient) -> APIRouter:
+def routes(*, auth: PipeClient, billing: PipeClient, forget: Forget) -> APIRouter:
     """The routes; access is checked by whoever includes them."""
     router = APIRouter()
     accounts = CustomerAccounts(auth=auth, billing=billing)
@@ -149,6 +149,7 @@ def routes(*, auth: PipeClient, billing: PipeClient) -> APIRouter:
     async def update_customer(request: Request, customer_id: str) -> Response:
         patch = await decode(request, CustomerPatch)
         changed = await accounts.change(customer_id, patch, call_id=call_id(request, whose="admin"))
+        forget(customer_id=customer_id)
         return answer(changed, request_id=context(request).request_id)
 
     @router.post("/customers/{customer_id}/credits", openapi_extra=described(ADJUST))

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response
 from chassis.errors import Code
 from chassis.pipe import PipeClient
 from services.edge.catalogue import Catalogue
-from services.edge.json_http import answer, context, decode
+from services.edge.json_http import Forget, answer, context, decode
 from services.edge.openapi.description import (
     ID_OR_NOTHING,
     IDEMPOTENCY_KEY,
@@ -50,7 +50,7 @@ REVOKE = Description(
 )
 
 
-def routes(*, auth: PipeClient, billing: PipeClient, catalogue: Catalogue) -> APIRouter:
+def routes(*, auth: PipeClient, billing: PipeClient, catalogue: Catalogue, forget: Forget) -> APIRouter:
     """The routes; access is checked by whoever includes them."""
     router = APIRouter()
 
@@ -68,7 +68,7 @@ def routes(*, auth: PipeClient, billing: PipeClient, catalogue: Catalogue) -> AP
 
     @router.delete("/keys/{key_id}", openapi_extra=described(REVOKE))
     async def revoke_key(request: Request, key_id: str) -> Response:
-        ended = await end_key(auth, billing, key_id, customer_id="")
+        ended = await end_key(auth, billing, key_id, customer_id="", forget=forget)
         return answer(ended, request_id=context(request).request_id)
 
     return router

@@ -14,6 +14,7 @@ from chassis.pipe import PipeClient
 from services.edge.catalogue import Catalogue
 from services.edge.claims import key_of
 from services.edge.json_http import (
+    Forget,
     Identify,
     answer,
     context,
@@ -101,7 +102,9 @@ REVOKE_KEY = Description(
 )
 
 
-def routes(*, auth: PipeClient, billing: PipeClient, catalogue: Catalogue, identify: Identify) -> APIRouter:
+def routes(
+    *, auth: PipeClient, billing: PipeClient, catalogue: Catalogue, identify: Identify, forget: Forget
+) -> APIRouter:
     """A customer's own keys."""
     router = APIRouter()
 
@@ -123,7 +126,9 @@ def routes(*, auth: PipeClient, billing: PipeClient, catalogue: Catalogue, ident
     @router.delete("/keys/{key_id}", openapi_extra=described(REVOKE_KEY))
     async def revoke_key(request: Request, key_id: str) -> Response:
         caller = await identify(request)
-        ended = await end_key(auth, billing, key_id, customer_id=caller.customer_id, by_key_id=caller.key_id)
+        ended = await end_key(
+            auth, billing, key_id, customer_id=caller.customer_id, by_key_id=caller.key_id, forget=forget
+        )
         return answer(ended, request_id=context(request).request_id)
 
     return router
@@ -177,7 +182,9 @@ async def make_key(
     return {**(await _shown(billing, [reply.key]))[0], "key": reply.secret}
 
 
-async def end_key(auth: PipeClient, billing: PipeClient, key_id: str, *, customer_id: str, by_key_id: str = "") -> Key:
+async def end_key(
+    auth: PipeClient, billing: PipeClient, key_id: str, *, customer_id: str, by_key_id: str = "", forget: Forget
+) -> Key:
     """Revokes a key; `customer_id` and `by_key_id` empty let any key be revoked, which is an operator's right."""
     reply = await auth.call(
         "RevokeKey",
@@ -185,6 +192,7 @@ async def end_key(auth: PipeClient, billing: PipeClient, key_id: str, *, custome
         auth_pb2.RevokeKeyResponse,
         timeout_s=TIMEOUT_S,
     )
+    forget(key_id=key_id)
     return (await _shown(billing, [reply.key]))[0]
 
 

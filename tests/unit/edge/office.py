@@ -190,6 +190,7 @@ def _app(clients: Clients, tracer: Tracer) -> EdgeApp:
         registry=CollectorRegistry(),
         drain=DrainSwitch(),
         unready=lambda: None,
+        forget=admission.forget,
     )
     claims = Claims(pipe=clients.claims, spender=spender)
     public = public_site(clients=clients, admission=admission, claims=claims, unsettled=lambda _: None)

@@ -45,6 +45,7 @@ async def edge(file: Path) -> AsyncIterator[httpx.AsyncClient]:
         registry=CollectorRegistry(),
         drain=DrainSwitch(),
         unready=lambda: None,
+        forget=lambda **_: None,
     )
     configuration.app = EdgeApp(config=configuration.current, public=new_fastapi(), own=own, hot={}, tracer=tracer)
     following = asyncio.create_task(configuration.follow())

@@ -80,6 +80,30 @@ async def test_a_key_without_restrictions_makes_and_ends_its_customers_keys(desk
     assert (await desk.ask("DELETE", f"/v1/keys/{other['id']}", free["key"])).status_code == 404
 
 
+@pytest.mark.parametrize("by", ["operator", "customer"])
+async def test_who_was_told_that_a_key_is_ended_is_not_served_with_it_again(desk: Office, by: str) -> None:
+    """By this edge at once, which keeps answers of auth for a second; others hear of it on the bus, absent here."""
+    customer = await desk.customer()
+    ended, other = await desk.key(customer), await desk.key(customer)
+    for key in (ended, other):
+        assert (await desk.ask("GET", "/v1/models", key["key"])).status_code == 200
+    if by == "operator":
+        await desk.admin("DELETE", f"/admin/keys/{ended['id']}")
+    else:
+        await desk.ask("DELETE", f"/v1/keys/{ended['id']}", other["key"])
+    assert (await desk.ask("GET", "/v1/models", ended["key"])).status_code == 401
+    assert (await desk.ask("GET", "/v1/models", other["key"])).status_code == 200
+
+
+async def test_a_suspension_holds_when_it_is_told(desk: Office) -> None:
+    """And so does its end."""
+    customer = await desk.customer()
+    key = (await desk.key(customer))["key"]
+    for status, expected in (("active", 200), ("suspended", 403), ("active", 200)):
+        await desk.admin("PATCH", f"/admin/customers/{customer}", {"status": status})
+        assert (await desk.ask("GET", "/v1/models", key)).status_code == expected
+
+
 async def test_whoever_holds_no_valid_key_gets_one_answer(desk: Office) -> None:
     """Junk, a wrong checksum, a key that was never made and a revoked one can't be told apart."""
     revoked = await desk.key(await desk.customer())

@@ -41,6 +41,7 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
         registry=CollectorRegistry(),
         drain=DrainSwitch(),
         unready=lambda: None,
+        forget=lambda **_: None,
     )
     hot = {("POST", "/chat/completions"): answers_nothing}
     app = EdgeApp(config=without_file(), public=new_fastapi(), own=own, hot=hot, tracer=tracer)

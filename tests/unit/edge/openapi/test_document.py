@@ -36,6 +36,7 @@ def sites(config: EdgeConfig) -> tuple[FastAPI, FastAPI]:
         registry=CollectorRegistry(),
         drain=Mock(),
         unready=lambda: None,
+        forget=lambda **_: None,
     )
     describe(own, public=public, config=lambda: config)
     return public, own
