@@ -154,13 +154,13 @@ def test_metrics_are_the_documents(system: Gateway, client: Client) -> None:
     ):
         assert line in answer.text.splitlines()
     for sample in (
-        r'drawbridge_requests_total\{model="kiro",status="success"\} \d',
-        r'drawbridge_requests_total\{model="kiro",status="error"\} \d',
-        r'drawbridge_request_duration_seconds_bucket\{le="5"\} \d',
-        r'drawbridge_request_duration_seconds_bucket\{le="30"\} \d',
-        r'drawbridge_request_duration_seconds_bucket\{le="60"\} \d',
+        r'drawbridge_requests_total\{model="kiro",status="success"\} \d+$',
+        r'drawbridge_requests_total\{model="kiro",status="error"\} \d+$',
+        r'drawbridge_request_duration_seconds_bucket\{le="5"\} \d+$',
+        r'drawbridge_request_duration_seconds_bucket\{le="30"\} \d+$',
+        r'drawbridge_request_duration_seconds_bucket\{le="60"\} \d+$',
     ):
-        assert re.search(sample, answer.text), sample
+        assert re.search(sample, answer.text, re.MULTILINE), sample
     names = {family.name for family in text_string_to_metric_families(answer.text)}
     assert {name.partition("_")[0] for name in names} == {"drawbridge"}
 
@@ -187,7 +187,7 @@ def test_admin_creates_lists_and_revokes_keys(system: Gateway) -> None:
     assert key["id"] in [row["id"] for row in listed["data"]]
     assert key["key"] not in str(listed)
     assert admin(system, "DELETE", f"/keys/{key['id']}").is_success
-    wait_until(lambda: client.get("/models").status_code == 401, timeout_s=2, what="the key is revoked")
+    assert client.get("/models").status_code == 401
 
 
 def test_admin_sees_accounts_usage_and_metrics(system: Gateway, client: Client) -> None:

@@ -17,6 +17,7 @@ from tollbridge.router.v1 import router_pb2
 
 TIMEOUT_S = 1.0
 _WHOLE_BOUND = re.compile(rb'\ble="([0-9]+)\.0"')
+_WHOLE_VALUE = re.compile(rb"^([^#\n].* -?[0-9]+)\.0$", re.MULTILINE)
 
 
 @dataclasses.dataclass(slots=True)
@@ -116,8 +117,8 @@ def routes(
 
 
 def exposition(registry: CollectorRegistry) -> bytes:
-    """Prometheus' text format, with whole bounds of buckets as other clients of it write them: `le="5"`."""
-    return _WHOLE_BOUND.sub(rb'le="\1"', generate_latest(registry))
+    """Prometheus' text format, with whole numbers as other clients of it write them: `le="5"` and `142`."""
+    return _WHOLE_VALUE.sub(rb"\1", _WHOLE_BOUND.sub(rb'le="\1"', generate_latest(registry)))
 
 
 async def _accounts(router_client: PipeClient) -> list[router_pb2.ProviderAccount] | None:
