@@ -14,6 +14,7 @@ class WireProtocol(enum.StrEnum):
     ANTHROPIC = "anthropic"
     SANDBOX = "sandbox"
     LOCAL = "local"
+    PREDICTIONS = "predictions"
 
 
 class OnDisconnect(enum.StrEnum):

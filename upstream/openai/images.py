@@ -16,6 +16,7 @@ from upstream.route import Route
 from upstream.usage import Captured, cost_nano_usd, exact_number
 
 MAX_ANSWER_BYTES = 128 * 1024 * 1024
+_ONLY_BASE64 = ("gpt-image", "chatgpt-image")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +52,16 @@ _ANSWER = msgspec.json.Decoder(_Answer, float_hook=exact_number)
 
 
 def prepare(body: Mapping[str, object], route: Route, *, request_id: str) -> HttpCall:
-    """The provider's call for a client's request; fields that we don't know travel on."""
-    return json_call(route, "/images/generations", {**body, "model": route.provider_model}, request_id=request_id)
+    """The provider's call for a client's request; fields that we don't know travel on.
+
+    Where the client chose a form of the answer, base64 is asked for: a link is one more call. OpenAI's own image models
+    know no other form and refuse the field.
+    """
+    sent = {**body, "model": route.provider_model}
+    has_form = sent.pop("response_format", None) is not None
+    if has_form and not any(name in route.provider_model for name in _ONLY_BASE64):
+        sent["response_format"] = "b64_json"
+    return json_call(route, "/images/generations", sent, request_id=request_id)
 
 
 def read_answer(body: bytes) -> ImagesAnswer:

@@ -24,6 +24,7 @@ from upstream.sandbox.images import ImageRequest, image_answer
 from upstream.sandbox.script import ChatRequest, Script, script_of
 from upstream.sandbox.sounds import SoundAnswer
 from upstream.sandbox.vectors import EmbeddingsRequest, embeddings_answer
+from upstream.sandbox.videos import clip, read_request, shown, ticket, ticket_of
 
 _JSON = "application/json"
 _EVENTS = "text/event-stream"
@@ -37,16 +38,17 @@ class Sandbox:
 
     async def send(self, call: HttpCall, *, timeouts: Timeouts) -> UpstreamResponse:
         """Like `UpstreamClient.send`: the head of the answer, after `first_byte_ms`. Raises AttemptFailed."""
-        if call.url.endswith("/chat/completions"):
-            return await self._chat(call.body, timeouts)
         if call.url.endswith("/completions"):
-            return await self._chat(call.body, timeouts, kind=CompletionRequest, answer_kind=CompletionAnswer)
-        if call.url.endswith("/images/generations"):
-            return await self._images(call.body, timeouts)
-        if call.url.endswith("/embeddings"):
-            return await self._embeddings(call.body, timeouts)
+            is_chat = call.url.endswith("/chat/completions")
+            kinds = (ChatRequest, ChatAnswer) if is_chat else (CompletionRequest, CompletionAnswer)
+            return await self._chat(call.body, timeouts, kind=kinds[0], answer_kind=kinds[1])
         if call.url.endswith(("/audio/transcriptions", "/audio/translations")):
             return await self._sound(call, timeouts)
+        if "/videos" in call.url:
+            return await self._videos(call, timeouts)
+        for ending, answer in (("/images/generations", self._images), ("/embeddings", self._embeddings)):
+            if call.url.endswith(ending):
+                return await answer(call.body, timeouts)
         return _refusal(404, "the sandbox does not offer this", timeouts)
 
     async def _chat(
@@ -86,6 +88,31 @@ class Sandbox:
             return _refusal(script.status, script.message, timeouts, script=script)
         answer = await asyncio.to_thread(image_answer, request, wish, script, created=int(self._clock()))
         return _Answer(200, _JSON, [answer], script=script, timeouts=timeouts)
+
+    async def _videos(self, call: HttpCall, timeouts: Timeouts) -> UpstreamResponse:
+        video_id, _, rest = call.url.rpartition("/videos")[2].removeprefix("/").partition("/")
+        if not video_id and call.method == "POST":
+            return await self._submit_video(call, timeouts)
+        job = ticket_of(video_id)
+        if job is None:
+            return _refusal(404, "the sandbox has no such video", timeouts)
+        if call.method == "DELETE":
+            gone = msgspec.json.encode({"id": video_id, "object": "video.deleted", "deleted": True})
+            return _Answer(200, _JSON, [gone], script=Script(), timeouts=timeouts)
+        if rest == "content":
+            return _Answer(200, "video/mp4", [await asyncio.to_thread(clip, job)], script=Script(), timeouts=timeouts)
+        return _Answer(200, _JSON, [shown(job, now_s=self._clock())], script=Script(), timeouts=timeouts)
+
+    async def _submit_video(self, call: HttpCall, timeouts: Timeouts) -> UpstreamResponse:
+        try:
+            request, script = read_request(call.body, call.headers.get("content-type", ""))
+            job = ticket(request, script, now_s=self._clock())
+        except (msgspec.MsgspecError, FormProblem, WrongWish) as error:
+            return _refusal(400, f"the sandbox can't read this request: {error}", timeouts)
+        await _wait(script.first_byte_ms / 1000, limit_s=timeouts.first_byte_s)
+        if script.status >= 300:
+            return _refusal(script.status, script.message, timeouts, script=script)
+        return _Answer(200, _JSON, [shown(job, now_s=self._clock())], script=Script(), timeouts=timeouts)
 
     async def _embeddings(self, body: bytes, timeouts: Timeouts) -> UpstreamResponse:
         try:

@@ -1,5 +1,6 @@
 """Image calls and answers, and the sandbox's pictures through the same wire."""
 
+import dataclasses
 import json
 
 import pytest
@@ -37,6 +38,24 @@ async def test_pictures_of_the_sandbox() -> None:
     assert [image.data[:4] for image in answer.images if image.data] == [b"\x89PNG"] * 2
     assert answer.captured.units == Units(requests=1, images=2)
     assert answer.captured.tokens is None
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "sent"),
+    [
+        ("flux", "url", "b64_json"),
+        ("flux", None, None),
+        ("gpt-image-2", "url", None),
+        ("openai/gpt-image-2", "b64_json", None),
+    ],
+)
+def test_images_are_asked_for_in_a_form_that_the_provider_takes(
+    model: str, asked: str | None, sent: str | None
+) -> None:
+    """Base64 where the client cares; nothing at all of models that have one form only."""
+    body = {"prompt": "x", **({"response_format": asked} if asked else {})}
+    call = prepare(body, dataclasses.replace(ROUTE, provider_model=model), request_id="r")
+    assert json.loads(call.body).get("response_format") == sent
 
 
 def test_links_and_usage() -> None:

@@ -1,0 +1,132 @@
+"""The sandbox's videos: a job that is submitted, asked after and fetched, as OpenAI has it, and has no state here.
+
+All that there is to know of a job is in its id. It takes as long as its script's `chunks` × `gap_ms` say (by default it
+is done at once) and fails in the end with `fail_after_chunks`. What comes out is a test card that moves: a real MP4 of
+the length and size asked for.
+"""
+
+import base64
+import binascii
+import hashlib
+import io
+
+import msgspec
+
+from upstream.form import read_form
+from upstream.pictures import WrongWish, card, size_of
+from upstream.sandbox.script import Script, script_of
+
+DEFAULT_SIZE = (720, 1280)
+DEFAULT_SECONDS = "4"
+MAX_SECONDS = 60
+FRAMES_PER_S = 4
+_PREFIX = "video_"
+_MS = 1000
+
+
+class VideoRequest(msgspec.Struct, frozen=True):
+    """A video request, as far as the sandbox reads it."""
+
+    model: str
+    prompt: str
+    seconds: str | int = DEFAULT_SECONDS
+    size: str | None = None
+
+
+class Ticket(msgspec.Struct, frozen=True, kw_only=True):
+    """A job, whole: what its id says. Times are milliseconds since the epoch."""
+
+    model: str
+    seed: str
+    seconds: int
+    width: int
+    height: int
+    begun_ms: int
+    due_ms: int
+    fails: bool = False
+
+    @property
+    def id(self) -> str:
+        """What asks after it."""
+        return _PREFIX + base64.urlsafe_b64encode(msgspec.json.encode(self)).decode().rstrip("=")
+
+
+def read_request(body: bytes, content_type: str) -> tuple[VideoRequest, Script]:
+    """A JSON body or a form. Raises FormProblem, msgspec.MsgspecError."""
+    if content_type.startswith("multipart/"):
+        request = msgspec.convert(dict(read_form(body, content_type).fields), VideoRequest)
+    else:
+        request = msgspec.json.decode(body, type=VideoRequest)
+    return request, script_of(request.prompt)
+
+
+def ticket(request: VideoRequest, script: Script, *, now_s: float) -> Ticket:
+    """The job that a request begins. Raises WrongWish."""
+    seconds = str(request.seconds)
+    if not (seconds.isascii() and seconds.isdigit() and len(seconds) <= 3 and 1 <= int(seconds) <= MAX_SECONDS):
+        raise WrongWish("seconds", f"is 1 to {MAX_SECONDS}")
+    width, height = size_of(request.size, default=DEFAULT_SIZE)
+    if width % 2 or height % 2:
+        raise WrongWish("size", "has even edges")
+    now_ms = int(now_s * _MS)
+    return Ticket(
+        model=request.model,
+        seed=hashlib.sha256(request.prompt.encode("utf-8", "replace")).hexdigest()[:16],
+        seconds=int(seconds),
+        width=width,
+        height=height,
+        begun_ms=now_ms,
+        due_ms=now_ms + (script.chunks or 0) * script.gap_ms,
+        fails=script.fail_after_chunks is not None,
+    )
+
+
+def ticket_of(video_id: str) -> Ticket | None:
+    """The job with that id; None for what is no id."""
+    encoded = video_id.removeprefix(_PREFIX)
+    try:
+        return msgspec.json.decode(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)), type=Ticket)
+    except (binascii.Error, msgspec.MsgspecError, ValueError):
+        return None
+
+
+def shown(job: Ticket, *, now_s: float) -> bytes:
+    """OpenAI's video object, as the job is now."""
+    now_ms = now_s * _MS
+    is_over = now_ms >= job.due_ms
+    share = 1.0 if is_over else (now_ms - job.begun_ms) / (job.due_ms - job.begun_ms)
+    status = ("failed" if job.fails else "completed") if is_over else "in_progress"
+    return msgspec.json.encode(
+        {
+            "id": job.id,
+            "object": "video",
+            "model": job.model,
+            "status": status,
+            "progress": max(0, min(100, int(share * 100))),
+            "created_at": job.begun_ms // _MS,
+            "seconds": str(job.seconds),
+            "size": f"{job.width}x{job.height}",
+            "error": {"code": "scripted", "message": "the sandbox was told to fail"} if status == "failed" else None,
+        }
+    )
+
+
+def clip(job: Ticket) -> bytes:
+    """The MP4 (H.264, without sound); blocks for tens of milliseconds a second of video."""
+    import av
+    from PIL import Image
+
+    file = io.BytesIO()
+    size, frames = (job.width, job.height), job.seconds * FRAMES_PER_S
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FRAMES_PER_S)
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"preset": "ultrafast", "crf": "30", "threads": "1"}
+        for number in range(frames):
+            picture = card(job.seed, (16, 16), shift=number / frames).convert("RGB")
+            whole = picture.resize(size, Image.Resampling.NEAREST)
+            frame = av.VideoFrame.from_image(whole)  # type: ignore[no-untyped-call]  # PyAV has no types for it
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file.getvalue()
