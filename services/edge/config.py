@@ -16,7 +16,7 @@ import msgspec
 from chassis.config import ConfigText, section
 from services.edge.cors import ANYBODY, Cors
 from services.edge.dialects import DEFAULT, DIALECTS
-from services.edge.surfaces import ENDPOINTS, Surface, SurfaceTable
+from services.edge.surfaces import ENDPOINTS, OWN_PATHS, Surface, SurfaceTable
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\sA-Z/?#@*]+")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -113,7 +113,7 @@ def _surfaces(text: ConfigText, sections: Sections) -> tuple[Surface, ...]:
     surfaces: dict[str, Surface] = {}
     for index, entry in enumerate(sections.surfaces):
         prefix = entry.prefix.rstrip("/")
-        if entry.prefix != "/" and (not prefix.startswith("/") or prefix.split("/")[1] in _OWN_PATHS):
+        if entry.prefix != "/" and (not prefix.startswith("/") or prefix.split("/")[1] in OWN_PATHS | {""}):
             raise text.error(f"{entry.prefix!r} can't be a surface's prefix", ("surfaces", index, "prefix"))
         if prefix in surfaces:
             raise text.error(f"{prefix or '/'} is mounted twice", ("surfaces", index, "prefix"))
@@ -133,21 +133,6 @@ def _surfaces(text: ConfigText, sections: Sections) -> tuple[Surface, ...]:
             without=frozenset(entry.without),
         )
     return tuple(surfaces.values())
-
-
-_OWN_PATHS = {
-    "admin",
-    "health",
-    "livez",
-    "readyz",
-    "metrics",
-    "docs",
-    "openapi.json",
-    "console",
-    "webhooks",
-    ".well-known",
-    "",
-}
 
 
 def _metrics_prefix(text: ConfigText, prefix: str) -> str:

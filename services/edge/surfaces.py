@@ -28,6 +28,11 @@ ENDPOINTS = frozenset(
 )
 """What `without` may name: the first step of every path of the public API, those to come included."""
 
+OWN_PATHS = frozenset(
+    {".well-known", "admin", "console", "docs", "health", "livez", "metrics", "openapi.json", "readyz", "webhooks"}
+)
+"""The first steps of edge's own paths, where no surface can be."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Surface:
@@ -39,9 +44,9 @@ class Surface:
     without: frozenset[str]
 
     def reaches(self, path: str) -> bool:
-        """Whether `path` is below the prefix; at the root only endpoints are, since edge has paths of its own there."""
+        """Whether `path` is below the prefix; at the root all is but edge's own paths."""
         if not self.prefix:
-            return path[1:].split("/", maxsplit=1)[0] in ENDPOINTS
+            return path[1:].split("/", maxsplit=1)[0] not in OWN_PATHS
         return path.startswith(self.prefix + "/") or path == self.prefix
 
     def hides(self, path: str) -> bool:

@@ -1,5 +1,6 @@
 """Seed 001, statement by statement, against `examples/techstone.yaml`: `…_error` types, 403 for no money, 503."""
 
+import dataclasses
 import re
 import time
 from collections.abc import Iterator
@@ -133,6 +134,7 @@ def test_404_no_such_model_or_endpoint(client: Client) -> None:
     """`not_found_error` for both."""
     check_error(client.chat("gpt-99"), 404, "not_found_error", "model_not_found", "model")
     check_error(client.post("/nothing", {}), 404, "not_found_error", "not_found")
+    check_error(dataclasses.replace(client, prefix="").get("/nothing"), 404, "not_found_error", "not_found")
 
 
 def test_405_and_413_are_in_its_style(client: Client) -> None:

@@ -4,14 +4,16 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from fastapi.routing import iter_route_contexts
+from prometheus_client import CollectorRegistry
 
 from chassis.config import ConfigError, read
-from services.edge.app import client_address
+from services.edge.app import client_address, new_fastapi
 from services.edge.config import EdgeConfig, parse, without_file
 from services.edge.openapi.document import described_routes
 from services.edge.operations import OPERATIONS
-from services.edge.site import public_site
-from services.edge.surfaces import ENDPOINTS
+from services.edge.site import describe, own_site, public_site
+from services.edge.surfaces import ENDPOINTS, OWN_PATHS
 
 
 def config(tmp_path: Path, text: str) -> EdgeConfig:
@@ -34,8 +36,8 @@ def test_the_longest_prefix_wins(tmp_path: Path) -> None:
     assert table.find("/api") is not None
 
 
-def test_a_surface_at_the_root_has_endpoints_only(tmp_path: Path) -> None:
-    """For clients with the bare address as base URL; edge's own paths stay its own, and longer prefixes win."""
+def test_a_surface_at_the_root_has_all_but_edges_own_paths(tmp_path: Path) -> None:
+    """For clients with the bare address as base URL, also for what is not there; longer prefixes win."""
     table = config(tmp_path, "surfaces: [{prefix: /v1}, {prefix: /, dialect: techstone}]").surfaces
     found = {path: table.find(path) for path in ("/chat/completions", "/models", "/v1/models", "/health", "/", "/v2/x")}
     assert {path: each and (each[0].dialect.name, each[1]) for path, each in found.items()} == {
@@ -43,8 +45,8 @@ def test_a_surface_at_the_root_has_endpoints_only(tmp_path: Path) -> None:
         "/models": ("techstone", "/models"),
         "/v1/models": ("openai", "/models"),
         "/health": None,
-        "/": None,
-        "/v2/x": None,
+        "/": ("techstone", "/"),
+        "/v2/x": ("techstone", "/v2/x"),
     }
 
 
@@ -107,3 +109,20 @@ def test_every_public_endpoint_can_be_switched_off() -> None:
     served = {path.split("/")[1] for path, _, _ in described_routes(site)}
     assert {"models", "images", "keys", "usage"} <= served
     assert served | {operation.path.split("/")[1] for operation in OPERATIONS} <= ENDPOINTS
+
+
+def test_edges_own_paths_are_nobody_elses() -> None:
+    """Whatever edge serves outside the surfaces is kept from a surface at the root."""
+    site = own_site(
+        clients=Mock(),
+        admin_token=lambda: "",
+        config_state=Mock(),
+        registry=CollectorRegistry(),
+        drain=Mock(),
+        unready=lambda: None,
+        forget=lambda **_: None,
+    )
+    describe(site, public=new_fastapi(), config=without_file)
+    served = {each.path.split("/")[1] for each in iter_route_contexts(site.routes)}
+    assert {"health", "admin", "docs", "openapi.json"} <= served <= OWN_PATHS
+    assert not OWN_PATHS & ENDPOINTS
