@@ -22,6 +22,8 @@ from upstream.usage import Answer, StreamReader
 from upstream.whole_signs import with_whole_signs
 
 MAX_ANSWER_BYTES = 64 << 20
+MAX_HEAD_BYTES = 8 << 20
+"""How much may be relayed of what comes before an answer's first word: comments, roles, signatures."""
 _STREAM_OPTIONS = "stream_options"
 
 
@@ -91,17 +93,19 @@ async def read_whole(response: UpstreamResponse) -> bytes:
 async def begin_stream(response: UpstreamResponse, reader: StreamReader) -> tuple[AsyncIterator[bytes], bytes]:
     """Reads until something of the answer itself was seen; what may be relayed of it. Raises AttemptFailed."""
     chunks = response.chunks()
-    head: list[bytes] = []
+    head = bytearray()
     try:
         async for data in chunks:
-            head.append(reader.feed(data))
+            head += reader.feed(data)
             if reader.has_content or reader.ended:
                 break
+            if len(head) > MAX_HEAD_BYTES:
+                raise ProviderMisbehaved("the provider's stream does not come to its answer")
         _check_begun(reader)
     except BaseException:
         response.close()
         raise
-    return chunks, b"".join(head)
+    return chunks, bytes(head)
 
 
 def _check_begun(reader: StreamReader) -> None:
