@@ -28,6 +28,10 @@ class _Tool(msgspec.Struct, frozen=True):
     function: _Function | None = None
 
 
+_Choice = Literal["auto", "none", "required", "any"]
+"""OpenAI's three, and what Mistral calls the third."""
+
+
 class _Typed(msgspec.Struct, frozen=True):
     type: str
 
@@ -76,9 +80,16 @@ class PassedOn(msgspec.Struct, frozen=True, kw_only=True):
     service_tier: str | None = None
     stop: str | list[str] | None = None
     store: bool | None = None
-    tool_choice: str | _Object | None = None
+    tool_choice: _Choice | _Object | None = None
     tools: list[_Tool] | None = None
     top_logprobs: int | None = None
     user: str | None = None
     verbosity: str | None = None
     web_search_options: _Object | None = None
+
+    def lacking(self) -> str | None:
+        """The place of a function that a tool promises by its type and doesn't have."""
+        for number, tool in enumerate(self.tools or ()):
+            if tool.type == "function" and tool.function is None:
+                return f"tools[{number}].function"
+        return None

@@ -123,6 +123,9 @@ _DECODER = msgspec.json.Decoder(ChatBody)
 def parse_chat(body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> PaidRequest:
     """Checks the body. Raises INVALID_REQUEST with `param` where a field is to blame."""
     found = decode_body(body, _DECODER)
+    lacking = found.lacking()
+    if lacking is not None:
+        raise _missing(lacking)
     parts = _parts(found.messages)
     limit = found.max_completion_tokens if found.max_completion_tokens is not None else found.max_tokens
     return PaidRequest(
@@ -145,8 +148,7 @@ def _parts(messages: list[_Message]) -> list[_Part]:
     parts = []
     for number, message in enumerate(messages):
         if message.content is None and message.role in _NEVER_WITHOUT_CONTENT:
-            where = f"messages[{number}].content"
-            raise TollbridgeError(Code.INVALID_REQUEST, f"You must provide {where}.", details={"param": where})
+            raise _missing(f"messages[{number}].content")
         if not isinstance(message.content, list):
             continue
         for place, part in enumerate(message.content):
@@ -157,3 +159,7 @@ def _parts(messages: list[_Message]) -> list[_Part]:
                 )
             parts.append(part)
     return parts
+
+
+def _missing(where: str) -> TollbridgeError:
+    return TollbridgeError(Code.INVALID_REQUEST, f"You must provide {where}.", details={"param": where})

@@ -51,6 +51,8 @@ def parse(*messages: dict[str, Any], **fields: Any) -> None:
         ({"tools": ["x"]}, "tools[0]"),
         ({"tools": [{"type": 5}]}, "tools[0].type"),
         ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
+        ({"tools": [TOOL, {"type": "function", "name": "flat"}]}, "tools[1].function"),
+        ({"tool_choice": "maybe"}, "tool_choice"),
         ({"tools": [{"function": {"name": "f", "parameters": "x"}}]}, "tools[0].function.parameters"),
         ({"top_logprobs": "x"}, "top_logprobs"),
         ({"user": 5}, "user"),
@@ -137,6 +139,8 @@ def test_documented_fields_in_their_shapes_pass() -> None:
     )
     parse(**dict.fromkeys(fields))
     parse(stop="x", tool_choice="auto", function_call="auto")
+    for choice in ("none", "required", "any"):
+        parse(tool_choice=choice, tools=[TOOL])
 
 
 def test_what_openai_does_not_document_passes() -> None:
