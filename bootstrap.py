@@ -43,8 +43,11 @@ COMMANDS = {
 }
 MACHINES = [f"tests/unit/billing/test_{name}.py" for name in ("books", "store", "crowd")]
 """The ledger's state machines: `make faults` runs them TOLLBRIDGE_TEST_FACTOR times as long as `make test`."""
-SIDE_BY_SIDE = ["-n", "2", "--dist", "loadfile"]
-"""How `make test` runs everything: a file's tests stay in one process, with servers of its own; most of them wait."""
+SIDE_BY_SIDE = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+"""How `make test` runs everything: a file's tests stay in one process, with servers of its own; most of them wait.
+
+In the order of the folders, so that those which start whole systems come first and the short ones fill the end.
+"""
 NOT_POSSIBLE = 2
 
 

@@ -1,12 +1,19 @@
-"""Real servers for tests: an embedded PostgreSQL for the session, an embedded NATS for each test module."""
+"""Real servers for tests: an embedded PostgreSQL for the session, an embedded NATS for each test module.
 
+And what makes a run the same on every machine: property tests take known examples, and none fails for being slow.
+"""
+
+import functools
 import os
 import secrets
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import certifi
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -20,6 +27,26 @@ READY_WITHIN_S = 60.0
 
 os.environ.setdefault("TOLLBRIDGE_LOCAL_MODELS_URL", "")
 """Empty: no instance of a test starts local models because they happen to be installed here."""
+
+
+def pytest_configure() -> None:
+    """Before any test is read: its settings are made from these."""
+    is_long = "TOLLBRIDGE_TEST_FACTOR" in os.environ  # `make faults` looks for what is not known yet
+    slow = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("known", deadline=None, derandomize=not is_long, suppress_health_check=slow)
+    hypothesis.settings.load_profile("known")
+    _load_certificates_once()
+
+
+def _load_certificates_once() -> None:
+    """An HTTP client loads all certificates when it is made: 27 ms of a core, and tests make thousands for loopback."""
+    load = ssl.create_default_context
+    ours = functools.cache(lambda: load(cafile=certifi.where()))
+
+    def shared(*args: object, **options: object) -> ssl.SSLContext:
+        return ours() if not args and options == {"cafile": certifi.where()} else load(*args, **options)
+
+    ssl.create_default_context = shared
 
 
 class RunningServer:

@@ -99,6 +99,7 @@ def test_every_event_is_charged_once_when_the_whole_bus_is_lost(running: Gateway
     assert running.verify()["clean"]
 
 
+@pytest.mark.thorough
 def test_with_a_bus_that_never_was_there_charges_come_within_ten_seconds(tmp_path: Path) -> None:
     """Nothing listens where NATS should be: billing gets each end by its own RPC after one failed try."""
     with (

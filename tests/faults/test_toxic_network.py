@@ -151,7 +151,8 @@ async def test_postgres_cut_off_refuses_and_recovers(rig: Rig) -> None:
     await asyncio.to_thread(check_books, accounts, seen)
 
 
-@pytest.mark.parametrize("how", ["cut", pytest.param("black hole", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("how", ["cut", "black hole"])
 async def test_without_nats_all_is_served_and_charged_later_once(rig: Rig, how: str) -> None:
     """Five seconds without the bus: nobody notices, and each request is charged exactly once when it is back."""
     accounts = [await asyncio.to_thread(rig.gateway.customer, credit_usd="20") for _ in range(2)]
