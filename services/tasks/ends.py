@@ -44,6 +44,11 @@ class Ends:
         ended = usage_pb2.ENDED_UPSTREAM_FAILED if is_provider else usage_pb2.ENDED_GATEWAY_FAILED
         return await self._end(job.order.id, how, self._void(ended, FAILED_STATUS), claim_number=job.claims)
 
+    async def expire(self, task_id: str, *, code: Code, message: str) -> Job | None:
+        """Ends a job badly whoever has it; it costs nothing. None when it has ended before."""
+        how = store.End(move=Move.FAIL, error_code=code.value, error_message=message)
+        return await self._end(task_id, how, self._void(usage_pb2.ENDED_GATEWAY_FAILED, FAILED_STATUS))
+
     async def lose(self, job: Job, made: Made, *, code: Code, message: str) -> Job | None:
         """Ends a claimed job that its provider has finished and that can't be handed over: free, and our loss."""
         how = store.End(move=Move.FAIL, error_code=code.value, error_message=message[:1000])

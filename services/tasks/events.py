@@ -1,7 +1,8 @@
 """What tasks says on the bus and hears there: subjects, the stream and its durable, and the messages themselves.
 
 Work orders wake workers; the database is the truth, so an order that is lost, doubled or late does no harm. Usage goes
-where edge's goes too, into billing's stream. What is said of ended tasks is core NATS: whoever needs certainty asks.
+where edge's goes too, into billing's stream. What is said of running and ended tasks is core NATS: whoever needs
+certainty asks.
 """
 
 import uuid
@@ -15,6 +16,7 @@ RUN_IMAGE = "tollbridge.tasks.v1.run.image"
 RUN_SPEECH = "tollbridge.tasks.v1.run.speech"
 RUN_VIDEO = "tollbridge.tasks.v1.run.video"
 FINISHED = "tollbridge.tasks.v1.finished"
+PROGRESSED = "tollbridge.tasks.v1.progressed"
 USAGE_RECORDED = "tollbridge.usage.v1.recorded"
 SOURCE = "tasks"
 USAGE_TYPE = "tollbridge.usage.v1.UsageBatch"
@@ -58,6 +60,11 @@ def finished(job: Job) -> bytes:
     return pb.TaskFinished(event_id=str(uuid.uuid4()), task=to_wire(job)).SerializeToString()
 
 
+def progressed(job: Job) -> bytes:
+    """Says how far a job is."""
+    return pb.TaskProgressed(task=to_wire(job)).SerializeToString()
+
+
 def usage_batch(records: list[bytes]) -> bytes:
     """One message of some serialised usage records."""
     events = [usage_pb2.UsageRecorded.FromString(record) for record in records]
@@ -84,4 +91,5 @@ def to_wire(job: Job) -> pb.Task:
         error_message=job.error_message,
         charge_nano_usd=job.charge_nano_usd,
         provider_task_id=job.submission.provider_task_id if job.submission else "",
+        version=job.version,
     )

@@ -41,10 +41,8 @@ class Move(enum.StrEnum):
     """What can happen to a job."""
 
     CLAIM = "claim"
-    RECLAIM = "reclaim"
-    """Taken up again after its worker's lease lapsed."""
     RELEASE = "release"
-    """Given back unfinished, to be tried again."""
+    """Given back unfinished, to be tried again: by its worker, or for it when its lease has lapsed."""
     SUCCEED = "succeed"
     FAIL = "fail"
     CANCEL = "cancel"
@@ -56,7 +54,6 @@ class IllegalMove(ValueError):
 
 _LAW: dict[Move, dict[Status, Status]] = {
     Move.CLAIM: {Status.PENDING: Status.RUNNING},
-    Move.RECLAIM: {Status.RUNNING: Status.RUNNING},
     Move.RELEASE: {Status.RUNNING: Status.PENDING},
     Move.SUCCEED: {Status.RUNNING: Status.SUCCEEDED},
     Move.FAIL: {Status.PENDING: Status.FAILED, Status.RUNNING: Status.FAILED},
@@ -142,4 +139,6 @@ class Job:
     submission: Submission | None = None
     progress: float = 0.0
     """0 to 1; 1 for those that succeeded only."""
+    version: int = 1
+    """Grows with every change that its customer can see."""
     results: tuple[ResultFile, ...] = ()

@@ -1,5 +1,6 @@
 """The objects of one tasks process, put together once, and which of its loops run in which role."""
 
+import asyncio
 import uuid
 from pathlib import Path
 
@@ -14,16 +15,21 @@ from chassis.pipe import PipeClient
 from chassis.telemetry import Tracer
 from services.tasks import config, events, kinds
 from services.tasks.acceptance import Acceptance
+from services.tasks.backlog import BacklogWatch
 from services.tasks.config import TasksConfig
+from services.tasks.consumer import waker
 from services.tasks.ends import Ends
 from services.tasks.kind import Providers
 from services.tasks.metrics import TasksCollector
+from services.tasks.news import News, StepTeller
 from services.tasks.outbox import OutboxPublisher
 from services.tasks.owners import Billing, Router
 from services.tasks.publisher import Publisher
 from services.tasks.results_store import NatsResults
 from services.tasks.server import TasksServer
 from services.tasks.settings import Settings
+from services.tasks.shift import Shift
+from services.tasks.stopper import Stopper
 from services.tasks.sweeper import Sweeper
 from services.tasks.worker import Worker
 from services.tasks.workshop import Workshop
@@ -60,22 +66,39 @@ class Parts:
         ends = Ends(pool=pool, on_outbox=wake)
         self._ends = ends
         self._sweeper = Sweeper(pool=pool, ends=ends, on_outbox=wake, log=log)
+        workshop = Workshop(router=self._router, providers=Providers(client=self._client, sandbox=Sandbox()))
+        self._stopper = Stopper(pool=pool, stop=workshop.stop, log=log)
+        self._news = News(on_end=self._on_end)
         self._worker = Worker(
             pool=pool,
-            spender=spender,
             ends=ends,
-            workshop=Workshop(router=self._router, providers=Providers(client=self._client, sandbox=Sandbox())),
+            workshop=workshop,
             results=self._results,
             extend_hold=billing.extend,
             tracer=tracer,
-            jobs_at_once=settings.worker_jobs,
+            tell=StepTeller(bus=bus).tell,
             log=log,
         )
+        self._shifts = {
+            kind: Shift(
+                kind=kind,
+                at_once=settings.jobs_at_once[kind],
+                pool=pool,
+                spender=spender,
+                run=self._worker.run,
+                give_back=self._worker.give_back,
+                log=log,
+            )
+            for kind in kinds.KINDS
+            if settings.jobs_at_once[kind]
+        }
+        self._backlog = BacklogWatch(pool=pool, kinds=kinds.KINDS, log=log)
         self.server = TasksServer(
             pool=pool,
             acceptance=Acceptance(pool=pool, models=self._router.models, hold=billing.hold, on_outbox=wake),
             ends=ends,
             results=self._results,
+            news=self._news,
             config_state=self.config_state,
         )
 
@@ -95,17 +118,24 @@ class Parts:
         await self._bus.ensure_stream(events.TASKS)
         life.spawn("outbox", self._outbox.run_publishing())
         life.spawn("confirm", self._outbox.run_confirming())
-        if not self._settings.is_worker:
-            return
+        life.spawn("backlog", self._backlog.run())
+        life.spawn("ends", self._bus.listen(events.FINISHED, self._news.hear_end))
+        life.spawn("steps", self._bus.listen(events.PROGRESSED, self._news.hear_step))
+        if self._settings.is_worker:
+            await self._start_worker(life)
+
+    async def _start_worker(self, life: Lifecycle) -> None:
         await self._client.start()
         life.spawn("statement", self._router.run_stating())
         life.spawn("sweeper", self._sweeper.run())
-        for kind in kinds.KINDS:
-            life.spawn(f"orders {kind}", self._bus.consume(events.RUN_CONSUMERS[kind], self._worker.handle, batch=1))
+        life.spawn("stopper", self._stopper.run())
+        for kind, shift in self._shifts.items():
+            life.spawn(f"orders {kind}", self._bus.consume(events.RUN_CONSUMERS[kind], waker(shift.wake)))
+            life.spawn(f"shift {kind}", shift.work())
 
     async def stop(self) -> None:
         """Gives running jobs back and closes what was opened; the loops must have ended."""
-        await self._worker.close()
+        await asyncio.gather(*(shift.close() for shift in self._shifts.values()))
         await self._router.close()
         await self._client.close()
         await self._results.close()
@@ -118,11 +148,16 @@ class Parts:
 
     def collector(self) -> TasksCollector:
         """This process's numbers."""
-        return TasksCollector(ends=self._ends, worker=self._worker)
+        return TasksCollector(ends=self._ends, worker=self._worker, shifts=self._shifts, backlog=self._backlog)
 
     def not_ready(self) -> str | None:
         """Why no calls should come here; None when they may."""
         return None if self.is_serving else "starting or draining"
+
+    def _on_end(self, task_id: str) -> None:
+        """A job has ended somewhere: what of it runs here is stopped, here and at its provider."""
+        self._worker.stop(task_id)
+        self._stopper.wake()
 
     async def _apply(self, _new: TasksConfig, _text: ConfigText) -> None:
         """Nothing here depends on the file while it runs: a results store is chosen by a restart."""

@@ -1,6 +1,7 @@
 """Tasks' gRPC face: convert, one call, convert back. Each method names its callers."""
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Callable
 
@@ -15,13 +16,15 @@ from services.tasks.acceptance import Acceptance, Wish
 from services.tasks.ends import Ends
 from services.tasks.events import to_wire
 from services.tasks.jobs import Job
+from services.tasks.news import News
 from services.tasks.results import Results, pieces
 from tollbridge.tasks.v1 import tasks_pb2 as pb
 
 CALLERS = frozenset({"edge", "teams"})
 OPERATORS = frozenset({"edge", "cli"})
 MAX_WAIT_S = 60.0
-POLL_S = 0.1
+LOOK_S = 1.0
+"""A waiting call looks so often when it hears nothing."""
 ANSWER_MARGIN_S = 0.5
 """A waiting call answers this long before its caller gives up."""
 PAGE = 50
@@ -38,12 +41,14 @@ class TasksServer:
         acceptance: Acceptance,
         ends: Ends,
         results: Results,
+        news: News,
         config_state: Callable[[], ConfigState],
     ) -> None:
         self._pool = pool
         self._acceptance = acceptance
         self._ends = ends
         self._results = results
+        self._news = news
         self._config_state = config_state
 
     def service(self) -> RpcService:
@@ -79,8 +84,9 @@ class TasksServer:
         task_id = canonical(request.task_id, "task_id")
         job = await self._owned(task_id, request.customer_id)
         wait_s = min(request.wait_s, MAX_WAIT_S, context.timeout_s - ANSWER_MARGIN_S)
-        if wait_s > 0 and not job.status.ended:
-            await self._wait(task_id, wait_s)
+        after = request.after_version
+        if wait_s > 0 and not job.status.ended and not job.version > after > 0:
+            await self._wait(task_id, wait_s, after=after)
             job = await self._owned(task_id, request.customer_id)
         return pb.GetTaskResponse(task=to_wire(job))
 
@@ -118,17 +124,26 @@ class TasksServer:
             raise TollbridgeError(Code.NOT_FOUND, "There is no such task.")
         return job
 
-    async def _wait(self, task_id: str, wait_s: float) -> None:
-        """Returns when the job has ended or the time is over. One indexed read of one column ten times a second."""
+    async def _wait(self, task_id: str, wait_s: float, *, after: int) -> None:
+        """Returns when the job has ended, is beyond version `after` (0: never), or the time is over."""
         try:
             async with asyncio.timeout(wait_s):
-                while True:
-                    async with db.transaction(self._pool) as conn:
-                        if await store.has_ended(conn, task_id):
+                with self._news.of(task_id) as news:
+                    while True:
+                        news.clear()
+                        async with db.transaction(self._pool) as conn:
+                            version, has_ended = await store.version(conn, task_id)
+                        if has_ended or version > after > 0:
                             return
-                    await asyncio.sleep(POLL_S)
+                        await _either(news, LOOK_S)
         except TimeoutError:
             return
+
+
+async def _either(event: asyncio.Event, within_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await event.wait()
 
 
 def _fingerprint(request: pb.CreateTaskRequest) -> bytes:

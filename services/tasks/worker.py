@@ -1,12 +1,9 @@
-"""Takes work orders from the bus and runs their jobs, each to its end or back into the queue.
+"""Runs claimed jobs, each to its end or back into the line.
 
-An order only wakes: whether there is something to do, and whether somebody else does it, the database says (`claim`).
-A job that runs has a heartbeat, which renews the claim in the database and the delivery on the bus; when the claim is
-lost (cancelled by the customer, or taken over after a silence) the job is stopped, and whatever it would still have
-done can't take effect, because every end names its claim.
-
-Each job runs in a task that the worker owns. `close` cancels what runs and gives it back, so that another worker
-takes it up at once.
+A job that runs has a heartbeat, which renews its claim; when the claim is lost (cancelled by the customer, or taken
+over after a silence) the job is stopped, and whatever it would still have done can't take effect, because every end
+names its claim. What it has running at a provider is stopped there by `stopper.py` once it is ended, and otherwise
+asked for by whoever has it next.
 """
 
 import asyncio
@@ -20,12 +17,10 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from chassis import db
-from chassis.bus import Delivery
 from chassis.errors import Code, TollbridgeError
 from chassis.telemetry import Tracer
 from pricing.charge import ChargeOutOfRange
-from services.tasks import consumer, jobs, store
-from services.tasks.consumer import Summons
+from services.tasks import claim_store, jobs
 from services.tasks.ends import Ends
 from services.tasks.jobs import Job, ResultFile, Submission
 from services.tasks.kind import File
@@ -40,7 +35,9 @@ INSIST_S = 300.0
 """How long a step is tried that must not be lost, after the provider has done its work."""
 PAUSE_S = 0.5
 MAX_PAUSE_S = 8.0
-BUSY_PAUSE_S = 5.0
+STEP_PAUSE_S = 0.5
+"""At most so often is it told how far a job is."""
+LEAST_STEP = 0.01
 _PASSES = frozenset({Code.UNAVAILABLE, Code.OVERLOADED, Code.DEADLINE_EXCEEDED, Code.PROVIDER_ERROR})
 """Worth another claim later."""
 
@@ -50,115 +47,80 @@ class ClaimLost(Exception):
 
 
 class Worker:
-    """Runs at most `jobs_at_once` jobs."""
+    """Runs claimed jobs, any number at once. `tell` says how far one is to whoever listens, and never fails."""
 
     def __init__(
         self,
         *,
         pool: db.Pool,
-        spender: str,
         ends: Ends,
         workshop: Workshop,
         results: Results,
         extend_hold: Callable[[Job], Awaitable[None]],
         tracer: Tracer,
-        jobs_at_once: int,
+        tell: Callable[[Job], Awaitable[None]],
         log: FilteringBoundLogger,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._pool = pool
-        self._spender = spender
         self._ends = ends
         self._workshop = workshop
         self._results = results
         self._extend_hold = extend_hold
         self._tracer = tracer
-        self._room = asyncio.Semaphore(jobs_at_once)
+        self._tell = tell
         self._log = log
         self._now_us = now_us
-        self._running: set[asyncio.Task[None]] = set()
-        self._progress: dict[str, float] = {}
+        self._work: dict[str, asyncio.Task[float | None]] = {}
         self.implausible: collections.Counter[str] = collections.Counter()
 
-    @property
-    def running(self) -> int:
-        """Jobs that run now."""
-        return len(self._running)
-
-    async def handle(self, deliveries: Sequence[Delivery]) -> None:
-        """Starts a job for each order, as soon as there is room."""
-        for delivery in deliveries:
-            await self._room.acquire()
-            task = asyncio.create_task(self._deliver(delivery), name="task job")
-            self._running.add(task)
-            task.add_done_callback(self._ended)
-
-    async def close(self) -> None:
-        """Cancels what runs and waits until it has been given back."""
-        for task in list(self._running):
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._room.release()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._log.error("job_broke", exc_info=error)  # its lease lapses and the sweeper brings it back
-
-    async def _deliver(self, delivery: Delivery) -> None:
-        try:
-            summons = consumer.read(delivery, self._log)
-        except ValueError:
-            self._log.error("work_order_unreadable", size=len(delivery.data))
-            await delivery.ack()
-            return
-        try:
-            async with db.transaction(self._pool) as conn:
-                job = await store.claim(conn, summons.task_id, spender=self._spender)
-        except TollbridgeError:
-            await summons.again(BUSY_PAUSE_S)
-            return
-        if job is None:  # over, or another has it: should that one fall silent, the sweeper orders again
-            await summons.done()
-            return
+    async def run(self, job: Job) -> float | None:
+        """Runs a claimed job; the pause after which it is due again, or None when it is over or somebody else's."""
         structlog.contextvars.bind_contextvars(request_id=job.order.id)  # on every line of this job's own task
-        pause_s = await self._run_claimed(job, summons)
-        if pause_s is None:
-            await summons.done()
-        else:
-            await summons.again(pause_s)
-
-    async def _run_claimed(self, job: Job, summons: Summons) -> float | None:
-        """Runs a claimed job; the pause after which to try again, or None when it is over."""
-        work = asyncio.create_task(self._to_its_end(job), name="task work")
-        beat = asyncio.create_task(self._beat(job, summons, work), name="task heartbeat")
+        steps = _Steps(job.progress)
+        work = asyncio.create_task(self._to_its_end(job, steps), name="task work")
+        self._work[job.order.id] = work
+        beat = asyncio.create_task(self._beat(job, steps, work), name="task heartbeat")
         try:
             return await work
         except ClaimLost:
             return None
         except TollbridgeError as error:
             self._log.warning("job_left_to_its_lease", task_id=job.order.id, error=error.message)
-            return BUSY_PAUSE_S
+            return None
         except asyncio.CancelledError:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
             if (own := asyncio.current_task()) is not None and own.cancelling():
-                await self._give_back(job, summons)
+                await self.give_back(job)
                 raise
-            return None  # the heartbeat found the claim lost and stopped the work
+            return None  # the claim was lost, and the work stopped for that
         finally:
-            self._progress.pop(job.order.id, None)
+            del self._work[job.order.id]
             beat.cancel()
             (end,) = await asyncio.gather(beat, return_exceptions=True)
             if isinstance(end, Exception):
                 self._log.error("heartbeat_broke", exc_info=end)
 
-    async def _to_its_end(self, job: Job) -> float | None:
+    def stop(self, task_id: str) -> None:
+        """Stops a job that has been ended by somebody else, if it runs here; the heartbeat would find out later."""
+        work = self._work.get(task_id)
+        if work is not None:
+            work.cancel()
+
+    async def give_back(self, job: Job) -> None:
+        """Puts a claimed job back into the line; without this, it would wait for its lease to lapse."""
+        try:
+            await self._release(job, pause_s=0.0)
+        except TollbridgeError as error:
+            self._log.warning("job_not_given_back", task_id=job.order.id, error=error.message)
+
+    async def _to_its_end(self, job: Job, steps: "_Steps") -> float | None:
         left_s = max(0.0, (job.deadline_us - self._now_us()) / 1_000_000)
         try:
             async with asyncio.timeout(left_s):
                 await self._extend_hold(job)
-                made, files = await self._make(job)
+                made, files = await self._make(job, steps)
         except TimeoutError:
             await self._fail(job, Code.DEADLINE_EXCEEDED, "The task took too long.", is_provider=False)
             return None
@@ -204,27 +166,24 @@ class Worker:
             reported_cost_nano_usd=made.reported_cost_nano_usd,
         )
 
-    async def _make(self, job: Job) -> tuple[Made, tuple[File, ...]]:
+    async def _make(self, job: Job, steps: "_Steps") -> tuple[Made, tuple[File, ...]]:
         """Has it made, as one step of the trace that began with the order."""
         order = job.order
         with self._tracer.span(
             "tasks/run", parent=order.traceparent, kind="consumer", task_id=order.id, model=order.model
         ) as span:
             traced = dataclasses.replace(order, traceparent=span.traceparent or order.traceparent)
-            return await self._workshop.make(dataclasses.replace(job, order=traced), self._ledge(job))
+            return await self._workshop.make(dataclasses.replace(job, order=traced), self._ledge(job, steps))
 
-    def _ledge(self, job: Job) -> Ledge:
+    def _ledge(self, job: Job, steps: "_Steps") -> Ledge:
         async def submitted(submission: Submission | None) -> None:
             await self._insist(lambda: self._note_submission(job, submission))
 
-        def progress(fraction: float) -> None:
-            self._progress[job.order.id] = min(1.0, max(0.0, fraction))
-
-        return Ledge(submitted=submitted, progress=progress)
+        return Ledge(submitted=submitted, progress=steps.reached)
 
     async def _note_submission(self, job: Job, submission: Submission | None) -> None:
         async with db.transaction(self._pool) as conn:
-            if not await store.note_submission(conn, job.order.id, submission, claim_number=job.claims):
+            if not await claim_store.note_submission(conn, job.order.id, submission, claim_number=job.claims):
                 raise ClaimLost
 
     async def _refused(self, job: Job, error: TollbridgeError, *, final: bool) -> float | None:
@@ -234,7 +193,7 @@ class Worker:
             return None
         pause_s = max(jobs.pause_s(job.claims), error.retry_after_s or 0.0)
         self._log.info("job_given_back", task_id=job.order.id, code=error.code.value, pause_s=pause_s)
-        await self._release(job)
+        await self._release(job, pause_s=pause_s)
         return pause_s
 
     async def _fail(self, job: Job, code: Code, message: str, *, is_provider: bool = True) -> None:
@@ -256,24 +215,23 @@ class Worker:
             kept.append(ResultFile(file_id=name, content_type=file.content_type, size_bytes=len(file.data)))
         return tuple(kept)
 
-    async def _beat(self, job: Job, summons: Summons, work: "asyncio.Task[float | None]") -> None:
+    async def _beat(self, job: Job, steps: "_Steps", work: "asyncio.Task[float | None]") -> None:
+        """Renews the claim every few seconds, and at each step forward; stops the work once the claim is lost."""
         while True:
-            await asyncio.sleep(jobs.HEARTBEAT_S)
+            await steps.next(within_s=jobs.HEARTBEAT_S)
             try:
-                await summons.still_at_it()
                 async with db.transaction(self._pool) as conn:
-                    held = await store.renew(
-                        conn,
-                        job.order.id,
-                        claim_number=job.claims,
-                        progress=self._progress.get(job.order.id, job.progress),
-                    )
+                    held = await claim_store.renew(conn, job.order.id, claim_number=job.claims)
+                    further = await claim_store.advance(conn, job.order.id, steps.now, claim_number=job.claims)
             except TollbridgeError as error:
                 self._log.warning("heartbeat_missed", task_id=job.order.id, error=error.message)
-                continue
-            if not held:
-                work.cancel()
-                return
+            else:
+                if not held:
+                    work.cancel()
+                    return
+                if further is not None:
+                    await self._tell(further)
+            await asyncio.sleep(STEP_PAUSE_S)
 
     async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
         """Tries a step again while what it needs is away. Raises UNAVAILABLE when that lasts for INSIST_S."""
@@ -289,14 +247,31 @@ class Worker:
             await asyncio.sleep(pause_s)
             pause_s = min(MAX_PAUSE_S, 2 * pause_s)
 
-    async def _release(self, job: Job) -> None:
+    async def _release(self, job: Job, *, pause_s: float) -> None:
         async with db.transaction(self._pool) as conn:
-            await store.release(conn, job.order.id, claim_number=job.claims)
+            await claim_store.release(conn, job.order.id, claim_number=job.claims, pause_s=pause_s)
 
-    async def _give_back(self, job: Job, summons: Summons) -> None:
-        """At the process's end: without this, the job would wait for its lease to lapse."""
+
+class _Steps:
+    """How far a running job is, as its maker says."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+        self._told = now
+        self._news = asyncio.Event()
+
+    def reached(self, fraction: float) -> None:
+        """0 to 1; less than before is not heard, nor are steps too small to be told."""
+        self.now = max(self.now, min(1.0, fraction))
+        if self.now - self._told >= LEAST_STEP:
+            self._news.set()
+
+    async def next(self, *, within_s: float) -> None:
+        """Waits for a step, or for that long."""
         try:
-            await self._release(job)
-            await summons.again(0)
-        except TollbridgeError as error:
-            self._log.warning("job_not_given_back", task_id=job.order.id, error=error.message)
+            async with asyncio.timeout(within_s):
+                await self._news.wait()
+        except TimeoutError:
+            return
+        self._told = self.now
+        self._news.clear()

@@ -45,12 +45,12 @@ async def new_process(tasks_database: str) -> AsyncIterator[Callable[[], TasksPr
 
     yield make
     for process in made:
-        await process.worker.close()
         await process.routing.close()
     async with db.transaction(pool) as conn:
         await conn.execute("DELETE FROM tasks.outbox")
         await conn.execute("DELETE FROM tasks.results")
         await conn.execute("DELETE FROM tasks.tasks")
+        await conn.execute("DELETE FROM tasks.turns")
     for pipe in pipes:
         await pipe.close()
     await pool.close()

@@ -18,12 +18,17 @@ from chassis.rpc import CallContext, Handler, RpcServer, RpcService
 from chassis.status import error_of
 from chassis.telemetry import Tracer
 from pricing.prices import PriceVersion, Rates
+from services.tasks import claim_store, kinds
 from services.tasks.acceptance import Acceptance
+from services.tasks.backlog import BacklogWatch
 from services.tasks.ends import Ends
+from services.tasks.jobs import Job
 from services.tasks.kind import Providers
+from services.tasks.news import News
 from services.tasks.outbox import Letter, OutboxPublisher
 from services.tasks.owners import Billing, Router
 from services.tasks.server import ConfigState, TasksServer
+from services.tasks.shift import Shift
 from services.tasks.sweeper import Sweeper
 from services.tasks.worker import Worker
 from services.tasks.workshop import Workshop
@@ -169,24 +174,8 @@ class MemoryResults:
         return self.files[file_id]
 
 
-class FakeDelivery:
-    """A work order as the bus hands it over; remembers what became of it."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.headers: dict[str, str] = {}
-        self.subject = "tollbridge.tasks.v1.run.image"
-        self.deliveries = 1
-        self.answer: asyncio.Future[float | None] = asyncio.get_running_loop().create_future()
-
-    async def ack(self) -> None:
-        self.answer.set_result(None)
-
-    async def nak(self, delay_s: float) -> None:
-        self.answer.set_result(delay_s)
-
-    async def in_progress(self) -> None:
-        return None
+async def nobody_listens(_: Job) -> None:
+    """Takes news of a job's steps."""
 
 
 class TasksProcess:
@@ -210,21 +199,23 @@ class TasksProcess:
         )
         self.worker = Worker(
             pool=pool,
-            spender=self.spender,
             ends=self.ends,
             workshop=Workshop(router=self.routing, providers=Providers(client=UpstreamClient(), sandbox=Sandbox())),
             results=self.results,
             extend_hold=self.money.extend,
             tracer=Tracer(service="test", replica="0", otlp_endpoint=""),
-            jobs_at_once=4,
+            tell=nobody_listens,
             log=log,
         )
-        self.sweeper = Sweeper(pool=pool, ends=self.ends, on_outbox=self.outbox.wake, log=log, silent_s=0)
+        self.news = News()
+        self.backlog = BacklogWatch(pool=pool, kinds=kinds.KINDS, log=log)
+        self.sweeper = Sweeper(pool=pool, ends=self.ends, on_outbox=self.outbox.wake, log=log)
         self.server = TasksServer(
             pool=pool,
             acceptance=self.acceptance,
             ends=self.ends,
             results=self.results,
+            news=self.news,
             config_state=ConfigState,
         )
 
@@ -238,11 +229,28 @@ class TasksProcess:
             pass
         return list(self.sent)
 
-    async def run(self, task_id: str) -> float | None:
-        """Hands a work order to the worker and waits for what it says to the bus: None is an ack."""
-        delivery = FakeDelivery(pb.WorkOrder(task_id=task_id).SerializeToString())
-        await self.worker.handle([delivery])  # type: ignore[list-item]  # a delivery of the test
-        return await asyncio.wait_for(delivery.answer, 20)
+    async def claimed(self, kind: str = "image") -> Job | None:
+        """The job whose turn it is, as soon as it may be taken."""
+        async with db.transaction(self.pool) as conn:
+            await conn.execute("UPDATE tasks.tasks SET not_before_us = 0")
+            return await claim_store.claim_next(conn, kind, spender=self.spender)
+
+    async def run(self) -> float | None:
+        """Runs the job whose turn it is, if there is one: the pause until it is due again, None when it has ended."""
+        job = await self.claimed()
+        return None if job is None else await asyncio.wait_for(self.worker.run(job), 20)
+
+    def shift(self, *, at_once: int = 4, kind: str = "image") -> Shift:
+        """One that works for a kind."""
+        return Shift(
+            kind=kind,
+            at_once=at_once,
+            pool=self.pool,
+            spender=self.spender,
+            run=self.worker.run,
+            give_back=self.worker.give_back,
+            log=structlog.get_logger(),
+        )
 
 
 @dataclasses.dataclass

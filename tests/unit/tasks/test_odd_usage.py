@@ -25,14 +25,14 @@ def reports(monkeypatch: pytest.MonkeyPatch, **said: object) -> None:
 
 
 async def record_of(api: TasksApi) -> usage_pb2.UsageRecorded:
-    task = await api.create()
-    assert await api.process.run(task.id) is None
+    await api.create()
+    assert await api.process.run() is None
     (record,) = usage_of(await api.process.publish())
     return record
 
 
 def counted(api: TasksApi) -> float:
-    collector = TasksCollector(ends=api.process.ends, worker=api.process.worker)
+    collector = TasksCollector(ends=api.process.ends, worker=api.process.worker, shifts={}, backlog=api.process.backlog)
     family = next(each for each in collector.collect() if each.name == "tollbridge_implausible_usage")
     return sum(sample.value for sample in family.samples)
 

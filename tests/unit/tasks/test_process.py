@@ -211,5 +211,5 @@ async def lease_is_over(postgres_url: str, task_id: str) -> None:
     """As after half a minute of silence."""
     pool = await db.open_pool(postgres_url, role="tasks")
     async with db.transaction(pool) as conn:
-        await conn.execute("UPDATE tasks.tasks SET lease_until_us = 0, announced_at_us = 0 WHERE id = %s", (task_id,))
+        await conn.execute("UPDATE tasks.tasks SET lease_until_us = 0 WHERE id = %s", (task_id,))
     await pool.close()

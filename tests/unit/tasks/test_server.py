@@ -83,7 +83,7 @@ async def test_a_caller_may_wait_for_the_end(api: TasksApi):
     """The answer comes soon after the end, long before the wait is over."""
     task = await api.create()
     waiting = asyncio.create_task(api.get(task.id, customer_id=api.customer_id, wait_s=20))
-    await api.process.run(task.id)
+    await api.process.run()
     ended_at_s = time.monotonic()
     seen = await waiting
     assert seen.status == pb.TASK_STATUS_SUCCEEDED
@@ -100,7 +100,7 @@ async def test_a_wait_that_runs_out_answers_with_what_is(api: TasksApi):
 async def test_a_result_is_streamed_to_its_owner_only(api: TasksApi):
     """Whole, with its type; to a stranger it does not exist."""
     task = await api.create(n=2)
-    await api.process.run(task.id)
+    await api.process.run()
     done = await api.get(task.id)
     assert len(done.results) == 2
     kind, data = await api.file(done.results[0].file_id, customer_id=api.customer_id)
@@ -115,7 +115,7 @@ async def test_a_result_is_streamed_to_its_owner_only(api: TasksApi):
 async def test_a_large_result_comes_in_pieces(api: TasksApi):
     """No message is larger than 256 KiB of data."""
     task = await api.create()
-    await api.process.run(task.id)
+    await api.process.run()
     file_id = (await api.get(task.id)).results[0].file_id
     whole = bytes(range(256)) * 4096
     api.process.results.files[file_id] = whole
@@ -133,7 +133,7 @@ async def test_a_pending_task_is_cancelled_and_its_hold_is_released(api: TasksAp
     assert (record.kind, record.charge_nano_usd) == (usage_pb2.USAGE_KIND_VOID, 0)
     assert record.closes_hold
     assert record.hold_id in api.process.billing.holds
-    assert await api.process.run(task.id) is None
+    assert await api.process.run() is None
     assert api.process.router.decided == []
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from chassis import db
 from chassis.errors import Code, TollbridgeError
-from services.tasks import image_maker, jobs, kinds, store, worker
-from tests.unit.tasks.stage import CHARGE_PER_IMAGE, PRICE, FakeDelivery, TasksApi, TasksProcess, usage_of
+from services.tasks import image_maker, jobs, kinds, worker
+from tests.unit.tasks.stage import CHARGE_PER_IMAGE, PRICE, TasksApi, TasksProcess, usage_of
 from tollbridge.router.v1 import router_pb2
 from tollbridge.tasks.v1 import tasks_pb2 as pb
 from tollbridge.usage.v1 import usage_pb2
@@ -19,7 +19,7 @@ from upstream.openai import images
 async def test_a_job_that_succeeds_is_charged_by_what_was_made(api: TasksApi):
     """At the price of acceptance, under the task's own id, closing its hold."""
     task = await api.create(n=2)
-    assert await api.process.run(task.id) is None
+    assert await api.process.run() is None
     done = await api.get(task.id)
     assert (done.status, done.charge_nano_usd) == (pb.TASK_STATUS_SUCCEEDED, 2 * CHARGE_PER_IMAGE)
     (record,) = usage_of(await api.process.publish())
@@ -35,8 +35,8 @@ async def test_a_job_that_succeeds_is_charged_by_what_was_made(api: TasksApi):
 
 async def test_a_free_job_runs_without_a_hold(api: TasksApi):
     """Nothing is held, and its record closes nothing."""
-    task = await api.create(model="free")
-    assert await api.process.run(task.id) is None
+    await api.create(model="free")
+    assert await api.process.run() is None
     assert api.process.billing.holds == {}
     (record,) = usage_of(await api.process.publish())
     assert (record.charge_nano_usd, record.hold_id, record.closes_hold) == (0, "", False)
@@ -47,7 +47,7 @@ async def test_a_hold_lives_for_minutes_until_a_worker_has_its_job_and_then_for_
     task = await api.create()
     deadlines = api.process.billing.deadlines
     (before,) = deadlines.values()
-    await api.process.run(task.id)
+    await api.process.run()
     (after,) = deadlines.values()
     assert (before - task.created_at_us) / 1e6 < kinds.IMAGE.time_to_live_s + 600
     assert (after - task.created_at_us) / 1e6 > kinds.IMAGE.time_to_live_s + 20 * 3600
@@ -55,8 +55,8 @@ async def test_a_hold_lives_for_minutes_until_a_worker_has_its_job_and_then_for_
 
 async def test_a_finished_attempt_is_told_to_router(api: TasksApi):
     """So that its slot comes back at once."""
-    task = await api.create()
-    await api.process.run(task.id)
+    await api.create()
+    await api.process.run()
     await api.process.routing.close()
     (outcome,) = api.process.router.finished
     assert outcome.outcome == router_pb2.OUTCOME_SUCCESS
@@ -65,9 +65,9 @@ async def test_a_finished_attempt_is_told_to_router(api: TasksApi):
 
 async def test_an_order_that_comes_twice_runs_once(api: TasksApi):
     """Also when both come at the same time."""
-    task = await api.create()
-    await asyncio.gather(api.process.run(task.id), api.process.run(task.id))
-    assert await api.process.run(task.id) is None
+    await api.create()
+    await asyncio.gather(api.process.run(), api.process.run())
+    assert await api.process.run() is None
     assert len(api.process.router.decided) == 1
     assert len(usage_of(await api.process.publish())) == 1
 
@@ -75,7 +75,7 @@ async def test_an_order_that_comes_twice_runs_once(api: TasksApi):
 async def test_a_provider_that_rejects_ends_the_job_with_its_words(api: TasksApi):
     """A 400 of the provider is the customer's to know, and costs nothing."""
     task = await api.create(prompt='x\n#sandbox {"status": 400, "message": "too naughty"}')
-    assert await api.process.run(task.id) is None
+    assert await api.process.run() is None
     done = await api.get(task.id)
     assert (done.status, done.error_code) == (pb.TASK_STATUS_FAILED, Code.PROVIDER_REJECTED.value)
     assert "too naughty" in done.error_message
@@ -87,7 +87,7 @@ async def test_a_provider_that_rejects_ends_the_job_with_its_words(api: TasksApi
 async def test_failed_attempts_go_on_to_the_next_account(api: TasksApi):
     """Router hears of each; in the end the job is given back with a pause."""
     task = await api.create(prompt='x\n#sandbox {"status": 503}')
-    pause_s = await api.process.run(task.id)
+    pause_s = await api.process.run()
     assert pause_s is not None
     assert pause_s >= 1
     assert [len(decided.tried) for decided in api.process.router.decided] == [0, 1, 2, 3]
@@ -98,8 +98,8 @@ async def test_a_job_that_keeps_failing_fails_in_the_end(api: TasksApi, monkeypa
     """After a bounded number of claims, at nobody's cost."""
     monkeypatch.setattr(jobs, "MAX_CLAIMS", 2)
     task = await api.create(prompt='x\n#sandbox {"status": 500}')
-    assert await api.process.run(task.id) is not None
-    assert await api.process.run(task.id) is None
+    assert await api.process.run() is not None
+    assert await api.process.run() is None
     done = await api.get(task.id)
     assert (done.status, done.error_code) == (pb.TASK_STATUS_FAILED, Code.PROVIDER_ERROR.value)
     assert [record.kind for record in usage_of(await api.process.publish())] == [usage_pb2.USAGE_KIND_VOID]
@@ -109,9 +109,9 @@ async def test_when_every_account_is_busy_the_job_waits_as_long_as_router_says(a
     """It is given back, not failed."""
     api.process.router.refusal = TollbridgeError(Code.OVERLOADED, "All busy.", retry_after_s=7)
     task = await api.create()
-    assert await api.process.run(task.id) == 7
+    assert await api.process.run() == 7
     api.process.router.refusal = None
-    assert await api.process.run(task.id) is None
+    assert await api.process.run() is None
     assert (await api.get(task.id)).status == pb.TASK_STATUS_SUCCEEDED
 
 
@@ -119,7 +119,7 @@ async def test_a_result_store_that_is_away_for_a_moment_costs_no_second_call(api
     """What the provider has made is not thrown away."""
     api.process.results.fails = 2
     task = await api.create()
-    assert await api.process.run(task.id) is None
+    assert await api.process.run() is None
     assert len(api.process.router.decided) == 1
     assert (await api.get(task.id)).status == pb.TASK_STATUS_SUCCEEDED
 
@@ -133,7 +133,7 @@ async def test_a_store_that_stays_away_costs_one_call_and_the_customer_nothing(
     monkeypatch.setattr(worker, "PAUSE_S", 0.02)
     api.process.results.fails = 10_000
     task = await api.create(n=2)
-    assert await api.process.run(task.id) is None
+    assert await api.process.run() is None
     assert len(api.process.router.decided) == 1
     assert api.process.results.fails < 9_998, "it was tried again"
     await ended_as_our_loss(api, task.id, cost_nano_usd=2 * PRICE.cost.per_image)
@@ -147,7 +147,7 @@ async def test_a_store_that_is_away_past_the_jobs_time_still_gets_its_picture(
     monkeypatch.setitem(kinds.KINDS, "image", dataclasses.replace(kinds.IMAGE, time_to_live_s=0.5))
     api.process.results.fails = 3
     task = await api.create()
-    assert await api.process.run(task.id) is None
+    assert await api.process.run() is None
     assert (await api.get(task.id)).status == pb.TASK_STATUS_SUCCEEDED
 
 
@@ -161,7 +161,7 @@ async def test_a_result_too_large_to_be_kept_is_painted_once_and_free(
     else:
         monkeypatch.setattr(images, "MAX_ANSWER_BYTES", 16)
     task = await api.create()
-    assert await api.process.run(task.id) is None
+    assert await api.process.run() is None
     assert len(api.process.router.decided) == 1
     await ended_as_our_loss(api, task.id, cost_nano_usd=PRICE.cost.per_image)
 
@@ -180,7 +180,7 @@ async def ended_as_our_loss(api: TasksApi, task_id: str, *, cost_nano_usd: int) 
 async def test_a_running_job_that_is_cancelled_stops_and_costs_nothing(api: TasksApi):
     """The heartbeat finds the claim gone; what the provider still does is nobody's charge."""
     task = await api.create(prompt='x\n#sandbox {"first_byte_ms": 20000}')
-    running = asyncio.create_task(api.process.run(task.id))
+    running = asyncio.create_task(api.process.run())
     await status_becomes(api, task.id, pb.TASK_STATUS_RUNNING)
     request = pb.CancelTaskRequest(task_id=task.id, customer_id=api.customer_id)
     await api.call("CancelTask", request, pb.CancelTaskResponse)
@@ -195,11 +195,10 @@ async def test_the_job_of_a_worker_that_died_is_taken_up_and_charged_once(
 ):
     """Its lease lapses, the sweeper orders it again, another runs it; the dead one's claim is worth nothing."""
     task = await api.create()
-    async with db.transaction(api.process.pool) as conn:
-        dead = await store.claim(conn, task.id, spender="dead")
+    dead = await api.process.claimed()
     assert dead is not None
     other = new_process()
-    assert await other.run(task.id) is None, "a live claim is respected"
+    assert await other.run() is None, "a live claim is respected"
     assert (await api.get(task.id)).status == pb.TASK_STATUS_RUNNING
     await api.process.publish()
     for _ in range(200):
@@ -207,7 +206,7 @@ async def test_the_job_of_a_worker_that_died_is_taken_up_and_charged_once(
             break
         await asyncio.sleep(0.02)
     assert [letter.kind for letter in await api.process.publish()] == ["run"]
-    assert await other.run(task.id) is None
+    assert await other.run() is None
     assert (await api.get(task.id)).status == pb.TASK_STATUS_SUCCEEDED
     assert await api.process.ends.fail(dead, code=Code.INTERNAL, message="too late") is None
     (record,) = usage_of(await api.process.publish())
@@ -217,12 +216,13 @@ async def test_the_job_of_a_worker_that_died_is_taken_up_and_charged_once(
 async def test_a_worker_that_stops_gives_its_jobs_back(api: TasksApi, new_process: Callable[[], TasksProcess]):
     """Another one need not wait for the lease."""
     task = await api.create(prompt='x\n#sandbox {"first_byte_ms": 20000}')
-    delivery = FakeDelivery(pb.WorkOrder(task_id=task.id).SerializeToString())
-    await api.process.worker.handle([delivery])  # type: ignore[list-item]  # a delivery of the test
+    shift = api.process.shift()
+    working = asyncio.create_task(shift.work())
     await status_becomes(api, task.id, pb.TASK_STATUS_RUNNING)
-    await api.process.worker.close()
-    assert await delivery.answer == 0
+    working.cancel()
+    await shift.close()
     assert (await api.get(task.id)).status == pb.TASK_STATUS_PENDING
+    assert await new_process().claimed() is not None
 
 
 async def test_a_job_whose_time_is_over_fails_without_a_worker(api: TasksApi):
@@ -230,7 +230,7 @@ async def test_a_job_whose_time_is_over_fails_without_a_worker(api: TasksApi):
     task = await api.create()
     async with db.transaction(api.process.pool) as conn:
         await conn.execute("UPDATE tasks.tasks SET deadline_us = created_at_us WHERE id = %s", (task.id,))
-    assert await api.process.run(task.id) is None
+    assert await api.process.run() is None
     assert await api.process.sweeper.sweep() == 1
     done = await api.get(task.id)
     assert (done.status, done.error_code) == (pb.TASK_STATUS_FAILED, Code.DEADLINE_EXCEEDED.value)
@@ -242,21 +242,13 @@ async def test_a_settlement_stays_in_the_outbox_until_billing_has_it(api: TasksA
     """Published again when the bus lost it, gone once it is confirmed."""
     monkeypatch.setattr("services.tasks.outbox.REPUBLISH_AFTER_S", 0.0)
     task = await api.create()
-    await api.process.run(task.id)
+    await api.process.run()
     assert len(usage_of(await api.process.publish())) == 1
     assert await api.process.outbox.confirm_once() == 1
     assert len(usage_of(await api.process.publish())) == 1
     api.process.billing.known.add((task.id, usage_pb2.USAGE_KIND_CHARGE))
     assert await api.process.outbox.confirm_once() == 0
     assert await api.process.publish() == []
-
-
-@pytest.mark.parametrize("data", [b"\xff\xff\xff", b"", pb.WorkOrder(task_id="no id").SerializeToString()])
-async def test_an_unreadable_order_is_dropped(api: TasksApi, data: bytes):
-    """It would come back for ever."""
-    delivery = FakeDelivery(data)
-    await api.process.worker.handle([delivery])  # type: ignore[list-item]  # a delivery of the test
-    assert await asyncio.wait_for(delivery.answer, 5) is None
 
 
 async def status_becomes(api: TasksApi, task_id: str, status: int) -> None:

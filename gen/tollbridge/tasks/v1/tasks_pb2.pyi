@@ -106,6 +106,7 @@ class Task(_message.Message):
     ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
     CHARGE_NANO_USD_FIELD_NUMBER: _builtins.int
     PROVIDER_TASK_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7; also the request_id of its charge."""
     customer_id: _builtins.str
@@ -132,6 +133,8 @@ class Task(_message.Message):
     """What it cost, in nano-USD; 0 until it succeeded."""
     provider_task_id: _builtins.str
     """The provider's own id of the job, empty before it has one."""
+    version: _builtins.int
+    """Grows with every change; GetTask can wait for the next."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___Result]:
         """When it succeeded."""
@@ -153,10 +156,11 @@ class Task(_message.Message):
         error_message: _builtins.str = ...,
         charge_nano_usd: _builtins.int = ...,
         provider_task_id: _builtins.str = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["charge_nano_usd", b"charge_nano_usd", "created_at_us", b"created_at_us", "customer_id", b"customer_id", "error_code", b"error_code", "error_message", b"error_message", "finished_at_us", b"finished_at_us", "id", b"id", "kind", b"kind", "model", b"model", "progress", b"progress", "provider_task_id", b"provider_task_id", "results", b"results", "started_at_us", b"started_at_us", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charge_nano_usd", b"charge_nano_usd", "created_at_us", b"created_at_us", "customer_id", b"customer_id", "error_code", b"error_code", "error_message", b"error_message", "finished_at_us", b"finished_at_us", "id", b"id", "kind", b"kind", "model", b"model", "progress", b"progress", "provider_task_id", b"provider_task_id", "results", b"results", "started_at_us", b"started_at_us", "status", b"status", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -177,6 +181,8 @@ class CreateTaskRequest(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     CAPS_FIELD_NUMBER: _builtins.int
     MAX_COST_NANO_USD_FIELD_NUMBER: _builtins.int
+    WEBHOOK_URL_FIELD_NUMBER: _builtins.int
+    FILES_URL_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Made by the caller, a UUIDv7; asked again it is the same job."""
     customer_id: _builtins.str
@@ -193,6 +199,10 @@ class CreateTaskRequest(_message.Message):
     """W3C trace context."""
     max_cost_nano_usd: _builtins.int
     """The most that it may cost; a worst case above it is max_cost_exceeded. Unset: no limit."""
+    webhook_url: _builtins.str
+    """Where a signed webhook goes when it has ended; empty: nowhere."""
+    files_url: _builtins.str
+    """What the links to its files begin with, for the webhook: "https://host/v1/files". Empty: it has no links."""
     @_builtins.property
     def caps(self) -> _containers.RepeatedCompositeFieldContainer[_billing_pb2.SpendCap]:
         """The spend caps of its key and customer, as auth told them."""
@@ -209,10 +219,12 @@ class CreateTaskRequest(_message.Message):
         traceparent: _builtins.str = ...,
         caps: _abc.Iterable[_billing_pb2.SpendCap] | None = ...,
         max_cost_nano_usd: _builtins.int | None = ...,
+        webhook_url: _builtins.str = ...,
+        files_url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_cost_nano_usd", b"_max_cost_nano_usd", "max_cost_nano_usd", b"max_cost_nano_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_cost_nano_usd", b"_max_cost_nano_usd", "body", b"body", "caps", b"caps", "customer_id", b"customer_id", "key_id", b"key_id", "kind", b"kind", "max_cost_nano_usd", b"max_cost_nano_usd", "model", b"model", "task_id", b"task_id", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_cost_nano_usd", b"_max_cost_nano_usd", "body", b"body", "caps", b"caps", "customer_id", b"customer_id", "files_url", b"files_url", "key_id", b"key_id", "kind", b"kind", "max_cost_nano_usd", b"max_cost_nano_usd", "model", b"model", "task_id", b"task_id", "traceparent", b"traceparent", "webhook_url", b"webhook_url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_cost_nano_usd: _TypeAlias = _typing.Literal["max_cost_nano_usd"]  # noqa: Y015
     _WhichOneofArgType__max_cost_nano_usd: _TypeAlias = _typing.Literal["_max_cost_nano_usd", b"_max_cost_nano_usd"]  # noqa: Y015
@@ -253,22 +265,26 @@ class GetTaskRequest(_message.Message):
     TASK_ID_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     WAIT_S_FIELD_NUMBER: _builtins.int
+    AFTER_VERSION_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Which."""
     customer_id: _builtins.str
     """When set, it must be this customer's, else not_found."""
     wait_s: _builtins.float
     """Seconds to wait for its end; at most 60."""
+    after_version: _builtins.int
+    """When set, the wait is for a version above this one."""
     def __init__(
         self,
         *,
         task_id: _builtins.str = ...,
         customer_id: _builtins.str = ...,
         wait_s: _builtins.float = ...,
+        after_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "task_id", b"task_id", "wait_s", b"wait_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_version", b"after_version", "customer_id", b"customer_id", "task_id", b"task_id", "wait_s", b"wait_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -511,6 +527,30 @@ class TaskFinished(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskFinished: _TypeAlias = TaskFinished  # noqa: Y015
+
+@_typing.final
+class TaskProgressed(_message.Message):
+    """On the bus: a task has got further."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def task(self) -> Global___Task:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        task: Global___Task | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskProgressed: _TypeAlias = TaskProgressed  # noqa: Y015
 
 @_typing.final
 class GetConfigStateRequest(_message.Message):
