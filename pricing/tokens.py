@@ -32,8 +32,8 @@ class Tokens:
     image_input: int = 0
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            _check(getattr(self, field.name), field.name)
+        for name in self.__slots__:
+            _check(getattr(self, name), name)
         if self.reasoning > self.output:
             raise ImplausibleUsage("reasoning exceeds output")
 
@@ -65,8 +65,8 @@ class Units:
     milliseconds: int = 0
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            _check(getattr(self, field.name), field.name)
+        for name in self.__slots__:
+            _check(getattr(self, name), name)
 
 
 def from_openai(usage: Mapping[str, object]) -> Tokens:

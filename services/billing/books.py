@@ -5,9 +5,10 @@ writes back what changed. Loaded with everything, Books is the reference model o
 it holds for the service as far as loading and saving are right, which the same tests on PostgreSQL check.
 """
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from chassis.errors import Code, TollbridgeError
 from services.billing.caps import Cap, cap_reached
@@ -61,7 +62,7 @@ class Books(WorkingSet):
             raise insufficient(account)
         # A correction makes the credit smaller; it is no use of ours, so `used` stays what requests took.
         self._put_account(
-            dataclasses.replace(
+            replace(
                 account,
                 credited_nano_usd=account.credited_nano_usd + amount_nano_usd,
                 version=account.version + 1,
@@ -93,7 +94,7 @@ class Books(WorkingSet):
         taken = min(amount_nano_usd, account.available_nano_usd)
         if taken:
             self._put_account(
-                dataclasses.replace(
+                replace(
                     account,
                     credited_nano_usd=account.credited_nano_usd - taken,
                     version=account.version + 1,
@@ -132,8 +133,8 @@ class Books(WorkingSet):
         granted = granted if room is None else min(granted, room.now_nano_usd)
         self.caps.hold(caps, granted)
         cap_ids = tuple(cap.id for cap in caps)
-        hold = dataclasses.replace(hold, amount_nano_usd=granted, stated_nano_usd=granted, cap_ids=cap_ids)
-        self._put_account(dataclasses.replace(account, held_nano_usd=account.held_nano_usd + granted))
+        hold = replace(hold, amount_nano_usd=granted, stated_nano_usd=granted, cap_ids=cap_ids)
+        self._put_account(replace(account, held_nano_usd=account.held_nano_usd + granted))
         self._put_hold(hold)
         return hold
 
@@ -184,7 +185,7 @@ class Books(WorkingSet):
         hold = self.holds[hold_id]
         if hold.is_open:
             self.kept_for([(hold_id, request_id)])
-            self._put_hold(dataclasses.replace(hold, pinned=True))
+            self._put_hold(replace(hold, pinned=True))
 
     def kept_for(self, letters: Iterable[tuple[UUID, UUID | None]]) -> None:
         """Tells which open dead letters, by hold and request, keep the pinned holds that were loaded."""
@@ -195,7 +196,7 @@ class Books(WorkingSet):
         """Ends the pin of a hold that no open dead letter keeps; its own time or event ends the hold."""
         hold = self.holds[hold_id]
         if hold.pinned and not self._letters.get(hold_id):
-            self._put_hold(dataclasses.replace(hold, pinned=False))
+            self._put_hold(replace(hold, pinned=False))
 
     def refund(
         self,
@@ -216,9 +217,7 @@ class Books(WorkingSet):
         if (request_id, UsageKind.REFUND) in self.applied:
             raise TollbridgeError(Code.ALREADY_REFUNDED, "the request was refunded before")
         account = self.account(charge.customer_id)
-        self._put_account(
-            dataclasses.replace(account, used_nano_usd=account.used_nano_usd - amount, version=account.version + 1)
-        )
+        self._put_account(replace(account, used_nano_usd=account.used_nano_usd - amount, version=account.version + 1))
         self.caps.refund(charge.cap_ids, amount)
         self.applied.add((request_id, UsageKind.REFUND))
         return self._record(
@@ -254,7 +253,7 @@ class Books(WorkingSet):
             self._put_hold(hold.capture(captured))
         if taken:
             self._put_account(
-                dataclasses.replace(
+                replace(
                     account,
                     used_nano_usd=account.used_nano_usd + taken,
                     held_nano_usd=account.held_nano_usd - captured,

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from uuid import UUID
 
+import msgspec
+
 from chassis.ids import unix_ms
 from pricing.charge import ChargeOutOfRange, charge_nano_usd
 from pricing.prices import PriceVersion, Rates
@@ -39,21 +41,31 @@ _UNIT_KINDS = tuple(field.name for field in dataclasses.fields(Units))
 _RATE_CLASSES = tuple(field.name for field in dataclasses.fields(Rates))
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
-    """An event that may be applied: what moves money, and its log line (without what the customer paid, yet)."""
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that may be applied: what of it moves money, and the rest of what its log line says."""
 
     usage: Usage
-    row: UsageRow
-    traceparent: str
+    tokens: Tokens
+    event: usage_pb2.UsageRecorded
 
     def line(self, settled: Settled) -> UsageRow:
         """The log line, with what became of the charge."""
-        return dataclasses.replace(
-            self.row,
-            charge_nano_usd=self.usage.charge_nano_usd,
+        usage, event = self.usage, self.event
+        return UsageRow(
+            request_id=usage.request_id,
+            kind=usage.kind,
+            customer_id=usage.customer_id,
+            key_id=event.key_id,
+            model=event.model,
+            operation=event.operation,
+            prompt_tokens=self.tokens.prompt,
+            completion_tokens=self.tokens.completion,
+            charge_nano_usd=usage.charge_nano_usd,
             taken_nano_usd=settled.taken_nano_usd,
             overage_nano_usd=settled.overage_nano_usd,
+            provider_cost_nano_usd=event.provider_cost_nano_usd,
+            recorded=event.SerializeToString(),
+            ended=ENDED.get(event.ended),
         )
 
 
@@ -131,29 +143,15 @@ def corrected(event: usage_pb2.UsageRecorded, *, kind: UsageKind, charge_nano_us
 def _checked(event: usage_pb2.UsageRecorded, kind: UsageKind, tokens: Tokens, within: Window) -> Checked:
     if not 0 <= event.provider_cost_nano_usd <= MAX_AMOUNT:
         raise Poison("the provider's cost is out of range")
-    request_id = _request_id(event.request_id, within)
     usage = Usage(
-        request_id=request_id,
+        request_id=_request_id(event.request_id, within),
         kind=kind,
         customer_id=event.customer_id,
         hold_id=_uuid(event.hold_id, "hold_id") if event.hold_id else None,
         closes_hold=event.closes_hold,
         charge_nano_usd=event.charge_nano_usd,
     )
-    row = UsageRow(
-        request_id=request_id,
-        kind=kind,
-        customer_id=event.customer_id,
-        key_id=event.key_id,
-        model=event.model,
-        operation=event.operation,
-        prompt_tokens=tokens.prompt,
-        completion_tokens=tokens.completion,
-        provider_cost_nano_usd=event.provider_cost_nano_usd,
-        recorded=event.SerializeToString(),
-        ended=ENDED.get(event.ended),
-    )
-    return Checked(usage=usage, row=row, traceparent=event.traceparent)
+    return Checked(usage=usage, tokens=tokens, event=event)
 
 
 def dead_letter(event: usage_pb2.UsageRecorded, reason: str) -> DeadLetter:
@@ -177,9 +175,10 @@ def _check_texts(event: usage_pb2.UsageRecorded) -> None:
 
 
 def _counts(event: usage_pb2.UsageRecorded) -> tuple[Tokens, Units]:
+    tokens_sent, units_sent = event.tokens, event.units
     try:
-        tokens = Tokens(**{name: getattr(event.tokens, name) for name in _TOKEN_CLASSES})
-        units = Units(**{name: getattr(event.units, name) for name in _UNIT_KINDS})
+        tokens = Tokens(**{name: getattr(tokens_sent, name) for name in _TOKEN_CLASSES})
+        units = Units(**{name: getattr(units_sent, name) for name in _UNIT_KINDS})
     except ImplausibleUsage as error:
         raise Poison(f"impossible counts: {error}") from error
     return tokens, units

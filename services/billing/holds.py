@@ -8,9 +8,11 @@ A lease that its spender no longer states lapses first: only what the spender ha
 since requests that it started may still send their usage. The rest waits for them, or for the end of the grace.
 """
 
-import dataclasses
 import enum
 from uuid import UUID
+
+import msgspec
+from msgspec.structs import replace
 
 
 class HoldKind(enum.StrEnum):
@@ -29,8 +31,7 @@ class HoldState(enum.StrEnum):
     EXPIRED = "expired"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Hold:
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
     """One row of billing.holds. Amounts in nano-USD.
 
     `stated_nano_usd` is open + spent of the spender's last statement; before the first it is the whole amount, so that
@@ -70,20 +71,20 @@ class Hold:
         """Takes a charge out of what remains; the caller bounds it by `remaining_nano_usd`."""
         if not 0 <= amount_nano_usd <= self.remaining_nano_usd:
             raise ValueError(f"{amount_nano_usd} can't be captured from {self.remaining_nano_usd}")
-        return dataclasses.replace(self, captured_nano_usd=self.captured_nano_usd + amount_nano_usd)
+        return replace(self, captured_nano_usd=self.captured_nano_usd + amount_nano_usd)
 
     def free(self, amount_nano_usd: int) -> "Hold":
         """Gives a part back while the hold stays open; never more than remains."""
         part = min(max(amount_nano_usd, 0), self.remaining_nano_usd)
-        return dataclasses.replace(self, freed_nano_usd=self.freed_nano_usd + part)
+        return replace(self, freed_nano_usd=self.freed_nano_usd + part)
 
     def resolve(self, state: HoldState) -> "Hold":
         """Ends the hold and gives back all that remains."""
-        return dataclasses.replace(self.free(self.remaining_nano_usd), state=state)
+        return replace(self.free(self.remaining_nano_usd), state=state)
 
     def keep(self, amount_nano_usd: int) -> "Hold":
         """Gives back all but this for good: it is no longer its spender's, and stays open for its dead letters."""
-        return dataclasses.replace(self.free(self.remaining_nano_usd - amount_nano_usd), lapsed=True)
+        return replace(self.free(self.remaining_nano_usd - amount_nano_usd), lapsed=True)
 
     def expire(self, *, now_us: int, settle_grace_s: int, kept_nano_usd: int = 0) -> "Hold":
         """What the end of its time does: a stated lease lapses, anything else is released.
@@ -93,9 +94,9 @@ class Hold:
         later_us = now_us + settle_grace_s * 1_000_000
         if self.kind is not HoldKind.LEASE or self.lapsed:
             if self.pinned:
-                return dataclasses.replace(self.keep(kept_nano_usd), expires_at_us=later_us)
+                return replace(self.keep(kept_nano_usd), expires_at_us=later_us)
             return self.resolve(HoldState.EXPIRED)
         lapsed = self.free(self.remaining_nano_usd - self.stated_nano_usd - kept_nano_usd)
         if lapsed.remaining_nano_usd == 0 and not lapsed.pinned:
             return lapsed.resolve(HoldState.EXPIRED)
-        return dataclasses.replace(lapsed, lapsed=True, expires_at_us=later_us)
+        return replace(lapsed, lapsed=True, expires_at_us=later_us)

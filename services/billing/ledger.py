@@ -18,6 +18,8 @@ import dataclasses
 import enum
 from uuid import UUID
 
+import msgspec
+
 from chassis.errors import Code, TollbridgeError
 from pricing.charge import MAX_CHARGE
 from services.billing.holds import Hold
@@ -70,8 +72,7 @@ def credits_account(customer_id: str) -> str:
     return f"credits:{customer_id}"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
+class Account(msgspec.Struct, frozen=True, kw_only=True):
     """One customer's account. `version` counts its transfers, without a gap. Amounts in nano-USD."""
 
     customer_id: str
@@ -91,8 +92,7 @@ class Account:
         return self.posted_nano_usd - self.held_nano_usd
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Transfer:
+class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     """A movement of money, never changed. The last four fields are set only when a customer's account takes part.
 
     `cap_ids` are the cap accounts that a charge counted in, and that its refund takes it out of again.
@@ -114,8 +114,7 @@ class Transfer:
     cap_ids: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """What of a usage event moves money, already checked by `charges`."""
 
     request_id: UUID
@@ -126,8 +125,7 @@ class Usage:
     charge_nano_usd: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a usage event: what the customer paid, and what we lost. Both 0 for a void or a duplicate."""
 
     duplicate: bool = False
@@ -135,8 +133,7 @@ class Settled:
     overage_nano_usd: int = 0
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class UsageRow:
+class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the request log. Amounts in nano-USD; `recorded` is the event as it came, serialised.
 
     `ended` is None for a refund, and where the event doesn't say.

@@ -5,6 +5,7 @@ id, then cap accounts by id, then holds by id, so that two transactions can't wa
 only under their lock.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from psycopg.rows import TupleRow
 
 from chassis.db import Connection
 from chassis.ids import uuid7
-from services.billing import cap_store
+from services.billing import arrays, cap_store
 from services.billing.books import Books
 from services.billing.caps import Cap
 from services.billing.holds import Hold, HoldKind, HoldState
@@ -32,7 +33,7 @@ _HOLD_COLUMNS = """id, customer_id, kind, spender, amount, captured, freed, stat
     cap_ids"""
 _LOCK_HOLDS = f"SELECT {_HOLD_COLUMNS} FROM billing.holds WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
 _HOLDS_OF_REQUEST = f"SELECT {_HOLD_COLUMNS} FROM billing.holds WHERE request_id = %s ORDER BY granted_at DESC LIMIT 1"
-_APPLIED = "SELECT request_id, kind FROM billing.usage_events WHERE request_id = ANY(%s)"
+_APPLIED = "SELECT request_id, kind FROM billing.usage_events WHERE request_id = ANY(%s::uuid[])"
 _TRANSFER_COLUMNS = """id, debit, credit, amount, kind, event_id, leg, reverses, request_id, reason, customer_id,
     version, balance_after, cap_ids"""
 
@@ -63,8 +64,12 @@ _ADD_TO_OUTBOX = "INSERT INTO billing.outbox (transfer_id) SELECT * FROM unnest(
 _ADD_USAGE = """
     INSERT INTO billing.usage_events (request_id, kind, customer_id, key_id, model, operation, prompt_tokens,
         completion_tokens, charge, taken, overage, provider_cost, recorded, ended)
-    SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[],
-        %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bytea[], %s::text[])
+    SELECT request_id, kind, customer_id, key_id, model, operation, prompt, completion, charge, taken, overage, cost,
+        substring(%s::bytea FROM recorded_from FOR recorded_bytes), ended
+    FROM unnest(%s::integer[], %s::integer[], %s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
+        %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[])
+        AS n(recorded_from, recorded_bytes, request_id, kind, customer_id, key_id, model, operation, prompt, completion,
+            charge, taken, overage, cost, ended)
 """
 _EVENT_STATES = """
     SELECT asked.n,
@@ -115,7 +120,7 @@ async def lock_books(
     hold_ids = sorted(set(hold_ids))
     async with connection.pipeline():
         accounts = await connection.execute(_LOCK_ACCOUNTS, (sorted(set(customer_ids)),))
-        applied = await connection.execute(_APPLIED, (list(set(request_ids)),))
+        applied = await connection.execute(_APPLIED, (arrays.ids(set(request_ids)),))
         cap_rows = await cap_store.send_lock(connection, caps=caps, cap_ids=(), hold_ids=hold_ids)
         holds = await connection.execute(_LOCK_HOLDS, (hold_ids,))
     return Books(
@@ -134,7 +139,7 @@ async def save_books(connection: Connection, books: Books, *, usage: Sequence[Us
     holds = [books.holds[hold_id] for hold_id in sorted(books.changed_holds)]
     async with connection.pipeline():
         if usage:
-            await connection.execute(_ADD_USAGE, _columns(_usage_values(row) for row in usage))
+            await connection.execute(_ADD_USAGE, _usage_columns(usage))
         if accounts:
             await connection.execute(_SAVE_ACCOUNTS, _columns(_account_values(account) for account in accounts))
         if caps:
@@ -142,8 +147,8 @@ async def save_books(connection: Connection, books: Books, *, usage: Sequence[Us
         if holds:
             await connection.execute(_SAVE_HOLDS, _columns(_hold_values(hold) for hold in holds))
         if books.transfers:
-            await connection.execute(_ADD_TRANSFERS, _columns(_transfer_values(it) for it in books.transfers))
-            await connection.execute(_ADD_TO_OUTBOX, ([transfer.id for transfer in books.transfers],))
+            await connection.execute(_ADD_TRANSFERS, _transfer_columns(books.transfers))
+            await connection.execute(_ADD_TO_OUTBOX, (arrays.ids(transfer.id for transfer in books.transfers),))
 
 
 async def event_states(connection: Connection, keys: Sequence[tuple[UUID, str]]) -> list[tuple[bool, list[bytes]]]:
@@ -302,39 +307,43 @@ def _transfer(row: TupleRow) -> Transfer:
     )
 
 
-def _transfer_values(transfer: Transfer) -> tuple[object, ...]:
-    return (
-        transfer.id,
-        str(transfer.debit),
-        str(transfer.credit),
-        transfer.amount_nano_usd,
-        str(transfer.kind),
-        transfer.event_id,
-        transfer.leg,
-        transfer.reverses,
-        transfer.request_id,
-        transfer.reason,
-        transfer.customer_id,
-        transfer.version,
-        transfer.balance_after_nano_usd,
-        cap_store.joined(transfer.cap_ids),
-    )
+def _transfer_columns(rows: Sequence[Transfer]) -> list[object]:
+    return [
+        arrays.ids(row.id for row in rows),
+        arrays.texts(row.debit for row in rows),
+        arrays.texts(row.credit for row in rows),
+        arrays.numbers(row.amount_nano_usd for row in rows),
+        arrays.texts(row.kind for row in rows),
+        arrays.texts(row.event_id for row in rows),
+        arrays.numbers(row.leg for row in rows),
+        arrays.ids(row.reverses for row in rows),
+        arrays.ids(row.request_id for row in rows),
+        arrays.texts(row.reason for row in rows),
+        arrays.texts(row.customer_id for row in rows),
+        arrays.numbers(row.version for row in rows),
+        arrays.numbers(row.balance_after_nano_usd for row in rows),
+        arrays.texts(cap_store.joined(row.cap_ids) for row in rows),
+    ]
 
 
-def _usage_values(row: UsageRow) -> tuple[object, ...]:
-    return (
-        row.request_id,
-        str(row.kind),
-        row.customer_id,
-        row.key_id,
-        row.model,
-        row.operation,
-        row.prompt_tokens,
-        row.completion_tokens,
-        row.charge_nano_usd,
-        row.taken_nano_usd,
-        row.overage_nano_usd,
-        row.provider_cost_nano_usd,
-        row.recorded,
-        row.ended,
-    )
+def _usage_columns(rows: Sequence[UsageRow]) -> list[object]:
+    """The events as they came travel as one value, and each row says which part is its own."""
+    ends = list(itertools.accumulate(len(row.recorded) for row in rows))
+    return [
+        b"".join(row.recorded for row in rows),
+        arrays.numbers(end - len(row.recorded) + 1 for row, end in zip(rows, ends, strict=True)),
+        arrays.numbers(len(row.recorded) for row in rows),
+        arrays.ids(row.request_id for row in rows),
+        arrays.texts(row.kind for row in rows),
+        arrays.texts(row.customer_id for row in rows),
+        arrays.texts(row.key_id for row in rows),
+        arrays.texts(row.model for row in rows),
+        arrays.texts(row.operation for row in rows),
+        arrays.numbers(row.prompt_tokens for row in rows),
+        arrays.numbers(row.completion_tokens for row in rows),
+        arrays.numbers(row.charge_nano_usd for row in rows),
+        arrays.numbers(row.taken_nano_usd for row in rows),
+        arrays.numbers(row.overage_nano_usd for row in rows),
+        arrays.numbers(row.provider_cost_nano_usd for row in rows),
+        arrays.texts(row.ended for row in rows),
+    ]

@@ -4,9 +4,10 @@ A step keeps rows and sums together: a transfer carries its customer's version a
 account and its caps free too. The store loads a working set and writes back what it says has changed.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterable
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from chassis.errors import Code, TollbridgeError
 from services.billing.caps import CapAccount, CapRows
@@ -72,7 +73,7 @@ class WorkingSet:
         if account.posted_nano_usd + amount_nano_usd > MAX_BALANCE:
             raise TollbridgeError(Code.INVALID_REQUEST, "the balance would be out of range")
         self._put_account(
-            dataclasses.replace(
+            replace(
                 account,
                 credited_nano_usd=account.credited_nano_usd + amount_nano_usd,
                 version=account.version + 1,
@@ -127,7 +128,7 @@ class WorkingSet:
         freed = before.remaining_nano_usd - after.remaining_nano_usd
         account = self.accounts[before.customer_id]
         if freed:
-            self._put_account(dataclasses.replace(account, held_nano_usd=account.held_nano_usd - freed))
+            self._put_account(replace(account, held_nano_usd=account.held_nano_usd - freed))
             self.caps.free(before.cap_ids, freed)
         self._put_hold(after)
 

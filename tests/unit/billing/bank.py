@@ -1,11 +1,11 @@
 """Two banks with one face for the state machines: the pure model, and the service's own objects on PostgreSQL."""
 
 import asyncio
-import dataclasses
 from collections.abc import Coroutine, Sequence
 from typing import Protocol, TypeVar
 from uuid import UUID
 
+import msgspec.structs
 import psycopg
 import structlog
 from prometheus_client import CollectorRegistry
@@ -148,12 +148,12 @@ class ModelBank:
         for hold_id, unfinished in stated.items():
             hold = self.books.holds[hold_id]
             if hold.is_open and not hold.lapsed:
-                self.books.holds[hold_id] = dataclasses.replace(hold, stated_nano_usd=unfinished)
+                self.books.holds[hold_id] = msgspec.structs.replace(hold, stated_nano_usd=unfinished)
         return ""
 
     def expire(self, hold_id: UUID) -> str:
         if self.books.holds[hold_id].is_open:
-            self.books.holds[hold_id] = dataclasses.replace(self.books.holds[hold_id], expires_at_us=1)
+            self.books.holds[hold_id] = msgspec.structs.replace(self.books.holds[hold_id], expires_at_us=1)
         self.books.expire(hold_id, now_us=2, settle_grace_s=GRACE_S)
         return ""
 

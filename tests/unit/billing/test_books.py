@@ -1,8 +1,8 @@
 """The pure ledger keeps its promises whatever happens in whatever order."""
 
-import dataclasses
 from uuid import UUID
 
+import msgspec.structs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -203,4 +203,4 @@ def test_what_can_be_taken_away_is_what_is_available():
 
 
 def _stated(hold: Hold, unfinished: int) -> Hold:
-    return dataclasses.replace(hold, stated_nano_usd=unfinished)
+    return msgspec.structs.replace(hold, stated_nano_usd=unfinished)

@@ -1,9 +1,9 @@
 """Dead letters: each keeps its hold until it is resolved, once, by the operator or by a later event."""
 
-import dataclasses
 import json
 from uuid import UUID, uuid4
 
+import msgspec.structs
 import psycopg
 import pytest
 
@@ -195,7 +195,7 @@ class Shared(Case):
         assert self.seen() == (0, HELD, "open")
 
     def usage(self, kind: UsageKind = UsageKind.CHARGE, amount: int = 300) -> Usage:
-        return dataclasses.replace(super().usage(kind, amount), closes_hold=False)
+        return msgspec.structs.replace(super().usage(kind, amount), closes_hold=False)
 
     def state(self, *, ended: bool) -> None:
         """Without this lease."""
