@@ -40,6 +40,8 @@ class Block(msgspec.Struct, frozen=True):
     name: str | None = None
     text: str | None = None
     thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None
     input: object = None
 
 
@@ -56,6 +58,7 @@ class Delta(msgspec.Struct, frozen=True):
     text: str | None = None
     partial_json: str | None = None
     thinking: str | None = None
+    signature: str | None = None
     stop_reason: str | None = None
 
 

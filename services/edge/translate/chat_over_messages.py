@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from pricing.tokens import Tokens
+from services.edge.translate import carried_thoughts
 from services.edge.translate.chat_to_messages import messages_request
 from upstream.anthropic import messages
 from upstream.anthropic.messages import Block, Event, Message, MessagesReader
@@ -86,6 +87,7 @@ class ChatOverMessages:
         self._head = b""
         self._tools: dict[int, int] = {}
         self._silent_tools: dict[int, str] = {}
+        self._thoughts = carried_thoughts.Thoughts()
         self._texts: list[str] = []
         self._keeping = True
         self.has_content = False
@@ -133,13 +135,16 @@ class ChatOverMessages:
             return self._arguments(event.index, self._silent_tools[event.index])
         if kind == "message_delta" and event.delta is not None and event.delta.stop_reason:
             self.has_content = True
-            return self._chunk({}, finish=_finish(event.delta.stop_reason))
+            thoughts = self._thoughts.shown()
+            carried = self._chunk({carried_thoughts.FIELD: thoughts}) if thoughts else b""
+            return carried + self._chunk({}, finish=_finish(event.delta.stop_reason))
         return b":\n\n" if kind == "ping" else b""
 
     def _delta(self, event: Event) -> bytes:
         delta = event.delta
         if delta is None:
             return b""
+        self._thoughts.add(event.index, delta)
         if delta.text:
             return self._text("content", delta.text)
         if delta.thinking:
@@ -149,6 +154,7 @@ class ChatOverMessages:
         return b""
 
     def _begin_block(self, index: int, block: Block) -> bytes:
+        self._thoughts.begin(index, block)
         if block.type != "tool_use":
             text = self._text("content", block.text) if block.text else b""
             return text + (self._text("reasoning_content", block.thinking) if block.thinking else b"")
@@ -209,6 +215,8 @@ def _chat_message(blocks: list[Block]) -> dict[str, object]:
     message: dict[str, object] = {"role": "assistant", "content": None if calls and not text else text, "refusal": None}
     if thinking:
         message["reasoning_content"] = thinking
+    if thoughts := carried_thoughts.signed(blocks):
+        message[carried_thoughts.FIELD] = thoughts
     if calls:
         message["tool_calls"] = calls
     return message

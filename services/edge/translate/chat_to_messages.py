@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from chassis.errors import Code, TollbridgeError
+from services.edge.translate.carried_thoughts import given_back, may_think
 from services.edge.translate.narrow_names import tool_use_id
 
 _ONE_JSON_OBJECT = "Answer with one JSON object and nothing else."
@@ -31,6 +32,9 @@ def messages_request(body: Mapping[str, object], *, max_tokens: int) -> dict[str
     messages = [{"role": role, "content": blocks} for role, blocks in turns]
     request: dict[str, object] = {"max_tokens": max_tokens, "messages": messages}
     request.update({name: fields[name] for name in _ANTHROPIC_FIELDS if fields.get(name) is not None})
+    thinking = fields.get("thinking")
+    if isinstance(thinking, dict) and thinking.get("type") == "enabled" and not may_think(turns):
+        del request["thinking"]
     _add_format(fields.get("response_format"), request, system)
     if system:
         request["system"] = system
@@ -87,7 +91,8 @@ def _turn(role: object, message: dict[str, object], where: str) -> tuple[str, Bl
         return "user", _blocks(message.get("content"), where)
     if role == "assistant":
         said = message.get("content") or message.get("refusal")
-        return "assistant", _blocks(said, where) + _tool_uses(message.get("tool_calls"), where)
+        blocks = _blocks(said, where) + _tool_uses(message.get("tool_calls"), where)
+        return "assistant", (given_back(message) + blocks if blocks else [])
     if role == "tool":
         result: dict[str, object] = {
             "type": "tool_result",
