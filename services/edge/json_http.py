@@ -19,7 +19,7 @@ from pricing.charge import MAX_CHARGE
 from pricing.prices import NANO_PER_USD, nano_usd, usd_number
 from services.edge.dialects.dialect import RETRY_AFTER_S
 from services.edge.openapi.description import Page
-from services.edge.request_body import ClientLeft, check_bytes, check_depth, read_body
+from services.edge.request_body import ClientLeft, check_bytes, check_structure, read_body
 from services.edge.spend_caps import SpendCap
 from services.edge.surfaces import Surface
 
@@ -98,7 +98,7 @@ def parsed(body: bytes, kind: type[T]) -> T:
     check_bytes(body)
     try:
         found = msgspec.json.decode(body, type=kind)
-        check_depth(body)
+        check_structure(body)
         return found
     except msgspec.ValidationError as error:
         raise TollbridgeError(Code.INVALID_REQUEST, _readable(str(error)), details=_param(str(error))) from error
@@ -148,6 +148,12 @@ def rfc3339(microseconds: int) -> str | None:
         return None
     moment = datetime.datetime.fromtimestamp(microseconds // 1_000_000, tz=datetime.UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{microseconds % 1_000_000:06d}Z"
+
+
+def to_the_second(microseconds: int) -> str | None:
+    """A time in UTC as a whole second, none that is later; None for 0."""
+    exact = rfc3339(microseconds)
+    return None if exact is None else exact.partition(".")[0] + "Z"
 
 
 def microseconds(text: str, *, param: str) -> int:

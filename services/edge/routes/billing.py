@@ -10,7 +10,7 @@ from msgspec import Meta
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
-from services.edge.json_http import Identify, amount, answer, context, decode, link, rfc3339
+from services.edge.json_http import Identify, amount, answer, context, decode, link, rfc3339, to_the_second
 from services.edge.openapi.description import IDEMPOTENCY_KEY, TIME, USD, Description, described
 from services.edge.routes.keys import call_id
 from tollbridge.billing.v1 import payments_pb2
@@ -18,6 +18,7 @@ from tollbridge.billing.v1 import payments_pb2
 TIMEOUT_S = 2.0
 BEGIN_TIMEOUT_S = 15.0
 """Beginning a payment asks its provider."""
+_NAMED = "pay_"
 
 
 class PaymentBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,16 +52,16 @@ class Checkout(TypedDict):
 
 
 class CryptoPayment(TypedDict):
-    """A payment in USDT has begun: exactly `amount` to `address`, by which it is told from others."""
+    """A payment in USDT has begun: exactly `amount_usdt` to `address`, by which it is told from others."""
 
     payment_id: str
+    amount_usdt: str
     address: str
     network: str
+    expires_at: TIME | None
     currency: Literal["USDT"]
     amount: str
-    amount_usdt: str
     amount_usd: USD
-    expires_at: TIME | None
 
 
 class Payment(TypedDict):
@@ -147,14 +148,14 @@ def routes(*, payments: PipeClient, identify: Identify) -> APIRouter:
             timeout_s=TIMEOUT_S,
         )
         payload: CryptoPayment = {
-            "payment_id": reply.payment.id,
+            "payment_id": _name(reply.payment),
+            "amount_usdt": _usdt(reply.payment.amount_micro_usdt),
             "address": reply.payment.address,
             "network": reply.payment.network,
+            "expires_at": to_the_second(reply.payment.expires_at_us),
             "currency": "USDT",
             "amount": _usdt(reply.payment.amount_micro_usdt),
-            "amount_usdt": _usdt(reply.payment.amount_micro_usdt),
             "amount_usd": usd_text(reply.payment.amount_nano_usd),
-            "expires_at": rfc3339(reply.payment.expires_at_us),
         }
         return answer(payload, request_id=context(request).request_id)
 
@@ -163,7 +164,7 @@ def routes(*, payments: PipeClient, identify: Identify) -> APIRouter:
         caller = await identify(request)
         reply = await payments.call(
             "GetPayment",
-            payments_pb2.GetPaymentRequest(payment_id=payment_id, customer_id=caller.customer_id),
+            payments_pb2.GetPaymentRequest(payment_id=payment_id.removeprefix(_NAMED), customer_id=caller.customer_id),
             payments_pb2.GetPaymentResponse,
             timeout_s=TIMEOUT_S,
         )
@@ -175,7 +176,7 @@ def routes(*, payments: PipeClient, identify: Identify) -> APIRouter:
 def shown(payment: payments_pb2.Payment) -> Payment:
     """A payment as its customer sees it."""
     return {
-        "id": payment.id,
+        "id": _name(payment),
         "object": "payment",
         "method": payment.method,
         "status": payment.status,
@@ -186,6 +187,11 @@ def shown(payment: payments_pb2.Payment) -> Payment:
         "created_at": rfc3339(payment.created_at_us),
         "expires_at": rfc3339(payment.expires_at_us),
     }
+
+
+def _name(payment: payments_pb2.Payment) -> str:
+    """Its id, `pay_…` for one in USDT: a customer who has only this to show can be told what it is."""
+    return f"{_NAMED}{payment.id}" if payment.method == "crypto" else payment.id
 
 
 def _usdt(amount_micro_usdt: int) -> str:
