@@ -26,7 +26,7 @@ from services.tasks.jobs import Job, ResultFile, Submission
 from services.tasks.kind import File
 from services.tasks.results import Results, file_id
 from services.tasks.settlement import Made
-from services.tasks.workshop import Ledge, MadeTooLarge, Unfinished, Workshop
+from services.tasks.workshop import Ledge, MadeTooLarge, NotWanted, Unfinished, Workshop
 from upstream.outcome import AttemptFailed, Outcome, to_error
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ _PASSES = frozenset({Code.UNAVAILABLE, Code.OVERLOADED, Code.DEADLINE_EXCEEDED, 
 """Worth another claim later."""
 
 
-class ClaimLost(Exception):
+class ClaimLost(NotWanted):
     """The job is somebody else's now, or over."""
 
 

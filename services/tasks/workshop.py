@@ -4,6 +4,8 @@ It knows nothing of claims and money; what comes back is what was made, by whom,
 A job that was submitted somewhere goes on there: it is never submitted anywhere else while it may still be running.
 """
 
+import asyncio
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pricing.tokens import Tokens
 from services.tasks import kinds
 from services.tasks.jobs import Job, Submission
-from services.tasks.kind import AnyKind, File, Making, Product, Providers, ResultTooLarge, Wanted
+from services.tasks.kind import AnyKind, File, Maker, Making, Product, Providers, ResultTooLarge, Wanted
 from services.tasks.owners import Router
 from services.tasks.settlement import NO_TOKENS, Made
 from upstream.attempt import Tried, run_attempts
@@ -20,6 +22,11 @@ from upstream.route import Route
 from upstream.usage import estimate_input_tokens
 
 MAX_ATTEMPTS = 4
+CANCEL_S = 20.0
+
+
+class NotWanted(Exception):
+    """What was just submitted can't be noted as its job's: that is over, or somebody else's."""
 
 
 class Unfinished(Exception):
@@ -41,7 +48,7 @@ class MadeTooLarge(Exception):
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Ledge:
     """Where a running job leaves what must outlive its worker: what it has submitted (None: nothing any more), and
-    how far it is."""
+    how far it is. `submitted` raises NotWanted."""
 
     submitted: Callable[[Submission | None], Awaitable[None]]
     progress: Callable[[float], None]
@@ -118,6 +125,9 @@ class _Run:
         )
         try:
             product = await maker.make(making)
+        except NotWanted:
+            await self._cancel(maker, making)
+            raise
         except JobFailed:
             await self._forget()
             raise
@@ -136,6 +146,12 @@ class _Run:
         submission = Submission(provider_account_id=route.provider_account_id, provider_task_id=provider_task_id)
         self._submission = submission
         await self._ledge.submitted(submission)
+
+    async def _cancel(self, maker: Maker[Wanted], making: Making[Wanted]) -> None:
+        """Stops what was just submitted; a provider that can't be told has its own time limit."""
+        with contextlib.suppress(AttemptFailed, TimeoutError):
+            async with asyncio.timeout(CANCEL_S):
+                await maker.cancel(dataclasses.replace(making, submitted_id=self._provider_task_id()))
 
     async def _forget(self) -> None:
         if self._submission is not None:

@@ -29,6 +29,7 @@ from services.tasks.outbox import Letter, OutboxPublisher
 from services.tasks.owners import Billing, Router
 from services.tasks.server import ConfigState, TasksServer
 from services.tasks.shift import Shift
+from services.tasks.stopper import Stopper
 from services.tasks.sweeper import Sweeper
 from services.tasks.worker import Worker
 from services.tasks.workshop import Workshop
@@ -72,7 +73,7 @@ class FakeRouter:
             attempt_id=request.attempt_id,
             model=request.model,
             provider_id="sandbox",
-            provider_account_id=f"sandbox-{len(request.tried)}",
+            provider_account_id=request.provider_account_id or f"sandbox-{len(request.tried)}",
             protocol="sandbox",
             base_url="http://sandbox.invalid",
             provider_model="sandbox-image",
@@ -197,10 +198,12 @@ class TasksProcess:
         self.acceptance = Acceptance(
             pool=pool, models=self.routing.models, hold=self.money.hold, on_outbox=self.outbox.wake
         )
+        workshop = Workshop(router=self.routing, providers=Providers(client=UpstreamClient(), sandbox=Sandbox()))
+        self.stopper = Stopper(pool=pool, stop=workshop.stop, log=log)
         self.worker = Worker(
             pool=pool,
             ends=self.ends,
-            workshop=Workshop(router=self.routing, providers=Providers(client=UpstreamClient(), sandbox=Sandbox())),
+            workshop=workshop,
             results=self.results,
             extend_hold=self.money.extend,
             tracer=Tracer(service="test", replica="0", otlp_endpoint=""),
@@ -228,6 +231,11 @@ class TasksProcess:
         while await self.outbox.publish_once():
             pass
         return list(self.sent)
+
+    async def sql(self, statement: str) -> None:
+        """Changes the tables by hand."""
+        async with db.transaction(self.pool) as conn:
+            await conn.execute(statement.encode())
 
     async def claimed(self, kind: str = "image") -> Job | None:
         """The job whose turn it is, as soon as it may be taken."""
