@@ -39,6 +39,7 @@ LOCAL = "local"
 LOCAL_MODELS_URL = "TOLLBRIDGE_LOCAL_MODELS_URL"
 _KEYLESS = frozenset({"sandbox", LOCAL})
 _BY_TASK = frozenset({"image", "video"})
+_PREDICTIONS = "predictions"
 _NAME_REFERENCE = re.compile(r"(?<!\$)\$\{([A-Za-z_]\w*)\}")
 _Key = tuple[str | int, ...]
 
@@ -317,6 +318,8 @@ def _route(
     provider = providers.get(entry.provider)
     if provider is None:
         raise text.error(f"there is no provider {entry.provider!r}", (*here, "provider"))
+    if provider.protocol == _PREDICTIONS and model.category not in _BY_TASK:
+        raise text.error(f"speaks {_PREDICTIONS}, which is for images and videos", (*here, "provider"))
     if not entry.model:
         raise text.error("is empty", (*here, "model"))
     if not 0 <= entry.priority <= MAX_WEIGHT or not 1 <= entry.weight <= MAX_WEIGHT:

@@ -42,7 +42,7 @@ class ProviderSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """One of `providers`."""
 
     id: str
-    protocol: Literal["openai", "anthropic", "sandbox", "local"]
+    protocol: Literal["openai", "anthropic", "sandbox", "local", "predictions"]
     without_key: Literal["error", "omit", "sandbox"] = "error"
     base_url: str = ""
     stream_options: bool = True

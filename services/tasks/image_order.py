@@ -1,20 +1,11 @@
-"""An image request's body: what of it matters to tasks, and the most that it can use. Pure.
-
-Edge has validated the body for the client's sake; it is checked again here because other teams call tasks directly
-and because `n` decides how much money is held.
-"""
+"""An image request's body: what of it matters to tasks, and the most that it can use. Pure."""
 
 import dataclasses
 from typing import Any
 
-import msgspec
-
-from chassis.errors import Code, TollbridgeError
 from pricing.tokens import Units
-
-MAX_IMAGES = 10
-MAX_BODY_BYTES = 20 << 20
-MAX_PROMPT_CHARACTERS = 32_000
+from services.tasks.order_body import invalid, read
+from upstream.openai.image_fields import ImageFields
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +15,8 @@ class ImageOrder:
     prompt: str
     images: int
     fields: dict[str, Any]
+    size: str | None = None
+    quality: str | None = None
 
     @property
     def most(self) -> Units:
@@ -38,23 +31,8 @@ class ImageOrder:
 
 def parse(body: bytes) -> ImageOrder:
     """Reads the JSON body. Raises INVALID_REQUEST with `param`."""
-    if len(body) > MAX_BODY_BYTES:
-        raise TollbridgeError(Code.REQUEST_TOO_LARGE, "The request's body is too large.")
-    try:
-        fields = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _invalid("body", "is not JSON") from error
-    if not isinstance(fields, dict):
-        raise _invalid("body", "is not a JSON object")
-    prompt, images = fields.get("prompt"), fields.get("n", 1)
-    if not isinstance(prompt, str) or not 1 <= len(prompt) <= MAX_PROMPT_CHARACTERS:
-        raise _invalid("prompt", f"is 1 to {MAX_PROMPT_CHARACTERS} characters")
-    if images is None:
-        images = 1
-    if not isinstance(images, int) or isinstance(images, bool) or not 1 <= images <= MAX_IMAGES:
-        raise _invalid("n", f"is 1 to {MAX_IMAGES}")
-    return ImageOrder(prompt=prompt, images=images, fields=fields)
-
-
-def _invalid(param: str, what: str) -> TollbridgeError:
-    return TollbridgeError(Code.INVALID_REQUEST, f"{param} {what}.", details={"param": param})
+    image, fields = read(body, ImageFields)
+    problem = image.problem()
+    if problem is not None:
+        raise invalid(problem[0], f"is wrong: {problem[1]}")
+    return ImageOrder(prompt=image.prompt, images=image.images, fields=fields, size=image.size, quality=image.quality)

@@ -3,19 +3,13 @@
 from collections.abc import Mapping
 
 from chassis.errors import Code, TollbridgeError
-from services.tasks import image_order
-from services.tasks.image_maker import ImageMaker
+from services.tasks import image_order, makers, video_order
 from services.tasks.kind import AnyKind, Kind
-from upstream.route import WireProtocol
 
-IMAGE = Kind(
-    name="image",
-    parse=image_order.parse,
-    makers={WireProtocol.OPENAI: ImageMaker(), WireProtocol.SANDBOX: ImageMaker()},
-    time_to_live_s=900.0,
-)
+IMAGE = Kind(name="image", parse=image_order.parse, makers=makers.images(), time_to_live_s=900.0)
+VIDEO = Kind(name="video", parse=video_order.parse, makers=makers.videos(), time_to_live_s=1800.0)
 
-KINDS: Mapping[str, AnyKind] = {kind.name: kind for kind in (IMAGE,)}
+KINDS: Mapping[str, AnyKind] = {kind.name: kind for kind in (IMAGE, VIDEO)}
 
 
 def kind_of(name: str) -> AnyKind:

@@ -202,3 +202,15 @@ def test_without_their_process_local_models_are_not_configured(tmp_path: Path) -
     model = load(tmp_path, LOCAL, {}).registry.find("m")
     assert model is not None
     assert not model.is_configured
+
+
+def test_a_provider_of_jobs_makes_images_and_videos_only(tmp_path: Path) -> None:
+    """No chat is answered by a job."""
+    text = """
+providers: [{id: jobs, protocol: predictions, base_url: "https://x.test/v1", accounts: [{id: a, api_key: k}]}]
+models:
+  - {id: m, category: CATEGORY, routes: [{provider: jobs, model: a/b}], price: {per_second: 0.2}}
+"""
+    assert load(tmp_path, text.replace("CATEGORY", "video")).registry.find("m")
+    with pytest.raises(ConfigError, match="for images and videos"):
+        load(tmp_path, text.replace("CATEGORY", "speech"))

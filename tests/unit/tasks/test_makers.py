@@ -1,0 +1,220 @@
+"""Jobs that a provider works on by itself: submitted once, borne with, fetched, and ended when nobody wants them."""
+
+import dataclasses
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from chassis.errors import TollbridgeError
+from pricing.prices import PriceVersion, Rates
+from pricing.tokens import Units
+from services.tasks import image_order, kinds, submission_maker, video_order
+from services.tasks.kind import Kind, Making, Product, Providers
+from tests.fakes.jobs import JobsProvider, jobs_provider
+from upstream.client import Timeouts, UpstreamClient
+from upstream.outcome import AttemptFailed, JobFailed, Outcome
+from upstream.route import Bounds, Route, WireProtocol
+from upstream.sandbox.provider import Sandbox
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submission_maker, "FIRST_PAUSE_S", 0.001)
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[UpstreamClient]:
+    running = UpstreamClient()
+    await running.start()
+    yield running
+    await running.close()
+
+
+@dataclasses.dataclass
+class Attempt:
+    """One attempt at a provider, and what it left."""
+
+    making: Making[Any]
+    saved: list[str]
+    progress: list[float]
+    kind: Kind[Any]
+
+    async def make(self) -> Product:
+        return await self.kind.maker_of(self.making.route).make(self.making)
+
+    async def cancel(self) -> None:
+        await self.kind.maker_of(self.making.route).cancel(self.making)
+
+
+def attempt(
+    provider: JobsProvider,
+    client: UpstreamClient,
+    *,
+    kind: Kind[Any] = kinds.VIDEO,
+    protocol: WireProtocol = WireProtocol.OPENAI,
+    submitted_id: str = "",
+    **fields: Any,
+) -> Attempt:
+    saved, progress = list[str](), list[float]()
+
+    async def save(job_id: str) -> None:
+        saved.append(job_id)
+
+    making: Making[Any] = Making(
+        task_id="t",
+        wanted=kind.parse(json.dumps({"prompt": "waves", **fields}).encode()),
+        route=Route(
+            attempt_id="a",
+            model="public",
+            provider_id="p",
+            provider_account_id="p-1",
+            protocol=protocol,
+            base_url=f"{provider.url}/v1",
+            credential="secret",
+            provider_model="maker/clips",
+            timeouts=Timeouts(connect_s=20, first_byte_s=20, idle_s=20, total_s=30),
+            price=PriceVersion(rates=Rates(), cost=Rates()),
+            bounds=Bounds(),
+        ),
+        providers=Providers(client=client, sandbox=Sandbox()),
+        submitted=save,
+        progress=progress.append,
+        submitted_id=submitted_id,
+    )
+    return Attempt(making=making, saved=saved, progress=progress, kind=kind)
+
+
+@pytest.mark.parametrize("protocol", [WireProtocol.OPENAI, WireProtocol.PREDICTIONS])
+async def test_a_video_is_submitted_saved_asked_after_and_fetched(
+    protocol: WireProtocol, client: UpstreamClient
+) -> None:
+    """Its length is what was ordered, its type what its bytes say, whatever the provider calls it."""
+    async with jobs_provider(polls=3) as provider:
+        job = attempt(provider, client, protocol=protocol, seconds="8")
+        product = await job.make()
+        assert len(provider.submitted) == 1
+        assert job.saved == ["job-1"]
+        assert provider.asked == ["job-1"] * 4
+    assert product.units == Units(requests=1, milliseconds=8000)
+    (file,) = product.files
+    assert file.content_type == ("video/mp4" if protocol is WireProtocol.OPENAI else "image/png")
+
+
+async def test_what_was_submitted_is_never_submitted_again(client: UpstreamClient) -> None:
+    """Another worker goes on with the same job."""
+    async with jobs_provider() as provider:
+        first = attempt(provider, client)
+        await first.make()
+        again = attempt(provider, client, submitted_id=first.saved[0])
+        await again.make()
+        assert (len(provider.submitted), again.saved) == (1, [])
+
+
+async def test_a_provider_that_stumbles_is_borne_with_for_a_while(client: UpstreamClient) -> None:
+    """And then the job is given back, which is no end of it."""
+    async with jobs_provider(misses=submission_maker.MAX_MISSES - 1) as provider:
+        assert (await attempt(provider, client).make()).files
+        provider.misses = 50
+        with pytest.raises(AttemptFailed) as caught:
+            await attempt(provider, client).make()
+        assert not isinstance(caught.value, JobFailed)
+
+
+@pytest.mark.parametrize("protocol", [WireProtocol.OPENAI, WireProtocol.PREDICTIONS])
+async def test_a_job_that_fails_or_is_forgotten_there_is_over(protocol: WireProtocol, client: UpstreamClient) -> None:
+    """So that it may be made elsewhere."""
+    for told in ({"fails": "broken"}, {"forgets": True}):
+        async with jobs_provider(**told) as provider:
+            with pytest.raises(JobFailed):
+                await attempt(provider, client, protocol=protocol).make()
+
+
+async def test_a_job_that_is_refused_for_its_content_is_not_tried_elsewhere(client: UpstreamClient) -> None:
+    """The provider's words are its customer's to read."""
+    async with jobs_provider(fails="moderation_blocked") as provider:
+        with pytest.raises(JobFailed) as caught:
+            await attempt(provider, client).make()
+        assert (caught.value.outcome, caught.value.message) == (Outcome.REJECTED, "it was refused")
+
+
+async def test_a_shorter_video_costs_less_and_a_longer_one_no_more(client: UpstreamClient) -> None:
+    """What the provider says that it made, up to what was ordered."""
+    for said, expected in (("3", 3000), ("90", 8000), ("odd", 8000)):
+        async with jobs_provider(seconds=said) as provider:
+            product = await attempt(provider, client, seconds="8").make()
+            assert product.units.milliseconds == expected
+
+
+async def test_a_job_can_be_ended_also_when_it_is_over(client: UpstreamClient) -> None:
+    """Cancellation reaches the provider; that it knows the job no more is no failure."""
+    async with jobs_provider() as provider:
+        job = attempt(provider, client)
+        await job.make()
+        for protocol in (WireProtocol.OPENAI, WireProtocol.PREDICTIONS):
+            for job_id in ("job-1", "gone"):
+                await attempt(provider, client, protocol=protocol, submitted_id=job_id).cancel()
+        assert provider.cancelled == ["job-1", "gone"] * 2
+
+
+async def test_pictures_of_a_job_are_charged_as_far_as_they_were_ordered(client: UpstreamClient) -> None:
+    """What a provider makes beyond that is neither kept nor paid."""
+    for outputs, expected in ((1, 1), (5, 2)):
+        async with jobs_provider(outputs=outputs) as provider:
+            job = attempt(provider, client, kind=kinds.IMAGE, protocol=WireProtocol.PREDICTIONS, n=2, size="64x48")
+            product = await job.make()
+            assert (len(product.files), product.units.images) == (expected, expected)
+            assert {file.content_type for file in product.files} == {"image/png"}
+            assert provider.submitted[0]["input"]["num_outputs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": None}, "prompt"),
+        ({"seconds": 0}, "seconds"),
+        ({"seconds": "61"}, "seconds"),
+        ({"seconds": "4.5"}, "seconds"),
+        ({"size": "big"}, "size"),
+        ({"input_reference": "file"}, "input_reference"),
+        ({"input_reference": {"image_url": "https://x.test/a.png"}}, "input_reference"),
+        ({"input_reference": {"image_url": "data:image/png;base64,*"}}, "input_reference"),
+    ],
+)
+def test_what_is_wrong_in_a_video_order_is_named(fields: dict[str, Any], param: str) -> None:
+    """A 400 with the field, never a failure later."""
+    with pytest.raises(TollbridgeError) as caught:
+        video_order.parse(json.dumps({"prompt": "x", **fields}).encode())
+    assert caught.value.details["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"size": "huge"}, "size"),
+        ({"quality": "best"}, "quality"),
+        ({"style": "odd"}, "style"),
+        ({"background": "red"}, "background"),
+        ({"background": "transparent", "output_format": "jpeg"}, "background"),
+        ({"response_format": "bytes"}, "response_format"),
+        ({"output_format": "tiff"}, "output_format"),
+        ({"output_compression": -1}, "output_compression"),
+        ({"stream": True}, "stream"),
+        ({"user": 5}, "user"),
+    ],
+)
+def test_what_is_wrong_in_an_image_order_is_named(fields: dict[str, Any], param: str) -> None:
+    """Each field that OpenAI documents."""
+    with pytest.raises(TollbridgeError) as caught:
+        image_order.parse(json.dumps({"prompt": "x", **fields}).encode())
+    assert caught.value.details["param"] == param
+
+
+def test_what_is_paid_for_is_said_to_the_provider() -> None:
+    """Defaults are sent, what is ours is not."""
+    order = video_order.parse(
+        b'{"prompt": "x", "model": "m", "webhook_url": "https://x.test", "size": null, "seed": 1}'
+    )
+    assert order.fields == {"prompt": "x", "seconds": "4", "size": "720x1280", "seed": 1}
