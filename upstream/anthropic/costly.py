@@ -24,8 +24,11 @@ COSTLY_FIELDS = frozenset(
 _HARMLESS = {"service_tier": ("auto", "standard_only"), "speed": ("standard",)}
 
 
-def refuse_costly(body: Mapping[str, object], *, rates: Rates | None = None) -> None:
-    """Raises TollbridgeError(INVALID_REQUEST, details `param`) for a field that the route does not price."""
+def refuse_costly(body: Mapping[str, object], *, rates: Rates | None = None, caches: bool = True) -> None:
+    """Raises TollbridgeError(INVALID_REQUEST, details `param`) for a field that the route does not price.
+
+    `caches` False where marks for a cache don't reach the provider.
+    """
     for name in COSTLY_FIELDS & body.keys():
         if _plain(body[name]) is not None:
             raise _refusal(name)
@@ -41,7 +44,7 @@ def refuse_costly(body: Mapping[str, object], *, rates: Rates | None = None) -> 
     for tool in tools if isinstance(tools, list) else []:
         if isinstance(tool, dict) and tool.get("type") not in (None, "custom"):
             raise _refusal("tools")
-    if rates is not None and rates.cache_write_1h:
+    if not caches or (rates is not None and rates.cache_write_1h):
         return
     top = {"cache_control": _plain(body.get("cache_control"))}
     for value in (top, *(body.get(name) for name in ("system", "messages", "tools"))):

@@ -88,8 +88,9 @@ class CountTokens:
             raise
         try:
             admission.check_model(authority, route.model)
-            refuse_costly(request.fields, rates=route.price.rates)
-            if route.protocol is WireProtocol.ANTHROPIC:
+            is_native = route.protocol is WireProtocol.ANTHROPIC
+            refuse_costly(request.fields, rates=route.price.rates, caches=is_native)
+            if is_native:
                 return await self._asked(request, route, request_id=request_id)
         finally:
             attempts.finish(request_id=request_id, attempt=ended(route, Outcome.CANCELLED))

@@ -46,7 +46,7 @@ class MessagesOverOpenAI:
 
     def check(self, request: PaidRequest, route: Route) -> None:
         """See Wire. What chat can't say is refused before any credit is drawn."""
-        refuse_costly(request.fields, rates=route.price.rates)
+        refuse_costly(request.fields, rates=route.price.rates, caches=False)
         chat_request(request.fields)
 
     def call(self, request: PaidRequest, route: Route, *, max_tokens: int, request_id: str) -> HttpCall:

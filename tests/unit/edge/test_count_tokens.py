@@ -96,3 +96,18 @@ def test_all_that_the_model_reads_is_counted() -> None:
         body = {"system": system, "messages": [{"role": "user", "content": blocks}]}
         counted = count_prompt(json.dumps(body).encode(), "gpt-4o")
         assert 8 * each <= counted <= 8 * each + 40
+
+
+@pytest.mark.parametrize("path", ["messages", "messages/count_tokens"])
+async def test_marks_for_a_cache_that_reach_nobody_cost_nobody(world: World, provider: Provider, path: str):
+    """An hour's cache is refused where nothing prices it; chat has no such mark, so there is nothing to refuse."""
+    lasting = {"type": "ephemeral", "ttl": "1h"}
+    body = asking(system=[{"type": "text", "text": "Be brief.", "cache_control": lasting}])
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
+    provider.handlers = [whole({"id": "c1", "choices": [choice]})]
+    headers = {"authorization": f"Bearer {KEY}"}
+    async with world.session.post(f"{world.base_url}/v1/{path}", data=json.dumps(body), headers=headers) as response:
+        assert response.status == 200, await response.text()
+    world.truth.routes[0]["protocol"] = "anthropic"
+    async with world.session.post(f"{world.base_url}/v1/{path}", data=json.dumps(body), headers=headers) as response:
+        assert response.status == 400
