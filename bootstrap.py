@@ -41,8 +41,11 @@ COMMANDS = {
     "faults": "dev",
     "setup": "dev",
 }
-MACHINES = [f"tests/unit/billing/test_{name}.py" for name in ("books", "store", "crowd")]
-"""The ledger's state machines: `make faults` runs them TOLLBRIDGE_TEST_FACTOR times as long as `make test`."""
+AT_LENGTH = [f"tests/unit/billing/test_{name}.py" for name in ("books", "store", "crowd")]
+AT_LENGTH.append("tests/integration/test_openapi.py")
+"""What `make faults` runs longer than `make test`: the ledger's state machines TOLLBRIDGE_TEST_FACTOR times as long,
+and more calls at random.
+"""
 SIDE_BY_SIDE = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
 """How `make test` runs everything: a file's tests stay in one process, with servers of its own; most of them wait.
 
@@ -81,7 +84,7 @@ def run_tool(command: str, rest: list[str]) -> int:
     tools = {
         "test": ["-m", "pytest", *(rest or SIDE_BY_SIDE)],
         "gen": ["proto/generate.py", *rest],
-        "faults": ["-m", "pytest", "tests/faults", *(rest or MACHINES)],
+        "faults": ["-m", "pytest", "tests/faults", *(rest or AT_LENGTH)],
         "bench": ["-m", "bench", *rest],
     }
     if command == "faults":

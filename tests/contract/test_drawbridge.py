@@ -123,7 +123,7 @@ def test_health_counts_accounts_and_slots(system: Gateway, client: Client) -> No
     running = [threading.Thread(target=client.stream, args=("kiro", script)) for _ in range(2)]
     for each in running:
         each.start()
-    wait_until(lambda: health()["available_slots"] == 4, timeout_s=5, what="two slots are taken")
+    wait_until(lambda: health()["available_slots"] == 4, timeout_s=20, what="two slots are taken")
     for each in running:
         each.join(15)
     wait_until(lambda: health() == idle, timeout_s=10, what="all slots are free again")

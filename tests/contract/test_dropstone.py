@@ -133,7 +133,7 @@ def test_revoking_is_immediate_and_lets_running_requests_finish(system: Gateway)
     script = directive(chunks=20, gap_ms=100, output_tokens=20)
     running = threading.Thread(target=lambda: streams.append(client.stream("dropstone-fast", script)))
     running.start()
-    wait_until(lambda: client.get("/credits").json()["data"]["held"] != "0.000000000", timeout_s=5, what="it runs")
+    wait_until(lambda: client.get("/credits").json()["data"]["held"] != "0.000000000", timeout_s=20, what="it runs")
     system.admin("DELETE", f"/admin/keys/{client.key_id}")
     assert client.chat("dropstone-fast").status_code == 401
     running.join(15)
@@ -203,7 +203,7 @@ def test_a_suspended_or_banned_account_is_403(system: Gateway, status: str) -> N
     client = customer(system, PREFIX)
     for state, wanted in ((status, 403), ("active", 200)):
         system.admin("PATCH", f"/admin/customers/{client.customer_id}", status=state)
-        wait_until(lambda want=wanted: client.chat("dropstone-fast").status_code == want, timeout_s=5, what=state)
+        wait_until(lambda want=wanted: client.chat("dropstone-fast").status_code == want, timeout_s=20, what=state)
 
 
 @pytest.mark.parametrize("status", [500, 502, 401])

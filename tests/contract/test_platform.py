@@ -161,7 +161,7 @@ def test_a_suspended_customer_is_api_disabled(system: Gateway) -> None:
     """403."""
     client = customer(system, PREFIX)
     system.admin("PATCH", f"/admin/customers/{client.customer_id}", status="suspended")
-    wait_until(lambda: client.chat(CHAT).status_code == 403, timeout_s=5, what="the customer is suspended")
+    wait_until(lambda: client.chat(CHAT).status_code == 403, timeout_s=20, what="the customer is suspended")
     check_error(client.chat(CHAT), 403, "api_disabled")
 
 

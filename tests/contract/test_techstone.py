@@ -126,7 +126,7 @@ def test_403_key_without_permission(system: Gateway) -> None:
     check_error(limited.chat("gpt-4o"), 403, "permission_error", "model_not_allowed", "model")
     client = customer(system, PREFIX)
     system.admin("PATCH", f"/admin/customers/{client.customer_id}", status="suspended")
-    wait_until(lambda: client.chat("gpt-4o").status_code == 403, timeout_s=5, what="the customer is suspended")
+    wait_until(lambda: client.chat("gpt-4o").status_code == 403, timeout_s=20, what="the customer is suspended")
     check_error(client.chat("gpt-4o"), 403, "permission_error", "customer_suspended")
 
 

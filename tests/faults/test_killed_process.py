@@ -15,12 +15,35 @@ import aiohttp
 import httpx
 import pytest
 
+from tests.faults import load
 from tests.faults.at_rest import audited
-from tests.integration.running import CONFIG, Account, Gateway, Provider, gateway, price_usd, provider, wait_until
+from tests.integration.running import (
+    CONFIG,
+    Account,
+    Gateway,
+    Provider,
+    gateway,
+    price_usd,
+    promised,
+    provider,
+    wait_until,
+)
 
 STREAMS = 20
 SCRIPT = {"chunks": 30, "gap_ms": 100, "input_tokens": 40, "output_tokens": 30}
 PRICE = price_usd("alpha-chat", input=40, output=30)
+BACK_WITHIN_S = promised(5.0)
+PAUSE_S = 8.0
+TRUTHFUL_S = promised(6.0)
+"""A refusal because of a silent owner must not take longer."""
+VICTIMS = ("edge", "billing", "nats", "postgres")
+"""Whom `make test` kills under load; the others die in `tests/integration/test_one_command` too."""
+OTHERS = ("auth", "router", "tasks")
+
+
+def thorough(*victims: str) -> list[Any]:
+    """Those that only `make faults` strikes."""
+    return [pytest.param(victim, marks=pytest.mark.thorough) for victim in victims]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +110,7 @@ def check_books(running: Gateway, account: Account, ended: list[tuple[str, bool]
     assert running.verify()["clean"]
 
 
-@pytest.mark.parametrize("victim", ["auth", "router", "billing", "tasks", "nats", "postgres", "edge"])
+@pytest.mark.parametrize("victim", [*VICTIMS, *thorough(*OTHERS)])
 async def test_a_killed_process_is_back_and_the_books_are_exact(rig: tuple[Gateway, Provider], victim: str) -> None:
     """SIGKILL under 20 streams: served again within 5 s, streams survive all but edge's death, charges are exact."""
     running, _ = rig
@@ -97,12 +120,31 @@ async def test_a_killed_process_is_back_and_the_books_are_exact(rig: tuple[Gatew
     def strike() -> None:
         os.kill(running.pid(victim), signal.SIGKILL)
         struck_at[0] = time.monotonic()
-        wait_until(lambda: answers_again(account), timeout_s=5, what=f"served again after {victim} died")
+        wait_until(lambda: answers_again(account), timeout_s=BACK_WITHIN_S, what=f"served again after {victim} died")
 
     ended = await under_load(account, strike)
     if victim != "edge":
         assert [complete for _, complete in ended] == [True] * STREAMS
     await asyncio.to_thread(check_books, running, account, ended, 1)
+
+
+@pytest.mark.parametrize("victim", ["router", *thorough("billing", "auth")])
+async def test_while_the_only_replica_is_paused_streams_run_on_and_requests_are_refused(
+    rig: tuple[Gateway, Provider], victim: str
+) -> None:
+    """SIGSTOP for 8 s: no stream breaks, what is refused says 503, and all is charged once it goes on.
+
+    Without billing, what fits a lease is served.
+    """
+    running, _ = rig
+    accounts = [await asyncio.to_thread(running.customer, credit_usd="20") for _ in range(2)]
+    seen = await load.under_load(accounts, running.paused(victim), for_s=PAUSE_S)
+    assert all(each.complete for each in seen[: load.STREAMS])
+    assert {(each.status, each.code) for each in seen} <= {(200, ""), (503, "unavailable")}
+    assert max(each.took_s for each in seen[load.STREAMS :]) < TRUTHFUL_S
+    assert seen[-1].status == 200
+    assert victim == "billing" or any(each.status == 503 for each in seen)
+    await asyncio.to_thread(load.check_books, accounts, seen)
 
 
 async def test_everything_killed_at_once_recovers_with_exact_books(rig: tuple[Gateway, Provider]) -> None:

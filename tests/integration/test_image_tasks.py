@@ -132,5 +132,5 @@ def test_a_revoked_key_is_refused_within_a_second(account: Account) -> None:
     assert httpx.get(url, headers=headers).status_code == 200
     account.gateway.admin("DELETE", f"/admin/keys/{made['id']}")
     revoked_at_s = time.monotonic()
-    wait_until(lambda: httpx.get(url, headers=headers).status_code == 401, timeout_s=5, what="the key is refused")
+    wait_until(lambda: httpx.get(url, headers=headers).status_code == 401, timeout_s=20, what="the key is refused")
     assert time.monotonic() - revoked_at_s < 1

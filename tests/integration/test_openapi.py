@@ -30,7 +30,7 @@ SURFACES = (
     "  - {prefix: /fly/v1, dialect: dragonfly, without: [videos, images, tasks, files]}\n",
 )
 HI = [{"role": "user", "content": "Hi."}]
-EXAMPLES = 6
+EXAMPLES = 12 if "TOLLBRIDGE_TEST_FACTOR" in os.environ else 3
 UNTOUCHED = r"drain$|metrics$|^/docs$|^/openapi\.json$|^/fly/v1/(?!chat|models|credits|keys$)"
 """Not asked at random: what changes the replica for all, what is large and takes no input, what was asked at /v1."""
 FENCED = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "docs" / "api.md").read_text(), re.DOTALL | re.MULTILINE)

@@ -28,7 +28,7 @@ def test_a_crowd_keeps_the_ledger_exact(ledgers: Ledgers):
 
     OnThese.ledgers = ledgers
     try:
-        run_state_machine_as_test(OnThese, settings=brief(examples=12, steps=8, shrinks=False))
+        run_state_machine_as_test(OnThese, settings=brief(examples=6, steps=8, shrinks=False))
     except Exception as error:
         raise ledgers.broken or error from error
     report = verify(ledgers.url)

@@ -15,6 +15,6 @@ def test_postgres_agrees_with_the_model_after_every_step(bank: PostgresBank, bil
         def make_other(self) -> Bank:
             return bank
 
-    run_state_machine_as_test(OnPostgres, settings=brief(examples=20, steps=25))
+    run_state_machine_as_test(OnPostgres, settings=brief(examples=10, steps=25))
     report = verify(billing_url)
     assert report.clean, report.checks
