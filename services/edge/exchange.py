@@ -22,6 +22,7 @@ from services.edge.owners import Authority
 from services.edge.paid_request import PaidRequest
 from services.edge.relay import Relay
 from services.edge.reply import Header, Reply, whole_head
+from services.edge.request_body import aside
 from services.edge.settlement import Ending, Facts
 from upstream.attempt import Tried, ended, run_attempts
 from upstream.outcome import AttemptFailed, Outcome, to_error
@@ -177,7 +178,7 @@ class Exchange:
         tools, trace = self._tools, self._facts.traceparent
         tools.admission.check_model(self._authority, route.model)
         request, wire = self._request, self._operation.wire_of(route)
-        wire.check(request, route)
+        await aside(request.body, wire.check, request, route)
         allowance = self._allowance = await tools.admission.fund(
             request=request,
             request_id=self._facts.request_id,

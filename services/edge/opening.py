@@ -4,12 +4,14 @@ What fails up to here may be tried again elsewhere; what is returned has begun, 
 """
 
 import dataclasses
+import functools
 from collections.abc import AsyncIterator
 
 import structlog
 
 from chassis.telemetry import Span
 from services.edge.paid_request import PaidRequest
+from services.edge.request_body import aside
 from services.edge.wires.wire import Wire
 from upstream.calls import send
 from upstream.client import HttpCall, UpstreamClient, UpstreamResponse
@@ -64,14 +66,15 @@ class Providers:
         self, request: PaidRequest, wire: Wire, route: Route, *, max_tokens: int, request_id: str
     ) -> UpstreamResponse:
         """Sends the request over its wire. A provider that refuses `stream_options` is asked once more without."""
+        make = functools.partial(aside, request.body, wire.call, request, max_tokens=max_tokens, request_id=request_id)
         try:
-            return await self.send(route, wire.call(request, route, max_tokens=max_tokens, request_id=request_id))
+            return await self.send(route, await make(route))
         except AttemptFailed as failure:
             if not _is_about_stream_options(failure, request, route):
                 raise
         self._log.warning("stream_options_refused", provider=route.provider_id, advice="stream_options: false")
         bare = dataclasses.replace(route, without_stream_options=True)
-        return await self.send(bare, wire.call(request, bare, max_tokens=max_tokens, request_id=request_id))
+        return await self.send(bare, await make(bare))
 
 
 def _is_about_stream_options(failure: AttemptFailed, request: PaidRequest, route: Route) -> bool:

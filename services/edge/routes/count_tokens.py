@@ -21,7 +21,7 @@ from services.edge.opening import read_whole
 from services.edge.paid_request import PaidRequest
 from services.edge.relay import Relay
 from services.edge.reply import Reply
-from services.edge.request_body import ClientLeft, read_body
+from services.edge.request_body import ClientLeft, aside, read_body
 from services.edge.routes.paid import traceparent_of
 from services.edge.surfaces import Surface
 from services.edge.translate.signed_thoughts import with_signed_thoughts
@@ -71,7 +71,8 @@ class CountTokens:
         admission = self._tools.admission
         client_ip = scope["client"][0] if scope.get("client") else ""
         authority = await admission.authorize(api_key=api_key_of(headers), client_ip=client_ip, traceparent=trace)
-        request = parse_count(await read_body(receive, headers), headers)
+        body = await read_body(receive, headers)
+        request = await aside(body, parse_count, body, headers)
         attempts, attempt_id = self._tools.attempts, str(uuid7())
         attempts.begin(attempt_id)
         try:

@@ -19,7 +19,7 @@ from chassis.errors import Code, TollbridgeError
 from chassis.telemetry import Span, checked_traceparent
 from services.edge.admission import api_key_of
 from services.edge.answers import KeptAnswer
-from services.edge.body_room import SMALL_BYTES, BodyShare
+from services.edge.body_room import BodyShare
 from services.edge.claims import fingerprint, key_of
 from services.edge.exchange import Exchange
 from services.edge.idempotency import Turn
@@ -27,10 +27,9 @@ from services.edge.max_cost import max_cost_of
 from services.edge.metrics import UNKNOWN_MODEL
 from services.edge.operation import Operation
 from services.edge.owners import Authority
-from services.edge.paid_request import PaidRequest
 from services.edge.relay import Relay
 from services.edge.reply import Reply
-from services.edge.request_body import ClientLeft, read_body
+from services.edge.request_body import ClientLeft, aside, read_body
 from services.edge.settlement import Facts
 from services.edge.surfaces import Surface
 
@@ -114,7 +113,8 @@ class PaidRoute:
             api_key=api_key_of(headers), client_ip=scope["client"][0] if scope.get("client") else "", traceparent=trace
         )
         body = await read_body(receive, headers, most_bytes=self._operation.most_bytes, share=share)
-        request = dataclasses.replace(await self._parsed(body, headers), max_cost_nano_usd=max_cost_of(headers))
+        parsed = await aside(body, self._operation.parse, body, headers)
+        request = dataclasses.replace(parsed, max_cost_nano_usd=max_cost_of(headers))
         turn = await self._turn(scope, request.body, authority=authority, reply=reply, request_id=request_id)
         if isinstance(turn, KeptAnswer):
             await reply.replay(status=turn.status, headers=turn.headers, body=turn.body)
@@ -139,12 +139,6 @@ class PaidRoute:
             include_usage=request.include_usage or surface.dialect.always_usage_chunk,
             turn=turn,
         )
-
-    async def _parsed(self, body: bytes, headers: list[tuple[bytes, bytes]]) -> PaidRequest:
-        """A large body, such as a form with a sound, takes long enough for others to notice."""
-        if len(body) <= SMALL_BYTES:
-            return self._operation.parse(body, headers)
-        return await asyncio.to_thread(self._operation.parse, body, headers)
 
     async def _turn(
         self, scope: Scope, body: bytes, *, authority: Authority, reply: Reply, request_id: str

@@ -13,6 +13,7 @@ from services.edge.openapi.description import PAID, USD, Description, described
 from services.edge.operation import Operation
 from services.edge.quote import Quote, Quotes
 from services.edge.quoted_call import called
+from services.edge.request_body import aside
 from services.edge.routes.task_shapes import ImageBody
 from services.edge.routes.tasks import check_model
 
@@ -55,7 +56,7 @@ def routes(*, quotes: Quotes, catalogue: Catalogue, identify: Identify) -> APIRo
     async def create_quote(request: Request) -> Response:
         caller = await identify(request)
         body = await body_of(request)
-        fields = parsed(body, dict[str, Any])
+        fields = await aside(body, parsed, body, dict[str, Any])
         named = fields.get("model")
         model = await catalogue.find(named) if isinstance(named, str) else None
         operation = called(fields, request.headers.raw, category=model.category if model is not None else None)
@@ -88,7 +89,7 @@ async def _image(quotes: Quotes, body: bytes, caller: Caller, catalogue: Catalog
 
 
 async def _paid(quotes: Quotes, operation: Operation, body: bytes, request: Request, caller: Caller) -> Quote:
-    found = await quotes.paid(operation.parse(body, request.headers.raw), operation)
+    found = await quotes.paid(await aside(body, operation.parse, body, request.headers.raw), operation)
     if not may_use(caller.models, found.model):
         message = f"This key may not use the model {found.model[:200]!r}."
         raise TollbridgeError(Code.MODEL_NOT_ALLOWED, message, details={"param": "model"})
