@@ -28,7 +28,8 @@ class JobState(enum.Enum):
 class JobReport:
     """What a provider says of its job. `links` is what it made, where it says so by links; `progress` is 0 to 1.
 
-    `seconds` is how long the video is, where it says so.
+    `seconds` is how long the video is, where it says so. `is_rejected`: it failed for what was asked, which no other
+    provider account would make either.
     """
 
     id: str
@@ -36,6 +37,7 @@ class JobReport:
     progress: float = 0.0
     links: tuple[str, ...] = ()
     problem: str = ""
+    is_rejected: bool = False
     seconds: int | None = None
     captured: Captured = dataclasses.field(default_factory=Captured)
 

@@ -23,6 +23,7 @@ _STATES = {
     "completed": JobState.SUCCEEDED,
     "failed": JobState.FAILED,
 }
+_REJECTIONS = frozenset({"moderation_blocked", "content_policy_violation", "invalid_request", "invalid_prompt"})
 
 
 class _Problem(msgspec.Struct, frozen=True):
@@ -78,6 +79,7 @@ class Videos:
             state=state,
             progress=min(1.0, max(0.0, (video.progress or 0.0) / 100)),
             problem=(video.error.message or video.error.code or "") if video.error else "",
+            is_rejected=video.error is not None and video.error.code in _REJECTIONS,
             seconds=_seconds(video.seconds),
         )
 
