@@ -67,7 +67,7 @@ class NoSpool:
 class NoPublisher(Publisher):
     """Tells nobody."""
 
-    def add(self, event: usage_pb2.UsageRecorded) -> None:
+    def add(self, event: usage_pb2.UsageRecorded, *, payload: bytes = b"") -> None:
         """Drops it."""
 
 

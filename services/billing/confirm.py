@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from chassis import db
-from services.billing import store
+from services.billing import batch_store, store
 from tollbridge.billing.v1 import billing_pb2 as pb
 from tollbridge.usage.v1 import usage_pb2
 
@@ -31,12 +31,22 @@ class Confirmations:
         Committed it is by any event of its request and kind; set aside only itself: its twin, from another run of the
         request, may be right, and may be lost on its way.
         """
+        if not asked:
+            return []
         async with db.transaction(self._pool) as connection:
             found = await store.event_states(connection, [(each.request_id, each.kind) for each in asked])
         return [
             _state(committed, not committed and _is_among(letters, each.event_id))
             for each, (committed, letters) in zip(asked, found, strict=True)
         ]
+
+    async def batches(self, batch_ids: Sequence[UUID]) -> list[bool]:
+        """For each batch of the bus, whether it was applied whole; where not, its events are to be asked about."""
+        if not batch_ids:
+            return []
+        async with db.transaction(self._pool) as connection:
+            applied = await batch_store.applied(connection, batch_ids)
+        return [batch_id in applied for batch_id in batch_ids]
 
 
 def _is_among(letters: Iterable[bytes], event_id: str) -> bool:

@@ -5,7 +5,9 @@ a price can't be had, it is given back with a growing delay; what of it was appl
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
+from uuid import UUID
 
 from google.protobuf.message import DecodeError
 from structlog.typing import FilteringBoundLogger
@@ -28,7 +30,13 @@ class _Message:
     unsettled: bool = False
 
 
-_Arrived = tuple[_Message, usage_pb2.UsageRecorded]
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Part:
+    """Events of one message that are applied together: all, if it has no more than go into one transaction."""
+
+    message: _Message
+    events: Sequence[usage_pb2.UsageRecorded]
+    batch_id: UUID | None
 
 
 class UsageConsumer:
@@ -57,25 +65,60 @@ class UsageConsumer:
                 await message.delivery.ack()
 
     async def _apply(self, messages: Sequence[_Message]) -> None:
-        arrived: list[_Arrived] = []
+        arrived: list[_Part] = []
         for message in messages:
             try:
                 batch = usage_pb2.UsageBatch.FromString(message.delivery.data)
             except DecodeError:
                 await self._settlement.set_aside(message.delivery.data, "the message is no batch of usage events")
                 continue
-            arrived += [(message, event) for event in batch.events]
+            arrived += _parts(message, batch)
         for slice_ in _slices(arrived):
-            fates = await self._settlement.apply([event for _, event in slice_])
-            for (message, _), fate in zip(slice_, fates, strict=True):
-                if fate is Fate.WAITING:
-                    message.unsettled = True
-                    self._figures.events_waiting.inc()
+            await self._settle(slice_)
+
+    async def _settle(self, parts: Sequence[_Part]) -> None:
+        events: list[usage_pb2.UsageRecorded] = []
+        batches: dict[UUID, range] = {}
+        for part in parts:
+            if part.batch_id is not None:
+                batches[part.batch_id] = range(len(events), len(events) + len(part.events))
+            events += part.events
+        fates = iter(await self._settlement.apply(events, batches=batches))
+        for part in parts:
+            waiting = sum(fate is Fate.WAITING for fate in itertools.islice(fates, len(part.events)))
+            if waiting:
+                part.message.unsettled = True
+                self._figures.events_waiting.inc(waiting)
 
 
-def _slices(arrived: Sequence[_Arrived]) -> Iterator[Sequence[_Arrived]]:
-    for start in range(0, len(arrived), MAX_EVENTS):
-        yield arrived[start : start + MAX_EVENTS]
+def _parts(message: _Message, batch: usage_pb2.UsageBatch) -> list[_Part]:
+    events = list(batch.events)
+    if len(events) <= MAX_EVENTS:
+        return [_Part(message, events, _batch_id(batch.id))]
+    cuts = range(0, len(events), MAX_EVENTS)
+    return [_Part(message, events[start : start + MAX_EVENTS], None) for start in cuts]
+
+
+def _batch_id(text: str) -> UUID | None:
+    """Without one that can be read, its events are asked about singly."""
+    try:
+        return UUID(text) if text else None
+    except ValueError:
+        return None
+
+
+def _slices(arrived: Sequence[_Part]) -> Iterator[Sequence[_Part]]:
+    """What goes into one transaction each, in order."""
+    slice_: list[_Part] = []
+    events = 0
+    for part in arrived:
+        if slice_ and events + len(part.events) > MAX_EVENTS:
+            yield slice_
+            slice_, events = [], 0
+        slice_.append(part)
+        events += len(part.events)
+    if slice_:
+        yield slice_
 
 
 def _delay_s(deliveries: int) -> float:

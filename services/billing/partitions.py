@@ -1,21 +1,24 @@
 """Keeps the usage log's daily partitions made a week ahead, and drops what is older than the config keeps.
 
 Should making them fail for a whole week, rows go to the default partition: slower, but nothing is lost and nothing
-waits. What is dropped are days of the log and holds that resolved long ago, in bounded steps and each by one replica at
-a time; transfers are kept for ever. Each of the three stands alone: where one can't be done the others are.
+waits. What is dropped are days of the log, holds that resolved long ago and ids of batches that nobody asks about any
+more, in bounded steps; transfers are kept for ever. Each stands alone: where one can't be done the others are.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 from structlog.typing import FilteringBoundLogger
 
 from chassis import db
 from chassis.errors import TollbridgeError
-from services.billing import store
+from chassis.ids import uuid7_at
+from services.billing import batch_store, store
 from services.billing.config import BillingConfig
 
 DAYS_AHEAD = 7
+BATCHES_KEPT_MS = 86_400_000
 PAUSE_S = 3600.0
 MAX_STEPS = 1000
 """Steps of one look; what is left then waits an hour."""
@@ -36,6 +39,7 @@ async def look(*, pool: db.Pool, config: BillingConfig, log: FilteringBoundLogge
         "make": lambda: make(pool=pool, log=log),
         "drop_usage": lambda: drop_usage(pool=pool, config=config, log=log),
         "prune_holds": lambda: prune_holds(pool=pool, config=config, log=log),
+        "forget_batches": lambda: forget_batches(pool=pool, log=log),
     }
     for part, run in parts.items():
         try:
@@ -71,6 +75,16 @@ async def prune_holds(*, pool: db.Pool, config: BillingConfig, log: FilteringBou
         return await store.prune_holds(connection, kept_days=config.holds_kept_days, limit=STEP_ROWS)
 
     return await _steps(step, pool=pool, log=log, what="holds")
+
+
+async def forget_batches(*, pool: db.Pool, log: FilteringBoundLogger) -> int:
+    """The same for the ids of batches: a spender asks about one for seconds."""
+    below = uuid7_at(time.time_ns() // 1_000_000 - BATCHES_KEPT_MS)
+
+    async def step(connection: db.Connection) -> int:
+        return await batch_store.forget(connection, below=below, limit=STEP_ROWS)
+
+    return await _steps(step, pool=pool, log=log, what="batches")
 
 
 async def _steps(

@@ -203,8 +203,9 @@ class BillingServer:
         return pb.RecordUsageResponse(states=[_FATES[fate] for fate in fates])
 
     async def confirm(self, request: pb.ConfirmRequest, _: CallContext) -> pb.ConfirmResponse:
-        if len(request.keys) > MAX_KEYS:
-            raise _invalid("keys", f"at most {MAX_KEYS}")
+        for name, many in (("keys", len(request.keys)), ("batch_ids", len(request.batch_ids))):
+            if many > MAX_KEYS:
+                raise _invalid(name, f"at most {MAX_KEYS}")
         asked = [
             Asked(
                 request_id=uuid_of(key.request_id, "request_id"),
@@ -213,7 +214,11 @@ class BillingServer:
             )
             for key in request.keys
         ]
-        return pb.ConfirmResponse(states=await self._confirmations.states(asked))
+        batch_ids = [uuid_of(batch_id, "batch_ids") for batch_id in request.batch_ids]
+        return pb.ConfirmResponse(
+            states=await self._confirmations.states(asked),
+            batches_committed=await self._confirmations.batches(batch_ids),
+        )
 
     async def get_receipt(self, request: pb.GetReceiptRequest, _: CallContext) -> pb.GetReceiptResponse:
         receipt = await self._receipts.get(

@@ -10,7 +10,7 @@ database itself is nobody's fault and is raised as UNAVAILABLE: nothing was appl
 import dataclasses
 import enum
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
 from structlog.typing import FilteringBoundLogger
@@ -74,15 +74,20 @@ class Settlement:
         self._log = log
         self._kept_days = kept_days
 
-    async def apply(self, events: Sequence[usage_pb2.UsageRecorded]) -> list[Fate]:
-        """Applies at most MAX_EVENTS events in one transaction. Raises UNAVAILABLE, and then none is applied."""
+    async def apply(
+        self, events: Sequence[usage_pb2.UsageRecorded], *, batches: Mapping[UUID, range] | None = None
+    ) -> list[Fate]:
+        """Applies at most MAX_EVENTS events in one transaction. Raises UNAVAILABLE, and then none is applied.
+
+        `batches` are the places of those that came whole: one whose events are all applied is noted with them.
+        """
         if len(events) > MAX_EVENTS:
             raise ValueError(f"at most {MAX_EVENTS} events in a transaction")
         works = [_Work(event) for event in events]
         await self._check(works)
         ready = [work for work in works if work.checked or work.letter]
         if ready:
-            await self._commit(ready)
+            await self._commit(ready, {id_: [works[n] for n in places] for id_, places in (batches or {}).items()})
         for work in ready:
             work.fate = Fate.DEAD_LETTERED if work.letter else Fate.COMMITTED
             self._tell(work)
@@ -113,9 +118,9 @@ class Settlement:
             except Poison as error:
                 works[index].condemn(str(error))
 
-    async def _commit(self, works: Sequence[_Work]) -> None:
+    async def _commit(self, works: Sequence[_Work], batches: Mapping[UUID, Sequence[_Work]]) -> None:
         async def together(connection: Connection) -> None:
-            await _write(connection, works)
+            await _write(connection, works, batches)
             await _set_aside(connection, works)
 
         async def one_by_one(connection: Connection) -> None:
@@ -188,7 +193,7 @@ async def _lock(connection: Connection, works: Sequence[_Work]) -> Books:
     )
 
 
-async def _write(connection: Connection, works: Sequence[_Work]) -> None:
+async def _write(connection: Connection, works: Sequence[_Work], batches: Mapping[UUID, Sequence[_Work]]) -> None:
     books = await _lock(connection, works)
     pinned = [hold.id for hold in books.holds.values() if hold.pinned]
     if pinned:
@@ -196,7 +201,8 @@ async def _write(connection: Connection, works: Sequence[_Work]) -> None:
     rows: list[UsageRow] = []
     for work in works:
         _decide(books, work, rows)
-    await store.save_books(connection, books, usage=rows)
+    whole = [id_ for id_, theirs in batches.items() if all(work.checked for work in theirs)]
+    await store.save_books(connection, books, usage=rows, batches=whole)
     if books.superseded:
         charged = [row.request_id for row in rows if row.kind is UsageKind.CHARGE]
         await letter_store.supersede(connection, applied=books.superseded, charged=charged)
@@ -233,6 +239,6 @@ async def _set_aside(connection: Connection, works: Sequence[_Work]) -> None:
 async def _write_alone(connection: Connection, work: _Work) -> None:
     try:
         async with connection.transaction():
-            await _write(connection, [work])
+            await _write(connection, [work], {})
     except store.REFUSED as error:
         work.condemn(f"the database refuses it: {type(error).__name__}")

@@ -14,7 +14,7 @@ from psycopg.rows import TupleRow
 
 from chassis.db import Connection
 from chassis.ids import uuid7
-from services.billing import arrays, cap_store
+from services.billing import arrays, batch_store, cap_store
 from services.billing.books import Books
 from services.billing.caps import Cap
 from services.billing.holds import Hold, HoldKind, HoldState
@@ -132,12 +132,19 @@ async def lock_books(
     )
 
 
-async def save_books(connection: Connection, books: Books, *, usage: Sequence[UsageRow] = ()) -> None:
-    """Writes back what changed in books whose rows are locked, with the log lines that go with it. One round trip."""
+async def save_books(
+    connection: Connection, books: Books, *, usage: Sequence[UsageRow] = (), batches: Sequence[UUID] = ()
+) -> None:
+    """Writes back what changed in books whose rows are locked, with the log lines that go with it. One round trip.
+
+    `batches` are those whose events are all applied with this, or were before.
+    """
     accounts = [books.accounts[customer_id] for customer_id in sorted(books.changed_accounts)]
     caps = [books.caps.rows[cap_id] for cap_id in sorted(books.caps.changed)]
     holds = [books.holds[hold_id] for hold_id in sorted(books.changed_holds)]
     async with connection.pipeline():
+        if batches:
+            await batch_store.add(connection, batches)
         if usage:
             await connection.execute(_ADD_USAGE, _usage_columns(usage))
         if accounts:

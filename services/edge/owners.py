@@ -27,6 +27,7 @@ from upstream import decision
 from upstream.attempt import Tried
 from upstream.route import Route
 
+State = TypeVar("State")
 R = TypeVar("R", bound=Message)
 
 AUTHORIZE_TIMEOUT_S = 0.9
@@ -289,6 +290,16 @@ class BillingOwner:
         )
         return _one_each(reply.states, len(events))
 
+    async def confirm_batches(self, batch_ids: Sequence[str]) -> list[bool]:
+        """Whether billing has all of each batch, in order; at most 1000. One that knows of no batches has none."""
+        reply = await self._pipe.call(
+            "Confirm",
+            billing_pb2.ConfirmRequest(batch_ids=batch_ids),
+            billing_pb2.ConfirmResponse,
+            timeout_s=RECORD_TIMEOUT_S,
+        )
+        return _one_each(reply.batches_committed or [False] * len(batch_ids), len(batch_ids))
+
     async def record_usage(self, events: Sequence[usage_pb2.UsageRecorded]) -> list[billing_pb2.EventState.ValueType]:
         """Applies events without the bus; at most 500."""
         reply = await self._pipe.call(
@@ -300,7 +311,7 @@ class BillingOwner:
         return _one_each(reply.states, len(events))
 
 
-def _one_each(states: Sequence[billing_pb2.EventState.ValueType], asked: int) -> list[billing_pb2.EventState.ValueType]:
+def _one_each(states: Sequence[State], asked: int) -> list[State]:
     """A state for each event, or an error: one that is missing must not pass for an answer."""
     if len(states) != asked:
         raise TollbridgeError(Code.INTERNAL, f"billing gave {len(states)} states for {asked} events")

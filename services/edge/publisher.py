@@ -19,11 +19,18 @@ import structlog
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from services.edge.events import USAGE_RECORDED, USAGE_RECORDED_TYPE
+from services.edge.usage_batch import encoded
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.usage.v1 import usage_pb2
 
-BATCH = 200
+BATCH = 500
+"""Events that billing applies in one transaction."""
+BATCH_BYTES = 512 << 10
+"""A message may be twice as large, and an event a few KiB."""
 BATCH_WAIT_S = 0.25
+BUSY_WAIT_S = 1.0
+BUSY_EVENTS = 25
+"""So many events within BATCH_WAIT_S: then it pays to wait for more."""
 WORKERS = 4
 CONFIRM_EVERY_S = 2.0
 CONFIRM_BATCH = 1000
@@ -63,6 +70,8 @@ class Recorder(Protocol):
 
     async def confirm(self, events: Sequence[usage_pb2.UsageRecorded]) -> list[EventState]: ...
 
+    async def confirm_batches(self, batch_ids: Sequence[str]) -> list[bool]: ...
+
     async def record_usage(self, events: Sequence[usage_pb2.UsageRecorded]) -> list[EventState]: ...
 
 
@@ -74,15 +83,20 @@ class _Pending:
     """
 
     event: usage_pb2.UsageRecorded
+    payload: bytes
+    key: tuple[str, int]  # what billing knows it by
     former: Callable[[], None] | None
     twin: "_Pending | None" = None
     tries: int = 0
     due_s: float = 0.0
 
-    @property
-    def key(self) -> tuple[str, int]:
-        """What billing knows it by."""
-        return self.event.request_id, self.event.kind
+
+@dataclasses.dataclass(slots=True, eq=False)
+class _Batch:
+    """What the bus took as one message: asked about as one, twice at most; then each event is on its own."""
+
+    events: list[_Pending]
+    asked: bool = False
 
 
 class Publisher:
@@ -105,6 +119,7 @@ class Publisher:
         self._pending: dict[tuple[str, int], _Pending] = {}
         self._fresh: collections.deque[_Pending] = collections.deque()
         self._sent: dict[tuple[str, int], _Pending] = {}  # tried, by when billing was last asked about them
+        self._batches: dict[str, _Batch] = {}  # tried, and asked about together
         self._wake = asyncio.Event()
         self._full = asyncio.Event()
         self._pause_s = 0.0
@@ -126,18 +141,18 @@ class Publisher:
                 return pending.event
         return None
 
-    def add(self, event: usage_pb2.UsageRecorded) -> None:
-        """Takes over an event that is in this incarnation's spool."""
-        self._add(event, None)
+    def add(self, event: usage_pb2.UsageRecorded, *, payload: bytes = b"") -> None:
+        """Takes over an event that is in this incarnation's spool, there as `payload`."""
+        self._add(event, None, payload)
 
     def add_former(self, event: usage_pb2.UsageRecorded, *, forget: Callable[[], None]) -> None:
         """Takes over an event of a former incarnation; `forget` is called when billing has it."""
         self._add(event, forget)
 
-    def _add(self, event: usage_pb2.UsageRecorded, former: Callable[[], None] | None) -> None:
-        pending = _Pending(event, former)
-        pending.twin = self._pending.get(pending.key)
-        self._pending[pending.key] = pending
+    def _add(self, event: usage_pb2.UsageRecorded, former: Callable[[], None] | None, payload: bytes = b"") -> None:
+        key = event.request_id, event.kind
+        pending = _Pending(event, payload or event.SerializeToString(), key, former, self._pending.get(key))
+        self._pending[key] = pending
         self._try(pending)
 
     def _try(self, pending: _Pending) -> None:
@@ -169,7 +184,7 @@ class Publisher:
             await self._wake.wait()
             if len(self._fresh) < BATCH:
                 await self._fill()
-            batch = [self._fresh.popleft() for _ in range(min(BATCH, len(self._fresh)))]
+            batch = self._take()
             if not self._fresh:
                 self._wake.clear()
             if len(self._fresh) < BATCH:
@@ -178,20 +193,33 @@ class Publisher:
                 await self._publish(batch)
 
     async def _fill(self) -> None:
-        """Waits for a batch to fill up, but not for long."""
+        """Waits for a batch to fill up, but not for long: a busy edge longer, as each batch is work for everybody."""
+        if not await self._is_full(BATCH_WAIT_S) and len(self._fresh) >= BUSY_EVENTS:
+            await self._is_full(BUSY_WAIT_S - BATCH_WAIT_S)
+
+    async def _is_full(self, within_s: float) -> bool:
         try:
-            async with asyncio.timeout(BATCH_WAIT_S):
-                await self._full.wait()
+            async with asyncio.timeout(within_s):
+                return await self._full.wait()
         except TimeoutError:
-            return
+            return False
+
+    def _take(self) -> list[_Pending]:
+        batch: list[_Pending] = []
+        size = 0
+        while self._fresh and len(batch) < BATCH and size < BATCH_BYTES:
+            batch.append(self._fresh.popleft())
+            size += len(batch[-1].payload)
+        return batch
 
     async def _publish(self, batch: list[_Pending]) -> None:
-        data = usage_pb2.UsageBatch(events=[each.event for each in batch]).SerializeToString()
+        batch_id = str(uuid7())
+        data = encoded(batch_id, [each.payload for each in batch])
         try:
             await self._bus.publish(
                 USAGE_RECORDED,
                 data,
-                event_id=batch[0].event.event_id if len(batch) == 1 and not batch[0].tries else str(uuid7()),
+                event_id=batch[0].event.event_id if len(batch) == 1 and not batch[0].tries else batch_id,
                 event_type=USAGE_RECORDED_TYPE,
                 source=self._source,
                 traceparent=batch[0].event.traceparent,
@@ -204,13 +232,18 @@ class Publisher:
             await asyncio.sleep(self._pause_s)
             return
         self._tried(batch)
+        self._batches[batch_id] = _Batch(batch)
         self._pause_s = 0.0
 
-    def _tried(self, batch: Iterable[_Pending]) -> None:
+    @staticmethod
+    def _tried(batch: Iterable[_Pending]) -> None:
         now_s = asyncio.get_running_loop().time()
         for each in batch:
             each.due_s = now_s + RETRY_AFTER_S[min(each.tries, MAX_TRIES - 1)]
             each.tries += 1
+
+    def _ask_singly(self, batch: Iterable[_Pending]) -> None:
+        for each in batch:
             if self._waits(each):
                 self._sent[each.key] = each
 
@@ -226,9 +259,12 @@ class Publisher:
             self._pass_by_the_bus(list(self._fresh))
             self._fresh.clear()
             self._wake.clear()
-        asked, before = list(itertools.islice(self._sent.values(), CONFIRM_AT_ONCE)), len(self._pending)
+        before = len(self._pending)
+        asked: list[_Pending] = []
         overdue: list[_Pending] = []
         try:
+            await self._confirm_batches()
+            asked = list(itertools.islice(self._sent.values(), CONFIRM_AT_ONCE))
             for start in range(0, len(asked), CONFIRM_BATCH):
                 overdue += await self._confirm(asked[start : start + CONFIRM_BATCH])
             await self._again(overdue)
@@ -241,10 +277,10 @@ class Publisher:
 
     def _pass_by_the_bus(self, batch: Iterable[_Pending]) -> None:
         """The bus is down: the next round gives these to billing itself, unless it has them all the same."""
+        batch = list(batch)
         for each in batch:
             each.tries, each.due_s = MAX_TRIES, 0.0
-            if self._waits(each):
-                self._sent[each.key] = each
+        self._ask_singly(batch)
 
     def _forget_settled(self) -> None:
         """Frees the spool of requests that billing has; when the disk refuses, the next round tries again.
@@ -262,6 +298,26 @@ class Publisher:
 
     def _waits(self, each: _Pending) -> bool:
         return self._pending.get(each.key) is each
+
+    async def _confirm_batches(self) -> None:
+        """Asks about whole batches; the events of one that billing lacks again are asked about singly from now on."""
+        asked = list(itertools.islice(self._batches, CONFIRM_BATCH))
+        if not asked:
+            return
+        committed = await self._billing.confirm_batches(asked)
+        for batch_id, is_committed in zip(asked, committed, strict=True):
+            batch = self._batches.get(batch_id)
+            if batch is None:  # another round has ended it meanwhile
+                continue
+            if is_committed:
+                for each in batch.events:
+                    self._done(each, billing_pb2.EVENT_STATE_COMMITTED)
+            elif not batch.asked:
+                batch.asked = True
+                continue
+            else:
+                self._ask_singly(batch.events)
+            del self._batches[batch_id]
 
     async def _confirm(self, batch: list[_Pending]) -> list[_Pending]:
         """Asks about these; returns those that billing should have known by now."""
@@ -293,8 +349,11 @@ class Publisher:
                 raise
             self._log.error("record_usage_failed", events=len(batch), code=error.code.value)
             self._tried(batch)
+            self._ask_singly(batch)
             return
-        self._tried([each for each, state in zip(batch, states, strict=True) if not self._done(each, state)])
+        left = [each for each, state in zip(batch, states, strict=True) if not self._done(each, state)]
+        self._tried(left)
+        self._ask_singly(left)
 
     def _done(self, each: _Pending, state: EventState) -> bool:
         """Forgets an event that billing has; True when it has. One that was set aside there is an operator's now."""

@@ -53,7 +53,7 @@ class Outbox(Protocol):
     @property
     def has_room(self) -> bool: ...
 
-    def add(self, event: usage_pb2.UsageRecorded) -> None: ...
+    def add(self, event: usage_pb2.UsageRecorded, *, payload: bytes = b"") -> None: ...
 
     def find(self, request_id: str) -> usage_pb2.UsageRecorded | None: ...
 
@@ -236,13 +236,13 @@ class Tab:
         self._fill(event, ending, now_s=now_s)
         self.closed = True
         self.charge = event.charge_nano_usd
-        record = Record(kind=Kind.FINISHED, key=self._facts.request_id.bytes, payload=event.SerializeToString())
+        payload = event.SerializeToString()
         try:
-            self._spool.append_now(record)
+            self._spool.append_now(Record(kind=Kind.FINISHED, key=self._facts.request_id.bytes, payload=payload))
         except OSError as error:  # the disk fails: the event is still on its way, it only can't survive us
             self._log.error("spool_failed", request_id=event.request_id, reason=str(error))
         self._purse.settled(self.draw, spent_nano_usd=self.charge)
-        self._outbox.add(event)
+        self._outbox.add(event, payload=payload)
         self._running.pop(event.request_id, None)
 
     def note(self, ending: Ending, *, now_s: float) -> None:

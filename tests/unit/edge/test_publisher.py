@@ -37,9 +37,16 @@ class Billing:
     def __init__(self) -> None:
         self.states: dict[str, EventState] = {}
         self.recorded: list[str] = []
+        self.has_batches = False
+        self.batches = self.singles = 0
 
     async def confirm(self, events: Sequence[usage_pb2.UsageRecorded]) -> list[EventState]:
+        self.singles += 1
         return [self.states.get(event.event_id, MISSING) for event in events]
+
+    async def confirm_batches(self, batch_ids: Sequence[str]) -> list[bool]:
+        self.batches += 1
+        return [self.has_batches for _ in batch_ids]
 
     async def record_usage(self, events: Sequence[usage_pb2.UsageRecorded]) -> list[EventState]:
         self.recorded += [event.event_id for event in events]
@@ -148,3 +155,30 @@ async def test_a_slow_message_of_an_event_that_was_replaced_holds_nothing_up(des
         assert await desk.drain()
         running.cancel()
     assert desk.forgotten == [desk.request_id.bytes]
+
+
+async def test_events_of_a_batch_that_billing_has_are_forgotten_without_asking_about_each(desk: Desk):
+    """One question for hundreds of events."""
+    desk.billing.has_batches = True
+    desk.add("void", kind=VOID)
+    desk.add("charge")
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(desk.publisher.run())
+        assert await desk.publisher.drain(grace_s=20)
+        running.cancel()
+    assert desk.billing.batches > 0
+    assert desk.billing.singles == 0
+    assert set(desk.forgotten) == {desk.request_id.bytes}
+
+
+async def test_no_message_is_larger_than_the_bus_takes(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    """Few large events fill a batch as well as many small ones."""
+    monkeypatch.setattr(publishing, "BATCH_BYTES", 1)
+    desk.billing.has_batches = True
+    desk.add("void", kind=VOID)
+    desk.add("charge")
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(desk.publisher.run())
+        assert await desk.publisher.drain(grace_s=20)
+        running.cancel()
+    assert desk.bus.messages == 2

@@ -340,6 +340,9 @@ class UsageBatch(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Names this batch, a UUIDv7 used once, so that its sender may ask about all of it together. Empty: nobody will."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageRecorded]:
         """Events of any customers, in the order they ended."""
@@ -348,10 +351,11 @@ class UsageBatch(_message.Message):
         self,
         *,
         events: _abc.Iterable[Global___UsageRecorded] | None = ...,
+        id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "id", b"id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
