@@ -24,6 +24,7 @@ from services.edge.reply import Reply
 from services.edge.request_body import ClientLeft, aside, read_body
 from services.edge.routes.paid import traceparent_of
 from services.edge.surfaces import Surface
+from services.edge.translate.plain_ids import with_plain_ids
 from services.edge.translate.signed_thoughts import with_signed_thoughts
 from upstream.anthropic import native
 from upstream.anthropic.costly import refuse_costly
@@ -99,7 +100,7 @@ class CountTokens:
 
     async def _asked(self, request: PaidRequest, route: Route, *, request_id: str) -> int:
         """The provider's count, or ours. Raises PROVIDER_REJECTED for what the provider would not read."""
-        fields = with_signed_thoughts(request.fields)
+        fields = with_plain_ids(with_signed_thoughts(request.fields))
         call = native.prepare_count(fields, route, request_id=request_id, headers=dict(request.headers))
         try:
             async with asyncio.timeout(ASK_S):

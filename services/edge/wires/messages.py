@@ -5,6 +5,7 @@ import msgspec
 from services.edge.paid_request import PaidRequest
 from services.edge.translate import messages_over_chat
 from services.edge.translate.messages_to_chat import chat_request, own_tool_names
+from services.edge.translate.plain_ids import with_plain_ids
 from services.edge.translate.signed_thoughts import with_signed_thoughts
 from upstream.anthropic import native
 from upstream.anthropic.costly import refuse_costly
@@ -24,7 +25,7 @@ class MessagesOverAnthropic:
     def call(self, request: PaidRequest, route: Route, *, max_tokens: int, request_id: str) -> HttpCall:
         """See Wire."""
         return native.prepare(
-            with_signed_thoughts(request.fields),
+            with_plain_ids(with_signed_thoughts(request.fields)),
             route,
             max_tokens=max_tokens,
             stream=request.stream,

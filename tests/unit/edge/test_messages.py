@@ -1,6 +1,7 @@
 """`POST /messages` over both provider protocols: answers, streams, refusals, and what they cost."""
 
 import json
+import re
 
 import pytest
 from aiohttp import web
@@ -111,17 +112,36 @@ async def test_thoughts_of_another_provider_are_left_out_where_they_are_refused(
     """They have no signature; everything else in the conversation stays."""
     claudius.handlers = [whole({**MESSAGE, "stop_reason": "end_turn"})]
     thought = {"type": "thinking", "thinking": "hm", "signature": ""}
-    said = {"type": "text", "text": 'it says "signature":"" here'}
+    said = {"type": "text", "text": 'it says "signature":"" and "thinking" here'}
+    signed = {"type": "thinking", "thinking": "hm", "signature": "sealed"}
+    odd = {**signed, "signature": 7}
     user = {"role": "user", "content": "Hi"}
     history = [
         user,
         {"role": "assistant", "content": [thought]},
-        {"role": "assistant", "content": [thought, said]},
+        {"role": "assistant", "content": [thought, {"type": "thinking", "thinking": "hm"}, odd, signed, said]},
         user,
     ]
     async with ask(world, asking(messages=history)) as response:
         assert response.status == 200, await response.text()
-    assert claudius.calls[0]["messages"] == [user, {"role": "assistant", "content": [said]}, user]
+    assert claudius.calls[0]["messages"] == [user, {"role": "assistant", "content": [odd, signed, said]}, user]
+
+
+async def test_ids_of_another_providers_calls_are_put_into_anthropics_form(world: World, claudius: Provider):
+    """It would refuse the conversation for them; a call and its result stay one pair, and what a tool says stays."""
+    claudius.handlers = [whole({**MESSAGE, "stop_reason": "end_turn"})]
+    user = {"role": "user", "content": "Look!"}
+    call = {"type": "tool_use", "id": "functions.look:0", "name": "look", "input": {"id": "a.b"}}
+    own = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}}
+    results = [{"type": "tool_result", "tool_use_id": each["id"], "content": '{"id":"x:y"}'} for each in (call, own)]
+    history = [user, {"role": "assistant", "content": [call, own]}, {"role": "user", "content": results}]
+    async with ask(world, asking(messages=history)) as response:
+        assert response.status == 200, await response.text()
+    _, called, came = claudius.calls[0]["messages"]
+    name = called["content"][0]["id"]
+    assert re.fullmatch(r"[a-zA-Z0-9_-]+", name)
+    assert called["content"] == [{**call, "id": name}, own]
+    assert came["content"] == [{**results[0], "tool_use_id": name}, results[1]]
 
 
 async def test_a_native_stream_is_relayed_event_by_event(world: World, claudius: Provider):
