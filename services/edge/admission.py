@@ -290,6 +290,8 @@ class Terms:
             return error
         if not self._request.choices or not self._request.is_clampable:  # fewer tokens would not help
             return error
+        if self.worst_nano_usd(0) == self.worst_nano_usd(self.wanted_tokens):  # nor here: priced by the request
+            return error
         tokens = max(0, self.affordable(_affordable(error)))
         words = f"{_SHORT_OF[error.code]} {tokens} output tokens"
         if self._request.thinking_budget and tokens < self.least_tokens:

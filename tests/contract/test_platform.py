@@ -168,7 +168,7 @@ def test_a_suspended_customer_is_api_disabled(system: Gateway) -> None:
 def test_too_few_credits_are_refused_before_execution(system: Gateway) -> None:
     """402 for chats and images; nothing is charged."""
     client = customer(system, PREFIX, credit_usd="0.02")
-    check_error(client.chat(CHAT), 402, "insufficient_credits")
+    check_error(client.chat(CHAT), 402, "insufficient_credits", "You do not have enough credits.")
     check_error(client.post("/images/generations", PICTURE), 402, "insufficient_credits")
     assert client.balance() == Decimal("0.02")
     assert client.get("/tasks").json()["data"] == []
