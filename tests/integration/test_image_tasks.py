@@ -1,6 +1,8 @@
 """An image, from the call to the file: waited for or not, charged exactly by what was made, and otherwise nothing."""
 
+import json
 import time
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -8,6 +10,7 @@ import httpx
 import pytest
 
 from tests.integration.running import Account, Gateway, wait_until
+from tests.patience import promised
 
 PER_IMAGE_USD = Decimal("0.02")
 
@@ -65,6 +68,33 @@ def test_an_asynchronous_order_is_followed_to_its_end(account: Account) -> None:
     assert account.settled_credits()["balance"] == 1 - 2 * PER_IMAGE_USD
 
 
+def events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
+    """The ids and tasks of a stream of events."""
+    for line in lines:
+        name, _, value = line.partition(": ")
+        if name == "id":
+            number = value
+        elif name == "data":
+            yield number, json.loads(value)
+
+
+def test_a_tasks_events_go_to_its_end_and_resume_where_they_were_left(account: Account) -> None:
+    """Each once, with the whole task; whoever has seen the end hears nothing more."""
+    accepted = order(account, prompt='x\n#sandbox {"first_byte_ms": 30000}', prefer="respond-async").json()
+    url = f"{account.gateway.base_url}/v1/tasks/{accepted['task_id']}"
+    with httpx.stream("GET", f"{url}/events", headers=account.headers, timeout=40) as stream:
+        following = events(stream.iter_lines())
+        first, task_then = next(following)
+        assert task_then["status"] in ("pending", "running")
+        httpx.post(f"{url}/cancel", headers=account.headers, timeout=20)
+        *_, (last, end) = following
+    assert (int(last) > int(first), end["status"]) == (True, "cancelled")
+    resumed = httpx.get(f"{url}/events", headers=account.headers | {"last-event-id": first}, timeout=20)
+    assert list(events(iter(resumed.text.split("\n")))) == [(last, end)]
+    over = httpx.get(f"{url}/events", headers=account.headers | {"last-event-id": last}, timeout=20)
+    assert (over.status_code, over.text) == (204, "")
+
+
 def test_a_cancelled_task_costs_nothing(account: Account) -> None:
     """Also when a worker is at it."""
     prompt = 'x\n#sandbox {"first_byte_ms": 30000}'
@@ -95,6 +125,7 @@ def test_to_a_stranger_a_task_does_not_exist(account: Account) -> None:
     for reply in (
         httpx.get(url, headers=stranger.headers, timeout=10),
         httpx.post(f"{url}/cancel", headers=stranger.headers, timeout=10),
+        httpx.get(f"{url}/events", headers=stranger.headers, timeout=10),
     ):
         assert reply.status_code == 404
         assert reply.json()["error"]["code"] == "not_found"
@@ -133,4 +164,4 @@ def test_a_revoked_key_is_refused_within_a_second(account: Account) -> None:
     account.gateway.admin("DELETE", f"/admin/keys/{made['id']}")
     revoked_at_s = time.monotonic()
     wait_until(lambda: httpx.get(url, headers=headers).status_code == 401, timeout_s=20, what="the key is refused")
-    assert time.monotonic() - revoked_at_s < 1
+    assert time.monotonic() - revoked_at_s < promised(1)

@@ -38,6 +38,13 @@ class ImageBody(msgspec.Struct, frozen=True, kw_only=True):
     partial_images: int | None = None
     stream: bool | None = None
     user: str | None = None
+    webhook_url: str | None = None
+
+
+class WebhookWish(msgspec.Struct, frozen=True, kw_only=True):
+    """What every order of a long job may say beside what it orders."""
+
+    webhook_url: str | None = None
 
 
 class Image(TypedDict):

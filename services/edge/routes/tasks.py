@@ -21,6 +21,7 @@ from services.edge.json_http import Caller, Identify, answer, body_of, context, 
 from services.edge.max_cost import max_cost_of
 from services.edge.model_names import may_use
 from services.edge.openapi.description import described
+from services.edge.routes import task_events
 from services.edge.routes.task_shapes import (
     CANCEL_TASK,
     CREATE_IMAGE,
@@ -33,6 +34,7 @@ from services.edge.routes.task_shapes import (
     Task,
     TaskError,
     TaskFile,
+    WebhookWish,
     image_usage,
 )
 from services.edge.spend_caps import to_wire
@@ -50,17 +52,13 @@ _STATUS = {
     tasks_pb2.TASK_STATUS_FAILED: "failed",
     tasks_pb2.TASK_STATUS_CANCELLED: "cancelled",
 }
-_ENDED = {
-    tasks_pb2.TASK_STATUS_SUCCEEDED,
-    tasks_pb2.TASK_STATUS_FAILED,
-    tasks_pb2.TASK_STATUS_CANCELLED,
-}
 
 
 def routes(*, tasks: PipeClient, claims: Claims, catalogue: Catalogue, identify: Identify) -> APIRouter:
     """The routes; another customer's task or file is not found."""
     router = APIRouter()
     jobs = TaskDesk(tasks=tasks, keys=TaskClaims(claims=claims), catalogue=catalogue)
+    router.include_router(task_events.routes(follow=jobs.follow, show=shown, identify=identify))
 
     @router.post("/images/generations", openapi_extra=described(CREATE_IMAGE))
     async def create_image(request: Request) -> Response:
@@ -120,17 +118,10 @@ class TaskDesk:
         body = await body_of(request)
         image = parsed(body, ImageBody)
         await check_model(image.model, caller, self._catalogue)
-        max_cost_nano_usd = max_cost_of(request.headers.raw)
         async with self._keys.claimed(request, caller, body) as claimed:
             found = await self._found(claimed.task_id, caller) if claimed.begun else None
             task = found or await self.hand_over(
-                caller,
-                task_id=claimed.task_id,
-                kind="image",
-                model=image.model,
-                body=body,
-                max_cost_nano_usd=max_cost_nano_usd,
-                traceparent=context(request).traceparent,
+                request, caller, task_id=claimed.task_id, kind="image", model=image.model, body=body
             )
             task = await self.awaited(task, caller, wait_s=_wait_s(request))
             claimed.succeeded = task.status == tasks_pb2.TASK_STATUS_SUCCEEDED
@@ -150,17 +141,12 @@ class TaskDesk:
             return None
 
     async def hand_over(
-        self,
-        caller: Caller,
-        *,
-        task_id: str,
-        kind: str,
-        model: str,
-        body: bytes,
-        max_cost_nano_usd: int | None,
-        traceparent: str,
+        self, request: Request, caller: Caller, *, task_id: str, kind: str, model: str, body: bytes
     ) -> tasks_pb2.Task:
-        """Has the job accepted, which holds its credits. Raises INSUFFICIENT_CREDITS, MODEL_NOT_FOUND ..."""
+        """Has the job accepted, which holds its credits; `body` is JSON and may name a `webhook_url`.
+
+        Raises INVALID_REQUEST, MODEL_NOT_FOUND, MAX_COST_EXCEEDED, INSUFFICIENT_CREDITS and what else tasks says.
+        """
         reply = await self._tasks.call(
             "CreateTask",
             tasks_pb2.CreateTaskRequest(
@@ -171,12 +157,14 @@ class TaskDesk:
                 model=model,
                 body=body,
                 caps=to_wire(caller.caps),
-                max_cost_nano_usd=max_cost_nano_usd,
+                max_cost_nano_usd=max_cost_of(request.headers.raw),
+                webhook_url=parsed(body, WebhookWish).webhook_url or "",
+                files_url=link(request, "/files"),
             ),
             tasks_pb2.CreateTaskResponse,
             key=caller.customer_id,
             timeout_s=TIMEOUT_S,
-            traceparent=traceparent,
+            traceparent=context(request).traceparent,
         )
         return reply.task
 
@@ -192,11 +180,17 @@ class TaskDesk:
                 raise
             return task
 
-    async def get(self, task_id: str, caller: Caller, *, wait_s: float) -> tasks_pb2.Task:
-        """The task, once it has ended or `wait_s` is over."""
+    async def follow(self, task_id: str, caller: Caller, wait_s: float, after_version: int) -> tasks_pb2.Task:
+        """The task, once it has changed or `wait_s` is over."""
+        return await self.get(task_id, caller, wait_s=wait_s, after_version=after_version)
+
+    async def get(self, task_id: str, caller: Caller, *, wait_s: float, after_version: int = 0) -> tasks_pb2.Task:
+        """The task, once it has ended, is beyond a version (0: any), or `wait_s` is over."""
         reply = await self._tasks.call(
             "GetTask",
-            tasks_pb2.GetTaskRequest(task_id=task_id, customer_id=caller.customer_id, wait_s=wait_s),
+            tasks_pb2.GetTaskRequest(
+                task_id=task_id, customer_id=caller.customer_id, wait_s=wait_s, after_version=after_version
+            ),
             tasks_pb2.GetTaskResponse,
             timeout_s=wait_s + TIMEOUT_S,
         )
@@ -205,7 +199,7 @@ class TaskDesk:
     async def image_answer(self, task: tasks_pb2.Task, caller: Caller, *, as_base64: bool, request: Request) -> Images:
         """OpenAI's shape when the task succeeded, the pending answer while it has not ended."""
         created = task.created_at_us // 1_000_000
-        if task.status not in _ENDED:
+        if task.status not in task_events.ENDED:
             return {
                 "created": created,
                 "data": [],
