@@ -27,7 +27,7 @@ from services.edge.settlement import Ending, Facts
 from upstream.attempt import Tried, ended, run_attempts
 from upstream.outcome import AttemptFailed, Outcome, to_error
 from upstream.route import OnDisconnect, Route
-from upstream.usage import Captured
+from upstream.usage import BareStream, Captured
 
 MAX_ATTEMPTS = 4
 RELEASE_S = 1.0
@@ -150,8 +150,7 @@ class Exchange:
             self._observer.attempt(tried[-1].outcome)
             if self._total_s is not None and self._loop.time() >= self._total_s:
                 raise TollbridgeError(Code.DEADLINE_EXCEEDED, "The total time is over.")
-        attempt_id = str(uuid7())
-        attempts = self._tools.attempts
+        attempt_id, attempts = str(uuid7()), self._tools.attempts
         attempts.begin(attempt_id)
         trace = self._facts.traceparent
         try:
@@ -199,7 +198,7 @@ class Exchange:
                 answer = wire.answer(await read_whole(response), request, route, limits=allowance.limits)
                 return WholeAnswer(route=route, span=span, answer=answer)
             reader = wire.stream(request, route, include_usage=self._include_usage, limits=allowance.limits)
-            chunks, head = await begin_stream(response, reader)
+            chunks, head = await begin_stream(response, reader, limits=allowance.limits)
         except BaseException as error:
             span.__exit__(type(error), error, error.__traceback__)
             raise
@@ -294,6 +293,8 @@ class Exchange:
                 await reply.write(out)
             if reader.ended:
                 return
+        if isinstance(reader, BareStream):
+            reader.at_end()
 
     async def _end_stream(self, opened: OpenStream, *, total: bool) -> None:
         captured, reader = opened.reader.finish(), opened.reader

@@ -20,12 +20,15 @@ from upstream.openai.errors import error_failure
 from upstream.outcome import AttemptFailed, Outcome, ProviderMisbehaved
 from upstream.route import Route
 from upstream.sandbox.provider import Sandbox
-from upstream.usage import Answer, StreamReader
+from upstream.usage import Answer, StreamReader, UsageLimits
 from upstream.whole_signs import with_whole_signs
 
 MAX_ANSWER_BYTES = 64 << 20
 MAX_HEAD_BYTES = 8 << 20
 """How much may be relayed of what comes before an answer's first word: comments, roles, signatures."""
+LEAST_STREAM_BYTES = 64 << 20
+BYTES_PER_TOKEN = 4096
+"""A chunk of one token, with twenty rivals and their likelihoods."""
 _STREAM_OPTIONS = "stream_options"
 
 
@@ -93,9 +96,34 @@ async def read_whole(response: UpstreamResponse) -> bytes:
         response.close()
 
 
-async def begin_stream(response: UpstreamResponse, reader: StreamReader) -> tuple[AsyncIterator[bytes], bytes]:
-    """Reads until something of the answer itself was seen; what may be relayed of it. Raises AttemptFailed."""
-    chunks = response.chunks()
+class _Bounded:
+    """A stream's reads, until they are more than an answer of so many tokens can be."""
+
+    __slots__ = ("_chunks", "_left_bytes")
+
+    def __init__(self, chunks: AsyncIterator[bytes], *, output_tokens: int) -> None:
+        self._chunks = chunks
+        self._left_bytes = LEAST_STREAM_BYTES + output_tokens * BYTES_PER_TOKEN
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        data = await anext(self._chunks)
+        self._left_bytes -= len(data)
+        if self._left_bytes < 0:
+            raise ProviderMisbehaved("the provider's stream is longer than its answer can be")
+        return data
+
+
+async def begin_stream(
+    response: UpstreamResponse, reader: StreamReader, *, limits: UsageLimits
+) -> tuple[AsyncIterator[bytes], bytes]:
+    """Reads until something of the answer itself was seen; what may be relayed of it. Raises AttemptFailed.
+
+    All of the stream may be as long as an answer within `limits`, generously.
+    """
+    chunks = _Bounded(response.chunks(), output_tokens=limits.max_output)
     head = bytearray()
     try:
         async for data in chunks:

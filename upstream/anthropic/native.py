@@ -16,6 +16,7 @@ from upstream.anthropic import messages
 from upstream.anthropic.messages import Event, Message, MessagesReader, text_of
 from upstream.anthropic.usage_block import UsageSoFar
 from upstream.client import HttpCall
+from upstream.kept_text import KeptText
 from upstream.outcome import ProviderMisbehaved
 from upstream.route import Route
 from upstream.sse import EventSplitter, data_of, is_error
@@ -99,8 +100,7 @@ class MessagesRelay:
         self._open: set[int] = set()
         self._last: dict[str, msgspec.Raw] = {}
         self._stop: dict[str, msgspec.Raw] = {}
-        self._texts: list[str] = []
-        self._keeping = True
+        self._kept = KeptText(limits)
         self.has_content = False
 
     @property
@@ -141,11 +141,11 @@ class MessagesRelay:
 
     def stop_delivery(self) -> None:
         """From now on nothing counts as delivered."""
-        self._keeping = False
+        self._kept.stop()
 
     def delivered_text(self) -> str:
         """All text handed out so far."""
-        return "".join(self._texts)
+        return self._kept.text()
 
     def _event(self, event: Event, payload: bytes) -> bytes:
         kind = event.type
@@ -190,8 +190,7 @@ class MessagesRelay:
         if not text:
             return
         self.has_content = True
-        if self._keeping:
-            self._texts.append(text)
+        self._kept.add(text)
 
 
 def _fields(raw: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:

@@ -4,7 +4,10 @@ Some providers leave the numbers out, give all calls the same, or finish with `s
 put the pieces together by number and run the tools when the finish says `tool_calls`, so all of that loses calls.
 """
 
+from upstream.outcome import ProviderMisbehaved
+
 CALLED = "tool_calls"
+MOST_CALLS = 4096
 
 
 def mend_finish(choice: dict[str, object]) -> bool:
@@ -57,6 +60,8 @@ class CallNumbers:
 
     def _new(self, call_id: str) -> int:
         self._last += 1
+        if self._last >= MOST_CALLS:
+            raise ProviderMisbehaved("the provider's answer calls more tools than any answer does")
         if call_id:
             self._by_id[call_id] = self._last
         return self._last

@@ -12,6 +12,7 @@ from typing import ClassVar
 import msgspec
 
 from pricing.tokens import Tokens
+from upstream.kept_text import KeptText
 from upstream.openai.call_numbers import CallNumbers
 from upstream.openai.errors import read_error
 from upstream.openai.usage_block import UsageBlock
@@ -20,6 +21,8 @@ from upstream.sse import EventSplitter, data_of, is_error
 from upstream.usage import Captured, UsageLimits
 from upstream.whole_signs import may_hold_halves
 
+MOST_CHOICES = 2048
+"""As many as all prompts of a legacy completion may have."""
 KEPT_BYTES = 256 * 1024
 """Delivered events are kept as bytes up to here, then as their text: a long stream is kept at the size of its words."""
 _END_EVENTS = (b"data: [DONE]", b"data:[DONE]")
@@ -32,6 +35,9 @@ _ERROR_OBJECT = b'"error"'
 FAILED = "error"
 """The finish by which some providers say that they broke off."""
 _CHOICES = msgspec.json.Decoder(list[dict[str, object]] | None)
+_PART_TEXTS = ("text", "thinking", "refusal")
+_MOST_LEVELS = 8
+"""No provider puts parts into parts so often."""
 _DELTA_TEXTS = ("content", "reasoning_content", "refusal")
 
 
@@ -83,7 +89,7 @@ class ChatStream:
         self._error_status: int | None = None
         self._kept: list[bytes] = []
         self._kept_bytes = 0
-        self._kept_text: list[str] = []
+        self._kept_text = KeptText(limits)
         self._keeping = True
         self.has_content = False
 
@@ -157,8 +163,8 @@ class ChatStream:
         self._keeping = False
 
     def delivered_text(self) -> str:
-        """All text handed out so far. Parses what was kept: call it off the loop."""
-        return "".join([*self._kept_text, *_texts(self._kept)])
+        """All text handed out so far, as far as it can be charged. Parses what was kept: call it off the loop."""
+        return "".join([self._kept_text.text(), *_texts(self._kept)])
 
     def _feed_slowly(self, data: bytes) -> bytes:
         out: list[bytes] = []
@@ -230,6 +236,8 @@ class ChatStream:
         number = index if isinstance(index, int) else 0
         calls = self._calls.get(number)
         if calls is None:
+            if len(self._calls) >= MOST_CHOICES:
+                raise ProviderMisbehaved("the provider's answer has more choices than any request may ask for")
             calls = self._calls[number] = CallNumbers()
         mended = calls.mend(choice)
         finish = choice.get("finish_reason")
@@ -260,9 +268,10 @@ class ChatStream:
         self._kept.append(out)
         self._kept_bytes += len(out)
         if self._kept_bytes > KEPT_BYTES:
-            self._kept_text.append("".join(_texts(self._kept)))
+            self._kept_text.add("".join(_texts(self._kept)))
             self._kept = []
             self._kept_bytes = 0
+            self._keeping = not self._kept_text.is_full
 
 
 def texts_of(message: object) -> list[str]:
@@ -291,14 +300,14 @@ def _said(choice: Mapping[str, object]) -> list[str]:
     return texts_of(choice.get("delta")) or _flat(choice.get("text"))
 
 
-def _flat(content: object) -> list[str]:
+def _flat(content: object, *, levels: int = _MOST_LEVELS) -> list[str]:
     """The texts of a content that is a text, or a list of parts (some providers stream reasoning so)."""
     if isinstance(content, str):
         return [content] if content else []
-    if not isinstance(content, list):
+    if not isinstance(content, list) or not levels:
         return []
-    parts = [part for part in content if isinstance(part, dict)]
-    return [text for part in parts for name in ("text", "thinking", "refusal") for text in _flat(part.get(name))]
+    values = [part.get(name) for part in content if isinstance(part, dict) for name in _PART_TEXTS]
+    return [text for value in values for text in _flat(value, levels=levels - 1)]
 
 
 def _texts(kept: list[bytes]) -> list[str]:

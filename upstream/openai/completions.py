@@ -8,6 +8,7 @@ import msgspec
 
 from pricing.tokens import Tokens
 from upstream.client import HttpCall
+from upstream.kept_text import KeptText
 from upstream.openai import chat
 from upstream.openai.chat_stream import ChatStream
 from upstream.route import Route
@@ -63,6 +64,7 @@ class CompletionStream(ChatStream):
     ) -> None:
         super().__init__(model=model, include_usage=include_usage, limits=limits)
         self._echoed = echoed
+        self._kept_text = KeptText(limits, besides=sum(map(len, echoed)))
 
     def delivered_text(self) -> str:
         """All text handed out so far that was generated. Slow: call it off the loop."""

@@ -10,6 +10,7 @@ import msgspec
 
 from pricing.prices import Rates
 from pricing.tokens import Tokens
+from upstream.kept_text import KeptText
 from upstream.openai.chat import decode_fields
 from upstream.openai.errors import read_error
 from upstream.openai.transcriptions import HeardUsage
@@ -42,8 +43,7 @@ class TranscriptStream:
         self._done: dict[str, msgspec.Raw] = {}
         self._error: str | None = None
         self._error_status: int | None = None
-        self._texts: list[str] = []
-        self._keeping = True
+        self._kept = KeptText(limits)
         self._has_deltas = False
         self.has_content = False
 
@@ -88,11 +88,11 @@ class TranscriptStream:
 
     def stop_delivery(self) -> None:
         """From now on nothing counts as delivered."""
-        self._keeping = False
+        self._kept.stop()
 
     def delivered_text(self) -> str:
         """All text handed out so far."""
-        return "".join(self._texts)
+        return self._kept.text()
 
     def _read_whole(self, answer: bytes) -> None:
         try:
@@ -130,8 +130,7 @@ class TranscriptStream:
     def _keep(self, text: str) -> None:
         self.has_content = True
         self._usage.hear(text)
-        if self._keeping:
-            self._texts.append(text)
+        self._kept.add(text)
 
     def _end(self, fields: dict[str, msgspec.Raw]) -> None:
         self.has_content = True

@@ -15,6 +15,7 @@ from services.edge.translate.chat_to_messages import messages_request
 from upstream.anthropic import messages
 from upstream.anthropic.messages import Block, Event, Message, MessagesReader
 from upstream.client import HttpCall
+from upstream.kept_text import KeptText
 from upstream.openai.usage_block import render_usage, usage_object
 from upstream.route import Route
 from upstream.usage import Captured, UsageLimits
@@ -88,8 +89,7 @@ class ChatOverMessages:
         self._tools: dict[int, int] = {}
         self._silent_tools: dict[int, str] = {}
         self._thoughts = carried_thoughts.Thoughts()
-        self._texts: list[str] = []
-        self._keeping = True
+        self._kept = KeptText(limits)
         self.has_content = False
 
     @property
@@ -117,11 +117,11 @@ class ChatOverMessages:
 
     def stop_delivery(self) -> None:
         """From now on nothing counts as delivered."""
-        self._keeping = False
+        self._kept.stop()
 
     def delivered_text(self) -> str:
         """All text handed out so far."""
-        return "".join(self._texts)
+        return self._kept.text()
 
     def _event(self, event: Event) -> bytes:
         kind = event.type
@@ -178,8 +178,7 @@ class ChatOverMessages:
 
     def _delivered(self, text: str) -> None:
         self.has_content = True
-        if self._keeping:
-            self._texts.append(text)
+        self._kept.add(text)
 
     def _chunk(self, delta: Mapping[str, object], *, finish: str | None = None) -> bytes:
         ended = msgspec.json.encode(finish)

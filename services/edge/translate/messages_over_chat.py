@@ -14,6 +14,7 @@ from pricing.tokens import Tokens
 from services.edge.translate.call_order import CallOrder
 from services.edge.translate.message_events import PING, MessageEvents
 from upstream.anthropic.usage_block import usage_object
+from upstream.kept_text import KeptText
 from upstream.openai import chat
 from upstream.openai.chat_chunks import KEEP_ALIVE, ChatChunks
 from upstream.openai.chat_stream import texts_of
@@ -102,8 +103,7 @@ class MessagesOverChat:
         self._last: dict[str, object] = {}
         self._late: list[str] = []
         self._refused = False
-        self._texts: list[str] = []
-        self._keeping = True
+        self._kept = KeptText(limits)
         self.has_content = False
 
     @property
@@ -132,11 +132,11 @@ class MessagesOverChat:
 
     def stop_delivery(self) -> None:
         """From now on nothing counts as delivered."""
-        self._keeping = False
+        self._kept.stop()
 
     def delivered_text(self) -> str:
         """All text handed out so far."""
-        return "".join(self._texts)
+        return self._kept.text()
 
     def _choice(self, choice: dict[str, object]) -> bytes:
         if choice is KEEP_ALIVE:
@@ -186,8 +186,7 @@ class MessagesOverChat:
 
     def _delivered(self, text: str) -> str:
         self.has_content = True
-        if self._keeping:
-            self._texts.append(text)
+        self._kept.add(text)
         return text
 
 
