@@ -112,14 +112,17 @@ def directive(**script: Any) -> str:
 
 
 def check_chat(body: Json, model: str) -> None:
-    """The shape that all documents show for a chat completion."""
-    assert {"id", "object", "created", "model", "choices", "usage"} <= set(body)
+    """The shape that all documents show for a chat completion, in their order."""
+    assert list(body)[:6] == ["id", "object", "created", "model", "choices", "usage"]
     assert (body["object"], body["model"], type(body["created"])) == ("chat.completion", model, int)
     choice = body["choices"][0]
+    assert list(choice)[:2] == ["index", "message"]
     assert (choice["index"], choice["finish_reason"]) == (0, "stop")
+    assert list(choice["message"])[:2] == ["role", "content"]
     assert choice["message"]["role"] == "assistant"
     assert isinstance(choice["message"]["content"], str)
     usage = body["usage"]
+    assert list(usage)[:3] == ["prompt_tokens", "completion_tokens", "total_tokens"]
     assert usage["prompt_tokens"] + usage["completion_tokens"] == usage["total_tokens"]
 
 

@@ -1,6 +1,7 @@
 """Seed 002, statement by statement, against `examples/dragonfly.yaml`: vendors' models, a public price list, USDT."""
 
 import datetime
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -49,6 +50,7 @@ def check_error(answer: Any, status: int, type_: str, message: str | None = None
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
     assert list(answer.json()) == ["error"]
+    assert list(error)[:3] == ["message", "type", "code"]
     assert (error["type"], error["code"]) == (type_, status)
     assert error["message"]
     assert message is None or error["message"] == message
@@ -86,7 +88,7 @@ def test_models_and_prices_are_public(system: Gateway) -> None:
         "owned_by": "deepseek",
         "pricing": {"input": 0.0005, "output": 0.0015},
     }
-    assert all(set(row) == {"id", "object", "owned_by", "pricing"} for row in rows.values())
+    assert all(list(row) == ["id", "object", "owned_by", "pricing"] for row in rows.values())
     for model, (rate_in, rate_out) in PRICES.items():
         shown = rows[model]["pricing"]
         assert shown == {"input": float(rate_in) / 1000, "output": float(rate_out) / 1000}
@@ -273,6 +275,33 @@ def test_the_anthropic_sdk_works(client: Client) -> None:
     assert message.content[0].text
     with sdk.messages.stream(**ask) as stream:
         assert "".join(stream.text_stream)
+    assert sdk.messages.count_tokens(model=CHAT, messages=ask["messages"]).input_tokens > 0
+    with pytest.raises(anthropic.AuthenticationError):
+        sdk.with_options(api_key="sk-df-wrong").messages.create(**ask)
+    with pytest.raises(anthropic.BadRequestError, match="temperature"):
+        sdk.messages.create(**ask, extra_body={"temperature": 1.01})
+
+
+def test_a_streamed_message_has_anthropics_events_in_their_order(client: Client) -> None:
+    """From `message_start` to `message_stop`, each named twice."""
+    body = {"model": CHAT, "max_tokens": 64, "stream": True, "messages": [{"role": "user", "content": "Hello!"}]}
+    answer = client.post("/messages", body)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = [event.split("\n") for event in answer.text.split("\n\n") if event]
+    names = [name.removeprefix("event: ") for name, _ in events]
+    assert [json.loads(data.removeprefix("data: "))["type"] for _, data in events] == names
+    spoken = [name for name in names if name not in ("ping", "content_block_delta")]
+    assert spoken == ["message_start", "content_block_start", "content_block_stop", "message_delta", "message_stop"]
+    check_limits(answer)
+
+
+def test_both_formats_cost_the_same(client: Client) -> None:
+    """ "Same models, same pricing"."""
+    chat = client.chat(CHAT, "Hello!").json()["usage"]
+    body = {"model": CHAT, "max_tokens": 64, "messages": [{"role": "user", "content": "Hello!"}]}
+    message = client.post("/messages", body).json()["usage"]
+    assert (message["input_tokens"], message["output_tokens"]) == (chat["prompt_tokens"], chat["completion_tokens"])
+    assert message["cost"] == chat["cost"]
 
 
 @pytest.mark.parametrize(

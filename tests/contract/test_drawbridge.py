@@ -59,8 +59,10 @@ def test_the_documents_request_streams(client: Client) -> None:
     assert answer.status_code == 200, answer.text
     assert answer.text.endswith("data: [DONE]\n\n")
     found = client.stream("kiro", temperature=0.7, tools=[WEATHER_TOOL])
-    assert all({"id", "object", "choices"} <= set(chunk) for chunk in found.chunks)
+    assert all(list(chunk)[:2] == ["id", "object"] for chunk in found.chunks)
+    assert all(chunk["id"].startswith("chatcmpl-") for chunk in found.chunks)
     choices = [chunk["choices"][0] for chunk in found.chunks]
+    assert all(set(choice["delta"]) == {"content"} for choice in choices[1:-1])
     assert {choice["index"] for choice in choices} == {0}
     assert [choice["finish_reason"] for choice in choices[:-1]] == [None] * (len(choices) - 1)
     assert (choices[-1]["finish_reason"], choices[-1]["delta"]) == ("stop", {})
@@ -98,7 +100,7 @@ def test_errors_are_openais(client: Client, key: str | None, body: Any, status: 
     asking = client if key is None else client.with_key(key)
     answer = asking.post("/chat/completions", body)
     assert answer.status_code == status, answer.text
-    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    assert list(answer.json()["error"]) == ["message", "type", "param", "code"]
     if param:
         assert answer.json()["error"]["param"] == param
 
@@ -119,6 +121,7 @@ def test_health_counts_accounts_and_slots(system: Gateway, client: Client) -> No
         return httpx.get(f"{system.base_url}/health").json()
 
     wait_until(lambda: health() == idle, timeout_s=10, what="all slots are free")
+    assert list(health()) == list(idle)
     script = directive(chunks=10, gap_ms=100, output_tokens=10)
     running = [threading.Thread(target=client.stream, args=("kiro", script)) for _ in range(2)]
     for each in running:
@@ -169,8 +172,12 @@ def test_the_admin_token_is_drawbridges(system: Gateway, client: Client) -> None
     """From `DRAWBRIDGE_ADMIN_TOKEN`; without it, with another or with a customer's key: 401."""
     assert admin(system, "GET", "/keys").status_code == 200
     assert system.ready["admin_token"] == ADMIN_TOKEN
+    guarded = [("POST", "/keys"), ("GET", "/keys"), ("DELETE", "/keys/7"), ("GET", "/accounts"), ("GET", "/usage")]
     for token in ("", "other", client.key):
-        assert admin(system, "GET", "/keys", token=token).status_code == 401
+        for method, path in (*guarded, ("GET", "/metrics")):
+            answer = admin(system, method, path, token=token)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert admin(system, "DELETE", "/keys/7").status_code == 404
 
 
 def test_admin_creates_lists_and_revokes_keys(system: Gateway) -> None:

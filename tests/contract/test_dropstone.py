@@ -1,5 +1,7 @@
 """Seed 000, statement by statement, against `examples/dropstone.yaml`: three tiers at cost × 1.3, a flat 402."""
 
+import dataclasses
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -41,7 +43,8 @@ def test_models_are_the_three_tiers_in_exactly_these_fields(client: Client) -> N
         {"id": model, "object": "model", "display_name": name, "owned_by": "dropstone"} for model, name in names.items()
     ]
     answer = client.get("/models")
-    assert (answer.status_code, answer.json()) == (200, {"object": "list", "data": rows})
+    written = json.dumps({"object": "list", "data": rows}, separators=(",", ":"))
+    assert (answer.status_code, answer.headers["content-type"], answer.text) == (200, "application/json", written)
     assert client.get("/models/dropstone-pro").json() == rows[1]
     assert client.with_key("").get("/models").status_code == 401
 
@@ -105,6 +108,8 @@ def test_a_stream_ends_with_usage_and_done_without_being_asked(client: Client) -
     assert all(chunk["object"] == "chat.completion.chunk" for chunk in found.chunks)
     assert found.usages == [found.chunks[-1]["usage"]]
     assert {"prompt_tokens", "completion_tokens", "total_tokens", "cost"} <= set(found.usages[0])
+    unasked = client.stream("dropstone-fast", stream_options={"include_usage": False})
+    assert unasked.chunks[-1]["usage"]["cost"] > 0
 
 
 def test_the_openai_sdk_works(client: Client) -> None:
@@ -177,15 +182,21 @@ def test_a_missing_or_malformed_key_is_401(client: Client, key: str) -> None:
 
 def test_no_money_is_the_documents_402(system: Gateway) -> None:
     """Flat, with the balance as a number and where to top up; not to be retried."""
-    answer = customer(system, PREFIX, credit_usd="0").chat("dropstone-fast")
-    assert answer.status_code == 402
-    assert answer.json() == {
+    client = customer(system, PREFIX, credit_usd="0")
+    shown = {
         "error": "Insufficient credits",
         "balance": 0,
         "message": f"Your credit balance is empty. Top up at {TOP_UP} to continue.",
         "topUpUrl": TOP_UP,
     }
-    assert answer.headers["x-should-retry"] == "false"
+    for answer in (client.chat("dropstone-fast"), client.chat("dropstone-fast", stream=True)):
+        written = json.dumps(shown, separators=(",", ":"))
+        assert (answer.status_code, answer.headers["content-type"], answer.text) == (402, "application/json", written)
+        assert answer.headers["x-should-retry"] == "false"
+    assert client.get("/models").status_code == 200
+    system.admin("POST", f"/admin/customers/{client.customer_id}/credits", amount_usd="1", reason="top-up")
+    topped_up = "the customer has topped up"
+    wait_until(lambda: client.chat("dropstone-fast").status_code == 200, timeout_s=20, what=topped_up)
 
 
 def test_too_little_money_says_how_much_there_is(system: Gateway) -> None:
@@ -234,4 +245,10 @@ def test_what_is_not_there_is_said_in_openais_shape(client: Client, method: str,
     """Unknown path, wrong method, and what the document announces for later."""
     answer = client.ask(method, path)
     assert answer.status_code == status
-    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    assert list(answer.json()["error"]) == ["message", "type", "param", "code"]
+
+
+def test_everything_is_mounted_under_api_v1_and_nowhere_else(client: Client) -> None:
+    """A later version can land beside it."""
+    for prefix in ("", "/v1", "/api/v2"):
+        assert dataclasses.replace(client, prefix=prefix).get("/models").status_code == 404

@@ -35,6 +35,7 @@ def check_error(answer: Any, status: int, code: str, message: str | None = None)
     shown = answer.json()["error"]["message"] if message is None else message
     assert shown
     assert answer.json() == {"error": {"message": shown, "type": code, "code": code}}
+    assert list(answer.json()["error"]) == ["message", "type", "code"]
 
 
 def test_models_are_listed_in_exactly_these_fields(client: Client) -> None:
@@ -51,7 +52,8 @@ def test_models_are_listed_in_exactly_these_fields(client: Client) -> None:
         "capabilities": ["chat", "reasoning"],
         "credit_cost": 3,
     }
-    assert set(image) == set(chat)
+    fields = ["id", "object", "owned_by", "display_name", "category", "capabilities", "credit_cost"]
+    assert (list(chat), list(image)) == (fields, fields)
     assert (image["id"], image["category"], type(image["credit_cost"])) == (IMAGE, "image", int)
     assert client.get(f"/models/{CHAT}").json() == chat
 
@@ -78,7 +80,7 @@ def test_an_image_request_is_answered_at_once_with_its_task(client: Client) -> N
     answer = client.post("/images/generations", {**PICTURE, "prompt": directive(first_byte_ms=300)})
     assert answer.status_code == 200, answer.text
     body = answer.json()
-    assert set(body) == {"created", "data", "task_id", "provider_task_id", "status", "model"}
+    assert list(body) == ["created", "data", "task_id", "provider_task_id", "status", "model"]
     assert (body["data"], body["status"], body["model"], type(body["created"])) == ([], "pending", IMAGE, int)
 
     def task() -> Any:
@@ -155,6 +157,7 @@ def test_a_missing_or_wrong_key_is_invalid_api_key(client: Client) -> None:
     for key in ("", "junk", "sk_live_" + "0" * 43):
         check_error(client.with_key(key).chat(CHAT), 401, "invalid_api_key")
         check_error(client.with_key(key).get("/models"), 401, "invalid_api_key")
+        check_error(client.with_key(key).post("/images/generations", PICTURE), 401, "invalid_api_key")
 
 
 def test_a_suspended_customer_is_api_disabled(system: Gateway) -> None:

@@ -33,7 +33,7 @@ def check_error(answer: Any, status: int, type_: str, code: str, param: str | No
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
     assert list(answer.json()) == ["error"]
-    assert set(error) == {"type", "code", "message", "param"}
+    assert list(error) == ["type", "code", "message", "param"]
     assert (error["type"], error["code"], error["param"]) == (type_, code, param)
     assert error["message"]
     check_limits(answer)
@@ -73,6 +73,8 @@ def test_a_stream_is_chunks_and_done(client: Client) -> None:
     assert len({chunk["id"] for chunk in found.chunks}) == 1
     assert "delta" in found.chunks[0]["choices"][0]
     assert found.usages == []
+    assert all(chunk["choices"] for chunk in found.chunks)
+    assert found.chunks[0]["id"].startswith("chatcmpl-")
     asked = client.stream("gpt-4o", stream_options={"include_usage": True})
     assert len(asked.usages) == 1
     assert found.headers["x-ratelimit-remaining"].isdigit()
