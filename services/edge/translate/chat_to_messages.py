@@ -14,6 +14,7 @@ import msgspec
 from chassis.errors import Code, TollbridgeError
 from services.edge.translate.carried_thoughts import given_back, may_think
 from services.edge.translate.narrow_names import tool_use_id
+from services.edge.translate.schemas import closed
 
 _ONE_JSON_OBJECT = "Answer with one JSON object and nothing else."
 _NO_PARAMETERS = {"type": "object", "properties": {}}
@@ -201,20 +202,7 @@ def _add_format(wanted: object, request: dict[str, object], system: Blocks) -> N
         schema = named.get("schema") if isinstance(named, dict) else None
         if not isinstance(schema, dict):
             raise _invalid("response_format.json_schema.schema", "a schema must be an object")
-        request["output_config"] = {"format": {"type": "json_schema", "schema": _closed(schema)}}
-
-
-def _closed(schema: object) -> object:
-    """A schema whose objects have no fields but those that are named, unless it says otherwise: Anthropic wants that
-    said of each."""
-    if isinstance(schema, list):
-        return [_closed(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    closed = {name: _closed(value) for name, value in schema.items()}
-    kind = schema.get("type")
-    is_object = "object" in kind if isinstance(kind, list) else kind == "object"
-    return {"additionalProperties": False, **closed} if is_object else closed
+        request["output_config"] = {"format": {"type": "json_schema", "schema": closed(schema)}}
 
 
 def _add_sampling(fields: Mapping[str, object], request: dict[str, object]) -> None:

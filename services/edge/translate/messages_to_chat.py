@@ -14,6 +14,7 @@ import msgspec
 
 from services.edge.translate.blocks_to_parts import Blocks, assistant_message, invalid, plain_text, user_messages
 from services.edge.translate.narrow_names import tool_name, user_id
+from services.edge.translate.schemas import closed, is_strict
 
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _TRANSLATED = frozenset(
@@ -153,7 +154,9 @@ def _add_format(fields: Mapping[str, object], request: dict[str, object]) -> Non
         or not isinstance(wanted.get("schema"), dict)
     ):
         raise invalid(where, "a format must be a json_schema with its schema")
-    named = {"name": "answer", "schema": wanted["schema"], "strict": True}
+    schema = wanted["schema"]
+    strict = is_strict(schema)
+    named = {"name": "answer", "schema": closed(schema) if strict else schema, "strict": strict}
     request["response_format"] = {"type": "json_schema", "json_schema": named}
 
 

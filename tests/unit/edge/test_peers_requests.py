@@ -301,3 +301,20 @@ def test_a_long_name_comes_back_as_the_client_wrote_it() -> None:
     reader = messages_over_chat.MessagesOverChat(model="m", stops=(), names=names)
     chunk = {"choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": None}]}
     assert f'"name":"{long}"'.encode() in reader.feed(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+
+
+def test_a_field_that_may_be_missing_is_asked_for_without_strictness() -> None:
+    """OpenAI's strict mode refuses optional fields, which Anthropic's clients have."""
+
+    def wanted(**fields: Any) -> Any:
+        schema = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}, **fields}
+        made = to_chat(USER, output_config={"format": {"type": "json_schema", "schema": schema}})
+        return schema, made["response_format"]["json_schema"]
+
+    schema, named = wanted(required=["a"], additionalProperties=False)
+    assert named == {"name": "answer", "schema": schema, "strict": False}
+    schema, named = wanted(required=["a", "b"])
+    assert named == {"name": "answer", "schema": {**schema, "additionalProperties": False}, "strict": True}
+    assert wanted(required=["a", "b"], additionalProperties=True)[1]["strict"] is False
+    nested = {"c": {"type": "array", "items": {"type": "object", "properties": {"d": {}}}}}
+    assert wanted(properties=nested, required=["c"])[1]["strict"] is False
