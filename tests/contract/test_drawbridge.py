@@ -120,16 +120,16 @@ def test_health_counts_accounts_and_slots(system: Gateway, client: Client) -> No
     def health() -> Any:
         return httpx.get(f"{system.base_url}/health").json()
 
-    wait_until(lambda: health() == idle, timeout_s=10, what="all slots are free")
+    wait_until(lambda: health() == idle, timeout_s=20, what="all slots are free")
     assert list(health()) == list(idle)
-    script = directive(chunks=10, gap_ms=100, output_tokens=10)
+    script = directive(chunks=25, gap_ms=100, output_tokens=25)
     running = [threading.Thread(target=client.stream, args=("kiro", script)) for _ in range(2)]
     for each in running:
         each.start()
     wait_until(lambda: health()["available_slots"] == 4, timeout_s=20, what="two slots are taken")
     for each in running:
-        each.join(15)
-    wait_until(lambda: health() == idle, timeout_s=10, what="all slots are free again")
+        each.join(30)
+    wait_until(lambda: health() == idle, timeout_s=20, what="all slots are free again")
 
 
 def test_health_knows_about_draining(system: Gateway) -> None:
@@ -209,7 +209,7 @@ def test_admin_sees_accounts_usage_and_metrics(system: Gateway, client: Client) 
         rows = admin(system, "GET", "/usage?group_by=model").json()["data"]
         return next((row for row in rows if row["model"] == "kiro" and row["requests"]), None)
 
-    assert {"prompt_tokens", "completion_tokens", "charge"} <= set(wait_until(used, timeout_s=10, what="it is counted"))
+    assert {"prompt_tokens", "completion_tokens", "charge"} <= set(wait_until(used, timeout_s=20, what="it is counted"))
     metrics = admin(system, "GET", "/metrics")
     assert metrics.headers["content-type"] == "application/json"
     assert "drawbridge_requests" in {metric["name"] for metric in metrics.json()["data"]}

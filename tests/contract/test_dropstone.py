@@ -65,7 +65,7 @@ def test_a_chat_is_charged_cost_times_markup(system: Gateway, model: str) -> Non
     cost = re.search(r'"cost": ?([0-9.]+)[,}]', answer.text)
     assert cost is not None, answer.text
     assert Decimal(cost.group(1)) == exact
-    wait_until(lambda: client.balance() == 5 - exact, timeout_s=10, what="the charge is in the balance")
+    wait_until(lambda: client.balance() == 5 - exact, timeout_s=20, what="the charge is in the balance")
 
 
 def test_cached_prompt_tokens_are_cheaper(client: Client) -> None:
@@ -141,7 +141,7 @@ def test_revoking_is_immediate_and_lets_running_requests_finish(system: Gateway)
     wait_until(lambda: client.get("/credits").json()["data"]["held"] != "0.000000000", timeout_s=20, what="it runs")
     system.admin("DELETE", f"/admin/keys/{client.key_id}")
     assert client.chat("dropstone-fast").status_code == 401
-    running.join(15)
+    running.join(30)
     assert (streams[0].done, len(streams[0].text.split())) == (True, 20)
 
 

@@ -65,7 +65,7 @@ def test_a_chat_costs_its_models_credits(system: Gateway) -> None:
     assert answer.status_code == 200, answer.text
     check_chat(answer.json(), CHAT)
     assert answer.json()["usage"]["cost"] == 0.03
-    wait_until(lambda: client.balance() == Decimal("0.97"), timeout_s=10, what="three credits are gone")
+    wait_until(lambda: client.balance() == Decimal("0.97"), timeout_s=20, what="three credits are gone")
 
 
 def test_the_openai_sdk_works(client: Client) -> None:
@@ -87,7 +87,7 @@ def test_an_image_request_is_answered_at_once_with_its_task(client: Client) -> N
         found = client.get(f"/tasks/{body['task_id']}").json()
         return found if found["status"] == "succeeded" else None
 
-    ended = wait_until(task, timeout_s=15, what="the image is made")
+    ended = wait_until(task, timeout_s=20, what="the image is made")
     assert (ended["kind"], len(ended["result"]["data"]), Decimal(ended["cost"])) == ("image", 1, Decimal("0.15"))
 
 
@@ -207,7 +207,7 @@ def test_requests_are_logged(client: Client) -> None:
     request_id = made.headers["x-request-id"]
     row = wait_until(
         lambda: next((each for each in client.get("/requests").json()["data"] if each["id"] == request_id), None),
-        timeout_s=10,
+        timeout_s=20,
         what="the request is in the log",
     )
     assert (row["key_id"], row["model"], row["status"]) == (client.key_id, CHAT, 200)

@@ -64,9 +64,9 @@ async def test_on_a_full_disk_streams_end_well_and_nothing_new_is_served(rig: tu
 
     def serves() -> bool:
         body = {"model": "fixed-chat", "messages": [{"role": "user", "content": "hi"}]}
-        return httpx.post(f"{url}/v1/chat/completions", json=body, headers=account.headers, timeout=5).is_success
+        return httpx.post(f"{url}/v1/chat/completions", json=body, headers=account.headers, timeout=10).is_success
 
-    await asyncio.to_thread(wait_until, serves, timeout_s=10, what="served again")
+    await asyncio.to_thread(wait_until, serves, timeout_s=30, what="served again")
     for each in served:
         receipt = await asyncio.to_thread(account.receipt, each.request_id)
         assert Decimal(receipt["charge"]) == PRICE

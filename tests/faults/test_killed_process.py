@@ -24,10 +24,10 @@ from tests.integration.running import (
     Provider,
     gateway,
     price_usd,
-    promised,
     provider,
     wait_until,
 )
+from tests.patience import promised
 
 STREAMS = 20
 SCRIPT = {"chunks": 30, "gap_ms": 100, "input_tokens": 40, "output_tokens": 30}
@@ -95,7 +95,7 @@ def answers_again(account: Account) -> bool:
     body = {"model": "fixed-chat", "messages": [{"role": "user", "content": "hi"}]}
     url = f"{account.gateway.base_url}/v1/chat/completions"
     with contextlib.suppress(httpx.HTTPError):
-        return httpx.post(url, json=body, headers=account.headers, timeout=2).status_code == 200
+        return httpx.post(url, json=body, headers=account.headers, timeout=5).status_code == 200
     return False
 
 

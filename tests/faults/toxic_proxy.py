@@ -15,7 +15,7 @@ from collections.abc import Coroutine, Iterator
 from typing import Any
 
 READ_BYTES = 64 * 1024
-TOLD_WITHIN_S = 5.0
+TOLD_WITHIN_S = 20.0
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER: close sends RST rather than FIN."""
 

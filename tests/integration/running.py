@@ -138,11 +138,6 @@ def free_port() -> int:
         return port
 
 
-def promised(seconds: float) -> float:
-    """How long to wait for what is promised within `seconds`: beside other tests that only bounds a hang."""
-    return max(seconds, 30.0) if "PYTEST_XDIST_WORKER" in os.environ else seconds
-
-
 def wait_until(condition: Any, *, timeout_s: float, what: str) -> Any:
     """Polls until `condition()` is true and returns its value; fails with `what` when time is up."""
     deadline = time.monotonic() + timeout_s

@@ -17,6 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.running import CONFIG, Account, Gateway, gateway, provider, wait_until
+from tests.patience import promised
 
 ONE = Decimal("0.03")
 BODY = {"model": "fixed-chat", "messages": [{"role": "user", "content": "hi"}]}
@@ -70,8 +71,8 @@ async def test_a_thousand_requests_of_a_rich_customer_ask_billing_a_few_times(ri
     ended_at_s = time.monotonic()
     assert statuses == {200: 1000}
     assert grants(rig) - before < 100
-    left = await asyncio.to_thread(account.settled_credits, 12)
-    assert time.monotonic() - ended_at_s < 10.5
+    left = await asyncio.to_thread(account.settled_credits, promised(12))
+    assert time.monotonic() - ended_at_s < promised(10.5)
     assert left["balance"] == 1000 - 1000 * ONE
     assert (await asyncio.to_thread(rig.verify))["clean"]
 
@@ -85,7 +86,7 @@ async def test_two_edges_share_a_small_balance_to_the_last_request(rig: Gateway)
     statuses = await ask(account, 6, edge=second)
     took_s = time.monotonic() - began_at_s
     assert statuses == {200: 6}
-    assert took_s < 1.5
+    assert took_s < promised(1.5)
     assert await ask(account, 1, edge=first) == {402: 1}
     assert (await asyncio.to_thread(account.settled_credits))["balance"] == 0
 

@@ -28,7 +28,7 @@ async def test_a_suspended_customer_is_refused_at_once_and_let_in_again(replica:
     await set_status(status)
     assert await until_refused(replica, made.secret) is Code.CUSTOMER_SUSPENDED
     await set_status(pb.CUSTOMER_STATUS_ACTIVE)
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
             await replica.authorize(made.secret)
@@ -121,7 +121,7 @@ def outbox_of(replica: Replica, announce: Callable[[bytes], Awaitable[None]]) ->
 
 
 async def until_refused(replica: Replica, secret: str) -> Code:
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
             await replica.authorize(secret)

@@ -18,6 +18,7 @@ from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from chassis.telemetry import Tracer
 from cli.up.ports import pick_ports
+from tests.patience import promised
 from tollbridge.auth.v1 import auth_pb2 as pb
 
 CONFIG = """
@@ -66,7 +67,7 @@ async def database(postgres_url: str) -> str:
 async def may_use(client: PipeClient, secret: str) -> bool:
     request = pb.AuthorizeRequest(api_key=secret)
     try:
-        await client.call("Authorize", request, pb.AuthorizeResponse, timeout_s=5)
+        await client.call("Authorize", request, pb.AuthorizeResponse, timeout_s=30)
     except TollbridgeError as error:
         if error.code is not Code.INVALID_API_KEY:
             raise
@@ -83,10 +84,10 @@ async def revoked_everywhere_after_s(first: PipeClient, second: PipeClient) -> f
     assert new.secret.startswith("tb_test_")
     assert all(await asyncio.gather(may_use(first, new.secret), may_use(second, new.secret)))
     revoke = pb.RevokeKeyRequest(request_id=str(uuid.uuid4()), key_id=new.key.id)
-    await first.call("RevokeKey", revoke, pb.RevokeKeyResponse, timeout_s=5)
+    await first.call("RevokeKey", revoke, pb.RevokeKeyResponse, timeout_s=30)
     revoked_at_s = time.monotonic()
     while any(await asyncio.gather(may_use(first, new.secret), may_use(second, new.secret))):
-        assert time.monotonic() - revoked_at_s < 5
+        assert time.monotonic() - revoked_at_s < promised(5)
         await asyncio.sleep(0.01)
     return time.monotonic() - revoked_at_s
 
@@ -99,10 +100,10 @@ async def test_revocation_reaches_both_replicas_within_a_second_with_and_without
     config.write_text(CONFIG)
     one = {"database": database, "nats_url": nats_url, "config": config}
     async with auth_process(**one) as first, auth_process(**one) as second:
-        assert await revoked_everywhere_after_s(first, second) < 1.0
+        assert await revoked_everywhere_after_s(first, second) < promised(1.0)
         nats_server.kill()
         try:
-            assert await revoked_everywhere_after_s(first, second) < 1.0
+            assert await revoked_everywhere_after_s(first, second) < promised(1.0)
         finally:
             nats_server.start()
 
@@ -115,16 +116,16 @@ async def test_a_changed_config_holds_within_two_seconds(database: str, nats_url
         customer = pb.CreateCustomerRequest(request_id=str(uuid.uuid4()), name="Somebody")
         made = await client.call("CreateCustomer", customer, pb.CreateCustomerResponse, timeout_s=30)
         key = pb.CreateKeyRequest(request_id=str(uuid.uuid4()), customer_id=made.customer.id)
-        new = await client.call("CreateKey", key, pb.CreateKeyResponse, timeout_s=5)
+        new = await client.call("CreateKey", key, pb.CreateKeyResponse, timeout_s=30)
 
         async def limit() -> int:
             ask = pb.AuthorizeRequest(api_key=new.secret)
-            answer = await client.call("Authorize", ask, pb.AuthorizeResponse, timeout_s=5)
+            answer = await client.call("Authorize", ask, pb.AuthorizeResponse, timeout_s=30)
             return answer.limits.requests_per_minute
 
         assert await limit() == 10
         config.write_text(CONFIG.replace("10", "25"))
-        deadline = time.monotonic() + 4
+        deadline = time.monotonic() + promised(4)
         while await limit() != 25:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)
@@ -133,7 +134,7 @@ async def test_a_changed_config_holds_within_two_seconds(database: str, nats_url
         while not state.error:
             assert time.monotonic() < deadline + 4
             state = await client.call(
-                "GetConfigState", pb.GetConfigStateRequest(), pb.GetConfigStateResponse, timeout_s=5
+                "GetConfigState", pb.GetConfigStateRequest(), pb.GetConfigStateResponse, timeout_s=30
             )
             await asyncio.sleep(0.05)
         assert "plans[0]" in state.error
@@ -150,30 +151,30 @@ async def test_without_a_database_nobody_is_let_in_and_it_recovers_by_itself(
         customer = pb.CreateCustomerRequest(request_id=str(uuid.uuid4()), name="Somebody")
         made = await client.call("CreateCustomer", customer, pb.CreateCustomerResponse, timeout_s=30)
         key = pb.CreateKeyRequest(request_id=str(uuid.uuid4()), customer_id=made.customer.id)
-        new = await client.call("CreateKey", key, pb.CreateKeyResponse, timeout_s=5)
+        new = await client.call("CreateKey", key, pb.CreateKeyResponse, timeout_s=30)
         assert await may_use(client, new.secret)
         postgres_server.kill()
         try:
             killed_at_s = time.monotonic()
             while (error := await trouble(client, new.secret)) is None:
-                assert time.monotonic() - killed_at_s < 2, "a kept answer lives for a second"
+                assert time.monotonic() - killed_at_s < promised(2), "a kept answer lives for a second"
             asked_at_s = time.monotonic()
             error = await trouble(client, new.secret)
             assert error is not None
             assert error.code is Code.UNAVAILABLE
             assert error.retry_after_s
-            assert time.monotonic() - asked_at_s < 1
+            assert time.monotonic() - asked_at_s < promised(1)
         finally:
             postgres_server.start()
         started_at_s = time.monotonic()
         while await trouble(client, new.secret) is not None:
-            assert time.monotonic() - started_at_s < 10
+            assert time.monotonic() - started_at_s < promised(10)
 
 
 async def trouble(client: PipeClient, secret: str) -> TollbridgeError | None:
     """What Authorize fails with, None when it does not."""
     try:
-        await client.call("Authorize", pb.AuthorizeRequest(api_key=secret), pb.AuthorizeResponse, timeout_s=5)
+        await client.call("Authorize", pb.AuthorizeRequest(api_key=secret), pb.AuthorizeResponse, timeout_s=30)
     except TollbridgeError as error:
         return error
     return None

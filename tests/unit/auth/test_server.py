@@ -96,8 +96,8 @@ async def test_each_method_has_its_callers(replica: Replica, caller: str, may_as
     assert await refused(replica.call("Authorize", ask, pb.AuthorizeResponse, caller=caller)) is asked
     assert await refused(replica.call("CreateKey", make, pb.CreateKeyResponse, caller=caller)) is made
     async with pipe_of(replica, caller) as pipe:
-        assert await refused(pipe.call("Authorize", ask, pb.AuthorizeResponse, timeout_s=5)) is asked
-        assert await refused(pipe.call("CreateKey", make, pb.CreateKeyResponse, timeout_s=5)) is made
+        assert await refused(pipe.call("Authorize", ask, pb.AuthorizeResponse, timeout_s=30)) is asked
+        assert await refused(pipe.call("CreateKey", make, pb.CreateKeyResponse, timeout_s=30)) is made
 
 
 async def test_a_replica_shows_its_numbers(replica: Replica):

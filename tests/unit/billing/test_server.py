@@ -34,7 +34,7 @@ class Caller:
 
     async def call(self, method: str, request: Message) -> Message:
         answer = getattr(pb, f"{method}Response")
-        found: Message = await self.pipe.call(method, request, answer, timeout_s=5)
+        found: Message = await self.pipe.call(method, request, answer, timeout_s=30)
         return found
 
     async def refusal(self, method: str, request: Message) -> TollbridgeError:

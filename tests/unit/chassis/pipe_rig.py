@@ -62,7 +62,7 @@ async def refused(pipe: PipeClient, **options: Any) -> TollbridgeError:
 
 
 async def eventually(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not true():  # noqa: ASYNC110  a test polls with a deadline
             await asyncio.sleep(0.005)
 

@@ -10,6 +10,7 @@ import pytest
 
 from chassis.bucket import Bucket
 from chassis.errors import Code, TollbridgeError
+from tests.patience import promised
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ async def refused(call) -> Code:
     return caught.value.code
 
 
-async def insisted(call, *, within_s: float = 10) -> None:
+async def insisted(call, *, within_s: float = 30) -> None:
     """Calls until it succeeds."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
@@ -56,7 +57,7 @@ async def test_an_object_is_gone_after_its_time(new):
     bucket, name = new("brief", max_age_s=1.0), str(uuid.uuid4())
     await bucket.put(name, b"soon gone")
     assert await bucket.get(name) == b"soon gone"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while await bucket.get(name) is not None:
         assert time.monotonic() < deadline, "it is still there"
 
@@ -77,7 +78,7 @@ async def test_a_store_that_is_away_is_unavailable_and_comes_back(new, nats_serv
     try:
         began = time.monotonic()
         assert await refused(bucket.check()) is Code.UNAVAILABLE
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < promised(1)
         assert await refused(bucket.put("new", b"new")) is Code.UNAVAILABLE
     finally:
         nats_server.start()

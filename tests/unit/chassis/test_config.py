@@ -189,7 +189,7 @@ class Running:
         self.applied.append(owned)
 
     async def until(self, true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not true():  # noqa: ASYNC110  a test polls with a deadline
                 await asyncio.sleep(0.01)
 

@@ -105,7 +105,7 @@ async def test_stopping_within_the_grace_answers_what_runs() -> None:
     assert not stopping.done()
     gate.open.set()
     assert (await call).name == "a"
-    await asyncio.wait_for(stopping, 0.5)
+    await asyncio.wait_for(stopping, 9)
     await pipe.close()
 
 

@@ -102,7 +102,7 @@ async def test_errors_cross_a_unary_call_as_google_rpc_status() -> None:
     running = server({"GetCustomer": refuse})
     async with grpc.aio.insecure_channel(await running.start()) as channel:
         stub = auth_pb2_grpc.AuthServiceStub(channel)
-        error = await failed(stub.GetCustomer(auth_pb2.GetCustomerRequest(), metadata=EDGE, timeout=5))
+        error = await failed(stub.GetCustomer(auth_pb2.GetCustomerRequest(), metadata=EDGE, timeout=30))
     await running.stop(1)
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
     status = status_pb2.Status.FromString(dict(error.trailing_metadata())[STATUS_KEY])
@@ -119,7 +119,7 @@ async def test_a_caller_without_the_right_token_is_refused(metadata: Any) -> Non
     running = server({"GetCustomer": echo})
     async with grpc.aio.insecure_channel(await running.start()) as channel:
         stub = auth_pb2_grpc.AuthServiceStub(channel)
-        error = await failed(stub.GetCustomer(auth_pb2.GetCustomerRequest(), metadata=metadata, timeout=5))
+        error = await failed(stub.GetCustomer(auth_pb2.GetCustomerRequest(), metadata=metadata, timeout=30))
     await running.stop(1)
     assert error_of(error).code is Code.PERMISSION_DENIED
 
@@ -129,9 +129,9 @@ async def test_a_known_caller_may_call_only_what_lists_it() -> None:
     running = server({"GetCustomer": echo}, callers=frozenset({"cli"}))
     async with grpc.aio.insecure_channel(await running.start()) as channel:
         stub = auth_pb2_grpc.AuthServiceStub(channel)
-        error = await failed(stub.GetCustomer(auth_pb2.GetCustomerRequest(), metadata=EDGE, timeout=5))
+        error = await failed(stub.GetCustomer(auth_pb2.GetCustomerRequest(), metadata=EDGE, timeout=30))
         request = auth_pb2.GetCustomerRequest(customer_id="c1")
-        allowed = await stub.GetCustomer(request, metadata=(("authorization", "Bearer cli:other"),), timeout=5)
+        allowed = await stub.GetCustomer(request, metadata=(("authorization", "Bearer cli:other"),), timeout=30)
     await running.stop(1)
     assert error_of(error).code is Code.PERMISSION_DENIED
     assert allowed.customer.id == "c1"
@@ -182,7 +182,7 @@ async def test_unknown_exceptions_become_internal_without_their_text() -> None:
     running = server({"GetCustomer": broken})
     async with grpc.aio.insecure_channel(await running.start()) as channel:
         stub = auth_pb2_grpc.AuthServiceStub(channel)
-        error = await failed(stub.GetCustomer(auth_pb2.GetCustomerRequest(), metadata=EDGE, timeout=5))
+        error = await failed(stub.GetCustomer(auth_pb2.GetCustomerRequest(), metadata=EDGE, timeout=30))
     await running.stop(1)
     assert error_of(error).code is Code.INTERNAL
     assert "secret" not in str(error)
@@ -194,13 +194,13 @@ async def test_health_and_reflection_need_no_token_and_tell_of_draining() -> Non
     async with grpc.aio.insecure_channel(await running.start()) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         request = health_pb2.HealthCheckRequest(service=AUTH.full_name)
-        before = (await stub.Check(request, timeout=5)).status
-        listing = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(timeout=5)
+        before = (await stub.Check(request, timeout=30)).status
+        listing = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(timeout=30)
         await listing.write(reflection_pb2.ServerReflectionRequest(list_services=""))
         services = (await listing.read()).list_services_response.service
         listing.cancel()
         await running.drain()
-        after = (await stub.Check(request, timeout=5)).status
+        after = (await stub.Check(request, timeout=30)).status
     await running.stop(1)
     assert before == health_pb2.HealthCheckResponse.SERVING
     assert AUTH.full_name in {service.name for service in services}
@@ -219,8 +219,8 @@ async def test_calls_are_counted_by_method_and_code() -> None:
     running = server({"GetCustomer": odd}, registry=registry)
     async with grpc.aio.insecure_channel(await running.start()) as channel:
         stub = auth_pb2_grpc.AuthServiceStub(channel)
-        await stub.GetCustomer(auth_pb2.GetCustomerRequest(customer_id="c"), metadata=EDGE, timeout=5)
-        await failed(stub.GetCustomer(auth_pb2.GetCustomerRequest(customer_id="none"), metadata=EDGE, timeout=5))
+        await stub.GetCustomer(auth_pb2.GetCustomerRequest(customer_id="c"), metadata=EDGE, timeout=30)
+        await failed(stub.GetCustomer(auth_pb2.GetCustomerRequest(customer_id="none"), metadata=EDGE, timeout=30))
     await running.stop(1)
     for code in ("ok", "not_found"):
         labels = {"method": "AuthService/GetCustomer", "code": code}

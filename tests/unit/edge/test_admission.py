@@ -178,7 +178,7 @@ async def test_what_was_drawn_is_given_back_when_the_counting(how: str, monkeypa
 
     def count(request: PaidRequest, model: str) -> int:
         begun.set()
-        go_on.wait(5)
+        go_on.wait(20)
         raise RuntimeError("no tokenizer")
 
     monkeypatch.setattr(PaidRequest, "most_prompt_tokens", count)

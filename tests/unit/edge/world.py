@@ -288,7 +288,7 @@ class World:
         assert self.purse.open_count == 0
 
 
-async def until(condition, *, within_s: float = 10.0) -> None:
+async def until(condition, *, within_s: float = 30.0) -> None:
     """Polls until the condition holds."""
     deadline = time.monotonic() + within_s
     while not condition():

@@ -233,7 +233,7 @@ async def test_cancelling_a_read_loses_nothing_and_closing_closes_the_socket(cli
         assert await anext(chunks) == b"b"
         response.close()
         response.close()
-        await asyncio.wait_for(gone.wait(), timeout=2)
+        await asyncio.wait_for(gone.wait(), timeout=20)
 
 
 async def test_cancelling_a_call_closes_the_socket(client: UpstreamClient) -> None:
@@ -247,11 +247,11 @@ async def test_cancelling_a_call_closes_the_socket(client: UpstreamClient) -> No
 
     async with raw(handler) as url:
         sending = asyncio.ensure_future(client.send(call(url), timeouts=PATIENT))
-        await asyncio.wait_for(there.wait(), timeout=2)
+        await asyncio.wait_for(there.wait(), timeout=20)
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
-        await asyncio.wait_for(gone.wait(), timeout=2)
+        await asyncio.wait_for(gone.wait(), timeout=20)
 
 
 async def answer(data: bytes, writer: asyncio.StreamWriter) -> None:

@@ -112,10 +112,10 @@ def test_one_count_that_cannot_be_takes_nothing_from_the_others(read):
 @pytest.mark.parametrize("number", [b"1e900000", b"1e999999999", b"-1e400", b'"NaN"', b'"Infinity"'])
 def test_an_absurd_length_takes_no_time(number: bytes):
     """A number may have more digits than there is time to write them."""
-    started_s = time.perf_counter()
+    started_s = time.process_time()
     body = b'{"text": "hi", "duration": %s}' % number
     assert read_answer(body, rates=MINUTE, duration=SOUND).usage.captured(complete=True).implausible
-    assert time.perf_counter() - started_s < 0.5
+    assert time.process_time() - started_s < 1
 
 
 def test_who_says_much_was_not_heard_in_no_time():
@@ -154,12 +154,12 @@ def test_a_whole_answer_in_place_of_a_stream_is_read_once():
     """However small the pieces are that it comes in."""
     reader = TranscriptStream(rates=MINUTE, duration=SOUND, limits=LIMITS)
     body = json.dumps({"text": "x}" * 100_000, "usage": SECONDS}).encode()
-    started_s = time.perf_counter()
+    started_s = time.process_time()
     for at in range(0, len(body), 20):
         assert reader.feed(body[at : at + 20]) == b""
         assert not reader.ended
     captured = reader.finish()
-    assert time.perf_counter() - started_s < 2
+    assert time.process_time() - started_s < 2
     assert (captured.complete, captured.units.milliseconds, reader.ended) == (True, 12_000, True)
     delta, done = events(reader.closing(tokens=captured.tokens, cost="1"))
     assert (delta["delta"], done["text"], done["usage"]["cost"]) == ("x}" * 100_000, "x}" * 100_000, 1)

@@ -82,7 +82,7 @@ async def test_beginning_waits_for_no_other_payment(cashier: Cashier, payments_u
     rows("UPDATE billing.payments SET open_until = now() - interval '2 hours' WHERE id = %s", old.id)
     async with await psycopg.AsyncConnection.connect(payments_url) as settling:
         await settling.execute("SELECT FROM billing.payments WHERE id = %s FOR NO KEY UPDATE", (old.id,))
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(20):
             await cashier.begin(10)
 
 

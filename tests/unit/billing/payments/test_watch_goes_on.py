@@ -18,8 +18,8 @@ Rows = Callable[..., list[tuple[Any, ...]]]
 
 
 async def until(is_so: Callable[[], object]) -> None:
-    """Looks again and again, for a few seconds."""
-    async with asyncio.timeout(5):
+    """Looks again and again, for some seconds."""
+    async with asyncio.timeout(20):
         while not is_so():  # noqa: ASYNC110  nobody tells
             await asyncio.sleep(0.01)
 
