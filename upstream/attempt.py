@@ -8,6 +8,7 @@ attempt that no further decision follows is handed to `finish`, which must not b
 import dataclasses
 import datetime
 import email.utils
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -25,6 +26,7 @@ _CREDENTIAL_REFUSED = frozenset({401, 402, 403})
 _RATE_LIMITED = frozenset({429, 529})
 _NOT_FOUND = 404
 _NOT_OFFERED = frozenset({404, 405, 501})
+_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_.\[\]-]{0,99}")
 _MAX_DEPTH = 8
 """No known error body has its message deeper."""
 _FINAL = frozenset({Outcome.REJECTED, Outcome.CANCELLED})
@@ -99,7 +101,8 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, *, is_rare: b
     if is_rare and status in _NOT_OFFERED:
         outcome, words = Outcome.NOT_OFFERED, f"the provider does not offer this ({status})"
     pause_s = retry_after_s(headers) if outcome in {Outcome.RATE_LIMITED, Outcome.SERVER_ERROR} else 0.0
-    return AttemptFailed(outcome, words, status=status, retry_after_s=pause_s, excerpt=message)
+    param = provider_param(body) if outcome is Outcome.REJECTED else ""
+    return AttemptFailed(outcome, words, status=status, retry_after_s=pause_s, excerpt=message, param=param)
 
 
 def _verdict(status: int, message: str) -> tuple[Outcome, str]:
@@ -123,6 +126,24 @@ def provider_message(body: bytes) -> str:
         if str(decoded).startswith("<"):
             return ""  # an HTML page of some proxy says nothing to anybody
     return without_secrets(_message_in(decoded, _MAX_DEPTH))
+
+
+class _Named(msgspec.Struct, frozen=True):
+    param: str | None = None
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    error: _Named | None = None
+
+
+def provider_param(body: bytes) -> str:
+    """The request's field that an error body in OpenAI's shape names; empty where none is, or what is none."""
+    try:
+        found = msgspec.json.decode(body, type=_Refusal)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
+    param = found.error.param if found.error is not None else None
+    return param if param and _FIELD.fullmatch(param) else ""
 
 
 def _message_in(value: object, depth: int) -> str:

@@ -41,6 +41,12 @@ def wav_ms(data: bytes) -> tuple[int, int] | None:
     return None
 
 
+def wav_bytes_per_s(head: bytes) -> int:
+    """How many bytes of a WAV file that begins so are a second of its samples; 0 where that can't be told."""
+    at = head.find(b"fmt ")
+    return _bytes_per_s(head[at + 8 :]) if at >= 0 else 0
+
+
 def _bytes_per_s(header: bytes) -> int:
     """How many bytes of plain samples are a second; 0 where they are none, or such as nobody plays."""
     if len(header) < 16:

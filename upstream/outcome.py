@@ -29,7 +29,8 @@ class AttemptFailed(Exception):
     """One attempt gave no answer, or stopped giving it.
 
     `message` holds no secret and no address: it may be shown to the caller when the outcome is `rejected`, and to
-    operators otherwise. `excerpt` is the start of the provider's error body, for logs and for its 400s.
+    operators otherwise. `excerpt` is the start of the provider's error body, for logs and for its 400s. `param` is the
+    field of the request that a provider names where it refuses one.
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class AttemptFailed(Exception):
         status: int | None = None,
         retry_after_s: float = 0.0,
         excerpt: str = "",
+        param: str = "",
     ) -> None:
         super().__init__(message)
+        self.param = param
         self.outcome = outcome
         self.message = message
         self.status = status
@@ -74,7 +77,8 @@ class AnswerTooLarge(ProviderMisbehaved):
 def to_error(failure: AttemptFailed) -> TollbridgeError:
     """The refusal that a caller gets for a request whose last attempt failed so."""
     if failure.outcome is Outcome.REJECTED:
-        return TollbridgeError(Code.PROVIDER_REJECTED, failure.message)
+        details = {"param": failure.param} if failure.param else None
+        return TollbridgeError(Code.PROVIDER_REJECTED, failure.message, details=details)
     if failure.outcome is Outcome.RATE_LIMITED:
         pause_s = min(max(failure.retry_after_s, 1.0), MAX_RETRY_AFTER_S)
         return TollbridgeError(

@@ -8,7 +8,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -50,10 +50,11 @@ class Captured:
     """What a provider's answer said about itself.
 
     `tokens` is None when it reported no usage, none that can be true (`implausible`; `beyond_input` when it says that
-    there was more input than can be), or did not get that far: then it has to be counted. `so_far` is what it had
-    reported when the answer broke off: the input classes are exact, the output may be early. `complete` means that the
-    provider's own end was seen; `error` is the provider's message when it failed inside its answer, with
-    `error_status` when it named one. `implausible` beside `tokens` is about the reported cost, which is None then.
+    there was more input than can be), or did not get that far: then it has to be counted; `sound_tokens` are what a
+    sound that was made then counts as. `so_far` is what it had reported when the answer broke off: the input classes
+    are exact, the output may be early. `complete` means that the provider's own end was seen; `error` is the
+    provider's message when it failed inside its answer, with `error_status` when it named one. `implausible` beside
+    `tokens` is about the reported cost, which is None then.
     """
 
     tokens: Tokens | None = None
@@ -67,6 +68,7 @@ class Captured:
     error_status: int | None = None
     implausible: bool = False
     beyond_input: bool = False
+    sound_tokens: int = 0
 
 
 class StreamReader(Protocol):
@@ -99,6 +101,19 @@ class StreamReader(Protocol):
 
     def delivered_text(self) -> str:
         """All text handed out to the client, reasoning and tool arguments included. Slow: call it off the loop."""
+
+
+@runtime_checkable
+class BareStream(Protocol):
+    """A `StreamReader` of bytes that need not be events: what they are is told by them, their end by nothing in them,
+    and a failure can't be told in them."""
+
+    @property
+    def content_type(self) -> bytes:
+        """What the client gets. Known once there is content."""
+
+    def at_end(self) -> None:
+        """The provider's answer has come to its end without a failure."""
 
 
 class Answer(Protocol):

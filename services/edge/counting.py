@@ -34,10 +34,11 @@ def _count(
 ) -> Tokens:
     so_far = captured.so_far
     output = min(count_tokens(text(), model), limits.max_output)
+    made = min(captured.sound_tokens, limits.max_output - output)
     if so_far is not None and so_far.prompt:
         # Input is known by class from the stream's start: what was read from a cache must not cost as if it were not.
-        return dataclasses.replace(so_far, output=output, reasoning=0, audio_output=0)
+        return dataclasses.replace(so_far, output=output, reasoning=0, audio_output=made)
     parts = limits.part_tokens if captured.beyond_input else limits.usual_part_tokens
     prompt = min(request.prompt_tokens(model) + parts, limits.max_input)
     sound = min(request.sound_tokens, prompt)
-    return Tokens(input=prompt - sound, audio_input=sound, output=output)
+    return Tokens(input=prompt - sound, audio_input=sound, output=output, audio_output=made)

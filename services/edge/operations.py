@@ -10,6 +10,7 @@ from services.edge.openapi import paid
 from services.edge.openapi.description import Description
 from services.edge.operation import Operation
 from services.edge.responses_request import parse_responses
+from services.edge.speech_request import parse_speech
 from services.edge.transcription_request import MAX_FORM_BYTES
 from services.edge.transcription_request import parser as transcription_parser
 from services.edge.wires.chat import ChatOverAnthropic, ChatOverOpenAI
@@ -18,6 +19,7 @@ from services.edge.wires.embeddings import EmbeddingsOverOpenAI
 from services.edge.wires.messages import MessagesOverAnthropic, MessagesOverOpenAI
 from services.edge.wires.moderations import ModerationsOverOpenAI
 from services.edge.wires.responses import ResponsesOver
+from services.edge.wires.speech import SpeechOverOpenAI
 from services.edge.wires.transcriptions import TranscriptionsOverOpenAI
 from upstream.anthropic.costly import refuse_costly as refuse_costly_messages
 from upstream.route import WireProtocol
@@ -89,6 +91,19 @@ EMBEDDINGS = Operation(
 )
 
 
+SPEECH = Operation(
+    name="speech",
+    path="/audio/speech",
+    category="speech",
+    about=paid.SPEECH,
+    parse=parse_speech,
+    wires={
+        WireProtocol.OPENAI: SpeechOverOpenAI(),
+        WireProtocol.SANDBOX: SpeechOverOpenAI(),
+    },
+)
+
+
 def _transcriptions(name: str, *, streams: bool, about: Description) -> Operation:
     path = f"/audio/{name}"
     wire = TranscriptionsOverOpenAI(path)
@@ -106,4 +121,4 @@ def _transcriptions(name: str, *, streams: bool, about: Description) -> Operatio
 TRANSCRIPTIONS = _transcriptions("transcriptions", streams=True, about=paid.TRANSCRIPTIONS)
 TRANSLATIONS = _transcriptions("translations", streams=False, about=paid.TRANSLATIONS)
 
-OPERATIONS = (CHAT, MESSAGES, RESPONSES, COMPLETIONS, MODERATIONS, EMBEDDINGS, TRANSCRIPTIONS, TRANSLATIONS)
+OPERATIONS = (CHAT, MESSAGES, RESPONSES, COMPLETIONS, MODERATIONS, EMBEDDINGS, SPEECH, TRANSCRIPTIONS, TRANSLATIONS)

@@ -78,6 +78,16 @@ class PaidRequest:
         return count_prompt(self.body, model)
 
     @property
+    def likely_units(self) -> Units:
+        """What of that which is sold by the piece it will likely use, for whoever asks for the price."""
+        return self.most_units
+
+    @property
+    def likely_sound_tokens(self) -> int:
+        """How many tokens of sound it will likely make; where there are any, it makes nothing else."""
+        return 0
+
+    @property
     def sound_tokens(self) -> int:
         """How many of the counted ones are of sound, which may have a price of its own."""
         return 0

@@ -50,14 +50,17 @@ class Quotes:
         price, first = decision.price(asked.offers[0].price), terms[0]
         operation.refuse_costly(request.fields, rates=price.rates)
         prompt = await asyncio.to_thread(request.prompt_tokens, asked.offers[0].provider_model)
+        sound = request.likely_sound_tokens
+        text = 0 if sound else request.choices * min(first.wanted_tokens, TYPICAL_OUTPUT + request.thinking_budget)
         tokens = Tokens(
             input=min(prompt + request.usual_piece_tokens(bounds), request.input_tokens(bounds)),
-            output=request.choices * min(first.wanted_tokens, TYPICAL_OUTPUT + request.thinking_budget),
+            output=text,
+            audio_output=sound,
         )
         return _quote(
             asked,
             most_nano_usd=max(each.worst_nano_usd(first.wanted_tokens) for each in terms),
-            likely=(price, tokens, request.most_units),
+            likely=(price, tokens, request.likely_units),
             max_tokens=first.wanted_tokens if request.choices else None,
         )
 

@@ -1,16 +1,17 @@
 """Which call a body would be, when only its price is asked: told by its fields, and by what its model is for.
 
 In this order: `messages` is a chat, or Anthropic's Messages where something in it is theirs alone; `input` is a
-response, or embeddings with a model for these; `prompt` is an image with a model for these, else a legacy completion.
-What has none of them is read as a chat, whose refusal says what is missing. Bodies that two calls read alike cost the
-same in both.
+response, or embeddings or speech with a model for these; `prompt` is an image with a model for these, else a legacy
+completion. What has none of them is read as a chat, whose refusal says what is missing. Bodies that two calls read
+alike cost the same in both.
 """
 
 from collections.abc import Iterable, Mapping
 
 from services.edge.operation import Operation
-from services.edge.operations import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
+from services.edge.operations import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES, SPEECH
 
+_BY_INPUT = {operation.category: operation for operation in (EMBEDDINGS, SPEECH)}
 _MESSAGES_FIELDS = ("system", "stop_sequences", "mcp_servers", "container")
 _MESSAGES_BLOCKS = frozenset({"image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking"})
 
@@ -22,7 +23,7 @@ def called(
     if "messages" in body:
         return MESSAGES if _is_anthropics(body, headers) else CHAT
     if "input" in body:
-        return EMBEDDINGS if category == EMBEDDINGS.category else RESPONSES
+        return _BY_INPUT.get(category or "", RESPONSES)
     if "prompt" in body:
         return None if category == "image" else COMPLETIONS
     return CHAT

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from chassis.errors import Code, TollbridgeError
 from services.edge.dialects import Dialect, ErrorView, RenderedError
+from upstream.usage import BareStream
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
@@ -21,8 +22,8 @@ PROVIDER_WAIT_S = BLOCKED_S / 4
 WRITE_TIMEOUT_S = 60.0
 REPLAY_PIECE = 256 << 10
 JSON = b"application/json"
+EVENTS = b"text/event-stream; charset=utf-8"
 _STREAM_HEADERS: tuple[Header, ...] = (
-    (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 )
@@ -44,6 +45,7 @@ class Reply:
 
     __slots__ = (
         "_dialect",
+        "_has_events",
         "_loop",
         "_on_stuck",
         "_request_id",
@@ -68,6 +70,7 @@ class Reply:
         self._sending_since_s: float | None = None
         self._write_ended_s = 0.0
         self._was_blocked = False
+        self._has_events = True
         self.first_byte_s: float | None = None
         self.status: int | None = None
         self.finished = False
@@ -94,11 +97,14 @@ class Reply:
             self.first_byte_s = self._loop.time()
 
     async def start_stream(self, extra: Sequence[Header]) -> None:
-        """Sends the head of a stream of events."""
+        """Sends the head of a stream, of events or of bare bytes."""
         self.status = 200
+        kind = self.stream.content_type if isinstance(self.stream, BareStream) else EVENTS
+        self._has_events = kind == EVENTS
         self.mark_first_byte()
         self._watch = self._loop.call_later(WRITE_TIMEOUT_S, self._look)
-        headers = [*_STREAM_HEADERS, *self._dialect.name_request(self._request_id), *extra]
+        marks = self._dialect.name_request(self._request_id)
+        headers = [(b"content-type", kind), *_STREAM_HEADERS, *marks, *extra]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def write(self, data: bytes) -> None:
@@ -157,7 +163,9 @@ class Reply:
         return self._send
 
     def last_words(self, error: TollbridgeError) -> bytes:
-        """The event that ends a stream which has begun."""
+        """The event that ends a stream which has begun; nothing where it has no events."""
+        if not self._has_events:
+            return b""
         if isinstance(self.stream, FailsItself):
             view = self._dialect.view(_told(error), request_id=self._request_id)
             return self.stream.failing(view, self._dialect.error_body(view))
@@ -168,7 +176,13 @@ class Reply:
         return self._dialect.render_error(_told(error), request_id=self._request_id)
 
     async def refuse(self, error: TollbridgeError) -> None:
-        """Sends an error: as an answer, or as the event that ends a stream which has begun."""
+        """Sends an error: as an answer, or as the event that ends a stream which has begun.
+
+        A stream of bare bytes is left unfinished, so that its connection is cut: what was sent must not look whole.
+        """
+        if self.started and not self._has_events:
+            self.done()
+            return
         if self.started:
             await self.end(self.last_words(error))
             return

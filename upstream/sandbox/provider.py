@@ -23,6 +23,7 @@ from upstream.sandbox.completions import CompletionAnswer, CompletionRequest
 from upstream.sandbox.images import ImageRequest, image_answer
 from upstream.sandbox.script import ChatRequest, Script, script_of
 from upstream.sandbox.sounds import SoundAnswer
+from upstream.sandbox.speech import BadVoice, SpeechAnswer, SpeechRequest
 from upstream.sandbox.vectors import EmbeddingsRequest, embeddings_answer
 from upstream.sandbox.videos import clip, read_request, shown, ticket, ticket_of
 
@@ -46,7 +47,12 @@ class Sandbox:
             return await self._sound(call, timeouts)
         if "/videos" in call.url:
             return await self._videos(call, timeouts)
-        for ending, answer in (("/images/generations", self._images), ("/embeddings", self._embeddings)):
+        answers = (
+            ("/images/generations", self._images),
+            ("/embeddings", self._embeddings),
+            ("/audio/speech", self._speech),
+        )
+        for ending, answer in answers:
             if call.url.endswith(ending):
                 return await answer(call.body, timeouts)
         return _refusal(404, "the sandbox does not offer this", timeouts)
@@ -145,6 +151,28 @@ class Sandbox:
             )
         return _Answer(200, _JSON, [answer.whole()], script=script, timeouts=timeouts)
 
+    async def _speech(self, body: bytes, timeouts: Timeouts) -> UpstreamResponse:
+        try:
+            request = msgspec.json.decode(body, type=SpeechRequest)
+            script = request.script()
+        except msgspec.MsgspecError as error:
+            return _refusal(400, f"the sandbox can't read this request: {error}", timeouts)
+        await _wait(script.first_byte_ms / 1000, limit_s=timeouts.first_byte_s)
+        if script.status >= 300:
+            return _refusal(script.status, script.message, timeouts, script=script)
+        try:
+            answer = await asyncio.to_thread(SpeechAnswer, request, script)
+        except BadVoice as error:
+            return _refusal(400, str(error), timeouts, param="voice")
+        return _Answer(
+            200,
+            answer.content_type,
+            answer.pieces(),
+            script=script,
+            timeouts=timeouts,
+            breaks_after=script.fail_after_chunks,
+        )
+
 
 class _Answer:
     """An `UpstreamResponse` made of ready chunks, with the script's pauses between them."""
@@ -222,9 +250,11 @@ async def _wait(pause_s: float, *, limit_s: float) -> None:
         await asyncio.sleep(pause_s)
 
 
-def _refusal(status: int, message: str, timeouts: Timeouts, *, script: Script | None = None) -> UpstreamResponse:
+def _refusal(
+    status: int, message: str, timeouts: Timeouts, *, script: Script | None = None, param: str | None = None
+) -> UpstreamResponse:
     script = script or Script()
-    body = msgspec.json.encode({"error": {"message": message, "type": "sandbox", "code": status, "param": None}})
+    body = msgspec.json.encode({"error": {"message": message, "type": "sandbox", "code": status, "param": param}})
     headers = {"retry-after": f"{script.retry_after_s:g}"} if script.retry_after_s else {}
     return _Answer(status, _JSON, [body], timeouts=timeouts, script=script, headers=headers)
 

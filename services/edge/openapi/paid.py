@@ -16,7 +16,9 @@ from services.edge.openapi.description import (
     Media,
 )
 from services.edge.responses_fields import ResponsesBody
+from services.edge.speech_request import SpeechBody
 from services.edge.transcription_request import TranscriptionForm, TranslationForm
+from upstream.sound_encoder import CONTENT_TYPES
 
 TEXT = "Text"
 SOUND = "Sound"
@@ -115,6 +117,19 @@ EMBEDDINGS = Description(
     answer=answers.EmbeddingList,
     parameters=_BOTH,
     headers=_HEADERS,
+    refuses=PAID,
+)
+SPEECH = Description(
+    name="createSpeech",
+    tag=SOUND,
+    summary="A text, spoken",
+    about="As OpenAI's; the sound comes as it is made. `voice` is alloy without it, `response_format` mp3.",
+    prefix="Speech",
+    body=SpeechBody,
+    example={"model": "MODEL", "input": "Hello.", "voice": "alloy"},
+    media=(*(Media(content_type=kind, shape=bytes) for kind in CONTENT_TYPES.values()), STREAM),
+    parameters=_BOTH,
+    headers=(REPLAYED,),
     refuses=PAID,
 )
 TRANSCRIPTIONS = Description(

@@ -164,7 +164,7 @@ async def test_refuses_what_it_cannot_read() -> None:
     """A wrong directive or body is a 400 with words, not an exception."""
     for http_call in (chat('#sandbox {"chunks": -1}'), chat("#sandbox nonsense"), call("/chat/completions", [])):
         assert (await Sandbox().send(http_call, timeouts=QUICK)).status == 400
-    assert (await Sandbox().send(call("/audio/speech", {}), timeouts=QUICK)).status == 404
+    assert (await Sandbox().send(call("/rerank", {}), timeouts=QUICK)).status == 404
 
 
 @pytest.mark.parametrize("include_usage", [True, False])
