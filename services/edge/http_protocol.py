@@ -4,6 +4,7 @@ A request that a proxy in front of us cuts elsewhere than we do smuggles another
 that is answered 400 and the connection closed. The parser (llhttp, strict) refuses most of it; what it lets pass is
 refused here: other transfer codings than chunked, more or fewer Host headers than one, versions that nobody speaks,
 heads that are too large or don't come in time. These answers are in the openai dialect: no surface is known yet.
+Answers that their client does not read have an end too.
 """
 
 import asyncio
@@ -22,6 +23,9 @@ HEAD_TIMEOUT_S = 30.0
 """How long the head of a request may take, from its first byte, or from the connection's beginning."""
 IDLE_TIMEOUT_S = 75
 """How long a connection may stay between two requests."""
+UNREAD_TIMEOUT_S = 90.0
+LEAST_READ_BYTES = 64 << 10
+"""A client that reads less than this of what waits for it in that time is given up, and what waits is let go."""
 LINGER_S = 1.0
 """How long what still comes after a refusal is thrown away: closed at once, the client might not see why."""
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 413: b"Content Too Large"}
@@ -40,6 +44,7 @@ class CarefulProtocol(HttpToolsProtocol):
     _refusal: TollbridgeError | None
     _refused: bool
     _running: RequestResponseCycle | None
+    _unread: asyncio.TimerHandle | None
     _watch: asyncio.TimerHandle
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -51,12 +56,37 @@ class CarefulProtocol(HttpToolsProtocol):
         self._refusal = None
         self._refused = False
         self._running = None
+        self._unread = None
         self._watch = self.loop.call_later(HEAD_TIMEOUT_S, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._watch.cancel()
+        self._read_again()
         self._leave()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._wait_for_reader()
+
+    def resume_writing(self) -> None:
+        self._read_again()
+        super().resume_writing()
+
+    def _wait_for_reader(self) -> None:
+        waiting_bytes = self.transport.get_write_buffer_size()
+        self._unread = self.loop.call_later(UNREAD_TIMEOUT_S, self._look_unread, waiting_bytes)
+
+    def _read_again(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _look_unread(self, before_bytes: int) -> None:
+        if before_bytes - self.transport.get_write_buffer_size() < LEAST_READ_BYTES:
+            self.transport.abort()
+        else:
+            self._wait_for_reader()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
