@@ -13,6 +13,7 @@ import pytest
 from chassis import db
 from chassis.errors import Code, TollbridgeError
 from tests.conftest import RunningServer
+from tests.patience import promised
 
 FIRST = """
 from alembic import op
@@ -25,8 +26,6 @@ def upgrade() -> None:
 """
 SECOND = """
 from alembic import op
-from tests.patience import promised
-from tests.patience import promised
 revision: str = "0002"
 down_revision: str | None = "0001"
 def upgrade() -> None:
