@@ -35,7 +35,8 @@ def _is_anthropics(body: Mapping[str, object], headers: Iterable[tuple[bytes, by
     if any("input_schema" in tool for tool in _objects(body.get("tools"))):
         return True
     contents = [message.get("content") for message in _objects(body.get("messages"))]
-    return any(block.get("type") in _MESSAGES_BLOCKS for content in contents for block in _objects(content))
+    kinds = [block.get("type") for content in contents for block in _objects(content)]
+    return any(isinstance(kind, str) and kind in _MESSAGES_BLOCKS for kind in kinds)
 
 
 def _objects(value: object) -> list[dict[str, object]]:

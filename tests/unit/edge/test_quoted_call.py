@@ -25,6 +25,7 @@ PICTURE = [{"role": "user", "content": [{"type": "image", "source": {"type": "ur
         ({"prompt": "a boat"}, "image", None),
         ({}, None, "chat"),
         ({"messages": 5, "tools": 5}, "chat", "chat"),
+        ({"messages": [{"role": "user", "content": [{"type": {}}, {"type": [None]}]}]}, "chat", "chat"),
     ],
 )
 def test_a_body_tells_which_call_it_is(body: dict, category: str | None, name: str | None):
