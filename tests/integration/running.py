@@ -100,6 +100,10 @@ models:
     category: transcription
     routes: [{provider: sandbox, model: sandbox-transcription}]
     price: {per_minute: 0.006}
+  - id: tts-1
+    category: speech
+    routes: [{provider: sandbox, model: sandbox-speech}]
+    price: {per_million_characters: 15}
   - id: sandbox-image
     aliases: [painter]
     category: image

@@ -36,6 +36,7 @@ async def provider(world: World) -> AsyncIterator[Provider]:
     app.router.add_post("/v1/messages/count_tokens", made.serve)
     app.router.add_post("/v1/completions", made.serve)
     app.router.add_post("/v1/moderations", made.serve)
+    app.router.add_post("/v1/audio/speech", made.serve)
     runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
