@@ -85,6 +85,17 @@ class Bucket:
             raise _unavailable() from error
         return bytes(found.data or b"")
 
+    async def delete(self, name: str) -> None:
+        """Removes an object; that there is none is no failure. Raises UNAVAILABLE."""
+        try:
+            async with asyncio.timeout(self._transfer_timeout_s):
+                await (await self._open()).delete(name)
+        except NotFoundError:
+            return
+        except (NatsError, OSError, TimeoutError) as error:
+            self._bucket = None
+            raise _unavailable() from error
+
     async def close(self) -> None:
         """Ends the connection."""
         client, self._client, self._bucket = self._client, None, None

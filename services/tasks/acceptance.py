@@ -14,7 +14,8 @@ from chassis import db
 from chassis.errors import Code, TollbridgeError
 from pricing.charge import ChargeOutOfRange, worst_case_nano_usd
 from pricing.prices import PriceVersion, usd_text
-from services.tasks import events, kinds, outbox, store
+from services.tasks import events, file_store, kinds, outbox, store
+from services.tasks.config import ResultsSection
 from services.tasks.jobs import ACCEPTANCE_GRACE_S, Job, Order
 from services.tasks.kind import Wanted
 from tollbridge.billing.v1 import billing_pb2
@@ -50,12 +51,14 @@ class Acceptance:
         models: Callable[[], Awaitable[Iterable[router_pb2.Model]]],
         hold: Callable[[billing_pb2.HoldRequest, str], Awaitable[None]],
         on_outbox: Callable[[], None],
+        rules: Callable[[], ResultsSection] = ResultsSection,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._pool = pool
         self._models = models
         self._hold = hold
         self._on_outbox = on_outbox
+        self._rules = rules
         self._now_us = now_us
 
     async def accept(self, wish: Wish) -> Job:
@@ -68,6 +71,7 @@ class Acceptance:
         if found is not None:
             return found
         order = await self._order(wish)
+        await self._check_room(wish.customer_id)
         _check_cost(order, wish.max_cost_nano_usd)
         if order.is_held:
             await self._hold(self._hold_request(order, wish), order.traceparent)
@@ -100,6 +104,20 @@ class Acceptance:
             amount_nano_usd=order.hold_nano_usd,
             deadline_us=self._now_us() + int(deadline_s * 1_000_000),
             caps=wish.caps,
+        )
+
+    async def _check_room(self, customer_id: str) -> None:
+        """Refuses a customer whose files are too many or too large. Those that are made now don't count yet."""
+        rules = self._rules()
+        async with db.transaction(self._pool) as conn:
+            stored = await file_store.stored(conn, customer_id)
+        if stored.bytes < rules.customer_max_bytes and stored.files < rules.customer_max_files:
+            return
+        raise TollbridgeError(
+            Code.PERMISSION_DENIED,
+            f"Your {stored.files} files take {stored.bytes >> 20} MiB; {rules.customer_max_files} files and"
+            f" {rules.customer_max_mib} MiB are the most. Delete some (DELETE /files/ID), or wait until they expire.",
+            details={"reason": "storage_full", "files": str(stored.files), "bytes": str(stored.bytes)},
         )
 
     async def _found(self, wish: Wish) -> Job | None:

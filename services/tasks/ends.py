@@ -9,6 +9,7 @@ from collections.abc import Callable
 from chassis import db
 from chassis.errors import Code
 from services.tasks import events, outbox, settlement, store
+from services.tasks.config import ResultsSection
 from services.tasks.jobs import Job, Move, ResultFile, Status
 from services.tasks.settlement import Made
 from tollbridge.usage.v1 import usage_pb2
@@ -25,17 +26,20 @@ class Ends:
         *,
         pool: db.Pool,
         on_outbox: Callable[[], None],
+        keep_s: Callable[[], float] = lambda: ResultsSection().keep_s,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._pool = pool
         self._on_outbox = on_outbox
+        self._keep_s = keep_s
         self._now_us = now_us
         self.counts = {status: 0 for status in Status if status.ended}
 
     async def succeed(self, job: Job, made: Made, files: tuple[ResultFile, ...]) -> Job | None:
         """Ends a claimed job well and charges it; None when the claim was lost meanwhile, and nothing has happened."""
         record = settlement.charge(job, made, spender=job.spender, ended_at_us=self._now_us())
-        how = store.End(move=Move.SUCCEED, charge_nano_usd=record.charge_nano_usd, results=files)
+        charge_nano_usd = record.charge_nano_usd
+        how = store.End(move=Move.SUCCEED, charge_nano_usd=charge_nano_usd, results=files, keep_s=self._keep_s())
         return await self._end(job.order.id, how, lambda _: record, claim_number=job.claims)
 
     async def fail(self, job: Job, *, code: Code, message: str, is_provider: bool = True) -> Job | None:

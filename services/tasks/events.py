@@ -84,7 +84,12 @@ def to_wire(job: Job) -> pb.Task:
         started_at_us=job.started_at_us,
         finished_at_us=job.finished_at_us,
         results=[
-            pb.Result(file_id=file.file_id, content_type=file.content_type, bytes=file.size_bytes)
+            pb.Result(
+                file_id=file.file_id,
+                content_type=file.content_type,
+                bytes=file.size_bytes,
+                expires_at_us=file.expires_at_us,
+            )
             for file in job.results
         ],
         error_code=job.error_code,

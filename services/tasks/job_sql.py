@@ -43,7 +43,12 @@ def microseconds(seconds: float) -> int:
 
 def file(row: Row) -> ResultFile:
     """A row of `results`."""
-    return ResultFile(file_id=str(row["file_id"]), content_type=row["content_type"], size_bytes=row["size_bytes"])
+    return ResultFile(
+        file_id=str(row["file_id"]),
+        content_type=row["content_type"],
+        size_bytes=row["size_bytes"],
+        expires_at_us=row["expires_at_us"],
+    )
 
 
 def job(row: Row, files: tuple[ResultFile, ...] = ()) -> Job:

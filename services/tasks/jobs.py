@@ -86,6 +86,7 @@ class ResultFile:
     file_id: str
     content_type: str
     size_bytes: int
+    expires_at_us: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,6 +120,8 @@ class Kind(Generic[W]):
     makers: Mapping[WireProtocol, Maker[W]]
     time_to_live_s: float
     """A job that has not ended by then fails."""
+    shown: Callable[[W], Mapping[str, object]] = lambda _: {}
+    """What of an order its customer is shown beside the task."""
 
     def maker_of(self, route: Route) -> Maker[W]:
         """Who makes it at a route's provider. Raises PROVIDER_NOT_CONFIGURED."""

@@ -7,7 +7,13 @@ from services.tasks import image_order, makers, video_order
 from services.tasks.kind import AnyKind, Kind
 
 IMAGE = Kind(name="image", parse=image_order.parse, makers=makers.images(), time_to_live_s=900.0)
-VIDEO = Kind(name="video", parse=video_order.parse, makers=makers.videos(), time_to_live_s=1800.0)
+VIDEO = Kind(
+    name="video",
+    parse=video_order.parse,
+    makers=makers.videos(),
+    time_to_live_s=1800.0,
+    shown=video_order.VideoOrder.shown,
+)
 
 KINDS: Mapping[str, AnyKind] = {kind.name: kind for kind in (IMAGE, VIDEO)}
 

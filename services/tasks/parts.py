@@ -15,17 +15,19 @@ from chassis.pipe import PipeClient
 from chassis.telemetry import Tracer
 from services.tasks import config, events, kinds
 from services.tasks.acceptance import Acceptance
+from services.tasks.archive import Archive
 from services.tasks.backlog import BacklogWatch
 from services.tasks.config import TasksConfig
 from services.tasks.consumer import waker
 from services.tasks.ends import Ends
+from services.tasks.file_desk import FileDesk
 from services.tasks.kind import Providers
 from services.tasks.metrics import TasksCollector
 from services.tasks.news import News, StepTeller
 from services.tasks.outbox import OutboxPublisher
 from services.tasks.owners import Billing, Router
 from services.tasks.publisher import Publisher
-from services.tasks.results_store import NatsResults
+from services.tasks.retention import Retention
 from services.tasks.server import TasksServer
 from services.tasks.settings import Settings
 from services.tasks.shift import Shift
@@ -58,12 +60,13 @@ class Parts:
         self._router = Router(pipe=self._pipes[0], spender=spender, log=log)
         billing = Billing(pipe=self._pipes[1], log=log)
         self._client = UpstreamClient()
-        self._results = NatsResults(url=settings.nats_url)
+        self._archive = Archive(nats_url=settings.nats_url, log=log)
+        self._retention = Retention(pool=pool, results=self._archive, log=log)
         self._outbox = OutboxPublisher(
             pool=pool, publish=Publisher(bus=bus).publish, committed=billing.committed, log=log
         )
         wake = self._outbox.wake
-        ends = Ends(pool=pool, on_outbox=wake)
+        ends = Ends(pool=pool, on_outbox=wake, keep_s=lambda: self._archive.rules.keep_s)
         self._ends = ends
         self._sweeper = Sweeper(pool=pool, ends=ends, on_outbox=wake, log=log)
         workshop = Workshop(router=self._router, providers=Providers(client=self._client, sandbox=Sandbox()))
@@ -73,7 +76,7 @@ class Parts:
             pool=pool,
             ends=ends,
             workshop=workshop,
-            results=self._results,
+            results=self._archive,
             extend_hold=billing.extend,
             tracer=tracer,
             tell=StepTeller(bus=bus).tell,
@@ -95,9 +98,15 @@ class Parts:
         self._backlog = BacklogWatch(pool=pool, kinds=kinds.KINDS, log=log)
         self.server = TasksServer(
             pool=pool,
-            acceptance=Acceptance(pool=pool, models=self._router.models, hold=billing.hold, on_outbox=wake),
+            acceptance=Acceptance(
+                pool=pool,
+                models=self._router.models,
+                hold=billing.hold,
+                on_outbox=wake,
+                rules=lambda: self._archive.rules,
+            ),
             ends=ends,
-            results=self._results,
+            files=FileDesk(pool=pool, results=self._archive, retention=self._retention),
             news=self._news,
             config_state=self.config_state,
         )
@@ -129,6 +138,7 @@ class Parts:
         life.spawn("statement", self._router.run_stating())
         life.spawn("sweeper", self._sweeper.run())
         life.spawn("stopper", self._stopper.run())
+        life.spawn("retention", self._retention.run())
         for kind, shift in self._shifts.items():
             life.spawn(f"orders {kind}", self._bus.consume(events.RUN_CONSUMERS[kind], waker(shift.wake)))
             life.spawn(f"shift {kind}", shift.work())
@@ -138,7 +148,7 @@ class Parts:
         await asyncio.gather(*(shift.close() for shift in self._shifts.values()))
         await self._router.close()
         await self._client.close()
-        await self._results.close()
+        await self._archive.close()
         for pipe in self._pipes:
             await pipe.close()
 
@@ -159,8 +169,8 @@ class Parts:
         self._worker.stop(task_id)
         self._stopper.wake()
 
-    async def _apply(self, _new: TasksConfig, _text: ConfigText) -> None:
-        """Nothing here depends on the file while it runs: a results store is chosen by a restart."""
+    async def _apply(self, new: TasksConfig, _text: ConfigText) -> None:
+        self._archive.use(new.results)
 
 
 def _pipes(settings: Settings, tracer: Tracer) -> tuple[PipeClient, PipeClient]:

@@ -1,5 +1,6 @@
-"""The files that jobs make: their ids, their bounds, and what a store of them must offer (`results_store.py` is one).
+"""The files that jobs make: their ids, their bounds, and what a store of them must offer.
 
+`results_store.py` and `s3_store.py` are such stores.
 Whole files are held in memory while they pass, which is why MAX_FILE_BYTES bounds them.
 """
 
@@ -24,6 +25,12 @@ class Results(Protocol):
 
     async def get(self, file_id: str) -> bytes:
         """A file. Raises NOT_FOUND or UNAVAILABLE."""
+
+    async def delete(self, file_id: str) -> None:
+        """Removes a file; that there is none is no failure. Raises UNAVAILABLE."""
+
+    async def close(self) -> None:
+        """Ends the connections."""
 
 
 async def pieces(data: bytes) -> AsyncIterator[bytes]:

@@ -24,6 +24,10 @@ class NatsResults:
             raise TollbridgeError(Code.NOT_FOUND, "There is no such file.")
         return found
 
+    async def delete(self, file_id: str) -> None:
+        """Removes a file; that there is none is no failure. Raises UNAVAILABLE."""
+        await self._bucket.delete(file_id)
+
     async def close(self) -> None:
         """Ends the connection."""
         await self._bucket.close()

@@ -5,19 +5,22 @@ import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Callable
 
+import msgspec
+
 from chassis import db
 from chassis.config_state import ConfigState, config_state_handler
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import canonical
 from chassis.rpc import CallContext, Handler, RpcService, StreamHandler
 from chassis.telemetry import checked_traceparent
-from services.tasks import store
+from services.tasks import kinds, store
 from services.tasks.acceptance import Acceptance, Wish
 from services.tasks.ends import Ends
 from services.tasks.events import to_wire
+from services.tasks.file_desk import FileDesk
 from services.tasks.jobs import Job
 from services.tasks.news import News
-from services.tasks.results import Results, pieces
+from services.tasks.results import pieces
 from tollbridge.tasks.v1 import tasks_pb2 as pb
 
 CALLERS = frozenset({"edge", "teams"})
@@ -40,14 +43,14 @@ class TasksServer:
         pool: db.Pool,
         acceptance: Acceptance,
         ends: Ends,
-        results: Results,
+        files: FileDesk,
         news: News,
         config_state: Callable[[], ConfigState],
     ) -> None:
         self._pool = pool
         self._acceptance = acceptance
         self._ends = ends
-        self._results = results
+        self._files = files
         self._news = news
         self._config_state = config_state
 
@@ -61,6 +64,7 @@ class TasksServer:
                 "ListTasks": Handler(run=self.list_tasks, callers=CALLERS),
                 "CancelTask": Handler(run=self.cancel_task, callers=CALLERS),
                 "GetResult": StreamHandler(run=self.get_result, callers=CALLERS),
+                "DeleteResults": Handler(run=self.delete_results, callers=CALLERS),
                 "GetConfigState": config_state_handler(pb.GetConfigStateResponse, self._config_state, OPERATORS),
             },
         )
@@ -78,7 +82,8 @@ class TasksServer:
             caps=tuple(request.caps),
             max_cost_nano_usd=request.max_cost_nano_usd if request.HasField("max_cost_nano_usd") else None,
         )
-        return pb.CreateTaskResponse(task=to_wire(await self._acceptance.accept(wish)))
+        job = await self._acceptance.accept(wish)
+        return pb.CreateTaskResponse(task=await self._files.with_links(to_wire(job)))
 
     async def get_task(self, request: pb.GetTaskRequest, context: CallContext) -> pb.GetTaskResponse:
         task_id = canonical(request.task_id, "task_id")
@@ -88,7 +93,8 @@ class TasksServer:
         if wait_s > 0 and not job.status.ended and not job.version > after > 0:
             await self._wait(task_id, wait_s, after=after)
             job = await self._owned(task_id, request.customer_id)
-        return pb.GetTaskResponse(task=to_wire(job))
+        order = await self._shown_order(job) if request.with_order else b""
+        return pb.GetTaskResponse(task=await self._files.with_links(to_wire(job)), order=order)
 
     async def list_tasks(self, request: pb.ListTasksRequest, _: CallContext) -> pb.ListTasksResponse:
         customer_id = canonical(request.customer_id, "customer_id")
@@ -98,24 +104,44 @@ class TasksServer:
         size = request.limit or PAGE
         async with db.transaction(self._pool) as conn:
             jobs = await store.jobs_of(conn, customer_id, after=after, limit=size + 1)
-        return pb.ListTasksResponse(tasks=map(to_wire, jobs[:size]), has_more=len(jobs) > size)
+        tasks = [await self._files.with_links(to_wire(job)) for job in jobs[:size]]
+        return pb.ListTasksResponse(tasks=tasks, has_more=len(jobs) > size)
 
     async def cancel_task(self, request: pb.CancelTaskRequest, _: CallContext) -> pb.CancelTaskResponse:
         task_id = canonical(request.task_id, "task_id")
         await self._owned(task_id, request.customer_id)
         await self._ends.cancel(task_id)
-        return pb.CancelTaskResponse(task=to_wire(await self._owned(task_id, request.customer_id)))
+        job = await self._owned(task_id, request.customer_id)
+        return pb.CancelTaskResponse(task=await self._files.with_links(to_wire(job)))
 
     async def get_result(self, request: pb.GetResultRequest, _: CallContext) -> AsyncIterator[pb.GetResultResponse]:
         file_id = canonical(request.file_id, "file_id")
-        async with db.transaction(self._pool) as conn:
-            found = await store.file_with_owner(conn, file_id)
-        if found is None or request.customer_id not in ("", found[1]):
-            raise TollbridgeError(Code.NOT_FOUND, "There is no such file.")
-        kind = found[0].content_type
-        async for piece in pieces(await self._results.get(file_id)):
+        if request.link_signature:
+            file, data = await self._files.read_by_link(
+                file_id, expires_s=request.link_expires_s, signature=request.link_signature
+            )
+        else:
+            file, data = await self._files.read(file_id, customer_id=request.customer_id)
+        kind = file.content_type
+        async for piece in pieces(data):
             yield pb.GetResultResponse(content_type=kind, data=piece)
             kind = ""
+
+    async def delete_results(self, request: pb.DeleteResultsRequest, _: CallContext) -> pb.DeleteResultsResponse:
+        if bool(request.file_id) == bool(request.task_id):
+            raise _invalid("file_id", "goes without task_id, and one of them is needed")
+        if request.file_id:
+            await self._files.delete(canonical(request.file_id, "file_id"), customer_id=request.customer_id)
+        else:
+            await self._files.delete_all(canonical(request.task_id, "task_id"), customer_id=request.customer_id)
+        return pb.DeleteResultsResponse()
+
+    async def _shown_order(self, job: Job) -> bytes:
+        """What was ordered, as its customer is shown it."""
+        kind = kinds.kind_of(job.order.kind)
+        async with db.transaction(self._pool) as conn:
+            body = await store.body(conn, job.order.id)
+        return msgspec.json.encode(kind.shown(kind.parse(body)))
 
     async def _owned(self, task_id: str, customer_id: str) -> Job:
         async with db.transaction(self._pool) as conn:

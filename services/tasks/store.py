@@ -5,10 +5,9 @@ is one UPDATE that names the states it may start from (`jobs.sources`): of two a
 """
 
 import dataclasses
-from collections.abc import Sequence
 
 from chassis.db import Connection
-from services.tasks import job_sql, jobs
+from services.tasks import file_store, job_sql, jobs
 from services.tasks.job_sql import JOB, NOW, every, one
 from services.tasks.jobs import Job, Move, Order, ResultFile, Status
 
@@ -30,6 +29,7 @@ class End:
     error_code: str = ""
     error_message: str = ""
     results: tuple[ResultFile, ...] = ()
+    keep_s: float = 0.0
 
 
 # Reading
@@ -40,7 +40,7 @@ async def accepted(conn: Connection, task_id: str) -> Accepted | None:
     row = await one(conn, f"SELECT {JOB}, t.fingerprint FROM tasks.tasks t WHERE t.id = %s", (task_id,))
     if row is None:
         return None
-    files = await results(conn, [task_id])
+    files = await file_store.of_tasks(conn, [task_id])
     return Accepted(job=job_sql.job(row, files.get(task_id, ())), fingerprint=bytes(row["fingerprint"]))
 
 
@@ -48,6 +48,12 @@ async def job(conn: Connection, task_id: str) -> Job | None:
     """One job with its results."""
     found = await accepted(conn, task_id)
     return None if found is None else found.job
+
+
+async def body(conn: Connection, task_id: str) -> bytes:
+    """What was ordered, as it came; it may be large."""
+    row = await one(conn, "SELECT t.body FROM tasks.tasks t WHERE t.id = %s", (task_id,))
+    return b"" if row is None else bytes(row["body"])
 
 
 async def version(conn: Connection, task_id: str) -> tuple[int, bool]:
@@ -64,34 +70,8 @@ async def jobs_of(conn: Connection, customer_id: str, *, after: str | None, limi
         " AND (%(after)s::uuid IS NULL OR t.id < %(after)s::uuid) ORDER BY t.id DESC LIMIT %(limit)s",
         {"customer": customer_id, "after": after, "limit": limit},
     )
-    files = await results(conn, [str(row["id"]) for row in found])
+    files = await file_store.of_tasks(conn, [str(row["id"]) for row in found])
     return [job_sql.job(row, files.get(str(row["id"]), ())) for row in found]
-
-
-async def results(conn: Connection, task_ids: Sequence[str]) -> dict[str, tuple[ResultFile, ...]]:
-    """The files of some jobs, in the order they were made."""
-    found = await every(
-        conn,
-        "SELECT task_id, file_id, content_type, size_bytes FROM tasks.results WHERE task_id = ANY(%s::uuid[])"
-        " ORDER BY task_id, position",
-        (list(task_ids),),
-    )
-    files: dict[str, tuple[ResultFile, ...]] = {}
-    for row in found:
-        task_id = str(row["task_id"])
-        files[task_id] = (*files.get(task_id, ()), job_sql.file(row))
-    return files
-
-
-async def file_with_owner(conn: Connection, file_id: str) -> tuple[ResultFile, str] | None:
-    """A result and whose it is."""
-    row = await one(
-        conn,
-        "SELECT r.file_id, r.content_type, r.size_bytes, t.customer_id FROM tasks.results r"
-        " JOIN tasks.tasks t ON t.id = r.task_id WHERE r.file_id = %s",
-        (file_id,),
-    )
-    return None if row is None else (job_sql.file(row), str(row["customer_id"]))
 
 
 # Moves
@@ -150,10 +130,8 @@ async def end(conn: Connection, task_id: str, how: End, *, claim_number: int | N
     )
     if row is None:
         return None
-    for position, file in enumerate(how.results):
-        await conn.execute(
-            "INSERT INTO tasks.results (file_id, task_id, position, content_type, size_bytes)"
-            " VALUES (%s, %s, %s, %s, %s)",
-            (file.file_id, task_id, position, file.content_type, file.size_bytes),
-        )
-    return job_sql.job(row, how.results)
+    if not how.results:
+        return job_sql.job(row)
+    customer_id = str(row["customer_id"])
+    files = await file_store.add(conn, task_id=task_id, customer_id=customer_id, files=how.results, keep_s=how.keep_s)
+    return job_sql.job(row, files)

@@ -31,6 +31,10 @@ class VideoOrder:
         """One video."""
         return 1
 
+    def shown(self) -> dict[str, object]:
+        """What its customer is shown of it, in OpenAI's words."""
+        return {"prompt": self.prompt, "seconds": str(self.seconds), "size": self.size}
+
 
 def parse(body: bytes) -> VideoOrder:
     """Reads the JSON body. Raises INVALID_REQUEST with `param`."""

@@ -21,12 +21,15 @@ from pricing.prices import PriceVersion, Rates
 from services.tasks import claim_store, kinds
 from services.tasks.acceptance import Acceptance
 from services.tasks.backlog import BacklogWatch
+from services.tasks.config import ResultsSection
 from services.tasks.ends import Ends
+from services.tasks.file_desk import FileDesk
 from services.tasks.jobs import Job
 from services.tasks.kind import Providers
 from services.tasks.news import News
 from services.tasks.outbox import Letter, OutboxPublisher
 from services.tasks.owners import Billing, Router
+from services.tasks.retention import Retention
 from services.tasks.server import ConfigState, TasksServer
 from services.tasks.shift import Shift
 from services.tasks.stopper import Stopper
@@ -174,6 +177,15 @@ class MemoryResults:
     async def get(self, file_id: str) -> bytes:
         return self.files[file_id]
 
+    async def delete(self, file_id: str) -> None:
+        if self.fails:
+            self.fails -= 1
+            raise TollbridgeError(Code.UNAVAILABLE, "The store is away.")
+        self.files.pop(file_id, None)
+
+    async def close(self) -> None:
+        return None
+
 
 async def nobody_listens(_: Job) -> None:
     """Takes news of a job's steps."""
@@ -193,10 +205,16 @@ class TasksProcess:
         self.money = Billing(pipe=pipes[1], log=log)
         self.sent: list[Letter] = []
         self.outbox = OutboxPublisher(pool=pool, publish=self._send, committed=self.money.committed, log=log)
-        self.ends = Ends(pool=pool, on_outbox=self.outbox.wake)
+        self.ends = Ends(pool=pool, on_outbox=self.outbox.wake, keep_s=lambda: self.rules.keep_s)
         self.results = MemoryResults()
+        self.rules = ResultsSection()
+        self.retention = Retention(pool=pool, results=self.results, log=log)
         self.acceptance = Acceptance(
-            pool=pool, models=self.routing.models, hold=self.money.hold, on_outbox=self.outbox.wake
+            pool=pool,
+            models=self.routing.models,
+            hold=self.money.hold,
+            on_outbox=self.outbox.wake,
+            rules=lambda: self.rules,
         )
         workshop = Workshop(router=self.routing, providers=Providers(client=UpstreamClient(), sandbox=Sandbox()))
         self.stopper = Stopper(pool=pool, stop=workshop.stop, log=log)
@@ -217,7 +235,7 @@ class TasksProcess:
             pool=pool,
             acceptance=self.acceptance,
             ends=self.ends,
-            results=self.results,
+            files=FileDesk(pool=pool, results=self.results, retention=self.retention),
             news=self.news,
             config_state=ConfigState,
         )
@@ -293,13 +311,13 @@ class TasksApi:
         request = pb.GetTaskRequest(task_id=task_id, **fields)
         return (await self.call("GetTask", request, pb.GetTaskResponse)).task
 
-    async def file(self, file_id: str, *, customer_id: str) -> tuple[str, bytes]:
+    async def file(self, file_id: str, *, customer_id: str, **link) -> tuple[str, bytes]:
         run = self.channel.unary_stream(
             "/tollbridge.tasks.v1.TasksService/GetResult",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=pb.GetResultResponse.FromString,
         )
-        request = pb.GetResultRequest(file_id=file_id, customer_id=customer_id)
+        request = pb.GetResultRequest(file_id=file_id, customer_id=customer_id, **link)
         try:
             pieces = [p async for p in run(request, timeout=10, metadata=(("authorization", "edge:edge"),))]
         except grpc.aio.AioRpcError as error:

@@ -65,22 +65,34 @@ class Result(_message.Message):
     FILE_ID_FIELD_NUMBER: _builtins.int
     CONTENT_TYPE_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_US_FIELD_NUMBER: _builtins.int
+    LINK_EXPIRES_S_FIELD_NUMBER: _builtins.int
+    LINK_SIGNATURE_FIELD_NUMBER: _builtins.int
     file_id: _builtins.str
     """Names it in GetResult."""
     content_type: _builtins.str
     """Such as image/png."""
     bytes: _builtins.int
     """Its size."""
+    expires_at_us: _builtins.int
+    """When it is removed, in microseconds since the epoch."""
+    link_expires_s: _builtins.int
+    """Until when its link is good, in seconds since the epoch; at most an hour from now. 0 without a link."""
+    link_signature: _builtins.str
+    """Proves the link; whoever has it may read this file until then."""
     def __init__(
         self,
         *,
         file_id: _builtins.str = ...,
         content_type: _builtins.str = ...,
         bytes: _builtins.int = ...,
+        expires_at_us: _builtins.int = ...,
+        link_expires_s: _builtins.int = ...,
+        link_signature: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "content_type", b"content_type", "file_id", b"file_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "content_type", b"content_type", "expires_at_us", b"expires_at_us", "file_id", b"file_id", "link_expires_s", b"link_expires_s", "link_signature", b"link_signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -266,6 +278,7 @@ class GetTaskRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     WAIT_S_FIELD_NUMBER: _builtins.int
     AFTER_VERSION_FIELD_NUMBER: _builtins.int
+    WITH_ORDER_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Which."""
     customer_id: _builtins.str
@@ -274,6 +287,8 @@ class GetTaskRequest(_message.Message):
     """Seconds to wait for its end; at most 60."""
     after_version: _builtins.int
     """When set, the wait is for a version above this one."""
+    with_order: _builtins.bool
+    """Whether to say what was ordered."""
     def __init__(
         self,
         *,
@@ -281,10 +296,11 @@ class GetTaskRequest(_message.Message):
         customer_id: _builtins.str = ...,
         wait_s: _builtins.float = ...,
         after_version: _builtins.int = ...,
+        with_order: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_version", b"after_version", "customer_id", b"customer_id", "task_id", b"task_id", "wait_s", b"wait_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_version", b"after_version", "customer_id", b"customer_id", "task_id", b"task_id", "wait_s", b"wait_s", "with_order", b"with_order"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -297,6 +313,9 @@ class GetTaskResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    order: _builtins.bytes
+    """What was ordered as its customer is shown it, JSON: for a video its prompt, seconds and size. Empty unless asked for."""
     @_builtins.property
     def task(self) -> Global___Task:
         """As it is now."""
@@ -305,10 +324,11 @@ class GetTaskResponse(_message.Message):
         self,
         *,
         task: Global___Task | None = ...,
+        order: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order", b"order", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -430,19 +450,27 @@ class GetResultRequest(_message.Message):
 
     FILE_ID_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    LINK_EXPIRES_S_FIELD_NUMBER: _builtins.int
+    LINK_SIGNATURE_FIELD_NUMBER: _builtins.int
     file_id: _builtins.str
     """Which."""
     customer_id: _builtins.str
     """When set, it must be this customer's, else not_found."""
+    link_expires_s: _builtins.int
+    """With link_signature: until when the link is good. Then customer_id does not count."""
+    link_signature: _builtins.str
+    """The link's proof; not_found when it does not hold or is over."""
     def __init__(
         self,
         *,
         file_id: _builtins.str = ...,
         customer_id: _builtins.str = ...,
+        link_expires_s: _builtins.int = ...,
+        link_signature: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "file_id", b"file_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "file_id", b"file_id", "link_expires_s", b"link_expires_s", "link_signature", b"link_signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -473,6 +501,53 @@ class GetResultResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetResultResponse: _TypeAlias = GetResultResponse  # noqa: Y015
+
+@_typing.final
+class DeleteResultsRequest(_message.Message):
+    """Removes results."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    FILE_ID_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """Of this task, all of them. Empty with file_id."""
+    customer_id: _builtins.str
+    """When set, it must be this customer's, else not_found."""
+    file_id: _builtins.str
+    """Only this one. Empty with task_id."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        file_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "file_id", b"file_id", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteResultsRequest: _TypeAlias = DeleteResultsRequest  # noqa: Y015
+
+@_typing.final
+class DeleteResultsResponse(_message.Message):
+    """They are gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteResultsResponse: _TypeAlias = DeleteResultsResponse  # noqa: Y015
 
 @_typing.final
 class WorkOrder(_message.Message):

@@ -61,6 +61,11 @@ class TasksServiceStub:
                 request_serializer=tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.GetResultRequest.SerializeToString,
                 response_deserializer=tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.GetResultResponse.FromString,
                 _registered_method=True)
+        self.DeleteResults = channel.unary_unary(
+                '/tollbridge.tasks.v1.TasksService/DeleteResults',
+                request_serializer=tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.DeleteResultsRequest.SerializeToString,
+                response_deserializer=tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.DeleteResultsResponse.FromString,
+                _registered_method=True)
         self.GetConfigState = channel.unary_unary(
                 '/tollbridge.tasks.v1.TasksService/GetConfigState',
                 request_serializer=tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.GetConfigStateRequest.SerializeToString,
@@ -112,6 +117,13 @@ class TasksServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteResults(self, request, context):
+        """Removes the results of a task, or one of them; nothing is paid back. Callers: edge, other teams.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetConfigState(self, request, context):
         """Hash and time of the configuration in use. Callers: edge, cli.
         """
@@ -153,6 +165,11 @@ def add_TasksServiceServicer_to_server(servicer, server):
                     servicer.GetResult,
                     request_deserializer=tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.GetResultRequest.FromString,
                     response_serializer=tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.GetResultResponse.SerializeToString,
+            ),
+            'DeleteResults': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteResults,
+                    request_deserializer=tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.DeleteResultsRequest.FromString,
+                    response_serializer=tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.DeleteResultsResponse.SerializeToString,
             ),
             'GetConfigState': grpc.unary_unary_rpc_method_handler(
                     servicer.GetConfigState,
@@ -301,6 +318,33 @@ class TasksService:
             '/tollbridge.tasks.v1.TasksService/GetResult',
             tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.GetResultRequest.SerializeToString,
             tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.GetResultResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteResults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollbridge.tasks.v1.TasksService/DeleteResults',
+            tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.DeleteResultsRequest.SerializeToString,
+            tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.DeleteResultsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,6 +44,8 @@ class TasksServiceStub:
     """Stops a task that has not ended; what it held is released. Callers: edge, other teams."""
     GetResult: _grpc.UnaryStreamMultiCallable[_tasks_pb2.GetResultRequest, _tasks_pb2.GetResultResponse]
     """A result's bytes. Callers: edge, other teams."""
+    DeleteResults: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.DeleteResultsRequest, _tasks_pb2.DeleteResultsResponse]
+    """Removes the results of a task, or one of them; nothing is paid back. Callers: edge, other teams."""
     GetConfigState: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.GetConfigStateRequest, _tasks_pb2.GetConfigStateResponse]
     """Hash and time of the configuration in use. Callers: edge, cli."""
     Pipe: _grpc.StreamStreamMultiCallable[_pipe_pb2.CallBatch, _pipe_pb2.ReplyBatch]
@@ -64,6 +66,8 @@ class TasksServiceAsyncStub(TasksServiceStub):
     """Stops a task that has not ended; what it held is released. Callers: edge, other teams."""
     GetResult: _aio.UnaryStreamMultiCallable[_tasks_pb2.GetResultRequest, _tasks_pb2.GetResultResponse]  # type: ignore[assignment]
     """A result's bytes. Callers: edge, other teams."""
+    DeleteResults: _aio.UnaryUnaryMultiCallable[_tasks_pb2.DeleteResultsRequest, _tasks_pb2.DeleteResultsResponse]  # type: ignore[assignment]
+    """Removes the results of a task, or one of them; nothing is paid back. Callers: edge, other teams."""
     GetConfigState: _aio.UnaryUnaryMultiCallable[_tasks_pb2.GetConfigStateRequest, _tasks_pb2.GetConfigStateResponse]  # type: ignore[assignment]
     """Hash and time of the configuration in use. Callers: edge, cli."""
     Pipe: _aio.StreamStreamMultiCallable[_pipe_pb2.CallBatch, _pipe_pb2.ReplyBatch]  # type: ignore[assignment]
@@ -111,6 +115,14 @@ class TasksServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_tasks_pb2.GetResultResponse], _abc.AsyncIterator[_tasks_pb2.GetResultResponse]]:
         """A result's bytes. Callers: edge, other teams."""
+
+    @_abc_1.abstractmethod
+    def DeleteResults(
+        self,
+        request: _tasks_pb2.DeleteResultsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.DeleteResultsResponse, _abc.Awaitable[_tasks_pb2.DeleteResultsResponse]]:
+        """Removes the results of a task, or one of them; nothing is paid back. Callers: edge, other teams."""
 
     @_abc_1.abstractmethod
     def GetConfigState(

@@ -1,0 +1,50 @@
+"""Where results are, by the config file: one store for the process's life, with rules that may change meanwhile."""
+
+from structlog.typing import FilteringBoundLogger
+
+from services.tasks.config import ResultsSection
+from services.tasks.results import Results
+from services.tasks.results_store import NatsResults
+from services.tasks.s3_store import S3Results
+
+
+class Archive:
+    """The results of all jobs. `rules` says how long files are kept and how many."""
+
+    def __init__(self, *, nats_url: str, log: FilteringBoundLogger) -> None:
+        self._nats_url = nats_url
+        self._log = log
+        self._store: Results | None = None
+        self.rules = ResultsSection()
+
+    def use(self, section: ResultsSection) -> None:
+        """Follows the file. Another store than the first is taken at the next start: files would be in two places."""
+        if self._store is not None and _place(section) != _place(self.rules):
+            self._log.warning("results_store_changes_at_restart", store=section.store)
+        self.rules = section
+
+    async def put(self, file_id: str, data: bytes) -> None:
+        """Keeps a file; the same id again replaces it. Raises UNAVAILABLE."""
+        await self._here().put(file_id, data)
+
+    async def get(self, file_id: str) -> bytes:
+        """A file. Raises NOT_FOUND or UNAVAILABLE."""
+        return await self._here().get(file_id)
+
+    async def delete(self, file_id: str) -> None:
+        """Removes a file; that there is none is no failure. Raises UNAVAILABLE."""
+        await self._here().delete(file_id)
+
+    async def close(self) -> None:
+        """Ends the connections."""
+        if self._store is not None:
+            await self._store.close()
+
+    def _here(self) -> Results:
+        if self._store is None:
+            self._store = S3Results(self.rules) if self.rules.store == "s3" else NatsResults(url=self._nats_url)
+        return self._store
+
+
+def _place(section: ResultsSection) -> tuple[str, ...]:
+    return section.store, section.endpoint, section.bucket, section.prefix

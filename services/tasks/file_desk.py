@@ -1,0 +1,73 @@
+"""Hands files out, to their owners and to whoever has a link, and takes them away when their owner says so."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from chassis import db
+from chassis.errors import Code, TollbridgeError
+from services.tasks import file_store, links, store
+from services.tasks.jobs import ResultFile
+from services.tasks.results import Results
+from services.tasks.retention import Retention
+from tollbridge.tasks.v1 import tasks_pb2 as pb
+
+
+class FileDesk:
+    """Another customer's file, and one that is gone, are not found."""
+
+    def __init__(
+        self, *, pool: db.Pool, results: Results, retention: Retention, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._pool, self._results, self._retention, self._clock = pool, results, retention, clock
+        self._secrets: Sequence[bytes] = ()
+
+    async def with_links(self, task: pb.Task) -> pb.Task:
+        """The same task; each of its files has a link that is good for an hour."""
+        if task.results:
+            newest = (await self._link_secrets())[0]
+            for result in task.results:
+                expires_s, signature = links.sign(newest, result.file_id, now_s=self._clock())
+                result.link_expires_s, result.link_signature = expires_s, signature
+        return task
+
+    async def read(self, file_id: str, *, customer_id: str) -> tuple[ResultFile, bytes]:
+        """A customer's file; empty is any customer. Raises NOT_FOUND, UNAVAILABLE."""
+        async with db.transaction(self._pool) as conn:
+            found = await file_store.with_owner(conn, file_id)
+        if found is None or customer_id not in ("", found[1]):
+            raise _not_found()
+        return found[0], await self._results.get(file_id)
+
+    async def read_by_link(self, file_id: str, *, expires_s: int, signature: str) -> tuple[ResultFile, bytes]:
+        """A file by its link. Raises NOT_FOUND, UNAVAILABLE."""
+        secrets, now_s = await self._link_secrets(), self._clock()
+        if not links.is_good(secrets, file_id, expires_s=expires_s, signature=signature, now_s=now_s):
+            raise TollbridgeError(Code.NOT_FOUND, "This link is not valid, or not any more.")
+        return await self.read(file_id, customer_id="")
+
+    async def delete(self, file_id: str, *, customer_id: str) -> None:
+        """Removes a customer's file. Raises NOT_FOUND, UNAVAILABLE."""
+        async with db.transaction(self._pool) as conn:
+            found = await file_store.with_owner(conn, file_id)
+        if found is None or customer_id not in ("", found[1]):
+            raise _not_found()
+        await self._retention.remove((file_id,))
+
+    async def delete_all(self, task_id: str, *, customer_id: str) -> None:
+        """Removes what a customer's task made. Raises NOT_FOUND, UNAVAILABLE."""
+        async with db.transaction(self._pool) as conn:
+            job = await store.job(conn, task_id)
+        if job is None or customer_id not in ("", job.order.customer_id):
+            raise TollbridgeError(Code.NOT_FOUND, "There is no such task.")
+        await self._retention.remove([file.file_id for file in job.results])
+
+    async def _link_secrets(self) -> Sequence[bytes]:
+        """They don't change while a process lives."""
+        if not self._secrets:
+            async with db.transaction(self._pool) as conn:
+                self._secrets = await file_store.link_secrets(conn)
+        return self._secrets
+
+
+def _not_found() -> TollbridgeError:
+    return TollbridgeError(Code.NOT_FOUND, "There is no such file.")

@@ -1,0 +1,65 @@
+"""Removes files: those whose time is over, and those that their customers want gone.
+
+What the database says is done first: a file that nobody is shown any more and that the store still has for a while is
+no harm; one that is shown and gone is. Should the store be away, its removal is tried again at the next round.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from structlog.typing import FilteringBoundLogger
+
+from chassis import db
+from chassis.errors import TollbridgeError
+from services.tasks import file_store
+from services.tasks.results import Results
+
+ROUND_S = 60.0
+BATCH = 100
+MAX_OWED = 10_000
+
+
+class Retention:
+    """One loop, owned by the process's lifecycle."""
+
+    def __init__(self, *, pool: db.Pool, results: Results, log: FilteringBoundLogger) -> None:
+        self._pool, self._results, self._log = pool, results, log
+        self._owed: list[str] = []
+        """What the store still has and nobody is shown. Lost with the process: it is out of everybody's sight."""
+        self.removed = 0
+
+    async def run(self) -> None:
+        """Removes until cancelled."""
+        while True:
+            try:
+                removed = await self.round()
+            except TollbridgeError as error:
+                self._log.warning("files_not_removed", error=error.message)
+                removed = 0
+            if removed < BATCH:
+                await asyncio.sleep(ROUND_S)
+
+    async def round(self) -> int:
+        """Removes a batch of files whose time is over; how many. Raises UNAVAILABLE."""
+        async with db.transaction(self._pool) as conn:
+            found = await file_store.to_remove(conn, limit=BATCH)
+            await file_store.removed(conn, found)
+        owed, self._owed = self._owed, []
+        await self.clear((*owed, *found))
+        return len(found)
+
+    async def remove(self, file_ids: Sequence[str]) -> None:
+        """Removes files now. Raises UNAVAILABLE when the database is away."""
+        async with db.transaction(self._pool) as conn:
+            await file_store.removed(conn, file_ids)
+        await self.clear(file_ids)
+
+    async def clear(self, file_ids: Sequence[str]) -> None:
+        """Takes files out of the store, or remembers that this is to be done."""
+        for file_id in file_ids:
+            try:
+                await self._results.delete(file_id)
+                self.removed += 1
+            except TollbridgeError as error:
+                self._owed = [*self._owed, file_id][:MAX_OWED]
+                self._log.warning("file_not_removed", file_id=file_id, error=error.message)

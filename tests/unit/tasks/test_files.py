@@ -1,0 +1,145 @@
+"""The files that jobs made: whose they are, how long they last, how many one may have, and who else may read one."""
+
+import dataclasses
+import time
+import uuid
+
+import pytest
+
+from chassis import db
+from chassis.errors import Code, TollbridgeError
+from services.tasks import links
+from services.tasks.config import ResultsSection
+from tests.unit.tasks.stage import TasksApi
+from tollbridge.tasks.v1 import tasks_pb2 as pb
+
+
+async def made(api: TasksApi, n: int = 1) -> pb.Task:
+    """A task that succeeded."""
+    task = await api.create(n=n)
+    await api.process.run()
+    return await api.get(task.id)
+
+
+async def by_link(api: TasksApi, file_id: str, expires_s: int, signature: str) -> tuple[str, bytes]:
+    return await api.file(file_id, customer_id="", link_expires_s=expires_s, link_signature=signature)
+
+
+async def code_of(call) -> Code:
+    with pytest.raises(TollbridgeError) as refused:
+        await call
+    return refused.value.code
+
+
+async def test_whoever_has_a_link_reads_that_file_for_an_hour_at_most(api: TasksApi):
+    """No other file, no longer, and not with a letter changed."""
+    task = await made(api, n=2)
+    first, second = task.results
+    assert 3500 < first.link_expires_s - time.time() <= 3600
+    kind, data = await by_link(api, first.file_id, first.link_expires_s, first.link_signature)
+    assert (kind, data[:4]) == ("image/png", b"\x89PNG")
+    wrong = (
+        (second.file_id, first.link_expires_s, first.link_signature),
+        (first.file_id, first.link_expires_s + 1, first.link_signature),
+        (first.file_id, first.link_expires_s, "0" * 64),
+        (first.file_id, first.link_expires_s, "é"),
+    )
+    for parts in wrong:
+        assert await code_of(by_link(api, *parts)) is Code.NOT_FOUND
+
+
+def test_a_link_is_over_in_time_and_never_made_longer():
+    """Also one with the right proof: what ends in more than an hour is not ours."""
+    secret, file_id = b"s" * 32, str(uuid.uuid4())
+    expires_s, signature = links.sign(secret, file_id, now_s=1000.0)
+    fields = {"expires_s": expires_s, "signature": signature}
+    assert links.is_good([b"newer", secret], file_id, now_s=4599.0, **fields)
+    assert not links.is_good([secret], file_id, now_s=4600.0, **fields)
+    assert not links.is_good([secret], file_id, now_s=900.0, **fields)
+    assert not links.is_good([b"other"], file_id, now_s=1000.0, **fields)
+
+
+async def test_links_of_one_process_are_good_in_every_other(api: TasksApi, new_process):
+    """They share a secret that is in the database."""
+    (file,) = (await made(api)).results
+    other = new_process().server._files
+    other._results.files.update(api.process.results.files)
+    found, _ = await other.read_by_link(file.file_id, expires_s=file.link_expires_s, signature=file.link_signature)
+    assert found.content_type == "image/png"
+
+
+async def test_files_whose_time_is_over_are_removed(api: TasksApi):
+    """From the list, from the store, and from what the customer has; the task stays."""
+    api.process.rules = ResultsSection(keep_hours=0.0)
+    old = await made(api, n=2)
+    api.process.rules = ResultsSection(keep_hours=24.0)
+    new = await made(api)
+    assert await code_of(api.file(old.results[0].file_id, customer_id=api.customer_id)) is Code.NOT_FOUND
+    assert await api.process.retention.round() == 2
+    assert await api.process.retention.round() == 0
+    assert set(api.process.results.files) == {new.results[0].file_id}
+    after = await api.get(old.id)
+    assert (after.status, list(after.results)) == (pb.TASK_STATUS_SUCCEEDED, [])
+    assert (new.results[0].expires_at_us - new.finished_at_us) // 1_000_000 == 24 * 3600
+    assert await stored(api) == (new.results[0].bytes, 1)
+
+
+async def test_a_store_that_is_away_is_asked_again_to_remove(api: TasksApi):
+    """Nobody sees the file meanwhile."""
+    (file,) = (await made(api)).results
+    api.process.results.fails = 1
+    await delete(api, file_id=file.file_id)
+    assert await code_of(api.file(file.file_id, customer_id=api.customer_id)) is Code.NOT_FOUND
+    assert file.file_id in api.process.results.files
+    await api.process.retention.round()
+    assert api.process.results.files == {}
+
+
+@pytest.mark.parametrize(
+    "rules", [ResultsSection(customer_max_files=2), ResultsSection(customer_max_mib=1)], ids=["files", "bytes"]
+)
+async def test_a_customer_with_too_much_is_told_so_and_holds_nothing(api: TasksApi, rules: ResultsSection):
+    """Until some of it is gone; other customers don't notice."""
+    task = await made(api, n=2)
+    async with db.transaction(api.process.pool) as conn:
+        await conn.execute("UPDATE tasks.storage SET bytes = bytes + 1048576")
+    held = dict(api.process.billing.holds)
+    api.process.rules = rules
+    with pytest.raises(TollbridgeError) as refused:
+        await api.create()
+    assert refused.value.code is Code.PERMISSION_DENIED
+    assert refused.value.details["reason"] == "storage_full"
+    assert "DELETE /files/ID" in refused.value.message
+    assert api.process.billing.holds == held
+    assert (await dataclasses.replace(api, customer_id=str(uuid.uuid4())).create()).id
+    async with db.transaction(api.process.pool) as conn:
+        await conn.execute("UPDATE tasks.storage SET bytes = bytes - 1048576")
+    await delete(api, task_id=task.id)
+    assert (await api.create()).id
+    assert await stored(api) == (0, 0)
+
+
+async def test_only_its_owner_deletes_a_file(api: TasksApi):
+    """To others it isn't there; twice is once."""
+    (file,) = (await made(api)).results
+    stranger = dataclasses.replace(api, customer_id=str(uuid.uuid4()))
+    assert await code_of(delete(stranger, file_id=file.file_id)) is Code.NOT_FOUND
+    assert await code_of(delete(stranger, task_id=(await made(api)).id)) is Code.NOT_FOUND
+    await delete(api, file_id=file.file_id)
+    assert await code_of(delete(api, file_id=file.file_id)) is Code.NOT_FOUND
+    for fields in ({}, {"file_id": file.file_id, "task_id": file.file_id}):
+        assert await code_of(delete(api, **fields)) is Code.INVALID_REQUEST
+
+
+async def delete(api: TasksApi, **fields: str) -> None:
+    request = pb.DeleteResultsRequest(customer_id=api.customer_id, **fields)
+    await api.call("DeleteResults", request, pb.DeleteResultsResponse)
+
+
+async def stored(api: TasksApi) -> tuple[int, int]:
+    """Bytes and files that the customer is counted with."""
+    async with db.transaction(api.process.pool) as conn:
+        cursor = await conn.execute("SELECT bytes, files FROM tasks.storage WHERE customer_id = %s", (api.customer_id,))
+        row = await cursor.fetchone()
+    assert row is not None
+    return row[0], row[1]
