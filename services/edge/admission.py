@@ -52,6 +52,11 @@ class Allowance:
     clamped: bool
     limits: UsageLimits
 
+    @property
+    def answer_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Tells the client of it."""
+        return ((b"x-tollbridge-max-tokens", str(self.max_tokens).encode()),) if self.clamped else ()
+
 
 def api_key_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """The key from `Authorization: Bearer` or `x-api-key`. Raises INVALID_API_KEY, INVALID_REQUEST when they differ."""

@@ -29,6 +29,7 @@ EXPOSED = ", ".join(
         "x-should-retry",
         *_RATE_LIMITS,
         "x-tollbridge-max-tokens",
+        "x-tollbridge-dropped-tools",
         "idempotency-replayed",
         "content-disposition",
         "location",

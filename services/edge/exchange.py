@@ -395,6 +395,4 @@ class Exchange:
             self._timeout = None
 
     def _extra_headers(self) -> list[Header]:
-        if self._allowance is None or not self._allowance.clamped:
-            return []
-        return [(b"x-tollbridge-max-tokens", str(self._allowance.max_tokens).encode())]
+        return [*self._request.answer_headers, *(() if self._allowance is None else self._allowance.answer_headers)]

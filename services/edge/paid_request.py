@@ -34,7 +34,7 @@ class PaidRequest:
     own limit on output per choice, None without one; `thinking_budget` is the part of it that may go into thinking.
     `headers` travel on to a provider that speaks the client's own protocol. `is_clampable` is False where a provider
     can't be told how much it may generate. `content_type` is the whole answer's. `max_cost_nano_usd` is the client's
-    `X-Max-Cost`, None without one.
+    `X-Max-Cost`, None without one. `answer_headers` tell the client what of it was left out.
     """
 
     body: bytes = dataclasses.field(repr=False)
@@ -51,6 +51,7 @@ class PaidRequest:
     is_clampable: bool = True
     content_type: bytes = b"application/json"
     max_cost_nano_usd: int | None = None
+    answer_headers: tuple[tuple[bytes, bytes], ...] = ()
 
     def input_tokens(self, bounds: Bounds) -> int:
         """The most input tokens this can be: no token is shorter than a byte. Pieces count as `piece_tokens` says."""

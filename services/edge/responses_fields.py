@@ -16,6 +16,17 @@ Metadata = Annotated[
 ]
 
 
+_DISPENSABLE = frozenset(
+    {
+        "image_generation",
+        "web_search",
+        "web_search_2025_08_26",
+        "web_search_preview",
+        "web_search_preview_2025_03_11",
+    }
+)
+
+
 class JsonObject(msgspec.Struct, frozen=True):
     """Any JSON object, when only that matters."""
 
@@ -81,6 +92,11 @@ class Tool(msgspec.Struct, frozen=True):
     strict: bool | None = None
     format: ToolFormat | None = None
     tools: "list[Tool] | None" = None
+
+    @property
+    def is_dispensable(self) -> bool:
+        """Whether a provider would run it, and an answer is as good as it gets without: agents offer it unasked."""
+        return self.type in _DISPENSABLE
 
 
 class NamedTool(msgspec.Struct, frozen=True):

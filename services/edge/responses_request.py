@@ -15,6 +15,7 @@ from services.edge.responses_fields import Item, Part, ResponsesBody
 from services.edge.translate.responses_to_chat import chat_request
 
 _DECODER = msgspec.json.Decoder(ResponsesBody)
+DROPPED_TOOLS = b"x-tollbridge-dropped-tools"
 _STATEFUL = {
     "previous_response_id": "Responses are not stored here: send the whole conversation in input.",
     "conversation": "Conversations are not stored here: send the whole conversation in input.",
@@ -33,7 +34,14 @@ def parse_responses(body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) ->
         stream=bool(found.stream),
         asked_tokens=found.max_output_tokens,
         pieces=tuple(_pieces(found.input)),
+        answer_headers=_headers(found),
     )
+
+
+def _headers(found: ResponsesBody) -> tuple[tuple[bytes, bytes], ...]:
+    """Says which tools are not told to the model."""
+    dropped = sorted({tool.type for tool in found.tools or () if tool.is_dispensable})
+    return ((DROPPED_TOOLS, ", ".join(dropped).encode()),) if dropped else ()
 
 
 def _refuse_stateful(found: ResponsesBody) -> None:

@@ -138,8 +138,9 @@ def test_what_needs_a_memory_is_refused_by_its_name(client: openai.OpenAI) -> No
         with pytest.raises(openai.BadRequestError) as refusal:
             client.responses.create(model="alpha-chat", input="Hi", extra_body={field: value})
         assert refusal.value.param == field
-    with pytest.raises(openai.BadRequestError, match="web_search") as refusal:
-        client.responses.create(model="alpha-chat", input="Hi", tools=[{"type": "web_search"}])
+    tools: list[Any] = [{"type": "code_interpreter", "container": {"type": "auto"}}]
+    with pytest.raises(openai.BadRequestError, match="code_interpreter") as refusal:
+        client.responses.create(model="alpha-chat", input="Hi", tools=tools)
     assert refusal.value.param == "tools[0].type"
 
 

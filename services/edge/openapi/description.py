@@ -131,6 +131,12 @@ CLAMPED = Parameter(
     shape=int,
     is_header=True,
 )
+DROPPED = Parameter(
+    name="x-tollbridge-dropped-tools",
+    about="These tools, which a provider would run, were not told to the model.",
+    shape=str,
+    is_header=True,
+)
 LIMIT = Parameter(name="limit", about="Rows of a page; 50 without it.", shape=PAGE_SIZE)
 AFTER = Parameter(name="after", about="`next` of the page before.", shape=ID_OR_NOTHING)
 PAGE = (LIMIT, AFTER)

@@ -8,6 +8,7 @@ from services.edge.moderations_request import ModerationsBody
 from services.edge.openapi import answers
 from services.edge.openapi.description import (
     CLAMPED,
+    DROPPED,
     IDEMPOTENCY_KEY,
     MAX_COST,
     PAID,
@@ -77,7 +78,7 @@ RESPONSES = Description(
     answer=answers.ResponseObject,
     media=(STREAM,),
     parameters=_BOTH,
-    headers=_HEADERS,
+    headers=(*_HEADERS, DROPPED),
     refuses=PAID,
 )
 COMPLETIONS = Description(

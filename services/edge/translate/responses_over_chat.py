@@ -43,6 +43,7 @@ _ASKED: Mapping[str, object] = {
 }
 """What a response repeats of its request, and what it says where the request left it out."""
 _TOOLS = msgspec.json.Decoder(list[Tool])
+_RAWS = msgspec.json.Decoder(list[msgspec.Raw])
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _CHUNK = msgspec.json.Decoder(dict[str, object])
 
@@ -56,7 +57,10 @@ class ResponseHead:
         self.hexes = uuid7().hex
         reasoning = msgspec.json.decode(given.get("reasoning", b"{}"), type=dict[str, object])
         self.summarizes = bool(reasoning.get("summary") or reasoning.get("generate_summary"))
-        self.names = own_names(_TOOLS.decode(given["tools"])) if "tools" in given else {}
+        tools = _TOOLS.decode(given.get("tools", b"[]"))
+        self.names = own_names(tools)
+        shown = _RAWS.decode(given.pop("tools", b"[]"))
+        offered = [raw for tool, raw in zip(tools, shown, strict=True) if not tool.is_dispensable]
         self._fields: Json = {
             "id": f"resp_{self.hexes}",
             "object": "response",
@@ -64,6 +68,7 @@ class ResponseHead:
             "model": model,
             **_ASKED,
             **given,
+            "tools": offered,
             "background": False,
             "previous_response_id": None,
             "store": False,

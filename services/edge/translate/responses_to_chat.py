@@ -161,8 +161,9 @@ def _only_texts(parts: Sequence[Json], where: str) -> str:
 
 def _add_tools(body: ResponsesBody, request: Json) -> None:
     """Tools and the choice of them. Where only some are allowed, only these are told: every provider knows that."""
-    choice, given = body.tool_choice, body.tools or []
-    _refuse_foreign(given, "tools")
+    choice = body.tool_choice
+    _refuse_foreign(body.tools or (), "tools")
+    given = [tool for tool in body.tools or () if not tool.is_dispensable]
     if isinstance(choice, ToolChoice) and choice.type == "allowed_tools":
         allowed = {(named.type, named.name) for named in choice.tools}
         given = [tool for tool in given if (tool.type, tool.name) in allowed]
@@ -179,8 +180,10 @@ def _add_tools(body: ResponsesBody, request: Json) -> None:
 
 
 def _refuse_foreign(tools: Sequence[Tool], where: str) -> None:
-    """Refuses tools that the client does not run, or that have no name."""
+    """Refuses tools that the client does not run, but for those that are left out, and tools without a name."""
     for number, tool in enumerate(tools):
+        if tool.is_dispensable and where == "tools":
+            continue
         if tool.type not in _TOOLS and not (tool.type == "namespace" and where == "tools"):
             kind = tool.type[:100]
             message = (

@@ -31,6 +31,22 @@ async def events_of(response: aiohttp.ClientResponse) -> list[dict]:
     return told
 
 
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_tool_that_was_left_out_is_told(world: World, provider: Provider, streams: bool):
+    """In a header, and the response doesn't say that the model had it."""
+    look = {"type": "function", "name": "look", "parameters": {}, "strict": None}
+    said = {"id": "c", "choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}]}
+    provider.handlers = [stream(chunk("Hi"), *ending(4, 1)) if streams else whole(said)]
+    asked = {"tools": [{"type": "web_search", "external_web_access": False}, look], "stream": streams}
+    async with ask(world, **asked) as response:
+        assert response.status == 200, await response.text()
+        assert response.headers["x-tollbridge-dropped-tools"] == "web_search"
+        told = (await events_of(response))[-1]["response"] if streams else await response.json()
+    assert told["tools"] == [look]
+    assert [tool["function"]["name"] for tool in provider.calls[0]["tools"]] == ["look"]
+    await world.settled()
+
+
 async def test_a_whole_answer_is_a_response(world: World, provider: Provider):
     """Text, usage with its cost, what was asked, and nothing stored."""
     chat = {

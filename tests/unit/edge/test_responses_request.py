@@ -43,7 +43,9 @@ REFUSED = {
     "input[0].content[0].image_url": {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
     "input[0].call_id": {"input": [{"type": "function_call_output", "call_id": "nobody", "output": ""}]},
     "input[0].name": {"input": [{**CALL, "name": None}]},
-    "tools[1].type": {"tools": [LOOK, {"type": "web_search"}]},
+    "tools[1].type": {"tools": [LOOK, {"type": "file_search"}]},
+    "tools[2].type": {"tools": [{"type": "web_search"}, LOOK, {"type": "mcp"}]},
+    "tools[0].tools[0].type": {"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "web_search"}]}]},
     "tools[0].tools[1].type": {"tools": [{"type": "namespace", "name": "n", "tools": [LOOK, {"type": "mcp"}]}]},
     "tools[0].name": {"tools": [{"type": "function"}]},
     "tool_choice": {"tool_choice": "required"},
@@ -72,8 +74,27 @@ def test_what_can_not_be_done_is_refused_by_its_name(param: str):
 
 def test_a_refused_tool_is_named():
     """Its sender has to know which of the tools to leave out."""
-    with pytest.raises(TollbridgeError, match="'web_search'"):
-        chat_of(tools=[{"type": "web_search", "search_context_size": "low"}])
+    with pytest.raises(TollbridgeError, match="'file_search'"):
+        chat_of(tools=[{"type": "file_search", "vector_store_ids": ["v"]}])
+
+
+SEARCHES = ["web_search", "web_search_preview", "image_generation"]
+
+
+@pytest.mark.parametrize("kind", SEARCHES)
+def test_a_tool_that_agents_offer_unasked_is_left_out(kind: str):
+    """Codex offers a search by default: the model answers without it, as where nothing is found."""
+    made = chat_of(tools=[{"type": kind, "external_web_access": True}, LOOK], tool_choice="auto")
+    assert made["tools"] == chat_of(tools=[LOOK])["tools"]
+    assert "tools" not in chat_of(tools=[{"type": kind}], tool_choice="auto")
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "web_search"}])
+def test_a_tool_that_is_left_out_can_not_be_asked_for(choice: object):
+    """Who insists on it is told that there is none."""
+    with pytest.raises(TollbridgeError) as refusal:
+        chat_of(tools=[{"type": "web_search"}], tool_choice=choice)
+    assert str(refusal.value.details["param"]).startswith("tool_choice")
 
 
 @pytest.mark.parametrize("name", ["previous_response_id", "conversation", "prompt", "background", "tools", "text"])
@@ -265,7 +286,7 @@ THOUGHT = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "z"
 )
 def test_a_conversation_of_very_many_items_is_read_in_no_time(first: list, repeated: dict) -> None:
     """Each is looked at once: a few megabytes of them must not stop everybody else."""
-    items = [{"role": "user", "content": "x"}, *first, *([repeated] * 100_000)]
+    items = [{"role": "user", "content": "x"}, *first, *([repeated] * 40_000)]
     body = json.dumps({"model": "m", "input": items}).encode()
     began_s = time.process_time()
     parse_responses(body)
