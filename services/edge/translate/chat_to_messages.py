@@ -13,7 +13,7 @@ import msgspec
 
 from chassis.errors import Code, TollbridgeError
 from services.edge.translate.carried_thoughts import given_back, may_think
-from services.edge.translate.narrow_names import tool_use_id
+from services.edge.translate.narrow_names import opaque_user_id, tool_use_id
 from services.edge.translate.schemas import closed
 
 _ONE_JSON_OBJECT = "Answer with one JSON object and nothing else."
@@ -43,7 +43,7 @@ def messages_request(body: Mapping[str, object], *, max_tokens: int) -> dict[str
     _add_tools(fields, request, [name for _, blocks in turns for name in _called(blocks)])
     user = fields.get("user") or fields.get("safety_identifier")
     if isinstance(user, str) and user:
-        request["metadata"] = {"user_id": user[:256]}
+        request["metadata"] = {"user_id": opaque_user_id(user)}
     return request
 
 

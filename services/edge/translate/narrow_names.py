@@ -12,6 +12,8 @@ MOST_LETTERS = 64
 MOST_CALL_LETTERS = 40
 """What OpenAI takes for the id of a call."""
 _STRANGE = re.compile(r"[^a-zA-Z0-9_-]")
+_OPAQUE = re.compile(r"[a-zA-Z0-9_-]{1,256}")
+_TELEPHONE = re.compile(r"[0-9-]{7,}")
 _MARK_LETTERS = 8
 
 
@@ -32,7 +34,12 @@ def tool_use_id(theirs: str) -> str:
 
 def user_id(theirs: str) -> str:
     """A user's id for chat: it is nobody's to read, so that a mark is as good."""
-    return theirs if len(theirs) <= MOST_LETTERS else hashlib.sha256(theirs.encode("utf-8", "replace")).hexdigest()
+    return theirs if len(theirs) <= MOST_LETTERS else _digest(theirs)
+
+
+def opaque_user_id(theirs: str) -> str:
+    """A user's id for Anthropic, which refuses requests that name somebody by address or telephone number."""
+    return theirs if _OPAQUE.fullmatch(theirs) and not _TELEPHONE.fullmatch(theirs) else _digest(theirs)
 
 
 def shortened(name: str, *, most: int = MOST_LETTERS) -> str:
@@ -41,4 +48,8 @@ def shortened(name: str, *, most: int = MOST_LETTERS) -> str:
 
 
 def _mark(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:_MARK_LETTERS]
+    return _digest(text)[:_MARK_LETTERS]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()

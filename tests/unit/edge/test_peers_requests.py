@@ -318,3 +318,12 @@ def test_a_field_that_may_be_missing_is_asked_for_without_strictness() -> None:
     assert wanted(required=["a", "b"], additionalProperties=True)[1]["strict"] is False
     nested = {"c": {"type": "array", "items": {"type": "object", "properties": {"d": {}}}}}
     assert wanted(properties=nested, required=["c"])[1]["strict"] is False
+
+
+@pytest.mark.parametrize("theirs", ["ada@example.com", "+41 44 123 45 67", "044-123-4567", "u" * 300])
+def test_nobody_is_named_to_anthropic(theirs: str) -> None:
+    """It refuses requests for an address in the user's id, which chat's clients put there."""
+    told = to_messages(USER, user=theirs)["metadata"]["user_id"]
+    assert re.fullmatch(r"[0-9a-f]{64}", told)
+    assert told == to_messages(USER, safety_identifier=theirs)["metadata"]["user_id"]
+    assert to_messages(USER, user="customer_42")["metadata"] == {"user_id": "customer_42"}
