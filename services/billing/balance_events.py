@@ -11,6 +11,8 @@ import enum
 from collections.abc import Iterable, Mapping
 from uuid import UUID, uuid5
 
+import msgspec
+
 
 class Level(enum.StrEnum):
     """Which line was crossed."""
@@ -19,8 +21,7 @@ class Level(enum.StrEnum):
     EXHAUSTED = "exhausted"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(msgspec.Struct, frozen=True, kw_only=True):
     """What one transfer did to a customer's balance, in nano-USD. `change_nano_usd` is negative for a charge.
 
     `version` numbers the customer's transfers in their order.

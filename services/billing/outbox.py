@@ -1,8 +1,8 @@
 """Transfers leave for the stream LEDGER: what one transaction wrote is published after it, at least once, in order.
 
-A transfer and its place in the outbox are committed together; a place is dropped only after JetStream has acked. One
-replica sends at a time (an advisory lock), so the order is that of the places; a customer's transfers are in the order
-of their versions, because their account was locked when they were written.
+A trigger gives a transfer its place in the outbox as it is written; a place is dropped only after JetStream has acked.
+One replica sends at a time (an advisory lock), so the order is that of the places; a customer's transfers are in the
+order of their versions, because their account was locked when they were written.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from services.billing.receipt_store import Leaving
 from services.billing.receipts import transfer_message
 from tollbridge.billing.v1 import billing_pb2
 
-MAX_BATCH = 200
+MAX_BATCH = 500
 IDLE_PAUSE_S = 0.5
 TROUBLE_PAUSE_S = 2.0
 

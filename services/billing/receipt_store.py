@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Sequence
 from uuid import UUID
 
+import msgspec
 from psycopg.rows import TupleRow
 
 from chassis.db import Connection
+from services.billing import arrays
 
 # A charge supersedes the void that a crash had made of the same request; refunds change what was paid.
 _LINE = """
@@ -51,8 +53,7 @@ class Line:
         return self.taken_nano_usd - self.refunded_nano_usd
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Movement:
+class Movement(msgspec.Struct, frozen=True, kw_only=True):
     """A transfer as it is shown."""
 
     request_id: UUID | None
@@ -64,8 +65,7 @@ class Movement:
     created_at_us: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Leaving:
+class Leaving(msgspec.Struct, frozen=True, kw_only=True):
     """A transfer in the outbox, with its place there.
 
     When a customer takes part: who, its number among theirs (without a gap) and their balance after it.
@@ -165,7 +165,7 @@ async def take_outbox(connection: Connection, *, limit: int) -> list[Leaving]:
 
 async def forget_outbox(connection: Connection, places: Sequence[int]) -> None:
     """Drops what has left."""
-    await connection.execute("DELETE FROM billing.outbox WHERE id = ANY(%s)", (list(places),))
+    await connection.execute("DELETE FROM billing.outbox WHERE id = ANY(%s::bigint[])", (arrays.numbers(places),))
 
 
 def _line(row: TupleRow) -> Line:

@@ -7,6 +7,7 @@ import psycopg
 from psycopg.rows import TupleRow, dict_row
 
 from chassis.db import Connection
+from services.billing import arrays
 from services.billing.seals import Row, Seal, canonical
 
 FETCH_SEALS = 20
@@ -22,13 +23,13 @@ _NEWEST = f"SELECT {_COLUMNS} FROM billing.ledger_seals ORDER BY n DESC LIMIT 1"
 _AT = f"SELECT {_COLUMNS} FROM billing.ledger_seals WHERE n = %s"
 _ALL = f"SELECT {_COLUMNS} FROM billing.ledger_seals ORDER BY n"
 _ADD = """
-    INSERT INTO billing.ledger_seals (n, previous, hash, transfer_ids, emptied) VALUES (%s, %s, %s, %s, %s)
+    INSERT INTO billing.ledger_seals (n, previous, hash, transfer_ids, emptied) VALUES (%s, %s, %s, %s::uuid[], %s)
 """
 _ROWS = """
-    SELECT id, created_at, debit, credit, amount, kind, event_id, leg, reverses, request_id, reason, customer_id,
-        version, balance_after, array_to_string(cap_ids, ' ') AS cap_ids,
-        (extract(epoch FROM created_at) * 1000000)::bigint AS created_at_us
-    FROM billing.transfers WHERE id = ANY(%s)
+    SELECT id, amount, balance_after, array_to_string(cap_ids, ' ') AS cap_ids,
+        (extract(epoch FROM created_at) * 1000000)::bigint AS created_at_us, credit, customer_id, debit, event_id, kind,
+        leg, reason, request_id::text, reverses::text, version
+    FROM billing.transfers WHERE id = ANY(%s::uuid[])
 """
 _UNSEALED = """
     SELECT t.id FROM billing.transfers t
@@ -55,7 +56,7 @@ async def take(connection: Connection, *, limit: int) -> list[UUID]:
 async def rows(connection: Connection, ids: Sequence[UUID]) -> list[Row]:
     """These transfers, in no order."""
     async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(_ROWS, (list(ids),))
+        await cursor.execute(_ROWS, (arrays.ids(ids),))
         return [_row(found) for found in await cursor.fetchall()]
 
 
@@ -70,7 +71,7 @@ async def add(
     connection: Connection, *, n: int, previous: bytes, hash_: bytes, transfer_ids: Sequence[UUID], emptied: bool
 ) -> None:
     """Closes a batch."""
-    await connection.execute(_ADD, (n, previous, hash_, list(transfer_ids), emptied))
+    await connection.execute(_ADD, (n, previous, hash_, arrays.ids(transfer_ids), emptied))
 
 
 def each(connection: psycopg.Connection) -> Iterator[tuple[Seal, Mapping[UUID, Row]]]:
@@ -79,7 +80,7 @@ def each(connection: psycopg.Connection) -> Iterator[tuple[Seal, Mapping[UUID, R
         cursor.execute(_ALL)
         while seals := [_seal(found) for found in cursor.fetchmany(FETCH_SEALS)]:
             wanted = [id_ for seal in seals for id_ in seal.transfer_ids]
-            read = {row.id: row for row in map(_row, reader.execute(_ROWS, (wanted,)).fetchall())}
+            read = {row.id: row for row in map(_row, reader.execute(_ROWS, (arrays.ids(wanted),)).fetchall())}
             for seal in seals:
                 yield seal, {id_: read[id_] for id_ in seal.transfer_ids if id_ in read}
 
@@ -110,6 +111,5 @@ def _seal(row: TupleRow) -> Seal:
 
 
 def _row(found: Mapping[str, object]) -> Row:
-    columns = {name: value for name, value in found.items() if name != "created_at"}
-    id_, created_at = found["id"], found["created_at"]
-    return Row(id=id_, created_at=created_at, text=canonical(columns))  # type: ignore[arg-type]  # as the table has them
+    id_, created_at_us = found["id"], found["created_at_us"]
+    return Row(id=id_, created_at_us=created_at_us, text=canonical(found))  # type: ignore[arg-type]  # as the table has them

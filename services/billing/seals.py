@@ -9,14 +9,17 @@ change made before its row was sealed, which the other checks of `verify` are fo
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from json.encoder import encode_basestring_ascii
 from uuid import UUID
+
+import msgspec
 
 LATE = timedelta(hours=1)
 """How long before the seal that should have had it a transfer may have begun: longer than any transaction takes."""
 FIRST = bytes(32)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,19 +39,26 @@ class Seal:
         return f"{self.n}:{self.hash.hex()}"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, kw_only=True):
     """A transfer as it is sealed: every column, in one canonical text."""
 
     id: UUID
-    created_at: datetime
+    created_at_us: int
     text: str
+
+    @property
+    def created_at(self) -> datetime:
+        """When its transaction began."""
+        return EPOCH + timedelta(microseconds=self.created_at_us)
 
 
 def canonical(columns: Mapping[str, object]) -> str:
     """A row's text: JSON with sorted names, texts or null for values, so that no driver's types get into it."""
-    plain = {name: None if value is None else str(value) for name, value in columns.items()}
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    pairs = [
+        f'"{name}":{"null" if value is None else encode_basestring_ascii(str(value))}'
+        for name, value in sorted(columns.items())
+    ]
+    return "{" + ",".join(pairs) + "}"
 
 
 def seal_hash(n: int, previous: bytes, rows: Iterable[Row]) -> bytes:

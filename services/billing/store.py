@@ -60,7 +60,6 @@ _ADD_TRANSFERS = f"""
         %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[])
         AS n({_TRANSFER_COLUMNS})
 """
-_ADD_TO_OUTBOX = "INSERT INTO billing.outbox (transfer_id) SELECT * FROM unnest(%s::uuid[])"
 _ADD_USAGE = """
     INSERT INTO billing.usage_events (request_id, kind, customer_id, key_id, model, operation, prompt_tokens,
         completion_tokens, charge, taken, overage, provider_cost, recorded, ended)
@@ -137,7 +136,7 @@ async def save_books(
 ) -> None:
     """Writes back what changed in books whose rows are locked, with the log lines that go with it. One round trip.
 
-    `batches` are those whose events are all applied with this, or were before.
+    A trigger puts new transfers into the outbox. `batches` are those whose events are all applied now, or were before.
     """
     accounts = [books.accounts[customer_id] for customer_id in sorted(books.changed_accounts)]
     caps = [books.caps.rows[cap_id] for cap_id in sorted(books.caps.changed)]
@@ -155,7 +154,6 @@ async def save_books(
             await connection.execute(_SAVE_HOLDS, _columns(_hold_values(hold) for hold in holds))
         if books.transfers:
             await connection.execute(_ADD_TRANSFERS, _transfer_columns(books.transfers))
-            await connection.execute(_ADD_TO_OUTBOX, (arrays.ids(transfer.id for transfer in books.transfers),))
 
 
 async def event_states(connection: Connection, keys: Sequence[tuple[UUID, str]]) -> list[tuple[bool, list[bytes]]]:

@@ -150,3 +150,38 @@ def test_partitions_are_made_for_a_role_that_may_make_no_tables(as_billing: psyc
     assert (made, again) == ((2,), (0,))
     with pytest.raises(errors.RaiseException):
         as_billing.execute("SELECT billing.make_partitions(31)")
+
+
+@pytest.mark.parametrize("reference", [{"reverses": uuid7()}, {"customer_id": "nobody", "version": 1}])
+def test_a_transfer_names_only_what_exists(as_billing: psycopg.Connection, reference: dict[str, object]):
+    """The transfer that it reverses, and a customer's account."""
+    more = {"debit": "credits:nobody", "balance_after": 0} if "customer_id" in reference else {}
+    with pytest.raises(errors.ForeignKeyViolation):
+        _transfer(as_billing, **reference, **more)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM billing.ledger_accounts WHERE customer_id = %(id)s",
+        "UPDATE billing.ledger_accounts SET customer_id = 'another' WHERE customer_id = %(id)s",
+        "TRUNCATE billing.ledger_accounts CASCADE",
+    ],
+)
+def test_an_account_with_transfers_stays(billing_url: str, customer: str, statement: str):
+    """Also before somebody who has every right."""
+    refused = (errors.ForeignKeyViolation, errors.RestrictViolation)
+    with psycopg.connect(billing_url) as admin:
+        admin.execute("UPDATE billing.ledger_accounts SET version = 1 WHERE customer_id = %s", (customer,))
+        with pytest.raises(refused):
+            admin.execute(statement.encode(), {"id": customer})
+
+
+def test_every_transfer_leaves_and_is_sealed(billing_url: str, as_billing: psycopg.Connection):
+    """A trigger puts it into both queues, whoever wrote it."""
+    made = uuid7()
+    _transfer(as_billing, id=made)
+    with psycopg.connect(billing_url) as admin:
+        for queue in ("outbox", "unsealed"):
+            found = admin.execute(f"SELECT count(*) FROM billing.{queue} WHERE transfer_id = %s", (made,))
+            assert found.fetchone() == (1,)

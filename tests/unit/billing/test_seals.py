@@ -1,6 +1,7 @@
 """An altered, removed or inserted past is found by the seals, whoever changed it and however well it adds up."""
 
 import datetime
+import json
 from collections.abc import Iterator
 from uuid import UUID, uuid4
 
@@ -18,6 +19,7 @@ from services.billing.seals import FIRST, Row, Seal, broken, canonical, seal_has
 from tests.unit.billing.bank import PostgresBank
 
 NOW = datetime.datetime(2026, 11, 21, tzinfo=datetime.UTC)
+NOW_US = int(NOW.timestamp()) * 1_000_000
 
 
 def _sealed(batches: list[list[Row]]) -> list[tuple[Seal, dict[UUID, Row]]]:
@@ -31,7 +33,14 @@ def _sealed(batches: list[list[Row]]) -> list[tuple[Seal, dict[UUID, Row]]]:
 
 
 def _rows(count: int) -> list[Row]:
-    return [Row(id=uuid7(), created_at=NOW, text=canonical({"amount": number})) for number in range(count)]
+    return [Row(id=uuid7(), created_at_us=NOW_US, text=canonical({"amount": number})) for number in range(count)]
+
+
+def test_a_rows_text_is_json_with_sorted_names_whatever_stands_in_it():
+    """What was sealed once must come out the same for ever."""
+    row = {"reason": 'a "quote"\\ \n \x00 ü €', "amount": 12, "reverses": None, "id": uuid7()}
+    plain = {name: None if value is None else str(value) for name, value in row.items()}
+    assert canonical(row) == json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 
 def test_an_untouched_chain_fits():
@@ -60,7 +69,7 @@ def test_each_damage_to_the_past_breaks_the_chain(damage: object, named: str):
 
 def test_a_transfer_that_claims_to_be_older_than_the_seals_is_found():
     """It would have been in the seal before, which left nothing waiting."""
-    old = Row(id=uuid7(), created_at=NOW - datetime.timedelta(days=2), text="{}")
+    old = Row(id=uuid7(), created_at_us=NOW_US - 2 * 86_400_000_000, text="{}")
     assert not list(broken(_sealed([[old]])))
     assert [f"transfer {old.id} of seal 2 was inserted later than it says"] == list(broken(_sealed([_rows(1), [old]])))
 
