@@ -29,6 +29,7 @@ from services.edge.translate.signed_thoughts import with_signed_thoughts
 from upstream.anthropic import native
 from upstream.anthropic.costly import refuse_costly
 from upstream.attempt import ended
+from upstream.client import HttpCall
 from upstream.outcome import AttemptFailed, Outcome, to_error
 from upstream.route import Route, WireProtocol
 
@@ -100,8 +101,7 @@ class CountTokens:
 
     async def _asked(self, request: PaidRequest, route: Route, *, request_id: str) -> int:
         """The provider's count, or ours. Raises PROVIDER_REJECTED for what the provider would not read."""
-        fields = with_plain_ids(with_signed_thoughts(request.fields))
-        call = native.prepare_count(fields, route, request_id=request_id, headers=dict(request.headers))
+        call = await aside(request.body, _call, request, route, request_id=request_id)
         try:
             async with asyncio.timeout(ASK_S):
                 response = await self._tools.providers.send(route, call)
@@ -113,6 +113,11 @@ class CountTokens:
         except TimeoutError:
             self._log.info("count_not_answered", request_id=request_id, reason="timeout")
         return await own_count(request, route)
+
+
+def _call(request: PaidRequest, route: Route, *, request_id: str) -> HttpCall:
+    fields = with_plain_ids(with_signed_thoughts(request.fields))
+    return native.prepare_count(fields, route, request_id=request_id, headers=dict(request.headers))
 
 
 async def own_count(request: PaidRequest, route: Route) -> int:
