@@ -48,14 +48,18 @@ class CallNumbers:
         theirs, call_id, function = call.get("index"), call.get("id"), call.get("function")
         own = call_id if isinstance(call_id, str) else ""
         named = isinstance(function, dict) and bool(function.get("name"))
-        if own in self._by_id:
+        place = theirs if isinstance(theirs, int) and not isinstance(theirs, bool) else None
+        number, known = (-1, "") if place is None else self._by_theirs.get(place, (-1, ""))
+        if number >= 0 and own and own == known:
+            return number
+        begins = place is not None and number < 0 and named  # a call of its own, also under an id that another has
+        if own in self._by_id and not begins:
             return self._by_id[own]
-        if not isinstance(theirs, int) or isinstance(theirs, bool):
+        if place is None:
             return self._new(own) if own or named or self._last < 0 else self._last
-        number, known = self._by_theirs.get(theirs, (-1, ""))
         if number < 0 or (own and known and named):
             number = self._new(own)
-            self._by_theirs[theirs] = (number, own)
+            self._by_theirs[place] = (number, own)
         return number
 
     def _new(self, call_id: str) -> int:

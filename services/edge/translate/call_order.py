@@ -18,10 +18,14 @@ _ENDS_ESCAPING = re.compile(r"\\+\Z")
 
 @dataclasses.dataclass(slots=True)
 class Call:
-    """One call; `waiting` are the pieces of its arguments that were not handed out yet."""
+    """One call; `waiting` are the pieces of its arguments that were not handed out yet.
+
+    `their_id` is what the provider calls it, which another may be called too.
+    """
 
     id: str
     index: object
+    their_id: str = ""
     name: str = ""
     begun: bool = False
     waiting: list[str] = dataclasses.field(default_factory=list)
@@ -110,12 +114,14 @@ class CallOrder:
         given, index = delta.get("id"), delta.get("index")
         call_id = given if isinstance(given, str) else ""
         for call in reversed(self._calls):
-            if call_id and call.id == call_id:
+            if call_id and call.their_id == call_id and (not name or index is None or call.index == index):
                 return call
         below = [call for call in self._calls if index is None or call.index == index]
         if below and not (name and (call_id or below[-1].name not in ("", name) or below[-1].has_come)):
             return below[-1]
-        self._calls.append(Call(id=call_id or f"toolu_{uuid7().hex}", index=index))
+        is_taken = any(call.id == call_id for call in self._calls)
+        own = call_id if call_id and not is_taken else f"toolu_{uuid7().hex}"
+        self._calls.append(Call(id=own, index=index, their_id=call_id))
         return self._calls[-1]
 
 

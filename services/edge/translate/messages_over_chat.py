@@ -200,15 +200,19 @@ def _content(message: Mapping[str, object], names: Mapping[str, str]) -> list[di
         blocks.append({"type": "text", "text": text})
     calls = message.get("tool_calls")
     known = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
-    return blocks + [_tool_use(call, names) for call in known]
+    taken: set[str] = set()
+    return blocks + [_tool_use(call, names, taken) for call in known]
 
 
-def _tool_use(call: Mapping[str, object], names: Mapping[str, str]) -> dict[str, object]:
+def _tool_use(call: Mapping[str, object], names: Mapping[str, str], taken: set[str]) -> dict[str, object]:
     function = _object(call.get("function"))
-    name = str(function.get("name") or "")
+    name, call_id = str(function.get("name") or ""), str(call.get("id") or "")
+    if not call_id or call_id in taken:
+        call_id = f"toolu_{uuid7().hex}"
+    taken.add(call_id)
     return {
         "type": "tool_use",
-        "id": str(call.get("id") or f"toolu_{uuid7().hex}"),
+        "id": call_id,
         "name": names.get(name, name),
         "input": _input(function.get("arguments")),
     }

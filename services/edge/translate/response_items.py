@@ -33,6 +33,7 @@ class OutputItems:
         self._items: list[_Texts | _Call] = []
         self._open: _Texts | None = None
         self._calls: list[_Call] = []
+        self._call_ids: set[str] = set()
 
     def add(self, delta: Mapping[str, object], logprobs: object = None) -> None:
         """Takes a delta, or a whole message, in."""
@@ -80,7 +81,7 @@ class OutputItems:
         if not known or (name and not call_id and known[-1].is_followed_by(name)):
             self._close_texts()
             place = self._place("ctc" if kind == "custom" else "fc")
-            known = [_Call(kind, index, *place, names=self._names)]
+            known = [_Call(kind, index, *place, names=self._names, taken=self._call_ids)]
             self._calls += known
             self._items += known
         known[-1].add(call_id, delta.get(known[-1].kind))
@@ -194,10 +195,12 @@ class _Call:
         emit: Emit,
         *,
         names: Mapping[str, tuple[str, str]],
+        taken: set[str],
     ) -> None:
         self.kind = kind
         self._number = number
-        self._call_id = ""
+        self._their_id = self._call_id = ""
+        self._taken = taken
         self._index = index
         self._id = item_id
         self._emit = emit
@@ -215,7 +218,7 @@ class _Call:
         """
         if number is None and not call_id:
             return True
-        return number == self._number and (not call_id or call_id == self._call_id or not self._call_id)
+        return number == self._number and (not call_id or call_id == self._their_id or not self._their_id)
 
     def is_followed_by(self, name: str) -> bool:
         """Whether a piece that has this name, but no id, is of the next call: this one's is another, or it is whole."""
@@ -225,7 +228,7 @@ class _Call:
 
     def add(self, call_id: str, called: object) -> None:
         """More of it. `called` is what chat calls `function` or `custom`."""
-        self._call_id = self._call_id or call_id
+        self._their_id = self._their_id or call_id
         if not isinstance(called, dict):
             return
         if not self._name:
@@ -258,7 +261,12 @@ class _Call:
     def shown(self) -> Json:
         """The item."""
         given = "".join(self._pieces)
-        shown: Json = {"id": self._id, "type": "function_call", "status": self._status, "call_id": self._call_id}
+        shown: Json = {
+            "id": self._id,
+            "type": "function_call",
+            "status": self._status,
+            "call_id": self._call_id or self._their_id,
+        }
         if self._space is not None:
             shown["namespace"] = self._space
         if self.kind == "custom":
@@ -267,7 +275,9 @@ class _Call:
 
     def _tell(self) -> None:
         """Tells of the item; what of its arguments has come before its name follows."""
-        self._call_id = self._call_id or f"call_{self._id[-MOST_CALL_LETTERS + len('call_') :]}"
+        is_own = self._their_id and self._their_id not in self._taken
+        self._call_id = self._their_id if is_own else f"call_{self._id[-MOST_CALL_LETTERS + len('call_') :]}"
+        self._taken.add(self._call_id)
         before, self._pieces = "".join(self._pieces), []
         self._told = True
         self._emit("output_item.added", output_index=self._index, item=self.shown())
