@@ -182,9 +182,9 @@ def _called(blocks: Blocks) -> list[str]:
 def _arguments(text: object, where: str) -> object:
     """A call's input. What a limit has cut, or a model got wrong, stands in it as the text that it is: the conversation
     has to go on."""
-    if text in (None, ""):
+    written = "" if text is None else _text(text, where)
+    if written.strip() in ("", "null"):
         return {}
-    written = _text(text, where)
     try:
         arguments: object = msgspec.json.decode(written)
     except (msgspec.DecodeError, RecursionError):

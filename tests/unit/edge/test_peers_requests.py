@@ -134,7 +134,7 @@ def test_every_schema_has_a_type(parameters: object) -> None:
     assert to_messages(USER, tools=[tool])["tools"][0]["input_schema"]["type"] == "object"
 
 
-@pytest.mark.parametrize("arguments", ["", None, "{}"])
+@pytest.mark.parametrize("arguments", ["null", " ", "", None, "{}"])
 def test_calls_without_arguments_have_an_empty_input(arguments: object) -> None:
     """Clients give back what streams gave them."""
     call = {"id": "t", "type": "function", "function": {"name": "f", "arguments": arguments}}
