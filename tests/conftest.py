@@ -4,6 +4,7 @@ And what makes a run the same on every machine: property tests take known exampl
 """
 
 import functools
+import gc
 import os
 import secrets
 import ssl
@@ -36,6 +37,12 @@ def pytest_configure() -> None:
     hypothesis.settings.register_profile("known", deadline=None, derandomize=not is_long, suppress_health_check=slow)
     hypothesis.settings.load_profile("known")
     _load_certificates_once()
+
+
+def pytest_collection_finish() -> None:
+    """What was loaded to collect stays: looking through it for garbage again and again takes seconds."""
+    gc.collect()
+    gc.freeze()
 
 
 def _load_certificates_once() -> None:

@@ -219,9 +219,13 @@ async def test_two_hundred_at_once_on_a_balance_for_ten(world: World):
     world.clamps[0] = False
 
     async def one() -> int:
-        async with world.post(body) as response:
-            await response.read()
-            return response.status
+        for _ in range(50):  # on a busy machine it may be "not now", and then is asked again
+            async with world.post(body) as response:
+                await response.read()
+                if response.status != 503:
+                    return response.status
+            await asyncio.sleep(0.2)
+        return response.status
 
     statuses = await asyncio.gather(*(one() for _ in range(200)))
     assert set(statuses) <= {200, 402}
