@@ -19,7 +19,7 @@ from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from chassis.telemetry import Tracer, checked_traceparent
 from services.edge.config import EdgeConfig, Network
-from services.edge.cors import is_preflight, preflight, with_origin
+from services.edge.cors import is_preflight, preflight, with_origin, with_vary
 from services.edge.dialects import DEFAULT, Dialect, RenderedError
 from services.edge.json_http import SCOPE_KEY, RequestContext, context
 from services.edge.limit_headers import with_limits
@@ -77,6 +77,8 @@ class EdgeApp:
             return
         if origin:
             send = with_origin(send, origin)
+        elif self.config.cors.varies:
+            send = with_vary(send)
         if surface.dialect.always_rate_limits:
             send = with_limits(send)
         if surface.hides(rest):

@@ -44,6 +44,11 @@ class Cors:
 
     origins: frozenset[str]
 
+    @property
+    def varies(self) -> bool:
+        """Whether answers differ by origin, so that a cache must not give one's to another."""
+        return bool(self.origins) and ANYBODY not in self.origins
+
     def allowed(self, headers: Headers) -> bytes:
         """What to answer as the allowed origin; empty for a call of no page, or of one that may not."""
         origin = _value(headers, b"origin")
@@ -74,8 +79,15 @@ def preflight(origin: bytes, headers: Headers) -> Headers:
 
 def with_origin(send: Send, origin: bytes) -> Send:
     """The way to a page of an allowed origin, which may then read the answer."""
-    own = [*_origin(origin), (b"access-control-expose-headers", EXPOSED)]
+    return _adding(send, [*_origin(origin), (b"access-control-expose-headers", EXPOSED)])
 
+
+def with_vary(send: Send) -> Send:
+    """The way to everybody else, where answers to some origins say more."""
+    return _adding(send, [(b"vary", b"origin")])
+
+
+def _adding(send: Send, own: Headers) -> Send:
     async def sending(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             message = {**message, "headers": [*message.get("headers", ()), *own]}

@@ -110,6 +110,20 @@ async def test_only_the_configs_origins_are_allowed(
         assert reply.headers["vary"] == preflight.headers["vary"] == "origin"
 
 
+@pytest.mark.parametrize(("origins", "vary"), [(f"[{PAGE}]", "origin"), ("['*']", None), ("[]", None)])
+@pytest.mark.parametrize("headers", [{}, {"origin": "https://other.example"}], ids=["no page", "another page"])
+async def test_caches_keep_an_answer_to_nobody_from_pages(
+    tmp_path: Path, origins: str, vary: str | None, headers: dict[str, str]
+) -> None:
+    """Without it, what was answered to a script would be given to a page that may read it, and could not."""
+    async with edge(tmp_path, f"cors: {{origins: {origins}}}") as client:
+        for path in ("/v1/models", "/v1/nothing"):
+            reply = await client.get(path, headers=headers)
+            assert reply.headers.get("vary") == vary
+            asked = await client.options(path, headers={**headers, **ASK})
+            assert asked.headers.get("vary") == (vary if vary or asked.status_code != 204 else None)
+
+
 async def test_pages_are_never_offered_the_admin_api(tmp_path: Path) -> None:
     """What is outside every surface answers no browser of another origin."""
     async with edge(tmp_path) as client:
