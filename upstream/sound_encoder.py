@@ -5,16 +5,19 @@ are loaded with the first of them; WAV and PCM need nothing. What is streamed ca
 and FLAC leave the length open, as OpenAI's do. `encoded` knows, and says it.
 """
 
+import contextlib
 import dataclasses
 import io
 import struct
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import IO, TYPE_CHECKING, Literal, cast, get_args
 
 if TYPE_CHECKING:
     from av import AudioFrame
     from av.audio.stream import AudioStream
     from av.container import OutputContainer
+    from av.filter import Graph
 
 SpeechFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 FORMATS: tuple[SpeechFormat, ...] = get_args(SpeechFormat)
@@ -84,17 +87,17 @@ class _Pipe:
 class SoundEncoder:
     """One sound: `feed` samples, get what of the file is ready, `end` it. Blocks: to be used in a thread.
 
-    `rate` is that of the samples that come.
+    `rate` is that of the samples that come; `tempo` 2 makes them twice as fast at their own pitch (0.5 to 4).
     """
 
-    def __init__(self, wanted: SpeechFormat, *, rate: int = RATE) -> None:
+    def __init__(self, wanted: SpeechFormat, *, rate: int = RATE, tempo: float = 1.0) -> None:
         self._pipe = _Pipe()
         self._plain = wanted in ("wav", "pcm")
         self._head = wav_head(None) if wanted == "wav" else b""
         self._odd = b""
         self._coder = None
-        if not self._plain or rate != RATE:
-            self._coder = _Coder(wanted, self._pipe, rate=rate, options=_STREAMED.get(wanted, {}))
+        if not self._plain or rate != RATE or tempo != 1:
+            self._coder = _Coder(wanted, self._pipe, rate=rate, options=_STREAMED.get(wanted, {}), tempo=tempo)
 
     def feed(self, samples: bytes) -> bytes:
         """What of the file is ready now, possibly nothing."""
@@ -144,11 +147,18 @@ class _Coder:
     """FFmpeg's encoder and container, or for plain formats only its change of the rate."""
 
     def __init__(
-        self, wanted: SpeechFormat, file: "io.BytesIO | _Pipe", *, rate: int, options: Mapping[str, str]
+        self,
+        wanted: SpeechFormat,
+        file: "io.BytesIO | _Pipe",
+        *,
+        rate: int,
+        options: Mapping[str, str],
+        tempo: float = 1.0,
     ) -> None:
         import av
 
         self._av = av
+        self._tempo = _tempo(rate, tempo) if tempo != 1 else None
         self._rate = rate
         self._at = 0
         self._file = file
@@ -177,16 +187,27 @@ class _Coder:
         frame.planes[0].update(samples.ljust(frame.planes[0].buffer_size, b"\0"))
         frame.sample_rate, frame.pts = self._rate, self._at
         self._at += frame.samples
-        self._write(frame)
+        self._stretch(frame)
 
     def end(self) -> None:
         if self._at:
+            if self._tempo is not None:
+                self._stretch(None)
             self._write(None)
         if self._stream is None or self._container is None:
             return
         for packet in self._stream.encode(None):
             self._container.mux(packet)
         self._container.close()
+
+    def _stretch(self, frame: "AudioFrame | None") -> None:
+        if self._tempo is None:
+            self._write(frame)
+            return
+        self._tempo.push(frame)
+        with contextlib.suppress(BlockingIOError, EOFError):  # FFmpeg's ways to say that it needs more, or is done
+            while True:
+                self._write(cast("AudioFrame", self._tempo.pull()))
 
     def _write(self, frame: "AudioFrame | None") -> None:
         for ready in self._resampler.resample(frame):
@@ -195,3 +216,15 @@ class _Coder:
                 continue
             for packet in self._stream.encode(ready):
                 self._container.mux(packet)
+
+
+def _tempo(rate: int, tempo: float) -> "Graph":
+    from av.filter import Graph
+
+    graph = Graph()
+    source = graph.add_abuffer(format="s16", sample_rate=rate, layout="mono", time_base=Fraction(1, rate))
+    stretch, sink = graph.add("atempo", f"{tempo:.4f}"), graph.add("abuffersink")
+    source.link_to(stretch)
+    stretch.link_to(sink)
+    graph.configure()
+    return graph

@@ -52,7 +52,7 @@ def compose(base: str, names: Sequence[str], *, environ: Mapping[str, str]) -> s
     composed = _blocks(base)
     for key in ("providers", "models"):
         first, _, rest = composed[key].partition("\n")
-        offers = "".join((block["#"] if key == "providers" else "") + _items(block[key]) for block in blocks)
+        offers = "".join((block["#"] if key == "providers" else "") + _items(block.get(key, "")) for block in blocks)
         composed[key] = f"{first}\n{offers}{rest}"
     return "".join(composed.values())
 

@@ -24,7 +24,6 @@ from cli.up.ports import pick_ports
 from cli.up.postgres import FAST_SHUTDOWN, EmbeddedPostgres
 from cli.up.supervised import Program, Supervised
 from cli.up.topology import OWNERS, Seat, base_environ, cli_environ, seats, service_program, shared_environ
-from upstream.local.installed import is_installed
 
 READY_WITHIN_S = 90.0
 FIRST_START_WITHIN_S = 180.0
@@ -131,7 +130,7 @@ class Instance:
 
         Whoever says so already, or with an empty variable that they are not wanted, has none started.
         """
-        if local_models.URL_VARIABLE in environ or not is_installed():
+        if local_models.URL_VARIABLE in environ or not local_models.can_run():
             return dict(environ)
         (port,) = pick_ports(1)
         self._add(local_models.program(port=port, environ=environ, data_dir=self._data_dir))
@@ -141,7 +140,7 @@ class Instance:
         """Replaces the built-in config by one with every provider that the environment has a key for."""
         names = built_in.offered(environ)
         if environ.get(local_models.URL_VARIABLE):
-            names.append(local_models.OFFER)
+            names += local_models.offers(is_ours=local_models.URL_VARIABLE not in base_environ())
         if not names:
             return
         base = BUILT_IN_CONFIG.read_text()

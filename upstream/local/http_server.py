@@ -10,11 +10,12 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from upstream.local import chat, embedding, pictures, transcription
+from upstream.local import chat, embedding, pictures, speech, transcription
 from upstream.local.failure import Refused
-from upstream.local.installed import CHAT, EMBEDDING, IMAGE, TRANSCRIPTION
+from upstream.local.installed import CHAT, EMBEDDING, ESPEAK, IMAGE, PIPER, TRANSCRIPTION, espeak_path, has_piper
 from upstream.local.once import Once
 from upstream.local.turns import Turns
+from upstream.sound_encoder import CONTENT_TYPES
 
 MAX_BODY_BYTES = transcription.MAX_FILE_BYTES + (1 << 20)
 MAX_FIELD_BYTES = 64 << 10
@@ -42,6 +43,7 @@ class LocalModels:
         self._embeddings = Turns(at_once=1, waiting=embedding.WAITING)
         self._transcriptions = Turns(at_once=1, waiting=transcription.WAITING)
         self._images = Turns(at_once=1, waiting=pictures.WAITING)
+        self._speeches = Turns(at_once=speech.AT_ONCE, waiting=speech.WAITING)
 
     def app(self) -> web.Application:
         """What answers."""
@@ -54,6 +56,7 @@ class LocalModels:
                 web.post("/v1/embeddings", self._embed),
                 web.post("/v1/audio/transcriptions", self._transcribe),
                 web.post("/v1/images/generations", self._draw),
+                web.post("/v1/audio/speech", self._speak),
             ]
         )
         return app
@@ -86,6 +89,25 @@ class LocalModels:
         wanted = pictures.checked(await request.read())
         created = int(time.time())
         return web.json_response(await self._images.in_thread(lambda: pictures.answer(wanted, created=created)))
+
+    async def _speak(self, request: web.Request) -> web.StreamResponse:
+        wanted = speech.checked(await request.read())
+        async with self._speeches.turn(), contextlib.aclosing(speech.spoken(wanted)) as pieces:
+            first = await anext(pieces)
+            kind = CONTENT_TYPES[wanted.response_format]
+            answer = web.StreamResponse(headers={"content-type": kind})
+            await answer.prepare(request)
+            await answer.write(first)
+            try:
+                async for piece in pieces:
+                    await answer.write(piece)
+            except RuntimeError as error:
+                structlog.get_logger().error("local_model_failed", path=request.path, exc_info=error)
+                if request.transport is not None:
+                    request.transport.abort()  # what was sent must not look whole
+                return answer
+            await answer.write_eof()
+            return answer
 
 
 async def serve(models: LocalModels, *, bind: str) -> web.AppRunner:
@@ -148,7 +170,9 @@ async def _ready(_: web.Request) -> web.StreamResponse:
 
 
 async def _models(_: web.Request) -> web.StreamResponse:
-    rows = [{"id": name, "object": "model", "owned_by": "local"} for name in (CHAT, EMBEDDING, TRANSCRIPTION, IMAGE)]
+    names = [CHAT, EMBEDDING, TRANSCRIPTION, IMAGE]
+    names += [name for name, is_there in ((PIPER, has_piper()), (ESPEAK, espeak_path() is not None)) if is_there]
+    rows = [{"id": name, "object": "model", "owned_by": "local"} for name in names]
     return web.json_response({"object": "list", "data": rows})
 
 
