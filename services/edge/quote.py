@@ -64,11 +64,13 @@ class Quotes:
             max_tokens=first.wanted_tokens if request.choices else None,
         )
 
-    async def image(self, *, model: str, prompt: str, images: int, body_bytes: int) -> Quote:
-        """Raises MODEL_NOT_FOUND, PROVIDER_NOT_CONFIGURED, INVALID_REQUEST as the request itself would."""
-        asked = await self._ask(model, operation="image")
-        bounds, units = decision.bounds(asked.bounds), Units(requests=1, images=images)
-        output = images * bounds.max_output
+    async def task(
+        self, *, operation: str, model: str, prompt: str, units: Units, outputs: int, body_bytes: int
+    ) -> Quote:
+        """Of a long job. Raises MODEL_NOT_FOUND, PROVIDER_NOT_CONFIGURED, INVALID_REQUEST as the job itself would."""
+        asked = await self._ask(model, operation=operation)
+        bounds = decision.bounds(asked.bounds)
+        output = outputs * bounds.max_output
         try:
             most = worst_case_nano_usd(
                 decision.price(asked.offers[0].price),

@@ -12,6 +12,7 @@ from services.edge.operation import Operation
 from services.edge.operations import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES, SPEECH
 
 _BY_INPUT = {operation.category: operation for operation in (EMBEDDINGS, SPEECH)}
+LONG_JOBS = ("image", "video")
 _MESSAGES_FIELDS = ("system", "stop_sequences", "mcp_servers", "container")
 _MESSAGES_BLOCKS = frozenset({"image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking"})
 
@@ -19,13 +20,13 @@ _MESSAGES_BLOCKS = frozenset({"image", "document", "tool_use", "tool_result", "t
 def called(
     body: Mapping[str, object], headers: Iterable[tuple[bytes, bytes]], *, category: str | None
 ) -> Operation | None:
-    """The paid endpoint; None for an image. `category` is what the model is for, None when nobody knows it."""
+    """The paid endpoint; None for a long job. `category` is what the model is for, None when nobody knows it."""
     if "messages" in body:
         return MESSAGES if _is_anthropics(body, headers) else CHAT
     if "input" in body:
         return _BY_INPUT.get(category or "", RESPONSES)
     if "prompt" in body:
-        return None if category == "image" else COMPLETIONS
+        return None if category in LONG_JOBS else COMPLETIONS
     return CHAT
 
 

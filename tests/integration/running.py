@@ -109,6 +109,11 @@ models:
     category: image
     routes: [{provider: sandbox, model: sandbox-image, priority: 1}]
     price: {per_image: 0.02}
+  - id: sandbox-video
+    aliases: [sora-2]
+    category: video
+    routes: [{provider: sandbox, model: sandbox-video}]
+    price: {per_second: 0.10}
 plans:
   - {id: enterprise}
 billing: {default_plan: enterprise, welcome_credit: 0, webhooks: {allowed_networks: ["127.0.0.0/8"]}}

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from chassis.errors import Code, TollbridgeError
 from pricing.prices import usd_text
+from pricing.tokens import Units
 from services.edge.catalogue import Catalogue
 from services.edge.json_http import Caller, Identify, answer, body_of, context, parsed
 from services.edge.model_names import may_use
@@ -15,7 +16,8 @@ from services.edge.quote import Quote, Quotes
 from services.edge.quoted_call import called
 from services.edge.request_body import aside
 from services.edge.routes.task_shapes import ImageBody
-from services.edge.routes.tasks import check_model
+from services.edge.task_desk import check_model
+from services.edge.video_request import read
 
 
 class ShownQuote(TypedDict):
@@ -61,7 +63,8 @@ def routes(*, quotes: Quotes, catalogue: Catalogue, identify: Identify) -> APIRo
         model = await catalogue.find(named) if isinstance(named, str) else None
         operation = called(fields, request.headers.raw, category=model.category if model is not None else None)
         if operation is None:
-            found = await _image(quotes, body, caller, catalogue)
+            order = _video if model is not None and model.category == "video" else _image
+            found = await order(quotes, body, caller, catalogue)
         else:
             found = await _paid(quotes, operation, body, request, caller)
         return answer(shown(found), request_id=context(request).request_id)
@@ -85,7 +88,27 @@ def shown(quote: Quote) -> ShownQuote:
 async def _image(quotes: Quotes, body: bytes, caller: Caller, catalogue: Catalogue) -> Quote:
     image = parsed(body, ImageBody)
     await check_model(image.model, caller, catalogue)
-    return await quotes.image(model=image.model, prompt=image.prompt, images=image.n, body_bytes=len(body))
+    return await quotes.task(
+        operation="image",
+        model=image.model,
+        prompt=image.prompt,
+        units=Units(requests=1, images=image.images),
+        outputs=image.images,
+        body_bytes=len(body),
+    )
+
+
+async def _video(quotes: Quotes, body: bytes, caller: Caller, catalogue: Catalogue) -> Quote:
+    video, whole = read(body, "application/json")
+    await check_model(video.model, caller, catalogue)
+    return await quotes.task(
+        operation="video",
+        model=video.model,
+        prompt=video.prompt,
+        units=Units(requests=1, milliseconds=video.length_s * 1000),
+        outputs=1,
+        body_bytes=len(whole),
+    )
 
 
 async def _paid(quotes: Quotes, operation: Operation, body: bytes, request: Request, caller: Caller) -> Quote:

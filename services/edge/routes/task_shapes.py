@@ -15,29 +15,16 @@ from services.edge.openapi.description import (
     TIME,
     USD,
     Description,
-    Media,
     Page,
     Parameter,
 )
+from upstream.openai.image_fields import ImageFields
 
 
-class ImageBody(msgspec.Struct, frozen=True, kw_only=True):
+class ImageBody(ImageFields, frozen=True, kw_only=True):
     """As OpenAI's. Fields that are not here are handed to the provider as they are."""
 
     model: Annotated[str, Meta(min_length=1, max_length=256)]
-    prompt: Annotated[str, Meta(min_length=1)]
-    n: Annotated[int, Meta(ge=1, le=10)] = 1
-    response_format: Literal["url", "b64_json"] = "url"
-    size: str | None = None
-    quality: str | None = None
-    style: str | None = None
-    background: str | None = None
-    moderation: str | None = None
-    output_format: str | None = None
-    output_compression: int | None = None
-    partial_images: int | None = None
-    stream: bool | None = None
-    user: str | None = None
     webhook_url: str | None = None
 
 
@@ -84,6 +71,10 @@ class Images(TypedDict):
     data: list[Image]
     task_id: str
     usage: NotRequired[ImageUsage]
+    background: NotRequired[str]
+    output_format: NotRequired[str]
+    quality: NotRequired[str]
+    size: NotRequired[str]
     provider_task_id: NotRequired[str | None]
     status: NotRequired[str]
     model: NotRequired[str]
@@ -154,11 +145,4 @@ CANCEL_TASK = Description(
     summary="Cancels a task; one that has ended stays as it is",
     answer=Task,
     refuses=frozenset({Code.NOT_FOUND, Code.CONFLICT}),
-)
-GET_FILE = Description(
-    name="getFile",
-    tag=_TAG,
-    summary="A task's result",
-    media=(Media(content_type="*/*", shape=bytes),),
-    refuses=frozenset({Code.NOT_FOUND}),
 )

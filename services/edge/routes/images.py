@@ -1,0 +1,83 @@
+"""`POST /images/generations`: images from a text, waited for or not."""
+
+import base64
+from typing import cast
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from chassis.errors import Code, TollbridgeError
+from pricing.prices import usd_number
+from services.edge.json_http import Caller, Identify, answer, body_of, context, parsed
+from services.edge.openapi.description import described
+from services.edge.routes.task_shapes import CREATE_IMAGE, Image, ImageBody, Images, image_usage
+from services.edge.task_desk import ENDED, MAX_WAIT_S, SUCCEEDED, TaskDesk, failure, file_link, preferred_wait_s
+from tollbridge.tasks.v1 import tasks_pb2
+
+_PENDING = {tasks_pb2.TASK_STATUS_PENDING: "pending", tasks_pb2.TASK_STATUS_RUNNING: "running"}
+
+
+def routes(*, desk: TaskDesk, identify: Identify) -> APIRouter:
+    """The route."""
+    router = APIRouter()
+
+    @router.post("/images/generations", openapi_extra=described(CREATE_IMAGE))
+    async def create_image(request: Request) -> Response:
+        caller = await identify(request)
+        body = await body_of(request)
+        image = parsed(body, ImageBody)
+        problem = image.problem()
+        if problem is not None:
+            message = f"{problem[0]} is wrong: {problem[1]}."
+            raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": problem[0]})
+        wait_s = preferred_wait_s(request, otherwise_s=_wait_s(request))
+        async with desk.ordered(request, caller, kind="image", model=image.model, body=body, wait_s=wait_s) as ordered:
+            task, claimed, is_replayed = ordered
+            payload = await _payload(desk, task, image, caller, request)
+        response = answer(payload, request_id=claimed.task_id)
+        if is_replayed:
+            response.headers["idempotency-replayed"] = "true"
+        return response
+
+    return router
+
+
+def _wait_s(request: Request) -> float:
+    return 0.0 if context(request).surface.dialect.images_at_once else MAX_WAIT_S
+
+
+async def _payload(desk: TaskDesk, task: tasks_pb2.Task, image: ImageBody, caller: Caller, request: Request) -> Images:
+    """OpenAI's shape when the task succeeded, the pending answer while it has not ended. Raises what it failed with."""
+    created = task.created_at_us // 1_000_000
+    if task.status not in ENDED:
+        return {
+            "created": created,
+            "data": [],
+            "task_id": task.id,
+            "provider_task_id": task.provider_task_id or None,
+            "status": _PENDING[task.status],
+            "model": task.model,
+        }
+    if task.status != SUCCEEDED:
+        raise failure(task)
+    data: list[Image] = []
+    for result in task.results:
+        if image.response_format == "b64_json":
+            content = await desk.whole(result.file_id, caller)
+            data.append({"b64_json": base64.b64encode(content).decode()})
+        else:
+            data.append({"url": file_link(request, result)})
+    usage = image_usage(_cost(task))
+    return {"created": created, "data": data, "task_id": task.id, "usage": usage, **_said(image)}
+
+
+def _said(image: ImageBody) -> Images:
+    """What the client chose, as OpenAI repeats it."""
+    fields = ("background", "output_format", "quality", "size")
+    chosen = {name: getattr(image, name) for name in fields}
+    return cast("Images", {name: value for name, value in chosen.items() if value not in (None, "auto")})
+
+
+def _cost(task: tasks_pb2.Task) -> float:
+    """A JSON number with all its decimals, which a float might not have."""
+    return cast("float", msgspec.Raw(usd_number(task.charge_nano_usd).encode()))
