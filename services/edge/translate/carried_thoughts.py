@@ -19,20 +19,20 @@ class Thoughts:
     def __init__(self) -> None:
         self._blocks: dict[int, Block] = {}
         self._pieces: dict[int, list[str]] = {}
-        self._signatures: dict[int, str] = {}
+        self._signatures: dict[int, list[str]] = {}
 
     def begin(self, index: int, block: Block) -> None:
         """A block begins, of any kind."""
         if block.type in ("thinking", "redacted_thinking"):
             self._blocks[index] = block
             self._pieces[index] = [block.thinking or ""]
-            self._signatures[index] = block.signature or ""
+            self._signatures[index] = [block.signature or ""]
 
     def add(self, index: int, delta: Delta) -> None:
         """A piece of one."""
         if index in self._blocks:
             self._pieces[index].append(delta.thinking or "")
-            self._signatures[index] += delta.signature or ""
+            self._signatures[index].append(delta.signature or "")
 
     def shown(self) -> list[Json]:
         """Those that are signed, for the client."""
@@ -40,7 +40,7 @@ class Thoughts:
             Block(
                 type=block.type,
                 thinking="".join(self._pieces[index]),
-                signature=self._signatures[index],
+                signature="".join(self._signatures[index]),
                 data=block.data,
             )
             for index, block in self._blocks.items()
