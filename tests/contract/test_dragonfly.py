@@ -134,6 +134,17 @@ def test_every_documented_parameter_is_taken(client: Client, fields: Any) -> Non
     assert client.chat(CHAT, **fields).status_code == 200
 
 
+def test_a_stop_sequence_ends_the_answer(client: Client) -> None:
+    """In both formats, which name it each in their own way."""
+    script = directive(text="one two three")
+    choice = client.chat(CHAT, script, stop=["none", "two"]).json()["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("one ", "stop")
+    body = {"model": CHAT, "max_tokens": 64, "messages": [{"role": "user", "content": script}]}
+    message = client.post("/messages", body | {"stop_sequences": ["none", "two"]}).json()
+    assert (message["content"][0]["text"], message["stop_reason"]) == ("one ", "stop_sequence")
+    assert message["stop_sequence"] == "two"
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [

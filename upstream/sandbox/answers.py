@@ -20,8 +20,10 @@ class ChatAnswer:
         self._choices = request.n or 1
         wanted = _words(script)
         limit = request.limit if request.limit is not None else len(wanted)
-        self._words = wanted[:limit]
-        self._finish = "length" if limit < len(wanted) else "tool_calls" if script.calls else "stop"
+        stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
+        self._words, self._matched = _until(stops, wanted[:limit])
+        is_cut = limit < len(wanted) and self._matched is None
+        self._finish = "length" if is_cut else "tool_calls" if script.calls else "stop"
 
     def whole(self) -> bytes:
         """The answer to a call without a stream."""
@@ -33,8 +35,7 @@ class ChatAnswer:
                 "tool_calls": [self._call(*each) for each in enumerate(self._script.calls)],
             }
         choices = [
-            {"index": index, "message": message, "logprobs": None, "finish_reason": self._finish}
-            for index in range(self._choices)
+            {"index": index, "message": message, "logprobs": None, **self._end()} for index in range(self._choices)
         ]
         usage = {"usage": self._usage()} if self._script.usage else {}
         return msgspec.json.encode({**self._head("chat.completion"), "choices": choices, **usage})
@@ -48,7 +49,7 @@ class ChatAnswer:
             return [*events[: self._script.error_after_chunks + 1], _event(error)]
         for number, call in enumerate(self._script.calls):
             events += self._call_events(number, call)
-        events.append(self._chunk({}, finish=self._finish))
+        events.append(self._chunk({}, **self._end()))
         options = self._request.stream_options
         if self._script.usage and options is not None and options.include_usage:
             events.append(_event({**self._head("chat.completion.chunk"), "choices": [], "usage": self._usage()}))
@@ -77,9 +78,14 @@ class ChatAnswer:
         words = iter(self._words)
         return ["".join(itertools.islice(words, each + (index < more))) for index in range(count)]
 
-    def _chunk(self, delta: dict[str, object], *, finish: str | None = None) -> bytes:
+    def _end(self) -> dict[str, str]:
+        """Why it ends; the stop sequence that ended it stands where vLLM puts it."""
+        matched = {} if self._matched is None else {"stop_reason": self._matched}
+        return {"finish_reason": self._finish, **matched}
+
+    def _chunk(self, delta: dict[str, object], **end: str) -> bytes:
         choices = [
-            {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+            {"index": index, "delta": delta, "logprobs": None, "finish_reason": None, **end}
             for index in range(self._choices)
         ]
         return _event({**self._head("chat.completion.chunk"), "choices": choices})
@@ -102,6 +108,19 @@ class ChatAnswer:
             "prompt_tokens_details": {"cached_tokens": min(self._script.cached_tokens, prompt)},
             "completion_tokens_details": {"reasoning_tokens": min(self._script.reasoning_tokens, output)},
         }
+
+
+def _until(stops: list[str], words: list[str]) -> tuple[list[str], str | None]:
+    """The words before the first stop sequence in them, and which it was."""
+    said = "".join(words)
+    found = min(((said.index(stop), stop) for stop in stops if stop and stop in said), default=None)
+    if found is None:
+        return words, None
+    left, kept = found[0], []
+    for word in words:
+        kept.append(word[: max(left, 0)])
+        left -= len(word)
+    return [word for word in kept if word], found[1]
 
 
 def _words(script: Script) -> list[str]:

@@ -61,6 +61,16 @@ async def test_stops_at_the_token_limit() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
+async def test_stops_before_a_stop_sequence(stream: bool) -> None:
+    """The first in the text, which may begin within a word; the tokens before it are counted."""
+    script = '#sandbox {"text": "one two three four"}'
+    assert await answer_of(chat(script, stop=["four", "o th"]), stream=stream) == ("one tw", [], "stop", 2)
+    assert await answer_of(chat(script, stop="one"), stream=stream) == ("", [], "stop", 0)
+    assert await answer_of(chat(script, stop="five"), stream=stream) == ("one two three four", [], "stop", 4)
+    assert (await answer_of(chat(script, stop="four", max_tokens=2), stream=stream))[2] == "length"
+
+
+@pytest.mark.parametrize("stream", [False, True])
 async def test_calls_tools_as_scripted_until_their_results_come(stream: bool) -> None:
     """Arguments in pieces when streamed; their words are tokens, within the limit."""
     script = '#sandbox {"calls": [{"name": "look", "arguments": "{\\"at\\": 1}"}]}'
