@@ -28,6 +28,7 @@ KNOWN_KEYS = frozenset(
         "trusted_proxies",
         "cors",
         "results",
+        "tasks",
         "slots",
         "spool",
     ]

@@ -95,6 +95,7 @@ def service_program(seat: Seat, *, shared: Mapping[str, str], secrets: InstanceS
         own["TOLLBRIDGE_KEY_PEPPERS"] = secrets.key_peppers
     if seat.service == "billing":
         own["TOLLBRIDGE_RECEIPT_KEY"] = secrets.receipt_key
+    if seat.service in ("billing", "tasks"):
         own["TOLLBRIDGE_AT_REST_KEYS"] = secrets.at_rest_keys
     if seat.service in ("edge", "tasks"):
         own["TOLLBRIDGE_SPOOL_DIR"] = str(data_dir.spool(seat.service))

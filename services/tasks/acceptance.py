@@ -18,6 +18,7 @@ from services.tasks import events, file_store, kinds, outbox, store
 from services.tasks.config import ResultsSection
 from services.tasks.jobs import ACCEPTANCE_GRACE_S, Job, Order
 from services.tasks.kind import Wanted
+from services.tasks.webhooks import Webhooks
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
 from upstream import decision
@@ -39,6 +40,8 @@ class Wish:
     fingerprint: bytes
     caps: tuple[billing_pb2.SpendCap, ...] = ()
     max_cost_nano_usd: int | None = None
+    webhook_url: str = ""
+    files_url: str = ""
 
 
 class Acceptance:
@@ -50,6 +53,7 @@ class Acceptance:
         pool: db.Pool,
         models: Callable[[], Awaitable[Iterable[router_pb2.Model]]],
         hold: Callable[[billing_pb2.HoldRequest, str], Awaitable[None]],
+        webhooks: Webhooks,
         on_outbox: Callable[[], None],
         rules: Callable[[], ResultsSection] = ResultsSection,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
@@ -57,6 +61,7 @@ class Acceptance:
         self._pool = pool
         self._models = models
         self._hold = hold
+        self._webhooks = webhooks
         self._on_outbox = on_outbox
         self._rules = rules
         self._now_us = now_us
@@ -70,6 +75,7 @@ class Acceptance:
         found = await self._found(wish)
         if found is not None:
             return found
+        self._webhooks.check(wish.webhook_url)
         order = await self._order(wish)
         await self._check_room(wish.customer_id)
         _check_cost(order, wish.max_cost_nano_usd)
@@ -78,6 +84,7 @@ class Acceptance:
 
         async def work(conn: db.Connection) -> store.Accepted | None:
             if await store.insert(conn, order, fingerprint=wish.fingerprint):
+                await self._webhooks.expect(conn, order)
                 await outbox.add(
                     conn,
                     kind="run",
@@ -141,6 +148,8 @@ class Acceptance:
             hold_nano_usd=worst_case(price, model.bounds, wanted=wanted, body_bytes=len(wish.body)),
             time_to_live_s=kind.time_to_live_s,
             traceparent=wish.traceparent,
+            webhook_url=wish.webhook_url,
+            files_url=wish.files_url,
         )
 
 

@@ -1,4 +1,5 @@
-"""The ends of a job. Each is one transaction: the job's last state, its files, its settlement and its news.
+"""The ends of a job. Each is one transaction: the job's last state, its files, its settlement, its news
+and its webhook.
 
 So there is no job that ended without a settlement in the outbox, and no settlement of a job that goes on.
 """
@@ -8,7 +9,7 @@ from collections.abc import Callable
 
 from chassis import db
 from chassis.errors import Code
-from services.tasks import events, outbox, settlement, store
+from services.tasks import events, outbox, settlement, store, webhook_body, webhook_store
 from services.tasks.config import ResultsSection
 from services.tasks.jobs import Job, Move, ResultFile, Status
 from services.tasks.settlement import Made
@@ -38,8 +39,7 @@ class Ends:
     async def succeed(self, job: Job, made: Made, files: tuple[ResultFile, ...]) -> Job | None:
         """Ends a claimed job well and charges it; None when the claim was lost meanwhile, and nothing has happened."""
         record = settlement.charge(job, made, spender=job.spender, ended_at_us=self._now_us())
-        charge_nano_usd = record.charge_nano_usd
-        how = store.End(move=Move.SUCCEED, charge_nano_usd=charge_nano_usd, results=files, keep_s=self._keep_s())
+        how = store.End(move=Move.SUCCEED, charge_nano_usd=record.charge_nano_usd, results=files, keep_s=self._keep_s())
         return await self._end(job.order.id, how, lambda _: record, claim_number=job.claims)
 
     async def fail(self, job: Job, *, code: Code, message: str, is_provider: bool = True) -> Job | None:
@@ -86,6 +86,7 @@ class Ends:
             trace = ended.order.traceparent
             await outbox.add(conn, kind="usage", task_id=task_id, payload=record, traceparent=trace)
             await outbox.add(conn, kind="finished", task_id=task_id, payload=news, traceparent=trace)
+            await _add_webhook(conn, ended)
             return ended
 
         ended = await db.in_transaction(self._pool, work)
@@ -93,3 +94,10 @@ class Ends:
             self.counts[ended.status] += 1
             self._on_outbox()
         return ended
+
+
+async def _add_webhook(conn: db.Connection, ended: Job) -> None:
+    order = ended.order
+    if order.webhook_url:
+        body = webhook_body.of_end(ended)
+        await webhook_store.add(conn, task_id=order.id, customer_id=order.customer_id, url=order.webhook_url, body=body)

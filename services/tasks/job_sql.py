@@ -14,7 +14,7 @@ JOB = (
     "t.id, t.customer_id, t.key_id, t.kind, t.model, t.price_version, t.hold_id, t.hold_nano_usd,"
     " t.traceparent, t.status, t.claims, t.spender, t.created_at_us, t.deadline_us, t.started_at_us,"
     " t.finished_at_us, t.charge_nano_usd, t.error_code, t.error_message, t.provider_account_id,"
-    " t.provider_task_id, t.progress, t.version"
+    " t.provider_task_id, t.progress, t.version, t.webhook_url, t.files_url"
 )
 """Without the body, which may be 20 MiB: a list of jobs must not hold them all."""
 
@@ -65,6 +65,8 @@ def job(row: Row, files: tuple[ResultFile, ...] = ()) -> Job:
         hold_nano_usd=row["hold_nano_usd"],
         time_to_live_s=(row["deadline_us"] - row["created_at_us"]) / 1_000_000,
         traceparent=row["traceparent"],
+        webhook_url=row["webhook_url"],
+        files_url=row["files_url"],
     )
     return Job(
         order=order,

@@ -115,6 +115,10 @@ class Order:
     time_to_live_s: float
     """Counted from acceptance; a job that has not ended by then fails."""
     traceparent: str = ""
+    webhook_url: str = ""
+    """Who is told of its end; empty: nobody."""
+    files_url: str = ""
+    """What the links to its files begin with."""
 
     @property
     def is_held(self) -> bool:

@@ -66,10 +66,10 @@ async def mark_out(conn: Connection, letters: Sequence[Letter]) -> None:
 
 
 async def unconfirmed(conn: Connection, *, limit: int) -> list[Letter]:
-    """Usage that is on the bus and that billing has not confirmed, locked."""
+    """Usage that is on the bus and that billing has not confirmed, locked: what it was asked longest ago first."""
     return await _letters(
         conn,
-        "WHERE o.published_at_us > 0 AND o.kind = 'usage' ORDER BY o.number LIMIT %s",
+        "WHERE o.published_at_us > 0 AND o.kind = 'usage' ORDER BY o.asked_at_us, o.number LIMIT %s",
         (limit,),
     )
 
@@ -80,10 +80,12 @@ async def drop(conn: Connection, letters: Sequence[Letter]) -> None:
 
 
 async def put_back(conn: Connection, letters: Sequence[Letter]) -> None:
-    """What was published long ago and is nowhere is published again."""
+    """Billing doesn't have them: the others' turn is first, and what was published long ago is published again."""
     await conn.execute(
-        f"UPDATE tasks.outbox SET published_at_us = 0 WHERE number = ANY(%s) AND published_at_us < {_NOW} - %s",
-        ([letter.number for letter in letters], int(REPUBLISH_AFTER_S * 1_000_000)),
+        f"UPDATE tasks.outbox SET asked_at_us = {_NOW},"
+        f" published_at_us = CASE WHEN published_at_us < {_NOW} - %s THEN 0 ELSE published_at_us END"
+        " WHERE number = ANY(%s)",
+        (int(REPUBLISH_AFTER_S * 1_000_000), [letter.number for letter in letters]),
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
@@ -12,6 +13,7 @@ from chassis.config import ConfigText, ConfigWatch
 from chassis.config_state import ConfigState
 from chassis.lifecycle import Lifecycle
 from chassis.pipe import PipeClient
+from chassis.settings import SettingsError
 from chassis.telemetry import Tracer
 from services.tasks import config, events, kinds
 from services.tasks.acceptance import Acceptance
@@ -33,11 +35,15 @@ from services.tasks.settings import Settings
 from services.tasks.shift import Shift
 from services.tasks.stopper import Stopper
 from services.tasks.sweeper import Sweeper
+from services.tasks.webhook_deliveries import WebhookDeliveries
+from services.tasks.webhook_secrets import WebhookSecrets
+from services.tasks.webhooks import Webhooks
 from services.tasks.worker import Worker
 from services.tasks.workshop import Workshop
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
 from upstream.client import UpstreamClient
+from upstream.public_address import Network
 from upstream.sandbox.provider import Sandbox
 
 
@@ -54,6 +60,10 @@ class Parts:
         self._bus = bus
         self._log = log
         self._watch: ConfigWatch[TasksConfig] | None = None
+        self._webhook_networks: Sequence[Network] = ()
+        secrets = _webhook_secrets(settings.at_rest_keys)
+        self._webhooks = WebhookDeliveries(pool=pool, secrets=secrets, allowed=self._networks, log=log)
+        webhooks = Webhooks(pool=pool, secrets=secrets, allowed=self._networks)
         self.is_serving = False
         spender = str(uuid.uuid4())
         self._pipes = _pipes(settings, tracer)
@@ -102,12 +112,14 @@ class Parts:
                 pool=pool,
                 models=self._router.models,
                 hold=billing.hold,
+                webhooks=webhooks,
                 on_outbox=wake,
                 rules=lambda: self._archive.rules,
             ),
             ends=ends,
             files=FileDesk(pool=pool, results=self._archive, retention=self._retention),
             news=self._news,
+            webhooks=webhooks,
             config_state=self.config_state,
         )
 
@@ -127,6 +139,7 @@ class Parts:
         await self._bus.ensure_stream(events.TASKS)
         life.spawn("outbox", self._outbox.run_publishing())
         life.spawn("confirm", self._outbox.run_confirming())
+        life.spawn("webhooks", self._webhooks.run())
         life.spawn("backlog", self._backlog.run())
         life.spawn("ends", self._bus.listen(events.FINISHED, self._news.hear_end))
         life.spawn("steps", self._bus.listen(events.PROGRESSED, self._news.hear_step))
@@ -169,8 +182,20 @@ class Parts:
         self._worker.stop(task_id)
         self._stopper.wake()
 
+    def _networks(self) -> Sequence[Network]:
+        return self._webhook_networks
+
     async def _apply(self, new: TasksConfig, _text: ConfigText) -> None:
         self._archive.use(new.results)
+        self._webhook_networks = new.tasks.webhooks.networks
+
+
+def _webhook_secrets(text: str) -> WebhookSecrets:
+    """Raises SettingsError for a key that is none."""
+    try:
+        return WebhookSecrets.parse(text)
+    except ValueError as error:
+        raise SettingsError([f"TOLLBRIDGE_AT_REST_KEYS: {error}"]) from None
 
 
 def _pipes(settings: Settings, tracer: Tracer) -> tuple[PipeClient, PipeClient]:

@@ -21,6 +21,7 @@ from services.tasks.file_desk import FileDesk
 from services.tasks.jobs import Job
 from services.tasks.news import News
 from services.tasks.results import pieces
+from services.tasks.webhooks import Webhooks
 from tollbridge.tasks.v1 import tasks_pb2 as pb
 
 CALLERS = frozenset({"edge", "teams"})
@@ -32,6 +33,7 @@ ANSWER_MARGIN_S = 0.5
 """A waiting call answers this long before its caller gives up."""
 PAGE = 50
 MAX_PAGE = 200
+MAX_FILES_URL = 1000
 
 
 class TasksServer:
@@ -45,6 +47,7 @@ class TasksServer:
         ends: Ends,
         files: FileDesk,
         news: News,
+        webhooks: Webhooks,
         config_state: Callable[[], ConfigState],
     ) -> None:
         self._pool = pool
@@ -52,6 +55,7 @@ class TasksServer:
         self._ends = ends
         self._files = files
         self._news = news
+        self._webhooks = webhooks
         self._config_state = config_state
 
     def service(self) -> RpcService:
@@ -63,6 +67,7 @@ class TasksServer:
                 "GetTask": Handler(run=self.get_task, callers=CALLERS),
                 "ListTasks": Handler(run=self.list_tasks, callers=CALLERS),
                 "CancelTask": Handler(run=self.cancel_task, callers=CALLERS),
+                "GetWebhookSecret": Handler(run=self.get_webhook_secret, callers=CALLERS),
                 "GetResult": StreamHandler(run=self.get_result, callers=CALLERS),
                 "DeleteResults": Handler(run=self.delete_results, callers=CALLERS),
                 "GetConfigState": config_state_handler(pb.GetConfigStateResponse, self._config_state, OPERATORS),
@@ -81,6 +86,8 @@ class TasksServer:
             fingerprint=_fingerprint(request),
             caps=tuple(request.caps),
             max_cost_nano_usd=request.max_cost_nano_usd if request.HasField("max_cost_nano_usd") else None,
+            webhook_url=request.webhook_url,
+            files_url=request.files_url[:MAX_FILES_URL],
         )
         job = await self._acceptance.accept(wish)
         return pb.CreateTaskResponse(task=await self._files.with_links(to_wire(job)))
@@ -113,6 +120,12 @@ class TasksServer:
         await self._ends.cancel(task_id)
         job = await self._owned(task_id, request.customer_id)
         return pb.CancelTaskResponse(task=await self._files.with_links(to_wire(job)))
+
+    async def get_webhook_secret(
+        self, request: pb.GetWebhookSecretRequest, _: CallContext
+    ) -> pb.GetWebhookSecretResponse:
+        customer_id = canonical(request.customer_id, "customer_id")
+        return pb.GetWebhookSecretResponse(secret=await self._webhooks.secret(customer_id, renew=request.renew))
 
     async def get_result(self, request: pb.GetResultRequest, _: CallContext) -> AsyncIterator[pb.GetResultResponse]:
         file_id = canonical(request.file_id, "file_id")
@@ -177,6 +190,8 @@ def _fingerprint(request: pb.CreateTaskRequest) -> bytes:
     parts = (request.customer_id, request.key_id, request.kind, request.model)
     digest = hashlib.sha256("\0".join(parts).encode())
     digest.update(b"\0" + request.body)
+    if request.webhook_url:
+        digest.update(b"\0" + request.webhook_url.encode())
     return digest.digest()
 
 

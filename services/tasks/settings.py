@@ -14,6 +14,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     service_name: str = "tasks"
     role: Literal["api", "worker", "both"] = "both"
     """`api` answers calls, `worker` runs jobs; both publish the outbox."""
+    at_rest_keys: str = ""
+    """`1:<hex>,2:<hex>`, 64 digits each, the newest last: webhook secrets follow from them. Empty: no webhooks."""
     worker_image_jobs: int = 16
     """Jobs of the kind that one worker runs at once, each with up to 64 MiB of results. 0: it leaves them to others."""
     worker_speech_jobs: int = 16

@@ -81,8 +81,8 @@ async def insert(conn: Connection, order: Order, *, fingerprint: bytes) -> bool:
     """Stores a job as pending; False when that id is taken."""
     made = await conn.execute(
         "INSERT INTO tasks.tasks (id, customer_id, key_id, kind, model, body, fingerprint, price_version, hold_id,"
-        " hold_nano_usd, traceparent, created_at_us, deadline_us)"
-        f" SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, {NOW}, {NOW} + %s"
+        " hold_nano_usd, traceparent, webhook_url, files_url, created_at_us, deadline_us)"
+        f" SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, {NOW}, {NOW} + %s"
         " ON CONFLICT (id) DO NOTHING",
         (
             order.id,
@@ -96,6 +96,8 @@ async def insert(conn: Connection, order: Order, *, fingerprint: bytes) -> bool:
             order.hold_id,
             order.hold_nano_usd,
             order.traceparent,
+            order.webhook_url,
+            order.files_url,
             job_sql.microseconds(order.time_to_live_s),
         ),
     )

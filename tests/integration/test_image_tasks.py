@@ -117,6 +117,22 @@ def test_an_order_with_a_picture_of_many_mebibytes_is_run(account: Account) -> N
     assert len(reply.json()["data"]) == 1
 
 
+def test_a_webhook_url_is_checked_and_its_secret_is_the_customers(account: Account) -> None:
+    """One that leads into our network is refused by name; the secret stays until another is asked for."""
+    reply = httpx.post(
+        f"{account.gateway.base_url}/v1/images/generations",
+        json={"model": "sandbox-image", "prompt": "x", "webhook_url": "https://127.0.0.1/hook"},
+        headers=account.headers,
+        timeout=70,
+    )
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "webhook_url")
+    url = f"{account.gateway.base_url}/v1/tasks/webhook_secret"
+    first = httpx.get(url, headers=account.headers, timeout=20).json()["secret"]
+    assert first.startswith("whsec_")
+    second = httpx.post(url, headers=account.headers, timeout=20).json()["secret"]
+    assert first != second == account.get("/tasks/webhook_secret")["secret"]
+
+
 def test_to_a_stranger_a_task_does_not_exist(account: Account) -> None:
     """It can be neither read, nor cancelled, nor found in a list; its owner sees it run on."""
     accepted = order(account, prompt='x\n#sandbox {"first_byte_ms": 2000}', prefer="respond-async").json()

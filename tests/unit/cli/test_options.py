@@ -80,8 +80,8 @@ def test_every_replica_has_addresses_of_its_own_and_knows_all_owners(tmp_path):
     assert told["edge-0"]["TOLLBRIDGE_HTTP_BIND"] == "127.0.0.1:9000"
     assert told["edge-0"]["TOLLBRIDGE_SERVICE_TOKEN"].startswith("edge:")
     assert [name for name, environ in told.items() if "TOLLBRIDGE_KEY_PEPPERS" in environ] == ["auth-0"]
-    for own in ("TOLLBRIDGE_RECEIPT_KEY", "TOLLBRIDGE_AT_REST_KEYS"):
-        assert [name for name, environ in told.items() if own in environ] == ["billing-0"]
+    assert [name for name, environ in told.items() if "TOLLBRIDGE_RECEIPT_KEY" in environ] == ["billing-0"]
+    assert [name for name, environ in told.items() if "TOLLBRIDGE_AT_REST_KEYS" in environ] == ["billing-0", "tasks-0"]
 
 
 def test_secrets_are_made_once_kept_privately_and_given_way_by_the_environment(tmp_path):

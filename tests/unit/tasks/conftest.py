@@ -49,6 +49,7 @@ async def new_process(tasks_database: str) -> AsyncIterator[Callable[[], TasksPr
     async with db.transaction(pool) as conn:
         await conn.execute("DELETE FROM tasks.outbox")
         await conn.execute("DELETE FROM tasks.results")
+        await conn.execute("DELETE FROM tasks.webhooks")
         await conn.execute("DELETE FROM tasks.tasks")
         await conn.execute("DELETE FROM tasks.turns")
         await conn.execute("DELETE FROM tasks.storage")

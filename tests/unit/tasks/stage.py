@@ -34,6 +34,9 @@ from services.tasks.server import ConfigState, TasksServer
 from services.tasks.shift import Shift
 from services.tasks.stopper import Stopper
 from services.tasks.sweeper import Sweeper
+from services.tasks.webhook_deliveries import WebhookDeliveries
+from services.tasks.webhook_secrets import WebhookSecrets
+from services.tasks.webhooks import Webhooks
 from services.tasks.worker import Worker
 from services.tasks.workshop import Workshop
 from tollbridge.billing.v1 import billing_pb2
@@ -41,6 +44,7 @@ from tollbridge.router.v1 import router_pb2
 from tollbridge.tasks.v1 import tasks_pb2 as pb
 from tollbridge.usage.v1 import usage_pb2
 from upstream.client import UpstreamClient
+from upstream.public_address import Network
 from upstream.sandbox.provider import Sandbox
 
 PRICE = PriceVersion(rates=Rates(per_image=20_000_000), cost=Rates(per_image=15_000_000), markup_ppm=1_300_000)
@@ -209,10 +213,15 @@ class TasksProcess:
         self.results = MemoryResults()
         self.rules = ResultsSection()
         self.retention = Retention(pool=pool, results=self.results, log=log)
+        self.networks: list[Network] = []
+        secrets = WebhookSecrets({1: b"k" * 32})
+        webhooks = Webhooks(pool=pool, secrets=secrets, allowed=lambda: self.networks)
+        self.deliveries = WebhookDeliveries(pool=pool, secrets=secrets, allowed=lambda: self.networks, log=log)
         self.acceptance = Acceptance(
             pool=pool,
             models=self.routing.models,
             hold=self.money.hold,
+            webhooks=webhooks,
             on_outbox=self.outbox.wake,
             rules=lambda: self.rules,
         )
@@ -237,6 +246,7 @@ class TasksProcess:
             ends=self.ends,
             files=FileDesk(pool=pool, results=self.results, retention=self.retention),
             news=self.news,
+            webhooks=webhooks,
             config_state=ConfigState,
         )
 

@@ -56,6 +56,11 @@ class TasksServiceStub:
                 request_serializer=tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.CancelTaskRequest.SerializeToString,
                 response_deserializer=tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.CancelTaskResponse.FromString,
                 _registered_method=True)
+        self.GetWebhookSecret = channel.unary_unary(
+                '/tollbridge.tasks.v1.TasksService/GetWebhookSecret',
+                request_serializer=tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.GetWebhookSecretRequest.SerializeToString,
+                response_deserializer=tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.GetWebhookSecretResponse.FromString,
+                _registered_method=True)
         self.GetResult = channel.unary_stream(
                 '/tollbridge.tasks.v1.TasksService/GetResult',
                 request_serializer=tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.GetResultRequest.SerializeToString,
@@ -105,6 +110,13 @@ class TasksServiceServicer:
 
     def CancelTask(self, request, context):
         """Stops a task that has not ended; what it held is released. Callers: edge, other teams.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetWebhookSecret(self, request, context):
+        """What the webhooks of a customer's tasks are signed with; made when it is first asked for. Callers: edge, other teams.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,6 +172,11 @@ def add_TasksServiceServicer_to_server(servicer, server):
                     servicer.CancelTask,
                     request_deserializer=tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.CancelTaskRequest.FromString,
                     response_serializer=tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.CancelTaskResponse.SerializeToString,
+            ),
+            'GetWebhookSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWebhookSecret,
+                    request_deserializer=tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.GetWebhookSecretRequest.FromString,
+                    response_serializer=tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.GetWebhookSecretResponse.SerializeToString,
             ),
             'GetResult': grpc.unary_stream_rpc_method_handler(
                     servicer.GetResult,
@@ -291,6 +308,33 @@ class TasksService:
             '/tollbridge.tasks.v1.TasksService/CancelTask',
             tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.CancelTaskRequest.SerializeToString,
             tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.CancelTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWebhookSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollbridge.tasks.v1.TasksService/GetWebhookSecret',
+            tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.GetWebhookSecretRequest.SerializeToString,
+            tollbridge_dot_tasks_dot_v1_dot_tasks__pb2.GetWebhookSecretResponse.FromString,
             options,
             channel_credentials,
             insecure,

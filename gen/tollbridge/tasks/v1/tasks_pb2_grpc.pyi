@@ -42,6 +42,8 @@ class TasksServiceStub:
     """A customer's tasks, newest first. Callers: edge, other teams."""
     CancelTask: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.CancelTaskRequest, _tasks_pb2.CancelTaskResponse]
     """Stops a task that has not ended; what it held is released. Callers: edge, other teams."""
+    GetWebhookSecret: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.GetWebhookSecretRequest, _tasks_pb2.GetWebhookSecretResponse]
+    """What the webhooks of a customer's tasks are signed with; made when it is first asked for. Callers: edge, other teams."""
     GetResult: _grpc.UnaryStreamMultiCallable[_tasks_pb2.GetResultRequest, _tasks_pb2.GetResultResponse]
     """A result's bytes. Callers: edge, other teams."""
     DeleteResults: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.DeleteResultsRequest, _tasks_pb2.DeleteResultsResponse]
@@ -64,6 +66,8 @@ class TasksServiceAsyncStub(TasksServiceStub):
     """A customer's tasks, newest first. Callers: edge, other teams."""
     CancelTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.CancelTaskRequest, _tasks_pb2.CancelTaskResponse]  # type: ignore[assignment]
     """Stops a task that has not ended; what it held is released. Callers: edge, other teams."""
+    GetWebhookSecret: _aio.UnaryUnaryMultiCallable[_tasks_pb2.GetWebhookSecretRequest, _tasks_pb2.GetWebhookSecretResponse]  # type: ignore[assignment]
+    """What the webhooks of a customer's tasks are signed with; made when it is first asked for. Callers: edge, other teams."""
     GetResult: _aio.UnaryStreamMultiCallable[_tasks_pb2.GetResultRequest, _tasks_pb2.GetResultResponse]  # type: ignore[assignment]
     """A result's bytes. Callers: edge, other teams."""
     DeleteResults: _aio.UnaryUnaryMultiCallable[_tasks_pb2.DeleteResultsRequest, _tasks_pb2.DeleteResultsResponse]  # type: ignore[assignment]
@@ -107,6 +111,14 @@ class TasksServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tasks_pb2.CancelTaskResponse, _abc.Awaitable[_tasks_pb2.CancelTaskResponse]]:
         """Stops a task that has not ended; what it held is released. Callers: edge, other teams."""
+
+    @_abc_1.abstractmethod
+    def GetWebhookSecret(
+        self,
+        request: _tasks_pb2.GetWebhookSecretRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.GetWebhookSecretResponse, _abc.Awaitable[_tasks_pb2.GetWebhookSecretResponse]]:
+        """What the webhooks of a customer's tasks are signed with; made when it is first asked for. Callers: edge, other teams."""
 
     @_abc_1.abstractmethod
     def GetResult(
