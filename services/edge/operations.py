@@ -75,7 +75,7 @@ MODERATIONS = Operation(
     category="chat",
     about=paid.MODERATIONS,
     parse=parse_moderation,
-    wires={WireProtocol.OPENAI: ModerationsOverOpenAI()},
+    wires={WireProtocol.OPENAI: ModerationsOverOpenAI(), WireProtocol.SANDBOX: ModerationsOverOpenAI()},
 )
 
 EMBEDDINGS = Operation(

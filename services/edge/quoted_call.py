@@ -1,15 +1,15 @@
 """Which call a body would be, when only its price is asked: told by its fields, and by what its model is for.
 
 In this order: `messages` is a chat, or Anthropic's Messages where something in it is theirs alone; `input` is a
-response, or embeddings or speech with a model for these; `prompt` is an image with a model for these, else a legacy
-completion. What has none of them is read as a chat, whose refusal says what is missing. Bodies that two calls read
-alike cost the same in both.
+response, or embeddings, speech or a moderation with a model for these; `prompt` is an image with a model for these,
+else a legacy completion. What has none of them is read as a chat, whose refusal says what is missing. Bodies that two
+calls read alike cost the same in both.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from services.edge.operation import Operation
-from services.edge.operations import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES, SPEECH
+from services.edge.operations import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, MODERATIONS, RESPONSES, SPEECH
 
 _BY_INPUT = {operation.category: operation for operation in (EMBEDDINGS, SPEECH)}
 LONG_JOBS = ("image", "video")
@@ -18,13 +18,18 @@ _MESSAGES_BLOCKS = frozenset({"image", "document", "tool_use", "tool_result", "t
 
 
 def called(
-    body: Mapping[str, object], headers: Iterable[tuple[bytes, bytes]], *, category: str | None
+    body: Mapping[str, object],
+    headers: Iterable[tuple[bytes, bytes]],
+    *,
+    category: str | None,
+    capabilities: Collection[str] = (),
 ) -> Operation | None:
     """The paid endpoint; None for a long job. `category` is what the model is for, None when nobody knows it."""
     if "messages" in body:
         return MESSAGES if _is_anthropics(body, headers) else CHAT
     if "input" in body:
-        return _BY_INPUT.get(category or "", RESPONSES)
+        only_moderates = "moderation" in capabilities and "chat" not in capabilities
+        return MODERATIONS if only_moderates else _BY_INPUT.get(category or "", RESPONSES)
     if "prompt" in body:
         return None if category in LONG_JOBS else COMPLETIONS
     return CHAT

@@ -21,6 +21,7 @@ from upstream.pictures import WrongWish
 from upstream.sandbox.answers import ChatAnswer
 from upstream.sandbox.completions import CompletionAnswer, CompletionRequest
 from upstream.sandbox.images import ImageRequest, image_answer
+from upstream.sandbox.moderations import ModerationRequest, moderation_answer
 from upstream.sandbox.script import ChatRequest, Script, script_of
 from upstream.sandbox.sounds import SoundAnswer
 from upstream.sandbox.speech import BadVoice, SpeechAnswer, SpeechRequest
@@ -51,6 +52,7 @@ class Sandbox:
             ("/images/generations", self._images),
             ("/embeddings", self._embeddings),
             ("/audio/speech", self._speech),
+            ("/moderations", self._moderations),
         )
         for ending, answer in answers:
             if call.url.endswith(ending):
@@ -132,6 +134,18 @@ class Sandbox:
         if request.is_too_much:
             return _refusal(400, "the sandbox makes no more than 2048 vectors, or a million numbers", timeouts)
         answer = await asyncio.to_thread(embeddings_answer, request, script)
+        return _Answer(200, _JSON, [answer], script=script, timeouts=timeouts)
+
+    async def _moderations(self, body: bytes, timeouts: Timeouts) -> UpstreamResponse:
+        try:
+            request = msgspec.json.decode(body, type=ModerationRequest)
+            script = script_of("\n".join(request.texts))
+        except msgspec.MsgspecError as error:
+            return _refusal(400, f"the sandbox can't read this request: {error}", timeouts)
+        await _wait(script.first_byte_ms / 1000, limit_s=timeouts.first_byte_s)
+        if script.status >= 300:
+            return _refusal(script.status, script.message, timeouts, script=script)
+        answer = await asyncio.to_thread(moderation_answer, request, moderation_id=_id(body))
         return _Answer(200, _JSON, [answer], script=script, timeouts=timeouts)
 
     async def _sound(self, call: HttpCall, timeouts: Timeouts) -> UpstreamResponse:

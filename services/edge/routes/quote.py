@@ -61,7 +61,8 @@ def routes(*, quotes: Quotes, catalogue: Catalogue, identify: Identify) -> APIRo
         fields = await aside(body, parsed, body, dict[str, Any])
         named = fields.get("model")
         model = await catalogue.find(named) if isinstance(named, str) else None
-        operation = called(fields, request.headers.raw, category=model.category if model is not None else None)
+        category, able = (model.category, model.capabilities) if model is not None else (None, ())
+        operation = called(fields, request.headers.raw, category=category, capabilities=able)
         if operation is None:
             order = _video if model is not None and model.category == "video" else _image
             found = await order(quotes, body, caller, catalogue)
