@@ -100,12 +100,21 @@ async def note_submission(conn: Connection, task_id: str, submission: Submission
     return done.rowcount == 1
 
 
-async def release(conn: Connection, task_id: str, *, claim_number: int, pause_s: float = 0.0) -> bool:
+async def release(
+    conn: Connection, task_id: str, *, claim_number: int, pause_s: float = 0.0, has_failed: bool = False
+) -> bool:
     """Gives an unfinished job back, due again after a pause; False when the claim is lost."""
     done = await conn.execute(
-        f"UPDATE tasks.tasks SET status = %s, spender = '', version = version + 1, not_before_us = {NOW} + %s"
-        " WHERE id = %s AND status = ANY(%s) AND claims = %s",
-        (Status.PENDING.value, job_sql.microseconds(pause_s), task_id, jobs.sources(Move.RELEASE), claim_number),
+        f"UPDATE tasks.tasks SET status = %s, spender = '', version = version + 1, not_before_us = {NOW} + %s,"
+        " failures = failures + %s WHERE id = %s AND status = ANY(%s) AND claims = %s",
+        (
+            Status.PENDING.value,
+            job_sql.microseconds(pause_s),
+            int(has_failed),
+            task_id,
+            jobs.sources(Move.RELEASE),
+            claim_number,
+        ),
     )
     return done.rowcount == 1
 

@@ -14,7 +14,7 @@ JOB = (
     "t.id, t.customer_id, t.key_id, t.kind, t.model, t.price_version, t.hold_id, t.hold_nano_usd,"
     " t.traceparent, t.status, t.claims, t.spender, t.created_at_us, t.deadline_us, t.started_at_us,"
     " t.finished_at_us, t.charge_nano_usd, t.error_code, t.error_message, t.provider_account_id,"
-    " t.provider_task_id, t.progress, t.version, t.webhook_url, t.files_url"
+    " t.provider_task_id, t.progress, t.failures, t.version, t.webhook_url, t.files_url"
 )
 """Without the body, which may be 20 MiB: a list of jobs must not hold them all."""
 
@@ -82,6 +82,7 @@ def job(row: Row, files: tuple[ResultFile, ...] = ()) -> Job:
         error_message=row["error_message"],
         submission=submission(row),
         progress=row["progress"],
+        failures=row["failures"],
         version=row["version"],
         results=files,
     )

@@ -144,6 +144,8 @@ class Job:
     submission: Submission | None = None
     progress: float = 0.0
     """0 to 1; 1 for those that succeeded only."""
+    failures: int = 0
+    """How often it was given back because it had failed, not because its worker was gone."""
     version: int = 1
     """Grows with every change that its customer can see."""
     results: tuple[ResultFile, ...] = ()

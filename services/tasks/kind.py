@@ -91,9 +91,15 @@ class Making(Generic[W]):
     submitted: Callable[[str], Awaitable[None]]
     progress: Callable[[float], None]
     submitted_id: str = ""
+    idempotency_key: str = ""
 
     async def send(self, call: HttpCall) -> UpstreamResponse:
-        """As Providers.send, to this attempt's account."""
+        """As Providers.send, to this attempt's account.
+
+        What it has made for a worker that died before it could save it, a provider that heeds the key hands out again.
+        """
+        if call.method == "POST" and self.idempotency_key:
+            call = dataclasses.replace(call, headers={**call.headers, "idempotency-key": self.idempotency_key})
         return await self.providers.send(self.route, call)
 
 

@@ -111,7 +111,7 @@ class Worker:
     async def give_back(self, job: Job) -> None:
         """Puts a claimed job back into the line; without this, it would wait for its lease to lapse."""
         try:
-            await self._release(job, pause_s=0.0)
+            await self._release(job, pause_s=0.0, has_failed=False)
         except TollbridgeError as error:
             self._log.warning("job_not_given_back", task_id=job.order.id, error=error.message)
 
@@ -193,7 +193,7 @@ class Worker:
             return None
         pause_s = max(jobs.pause_s(job.claims), error.retry_after_s or 0.0)
         self._log.info("job_given_back", task_id=job.order.id, code=error.code.value, pause_s=pause_s)
-        await self._release(job, pause_s=pause_s)
+        await self._release(job, pause_s=pause_s, has_failed=True)
         return pause_s
 
     async def _fail(self, job: Job, code: Code, message: str, *, is_provider: bool = True) -> None:
@@ -247,9 +247,11 @@ class Worker:
             await asyncio.sleep(pause_s)
             pause_s = min(MAX_PAUSE_S, 2 * pause_s)
 
-    async def _release(self, job: Job, *, pause_s: float) -> None:
+    async def _release(self, job: Job, *, pause_s: float, has_failed: bool) -> None:
         async with db.transaction(self._pool) as conn:
-            await claim_store.release(conn, job.order.id, claim_number=job.claims, pause_s=pause_s)
+            await claim_store.release(
+                conn, job.order.id, claim_number=job.claims, pause_s=pause_s, has_failed=has_failed
+            )
 
 
 class _Steps:

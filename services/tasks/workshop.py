@@ -121,7 +121,8 @@ class _Run:
             providers=self._providers,
             submitted=functools.partial(self._submitted, route),
             progress=self._ledge.progress,
-            submitted_id="" if self._submission is None else self._submission.provider_task_id,
+            submitted_id=self._provider_task_id(),
+            idempotency_key=f"{self._job.order.id}-{self._job.failures}",
         )
         try:
             product = await maker.make(making)
@@ -151,7 +152,8 @@ class _Run:
         """Stops what was just submitted; a provider that can't be told has its own time limit."""
         with contextlib.suppress(AttemptFailed, TimeoutError):
             async with asyncio.timeout(CANCEL_S):
-                await maker.cancel(dataclasses.replace(making, submitted_id=self._provider_task_id()))
+                known = self._provider_task_id()
+                await maker.cancel(dataclasses.replace(making, submitted_id=known, idempotency_key=""))
 
     async def _forget(self) -> None:
         if self._submission is not None:

@@ -15,8 +15,10 @@ from services.tasks.kind import File, Kind, Making, Product
 from tests.unit.tasks.stage import CHARGE_PER_IMAGE, TasksApi, TasksProcess, usage_of
 from tollbridge.tasks.v1 import tasks_pb2 as pb
 from tollbridge.usage.v1 import usage_pb2
+from upstream.client import HttpCall, Timeouts, UpstreamResponse
 from upstream.outcome import AttemptFailed, JobFailed, Outcome
 from upstream.route import WireProtocol
+from upstream.sandbox.provider import Sandbox
 
 
 @dataclasses.dataclass
@@ -216,3 +218,29 @@ async def test_a_job_cancelled_while_it_is_submitted_is_stopped_too(api: TasksAp
     await api.call("CancelTask", request, pb.CancelTaskResponse)
     assert await api.process.worker.run(job) is None
     assert far.cancelled == ["far-0"]
+
+
+@pytest.mark.usefixtures("quick_lease")
+async def test_a_provider_can_tell_the_order_of_a_dead_worker_from_a_new_one(
+    api: TasksApi, monkeypatch: pytest.MonkeyPatch
+):
+    """The key is the same when nobody has heard the answer, and another once an attempt has failed."""
+    keys: list[str] = []
+    send = Sandbox.send
+
+    async def noted_send(self: Sandbox, call: HttpCall, *, timeouts: Timeouts) -> UpstreamResponse:
+        keys.append(call.headers["idempotency-key"])
+        return await send(self, call, timeouts=timeouts)
+
+    monkeypatch.setattr(Sandbox, "send", noted_send)
+    monkeypatch.setattr("services.tasks.workshop.MAX_ATTEMPTS", 1)
+    await api.create(prompt='x\n#sandbox {"status": 500}')
+    assert await api.process.claimed() is not None, "and its worker dies"
+    for _ in range(1000):
+        if await api.process.sweeper.sweep():
+            break
+        await asyncio.sleep(0.02)
+    assert await api.process.run() is not None
+    assert await api.process.run() is not None
+    assert keys[0].endswith("-0")
+    assert keys[1].endswith("-1")
