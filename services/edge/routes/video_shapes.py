@@ -48,7 +48,7 @@ class Video(TypedDict):
     prompt: str
     seconds: str
     size: str
-    remixed_from_video_id: None
+    remixed_from_video_id: str | None
     error: VideoError | None
     usage: NotRequired[VideoUsage]
 
