@@ -77,7 +77,8 @@ def checked(body: bytes) -> EmbeddingRequest:
     try:
         request = msgspec.json.decode(body, type=EmbeddingRequest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Refused(400, "input is a text or a list of texts.", "input") from None
+        problem = "input is a text or a list of texts: a client's tokens are not this model's."
+        raise Refused(400, problem, "input") from None
     if not 1 <= len(request.texts) <= MAX_TEXTS or not all(request.texts):
         raise Refused(400, f"input is 1 to {MAX_TEXTS} texts, none of them empty.", "input")
     if request.dimensions not in (None, *DIMENSIONS):

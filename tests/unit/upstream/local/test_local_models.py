@@ -104,6 +104,14 @@ async def test_a_load_that_failed_is_tried_again() -> None:
     assert await once.get() == 7
 
 
+@pytest.mark.parametrize("tokens", [[1, 2], [[1, 2], [3]]], ids=["a text", "texts"])
+async def test_tokens_are_refused_in_words_that_help(models: House, tokens: object) -> None:
+    """Some clients send OpenAI's tokens unless they are told not to; another model would read them as other words."""
+    status, answer = await models.post("/embeddings", {"input": tokens})
+    assert (status, answer["error"]["param"]) == (400, "input")
+    assert "tokens are not this model's" in answer["error"]["message"]
+
+
 async def test_embeddings_are_of_length_one_in_either_encoding_and_counted(models: House) -> None:
     """The first 64 are an embedding by themselves."""
     status, answer = await models.post("/embeddings", {"input": ["a b", "c"], "dimensions": 64})
