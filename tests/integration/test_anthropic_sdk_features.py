@@ -188,3 +188,22 @@ def test_refusals_are_the_sdks_own_exceptions(account: Account) -> None:
             client.messages.create(model=model, max_tokens=4000, messages=hi)
         assert (caught.value.status_code, caught.value.type) == (status, kind)
         assert caught.value.request_id
+
+
+@pytest.mark.parametrize(("model", "stream"), [(OPENAI, False), (ANTHROPIC, True)])
+def test_the_tool_runner_runs_tools(client: anthropic.Anthropic, model: str, stream: bool) -> None:
+    """It asks to have the conversation held, is told that it is not, and sends the whole of it from then on."""
+    asked: list[str] = []
+
+    @anthropic.beta_tool
+    def weather(city: str, unit: str, days: list[int]) -> str:
+        """The weather somewhere."""
+        asked.append(f"{city} {unit} {days}")
+        return "Rain."
+
+    runner = client.beta.messages.tool_runner(
+        model=model, max_tokens=100, tools=[weather], messages=said(model, calls=[CALL]), stream=stream
+    )
+    last = runner.until_done()
+    assert asked == ["{city} {unit} {days}".format(**json.loads(CALL["arguments"]))]
+    assert last.stop_reason == "end_turn"

@@ -17,11 +17,14 @@ COSTLY_FIELDS = frozenset(
         "fallbacks",
         "inference_geo",
         "mcp_servers",
-        "thread",  # kept at the provider, in the account that all customers share
         "user_profile_id",
     }
 )
 _HARMLESS = {"service_tier": ("auto", "standard_only"), "speed": ("standard",)}
+
+
+NOT_HELD = "thread_unsupported_request"
+"""Anthropic's own word for it: its SDKs' tool runners then go on without a thread, with the whole conversation."""
 
 
 def refuse_costly(body: Mapping[str, object], *, rates: Rates | None = None, caches: bool = True) -> None:
@@ -29,6 +32,7 @@ def refuse_costly(body: Mapping[str, object], *, rates: Rates | None = None, cac
 
     `caches` False where marks for a cache don't reach the provider.
     """
+    _refuse_thread(body)
     for name in COSTLY_FIELDS & body.keys():
         if _plain(body[name]) is not None:
             raise _refusal(name)
@@ -50,6 +54,14 @@ def refuse_costly(body: Mapping[str, object], *, rates: Rates | None = None, cac
     for value in (top, *(body.get(name) for name in ("system", "messages", "tools"))):
         if HOUR_CACHE in extras(value):
             raise _refusal(HOUR_CACHE)
+
+
+def _refuse_thread(body: Mapping[str, object]) -> None:
+    """It would be held at the provider, in the account that all customers share."""
+    if _plain(body.get("thread")) is None:
+        return
+    message = "`thread`: conversations are not held here, send the whole of it in messages"
+    raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": "thread", "error_code": NOT_HELD})
 
 
 def _refusal(name: str) -> TollbridgeError:

@@ -28,11 +28,15 @@ TYPES = {
 
 
 def error_body(view: ErrorView) -> object:
-    """`{type: error, error: {type, message}, request_id}`; the message names the field that is to blame."""
+    """`{type: error, error: {type, message}, request_id}`; the message names the field that is to blame. `details`
+    with an `error_code` are there where SDKs act upon it."""
     kind = TYPES.get(Code(view.reason), "api_error" if view.status >= 500 else "invalid_request_error")
     named = view.param is None or view.param in view.message
     message = view.message if named else f"{view.param}: {view.message}"
-    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": view.request_id or None}
+    error: dict[str, object] = {"type": kind, "message": message}
+    if "error_code" in view.details:
+        error["details"] = {"error_code": view.details["error_code"]}
+    return {"type": "error", "error": error, "request_id": view.request_id or None}
 
 
 def messages_voice(dialect: Dialect) -> Dialect:

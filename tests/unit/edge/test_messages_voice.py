@@ -7,6 +7,7 @@ import pytest
 from chassis.errors import Code, TollbridgeError
 from services.edge.dialects import DIALECTS
 from services.edge.dialects.messages import messages_voice
+from upstream.anthropic.costly import refuse_costly
 
 
 @pytest.mark.parametrize("name", sorted(DIALECTS))
@@ -44,6 +45,15 @@ def test_every_error_names_its_field() -> None:
     error = TollbridgeError(Code.INVALID_REQUEST, "It is not valid.", details={"param": "messages[0].role"})
     body = json.loads(messages_voice(DIALECTS["openai"]).render_error(error, request_id="r").body)
     assert body["error"] == {"type": "invalid_request_error", "message": "messages[0].role: It is not valid."}
+
+
+def test_a_thread_is_refused_in_words_that_sdks_act_upon() -> None:
+    """Their tool runners ask for one, and go on without it when they are told so."""
+    with pytest.raises(TollbridgeError) as refused:
+        refuse_costly({"thread": {"type": "create"}})
+    body = json.loads(messages_voice(DIALECTS["openai"]).render_error(refused.value, request_id="r").body)
+    assert body["error"]["details"] == {"error_code": "thread_unsupported_request"}
+    assert "thread" in body["error"]["message"]
 
 
 def test_a_stream_that_fails_ends_with_an_error_event() -> None:
