@@ -9,9 +9,10 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+
+import msgspec
 
 MAX_RECORD_BYTES = 1 << 20
 LOCK = "lock"
@@ -32,8 +33,10 @@ class Kind(IntEnum):
     FORGOTTEN = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+_KINDS = {kind: bytes((kind,)) for kind in Kind}
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the journal; `key` is the request's UUID, 16 bytes."""
 
     kind: Kind
@@ -45,7 +48,7 @@ def encode(record: Record) -> bytes:
     """The record's bytes on disk."""
     if len(record.key) != KEY_BYTES or len(record.payload) > MAX_RECORD_BYTES:
         raise ValueError("a record has a key of 16 bytes and at most 1 MiB of payload")
-    body = bytes((record.kind,)) + record.key + record.payload
+    body = _KINDS[record.kind] + record.key + record.payload
     return _HEAD.pack(len(body), zlib.crc32(body)) + body
 
 

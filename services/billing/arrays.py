@@ -1,7 +1,8 @@
 """Columns of many rows as texts of PostgreSQL arrays, for unnest().
 
 psycopg makes arrays of any values, and asks of each what it is; for the hundreds of rows that one transaction writes
-that took longer than all else that is done with them here.
+that took longer than all else that is done with them here. It also names a type by what it finds, `smallint[]` for
+small numbers, so that one statement was prepared many times over.
 """
 
 from collections.abc import Iterable
@@ -16,6 +17,11 @@ def ids(values: Iterable[UUID | None]) -> str:
 def numbers(values: Iterable[int | None]) -> str:
     """For `bigint[]` and its like."""
     return _joined(["NULL" if value is None else str(value) for value in values])
+
+
+def flags(values: Iterable[bool]) -> str:
+    """For `boolean[]`."""
+    return _joined(["t" if value else "f" for value in values])
 
 
 def texts(values: Iterable[str | None]) -> str:

@@ -31,7 +31,7 @@ _LOCK_ACCOUNTS = """
 _HOLD_COLUMNS = """id, customer_id, kind, spender, amount, captured, freed, stated, state, lapsed, pinned, request_id,
     key_id, (extract(epoch FROM granted_at) * 1000000)::bigint, (extract(epoch FROM expires_at) * 1000000)::bigint,
     cap_ids"""
-_LOCK_HOLDS = f"SELECT {_HOLD_COLUMNS} FROM billing.holds WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
+_LOCK_HOLDS = f"SELECT {_HOLD_COLUMNS} FROM billing.holds WHERE id = ANY(%s::uuid[]) ORDER BY id FOR NO KEY UPDATE"
 _HOLDS_OF_REQUEST = f"SELECT {_HOLD_COLUMNS} FROM billing.holds WHERE request_id = %s ORDER BY granted_at DESC LIMIT 1"
 _APPLIED = "SELECT request_id, kind FROM billing.usage_events WHERE request_id = ANY(%s::uuid[])"
 _TRANSFER_COLUMNS = """id, debit, credit, amount, kind, event_id, leg, reverses, request_id, reason, customer_id,
@@ -121,7 +121,7 @@ async def lock_books(
         accounts = await connection.execute(_LOCK_ACCOUNTS, (sorted(set(customer_ids)),))
         applied = await connection.execute(_APPLIED, (arrays.ids(set(request_ids)),))
         cap_rows = await cap_store.send_lock(connection, caps=caps, cap_ids=(), hold_ids=hold_ids)
-        holds = await connection.execute(_LOCK_HOLDS, (hold_ids,))
+        holds = await connection.execute(_LOCK_HOLDS, (arrays.ids(hold_ids),))
     return Books(
         new_id=uuid7,
         accounts=[_account(row) for row in await accounts.fetchall()],
@@ -147,11 +147,11 @@ async def save_books(
         if usage:
             await connection.execute(_ADD_USAGE, _usage_columns(usage))
         if accounts:
-            await connection.execute(_SAVE_ACCOUNTS, _columns(_account_values(account) for account in accounts))
+            await connection.execute(_SAVE_ACCOUNTS, _account_columns(accounts))
         if caps:
             await cap_store.save(connection, caps)
         if holds:
-            await connection.execute(_SAVE_HOLDS, _columns(_hold_values(hold) for hold in holds))
+            await connection.execute(_SAVE_HOLDS, _hold_columns(holds))
         if books.transfers:
             await connection.execute(_ADD_TRANSFERS, _transfer_columns(books.transfers))
 
@@ -234,11 +234,6 @@ async def _alone(connection: Connection, lock: str, statement: str, values: tupl
     return int(row[0]) if row else 0
 
 
-def _columns(rows: Iterable[tuple[object, ...]]) -> list[list[object]]:
-    """Rows turned into the arrays that unnest() takes."""
-    return [list(column) for column in zip(*rows, strict=True)]
-
-
 def _account(row: TupleRow) -> Account:
     customer_id, credited, used, held, version = row
     return Account(
@@ -246,14 +241,14 @@ def _account(row: TupleRow) -> Account:
     )
 
 
-def _account_values(account: Account) -> tuple[object, ...]:
-    return (
-        account.customer_id,
-        account.credited_nano_usd,
-        account.used_nano_usd,
-        account.held_nano_usd,
-        account.version,
-    )
+def _account_columns(rows: Sequence[Account]) -> list[object]:
+    return [
+        arrays.texts(row.customer_id for row in rows),
+        arrays.numbers(row.credited_nano_usd for row in rows),
+        arrays.numbers(row.used_nano_usd for row in rows),
+        arrays.numbers(row.held_nano_usd for row in rows),
+        arrays.numbers(row.version for row in rows),
+    ]
 
 
 def _hold(row: TupleRow) -> Hold:
@@ -280,16 +275,16 @@ def _hold(row: TupleRow) -> Hold:
     )
 
 
-def _hold_values(hold: Hold) -> tuple[object, ...]:
-    return (
-        hold.id,
-        hold.captured_nano_usd,
-        hold.freed_nano_usd,
-        str(hold.state),
-        hold.lapsed,
-        hold.pinned,
-        hold.expires_at_us,
-    )
+def _hold_columns(rows: Sequence[Hold]) -> list[object]:
+    return [
+        arrays.ids(row.id for row in rows),
+        arrays.numbers(row.captured_nano_usd for row in rows),
+        arrays.numbers(row.freed_nano_usd for row in rows),
+        arrays.texts(row.state for row in rows),
+        arrays.flags(row.lapsed for row in rows),
+        arrays.flags(row.pinned for row in rows),
+        arrays.numbers(row.expires_at_us for row in rows),
+    ]
 
 
 def _transfer(row: TupleRow) -> Transfer:

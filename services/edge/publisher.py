@@ -29,7 +29,7 @@ BATCH_BYTES = 512 << 10
 """A message may be twice as large, and an event a few KiB."""
 BATCH_WAIT_S = 0.25
 BUSY_WAIT_S = 1.0
-BUSY_EVENTS = 25
+BUSY_EVENTS = 8
 """So many events within BATCH_WAIT_S: then it pays to wait for more."""
 WORKERS = 4
 CONFIRM_EVERY_S = 2.0

@@ -6,12 +6,12 @@ gets a lease of its own, which ends with its event. A lease is drawn from only a
 """
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 from uuid import UUID
 
+import msgspec
 import structlog
 
 from chassis.errors import Code, TollbridgeError
@@ -51,8 +51,7 @@ class Lender(Listener, Protocol):
     ) -> Granted: ...
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Draw:
+class Draw(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What one request may cost at most, in nano-USD, and the hold that covers it.
 
     `closes_hold`: the hold is for this request alone and ends with its event.
@@ -63,8 +62,7 @@ class Draw:
     closes_hold: bool = True
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Need:
+class _Need(msgspec.Struct, frozen=True, kw_only=True):
     """What a request asks of billing."""
 
     customer_id: str

@@ -186,8 +186,12 @@ class Wallet:
         """Whether more should be asked for before it is needed."""
         if self.is_quiet(now_s) or not self._shared:
             return False
-        free = sum(lease.free_nano_usd for lease in self._drawable(now_s))
-        return free < min(self._demand.recent(now_s), self._last_grant) // 2
+        enough = min(self._demand.recent(now_s), self._last_grant) // 2
+        for lease in self._drawable(now_s):
+            if enough <= 0:
+                return False
+            enough -= lease.free_nano_usd
+        return enough > 0
 
     def be_quiet(self, now_s: float) -> None:
         """Credit is short: for a while nothing beyond what is needed is wished for."""
