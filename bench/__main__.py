@@ -88,7 +88,7 @@ def _show(line: str) -> None:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="make bench", description="What the gateway adds, as ratios.")
-    parser.add_argument("--requests", type=int, default=500, help="in each round")
+    parser.add_argument("--requests", type=int, default=2000, help="in each round: for seconds, as charges follow")
     parser.add_argument("--at-once", type=int, default=16)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, provider(Path(name)) as upstream:
@@ -100,6 +100,7 @@ def main() -> None:
                 own = Target(url=running.base_url + path, key=account.key, model="alpha-chat")
                 direct = Target(url=upstream.url + path, key="canary-alpha-secret", model="upstream-alpha")
                 targets = {"direct": direct, "uncharged": dataclasses.replace(own, url=free_url + path), "gateway": own}
+                _show(f"uncharged leaves out: {uncharged.LEFT_OUT}")
                 compare(targets, requests=given.requests, at_once=given.at_once)
             account.settled_credits(timeout_s=60)
             running.verify()

@@ -1,6 +1,8 @@
 """An edge that charges nothing: same code, same providers, but no purse, no spool and no events.
 
-What separates its throughput from a real edge's is the price of the money path. It exists only here: no setting of the
+What separates its throughput from a real edge's is the price of the money path. LEFT_OUT says what it does not do; all
+else is done as ever: who asks and what they may, the route and its slot, the worst case and the limit on tokens that
+follows from it, the usage event, and the charge, which is computed and shown. It exists only here: no setting of the
 product switches charging off, and what this process serves is on the house. `start` runs it beside a gateway of the
 bench, with that gateway's own edge's settings.
 """
@@ -24,6 +26,10 @@ from services.edge.publisher import Publisher
 from services.edge.purse import Draw, Purse
 from tollbridge.usage.v1 import usage_pb2
 
+LEFT_OUT = (
+    "leases (asked for, drawn from, stated), the spool (written, synced, forgotten), the bus and billing's word on each"
+    " event, and so all that billing, NATS and PostgreSQL do for a charge"
+)
 START_S = 30.0
 STOP_S = 20.0
 
