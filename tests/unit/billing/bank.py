@@ -27,6 +27,7 @@ from services.billing.leases import LEASE_LIVES_S, Expiry, Leases, Page, Stated
 from services.billing.ledger import Poison, Usage, UsageKind
 from services.billing.prices import PriceBook
 from services.billing.settlement import Settlement
+from tests.patience import promised
 from tollbridge.router.v1 import router_pb2
 from tollbridge.usage.v1 import usage_pb2
 
@@ -191,6 +192,7 @@ class PostgresBank:
         log = structlog.get_logger()
         figures = Figures(registry=CollectorRegistry())
         self.pool = await db.open_pool(self.url, role="billing", max_size=2)
+        self.pool.timeout = promised(self.pool.timeout)
 
         async def ask_router(version_id: str) -> router_pb2.PriceVersion:
             return price_message(version_id)

@@ -9,12 +9,14 @@ import pytest
 from chassis import db
 from chassis.errors import Code, TollbridgeError
 from services.billing.accounts import Accounts
+from tests.patience import promised
 
 
 @pytest.fixture
 async def accounts(billing_url: str) -> AsyncIterator[Accounts]:
     """Accounts on a connection pool of their own."""
     pool = await db.open_pool(billing_url, role="billing", max_size=8)
+    pool.timeout = promised(pool.timeout)
     yield Accounts(pool=pool)
     await pool.close()
 

@@ -26,6 +26,7 @@ from services.billing.holds import HoldKind
 from services.billing.leases import LEASE_LIVES_S, Leases
 from services.billing.ledger import Usage, UsageKind
 from services.billing.reconcile import verify
+from tests.patience import promised
 from tests.unit.billing.bank import SPENDER, PostgresBank
 
 NOON = int(datetime.datetime(2026, 11, 21, 12, tzinfo=datetime.UTC).timestamp() * 1000)
@@ -36,6 +37,7 @@ DAY_MS = 86_400_000
 async def pool(billing_url: str) -> AsyncIterator[db.Pool]:
     """The service's pool."""
     made = await db.open_pool(billing_url, role="billing", max_size=4)
+    made.timeout = promised(made.timeout)
     yield made
     await made.close()
 

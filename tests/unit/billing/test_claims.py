@@ -14,12 +14,14 @@ from chassis import db
 from chassis.ids import uuid7
 from services.billing.claim_store import Asked
 from services.billing.idempotency import Claims, Outcome, Verdict
+from tests.patience import promised
 
 
 @pytest.fixture
 async def pool(billing_url: str) -> AsyncIterator[db.Pool]:
     """The service's pool."""
     made = await db.open_pool(billing_url, role="billing", max_size=4)
+    made.timeout = promised(made.timeout)
     yield made
     await made.close()
 

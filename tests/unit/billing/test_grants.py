@@ -20,6 +20,7 @@ from services.billing.hold_store import Ask
 from services.billing.holds import HoldKind
 from services.billing.leases import LEASE_LIVES_S, Leases, Page, Stated
 from services.billing.reconcile import verify
+from tests.patience import promised
 
 ASKED_AGAIN = 50
 
@@ -28,6 +29,7 @@ ASKED_AGAIN = 50
 async def pool(billing_url: str) -> AsyncIterator[db.Pool]:
     """The service's pool."""
     made = await db.open_pool(billing_url, role="billing", max_size=4)
+    made.timeout = promised(made.timeout)
     yield made
     await made.close()
 

@@ -18,6 +18,7 @@ from chassis.telemetry import Tracer
 from services.billing.ledger import Usage, UsageKind
 from services.billing.parts import Others, Parts
 from services.billing.settings import Settings
+from tests.patience import promised
 from tests.unit.billing.bank import event, price_message
 from tollbridge.billing.v1 import billing_pb2 as pb
 from tollbridge.router.v1 import router_pb2
@@ -48,6 +49,7 @@ async def callers(billing_url: str) -> AsyncIterator[dict[str, Caller]]:
     """Edge, the command line and a stranger, each with its own token."""
     tracer, registry = Tracer(service="test", replica="0", otlp_endpoint=""), CollectorRegistry()
     pool = await db.open_pool(billing_url, role="billing")
+    pool.timeout = promised(pool.timeout)
 
     async def ask_router(_version_id: str) -> router_pb2.PriceVersion:
         return price_message()

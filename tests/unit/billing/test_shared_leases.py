@@ -21,6 +21,7 @@ from services.billing.hold_store import Ask
 from services.billing.holds import HoldKind
 from services.billing.leases import LEASE_LIVES_S, Expiry, Leases, Page, Stated
 from services.billing.reconcile import verify
+from tests.patience import promised
 
 BALANCE = 1000
 
@@ -75,6 +76,7 @@ class Bank:
 async def bank(billing_url: str) -> AsyncIterator[Bank]:
     """A customer with 1000."""
     pool = await db.open_pool(billing_url, role="billing", max_size=4)
+    pool.timeout = promised(pool.timeout)
     made = Bank(pool)
     await Accounts(pool=pool).open(made.customer_id, welcome_nano_usd=BALANCE)
     yield made

@@ -26,6 +26,7 @@ from services.billing.leases import LEASE_LIVES_S, Leases, Page, Stated
 from services.billing.reconcile import verify
 from services.billing.server import BillingServer
 from services.edge.owners import BillingOwner, LeaseState
+from tests.patience import promised
 from tollbridge.billing.v1 import billing_pb2
 
 
@@ -33,6 +34,7 @@ from tollbridge.billing.v1 import billing_pb2
 async def pool(billing_url: str) -> AsyncIterator[db.Pool]:
     """The service's pool."""
     made = await db.open_pool(billing_url, role="billing", max_size=4)
+    made.timeout = promised(made.timeout)
     yield made
     await made.close()
 

@@ -18,12 +18,14 @@ from services.billing.grants import Grants
 from services.billing.hold_store import Ask
 from services.billing.holds import HoldKind
 from services.billing.leases import LEASE_LIVES_S, Expiry
+from tests.patience import promised
 
 
 @pytest.fixture
 async def pool(billing_url: str) -> AsyncIterator[db.Pool]:
     """The service's pool."""
     made = await db.open_pool(billing_url, role="billing", max_size=2)
+    made.timeout = promised(made.timeout)
     yield made
     await made.close()
 

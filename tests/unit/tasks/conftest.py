@@ -10,6 +10,7 @@ from chassis import db
 from chassis.pipe import PipeClient
 from chassis.telemetry import Tracer
 from services.tasks import jobs
+from tests.patience import promised
 from tests.unit.tasks.stage import FakeBilling, FakeRouter, TasksApi, TasksProcess, rpc_server
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
@@ -36,6 +37,7 @@ async def new_process(tasks_database: str) -> AsyncIterator[Callable[[], TasksPr
     for pipe in pipes:
         await pipe.start()
     pool = await db.open_pool(tasks_database, role="tasks")
+    pool.timeout = promised(pool.timeout)
     await db.wait_for_schema(pool, service="tasks", timeout_s=10)
     made: list[TasksProcess] = []
 

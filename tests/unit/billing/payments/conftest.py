@@ -21,6 +21,7 @@ from services.billing.payments.payment import Method, Payment
 from services.billing.payments.watch import CryptoAccess, CryptoPayments, Watch
 from services.billing.reconcile import verify
 from tests.fakes.tron import SHOP, FakeTron, fake_tron
+from tests.patience import promised
 from tests.unit.billing.payments.cashier import CONFIRMATIONS, Cashier
 
 
@@ -35,6 +36,7 @@ def payments_url(postgres_url: str) -> str:
 async def pool(payments_url: str) -> AsyncIterator[db.Pool]:
     """The service's connections."""
     opened = await db.open_pool(payments_url, role="billing", max_size=8)
+    opened.timeout = promised(opened.timeout)
     yield opened
     await opened.close()
     report = verify(payments_url)
