@@ -20,6 +20,7 @@ from chassis.bus import Bus, ConsumerSpec, Delivery, StreamSpec
 from chassis.pipe import PipeClient
 from chassis.telemetry import Tracer
 from cli.up.ports import pick_ports
+from services.tasks.events import RUN_IMAGE
 from tests.unit.tasks.stage import CHARGE_PER_IMAGE, FakeBilling, FakeRouter, rpc_server
 from tollbridge.tasks.v1 import tasks_pb2 as pb
 from tollbridge.usage.v1 import usage_pb2
@@ -51,8 +52,9 @@ class Ledger:
 class World:
     """Everything around the tasks processes, and the means to start and kill some."""
 
-    def __init__(self, *, environ: dict[str, str], billing: FakeBilling, ledger: Ledger) -> None:
+    def __init__(self, *, environ: dict[str, str], router: FakeRouter, billing: FakeBilling, ledger: Ledger) -> None:
         self._environ = environ
+        self.router = router
         self.billing = billing
         self.ledger = ledger
         self.customer_id = str(uuid.uuid4())
@@ -92,7 +94,7 @@ async def world(postgres_url: str, nats_url: str) -> AsyncIterator[World]:
         "TOLLBRIDGE_ROUTER_ADDRESSES": address,
         "TOLLBRIDGE_BILLING_ADDRESSES": address,
     }
-    made = World(environ=environ, billing=billing, ledger=ledger)
+    made = World(environ=environ, router=router, billing=billing, ledger=ledger)
     yield made
     await made.stop()
     consuming.cancel()
@@ -159,6 +161,23 @@ async def test_an_image_is_made_kept_and_charged(world: World):
     record = world.ledger.records[task.id, usage_pb2.USAGE_KIND_CHARGE]
     assert record.charge_nano_usd == 2 * CHARGE_PER_IMAGE == done.charge_nano_usd
     assert record.hold_id in world.billing.holds
+
+
+async def test_work_orders_that_come_ten_times_do_no_harm(world: World, nats_url: str):
+    """They only wake: ten jobs are made once each and charged once each."""
+    _, address = await world.start(role="both")
+    bus = await Bus.connect(nats_url, name="doubler", log=structlog.get_logger())
+    async with client_of(address) as client:
+        tasks = [await create(client, customer_id=world.customer_id, prompt="a bridge") for _ in range(10)]
+        for task in tasks:
+            order = pb.WorkOrder(task_id=task.id).SerializeToString()
+            for _ in range(10):
+                await bus.publish(RUN_IMAGE, order, event_id=str(uuid.uuid4()), event_type="o", source="test")
+        ended = [await get(client, task.id, wait_s=30) for task in tasks]
+    await bus.close()
+    assert {task.status for task in ended} == {pb.TASK_STATUS_SUCCEEDED}
+    await until(lambda: {(task.id, usage_pb2.USAGE_KIND_CHARGE) for task in tasks} <= world.ledger.records.keys())
+    assert len(world.router.decided) == len(tasks)
 
 
 async def test_a_worker_that_stops_hands_its_job_over_and_it_is_charged_once(world: World):

@@ -1,0 +1,169 @@
+"""Long jobs whose worker, bus or database is lost: each ends once, is charged once, and nothing stays held."""
+
+import concurrent.futures
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from tests.conftest import RunningServer
+from tests.integration.running import CONFIG, Account, Gateway, gateway, wait_until
+
+PER_IMAGE_USD = Decimal("0.02")
+PER_SECOND_USD = Decimal("0.10")
+QUEUED = 100
+DOWN_S = 20.0
+TAKEN_UP_WITHIN_S = 120.0
+"""A claim lapses after 30 s, and a busy machine takes its time."""
+
+
+@pytest.fixture(scope="module")
+def running(
+    tmp_path_factory: pytest.TempPathFactory,
+    postgres_url: str,
+    postgres_server: RunningServer,
+    nats_server: RunningServer,
+) -> Iterator[Gateway]:
+    """A system on servers that may be killed; nobody but the sandbox makes anything here."""
+    directory: Path = tmp_path_factory.mktemp("jobs")
+    arguments = ("--nats-url", nats_server.server.url, "--database-url", postgres_url)
+    with gateway(directory, CONFIG % {"provider": "http://127.0.0.1:9"}, *arguments) as found:
+        yield found
+
+
+@pytest.fixture
+def account(running: Gateway) -> Account:
+    return running.customer(credit_usd="10")
+
+
+def order(account: Account, path: str, **body: object) -> str:
+    """Hands a job over and does not wait; its id."""
+    reply = httpx.post(
+        f"{account.gateway.base_url}/v1{path}",
+        json=body,
+        headers=account.headers | {"prefer": "respond-async"},
+        timeout=60,
+    )
+    assert reply.status_code == 200, reply.text
+    found: str = reply.json().get("task_id") or reply.json()["id"]
+    return found
+
+
+def image(account: Account, *, takes_ms: int) -> str:
+    prompt = f'x\n#sandbox {{"first_byte_ms": {takes_ms}}}'
+    return order(account, "/images/generations", model="sandbox-image", prompt=prompt, size="256x256")
+
+
+def video(account: Account, *, takes_ms: int) -> str:
+    prompt = f'x\n#sandbox {{"chunks": {takes_ms // 100}, "gap_ms": 100}}'
+    return order(account, "/videos", model="sandbox-video", prompt=prompt, seconds="4", size="128x128")
+
+
+def task(account: Account, task_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = account.get(f"/tasks/{task_id}")
+    return found
+
+
+def has(account: Account, task_id: str, holds: Callable[[dict[str, Any]], bool]) -> Callable[[], Any]:
+    """A condition on a task, false while nobody answers."""
+
+    def look() -> Any:
+        try:
+            found = task(account, task_id)
+        except (httpx.HTTPError, AssertionError):
+            return None
+        return found if holds(found) else None
+
+    return look
+
+
+def charged(account: Account, amount: Decimal) -> None:
+    """Exactly that was taken, nothing is held, and the ledger proves it."""
+    found = account.settled_credits(timeout_s=90)
+    assert (found["total_usage"], found["held"]) == (amount, 0)
+    assert account.gateway.verify()["clean"]
+
+
+@pytest.mark.thorough
+def test_a_worker_killed_while_it_makes_something_costs_its_customer_nothing_more(
+    running: Gateway, account: Account
+) -> None:
+    """kill -9 before the provider has answered: another worker makes it."""
+    task_id = image(account, takes_ms=4000)
+    wait_until(has(account, task_id, lambda it: it["status"] == "running"), timeout_s=30, what="it runs")
+    os.kill(running.pid("tasks"), signal.SIGKILL)
+    done = has(account, task_id, lambda it: it["status"] == "succeeded")
+    wait_until(done, timeout_s=TAKEN_UP_WITHIN_S, what="another worker ends it")
+    charged(account, PER_IMAGE_USD)
+
+
+@pytest.mark.thorough
+def test_a_worker_killed_after_it_has_submitted_loses_nothing(
+    running: Gateway, account: Account, postgres_url: str
+) -> None:
+    """The provider's job is asked for by whoever has it next, under the id that it had; or cancelled, unwanted."""
+    ends, stays = video(account, takes_ms=6000), video(account, takes_ms=600_000)
+    names = {
+        task_id: wait_until(lambda it=task_id: submitted(postgres_url, it), timeout_s=30, what="it is submitted")
+        for task_id in (ends, stays)
+    }
+    os.kill(running.pid("tasks"), signal.SIGKILL)
+    done = has(account, ends, lambda it: it["status"] == "succeeded")
+    wait_until(done, timeout_s=TAKEN_UP_WITHIN_S, what="another worker fetches it")
+    assert submitted(postgres_url, ends) == names[ends]
+    httpx.post(f"{running.base_url}/v1/tasks/{stays}/cancel", headers=account.headers, timeout=30).raise_for_status()
+    assert task(account, stays)["status"] == "cancelled"
+    charged(account, 4 * PER_SECOND_USD)
+
+
+@pytest.mark.thorough
+def test_a_hundred_queued_jobs_outlive_a_bus_that_is_restarted(
+    running: Gateway, account: Account, nats_server: RunningServer
+) -> None:
+    """The database is the truth about what waits; the bus only wakes."""
+    tasks = queued(account)
+    nats_server.kill()
+    time.sleep(3)
+    nats_server.start()
+    all_succeed(account, tasks)
+    charged(account, QUEUED * PER_IMAGE_USD)
+
+
+@pytest.mark.thorough
+def test_jobs_outlive_a_database_that_is_down_for_a_while(
+    running: Gateway, account: Account, postgres_server: RunningServer
+) -> None:
+    """What runs meanwhile is made, and ends once the database is back."""
+    tasks = queued(account)
+    postgres_server.kill()
+    time.sleep(DOWN_S)
+    postgres_server.start()
+    all_succeed(account, tasks)
+    charged(account, QUEUED * PER_IMAGE_USD)
+
+
+def queued(account: Account) -> list[str]:
+    """A hundred jobs, most of which wait."""
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        return list(threads.map(lambda _: image(account, takes_ms=1500), range(QUEUED)))
+
+
+def all_succeed(account: Account, tasks: list[str]) -> None:
+    for task_id in tasks:
+        done = has(account, task_id, lambda it: it["status"] == "succeeded")
+        wait_until(done, timeout_s=TAKEN_UP_WITHIN_S, what=f"task {task_id} succeeds")
+
+
+def submitted(url: str, task_id: str) -> str:
+    """The provider's id of a job, empty before it has one."""
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT provider_task_id FROM tasks.tasks WHERE id = %s", (task_id,)).fetchone()
+    assert row is not None
+    return str(row[0])
