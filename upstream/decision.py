@@ -1,9 +1,11 @@
 """Router's decision as a `Route`, and an attempt's end as router's message: what every caller of providers converts."""
 
 import dataclasses
+from collections.abc import Iterable
 
 from chassis.errors import Code, TollbridgeError
 from pricing.prices import PriceVersion, Rates
+from pricing.variants import chosen
 from tollbridge.router.v1 import router_pb2 as pb
 from upstream.attempt import Tried
 from upstream.client import Timeouts
@@ -70,6 +72,14 @@ def price(wire: pb.PriceVersion) -> PriceVersion:
     if version.id != wire.id:
         raise TollbridgeError(Code.INTERNAL, "A price version's content does not match its name.")
     return version
+
+
+def price_of(
+    wire: pb.PriceVersion, variants: Iterable[pb.PriceVariant], *, size: str | None = None, quality: str | None = None
+) -> PriceVersion:
+    """The price of that size and quality, or of whatever it is. Raises INTERNAL as `price` does."""
+    found = chosen({each.name: each.price for each in variants}, size=size, quality=quality)
+    return price(wire if found is None else found)
 
 
 def outcome(tried: Tried) -> pb.AttemptOutcome:

@@ -65,26 +65,34 @@ class Quotes:
         )
 
     async def task(
-        self, *, operation: str, model: str, prompt: str, units: Units, outputs: int, body_bytes: int
+        self,
+        *,
+        operation: str,
+        model: str,
+        prompt: str,
+        units: Units,
+        outputs: int,
+        body_bytes: int,
+        size: str | None,
+        quality: str | None = None,
     ) -> Quote:
         """Of a long job. Raises MODEL_NOT_FOUND, PROVIDER_NOT_CONFIGURED, INVALID_REQUEST as the job itself would."""
         asked = await self._ask(model, operation=operation)
-        bounds = decision.bounds(asked.bounds)
+        bounds, first = decision.bounds(asked.bounds), asked.offers[0]
+        price = decision.price_of(first.price, first.variants, size=size, quality=quality)
         output = outputs * bounds.max_output
         try:
             most = worst_case_nano_usd(
-                decision.price(asked.offers[0].price),
+                price,
                 input_tokens=body_bytes + bounds.template_tokens,
                 output_tokens=output + bounds.hidden_output,
                 units=units,
             )
         except ChargeOutOfRange as error:
             raise TollbridgeError(Code.INVALID_REQUEST, "This task would cost more than any may.") from error
-        counted = await asyncio.to_thread(count_tokens, prompt, asked.offers[0].provider_model)
+        counted = await asyncio.to_thread(count_tokens, prompt, first.provider_model)
         tokens = Tokens(input=min(counted, body_bytes), output=output)
-        return _quote(
-            asked, most_nano_usd=most, likely=(decision.price(asked.offers[0].price), tokens, units), max_tokens=None
-        )
+        return _quote(asked, most_nano_usd=most, likely=(price, tokens, units), max_tokens=None)
 
     async def _ask(self, model: str, *, operation: str) -> router_pb2.QuoteResponse:
         return await self._router.call(
@@ -107,6 +115,6 @@ def _quote(
         model=asked.model,
         most_nano_usd=most_nano_usd,
         likely_nano_usd=min(most_nano_usd, charge_nano_usd(tokens, units, price)),
-        price_version=asked.offers[0].price.id,
+        price_version=price.id,
         max_tokens=max_tokens,
     )

@@ -14,7 +14,15 @@ from urllib.parse import urlsplit
 from chassis.config import ConfigError, ConfigText, section
 from pricing.prices import Rates
 from services.router.config_sections import AccountSection, BillingSection, ModelSection, Owned, ProviderSection
-from services.router.pricebook import PriceProblem, PriceSection, list_price, price_version
+from services.router.pricebook import (
+    DEFAULT,
+    PriceProblem,
+    PriceSection,
+    at,
+    list_price,
+    price_version,
+    variant_names,
+)
 from services.router.registry import (
     NAME,
     STAR,
@@ -264,7 +272,8 @@ def _model(
     if price is None:
         raise text.error("is missing: nothing is sold at an unknown price", (*where, "price"))
     try:
-        listed = list_price(price, category=entry.category, credit_value=credit_value)
+        variant_names(price)
+        listed = list_price(at(price, DEFAULT), category=entry.category, credit_value=credit_value)
     except PriceProblem as problem:
         raise _at(text, problem, where, route=None) from problem
     routes = tuple(
@@ -325,11 +334,20 @@ def _route(
     if not 0 <= entry.priority <= MAX_WEIGHT or not 1 <= entry.weight <= MAX_WEIGHT:
         raise text.error(f"priority is from 0 and weight from 1, both to {MAX_WEIGHT}", here)
     try:
-        version = price_version(price, entry.cost, category=model.category, credit_value=credit_value)
+        names = variant_names(price, entry.cost)
+        versions = [
+            price_version(
+                at(price, name),
+                None if entry.cost is None else at(entry.cost, name),
+                category=model.category,
+                credit_value=credit_value,
+            )
+            for name in (DEFAULT, *names)
+        ]
     except PriceProblem as problem:
         raise _at(text, problem, where, route=number) from problem
-    if provider.is_sandbox:
-        version = dataclasses.replace(version, cost=Rates(), cost_reported=False)  # whoever it stands in for
+    if provider.is_sandbox:  # whoever it stands in for
+        versions = [dataclasses.replace(version, cost=Rates(), cost_reported=False) for version in versions]
     is_openai = urlsplit(provider.base_url).hostname == "api.openai.com"
     return Route(
         provider=provider,
@@ -337,7 +355,8 @@ def _route(
         priority=entry.priority,
         weight=entry.weight,
         max_tokens_field=entry.max_tokens_field or ("max_completion_tokens" if is_openai else "max_tokens"),
-        price=version,
+        price=versions[0],
+        variants=tuple(zip(names, versions[1:], strict=True)),
     )
 
 

@@ -7,12 +7,15 @@ and `pricing.prices.Rates` says what a provider's report of them costs all the s
 """
 
 import dataclasses
+import re
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
 from pricing.prices import PPM, PriceVersion, Rates, nano_usd
+from pricing.variants import chosen, parts
 
 Category = Literal["chat", "embedding", "image", "speech", "transcription", "video"]
 MAX_CREDITS = 1_000_000
@@ -31,7 +34,10 @@ class PriceProblem(ValueError):
 
 
 class RateTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """USD per million tokens by class, and per piece."""
+    """USD per million tokens by class, and per piece.
+
+    `per_image` and `per_second` may be tables by size and quality (`pricing.variants`), with a `default`.
+    """
 
     input: Decimal | None = None
     cached_input: Decimal | None = None
@@ -42,16 +48,19 @@ class RateTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     audio_output: Decimal | None = None
     image_input: Decimal | None = None
     per_request: Decimal | None = None
-    per_image: Decimal | None = None
+    per_image: Decimal | dict[str, Decimal] | None = None
     per_million_characters: Decimal | None = None
     per_minute: Decimal | None = None
-    per_second: Decimal | None = None
+    per_second: Decimal | dict[str, Decimal] | None = None
 
 
 class CostSection(RateTable, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the provider takes. `reported`: its own reported cost counts, and these rates bound it."""
 
     reported: bool = False
+
+
+Table = TypeVar("Table", bound=RateTable)
 
 
 class PriceSection(RateTable, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,7 +80,42 @@ _TOKENS = (
     "audio_output",
     "image_input",
 )
+DEFAULT = "default"
+_BY_VARIANT = ("per_image", "per_second")
+_VARIANT = re.compile(r"[1-9][0-9]{1,3}x[1-9][0-9]{1,3}(/[a-z]{1,20})?|[a-z]{1,20}")
 _PIECES = ("per_request", "per_image", "per_million_characters", "per_minute", "per_second")
+
+
+def variant_names(*tables: RateTable | None) -> tuple[str, ...]:
+    """The variants that any of the tables names, each once. Raises PriceProblem."""
+    found: dict[str, None] = {}
+    for table in tables:
+        for key in _BY_VARIANT:
+            rates = getattr(table, key, None)
+            if isinstance(rates, dict):
+                _check_variants(rates, key if isinstance(table, PriceSection) else f"cost.{key}")
+                found |= dict.fromkeys(rates)
+    found.pop(DEFAULT, None)
+    return tuple(found)
+
+
+def at(table: Table, name: str) -> Table:
+    """The same table with one rate for each key: that of the variant of that name."""
+    size, quality = parts(name)
+    changes = {
+        key: chosen(rates, size=size, quality=quality) or rates[DEFAULT]
+        for key in _BY_VARIANT
+        if isinstance(rates := getattr(table, key), dict)
+    }
+    return msgspec.structs.replace(table, **changes) if changes else table
+
+
+def _check_variants(rates: Mapping[str, Decimal], key: str) -> None:
+    if DEFAULT not in rates:
+        raise PriceProblem(key, f"has no {DEFAULT}: nothing is sold at an unknown price")
+    for name in rates:
+        if not _VARIANT.fullmatch(name):
+            raise PriceProblem(key, f"{name!r} is no SIZE/QUALITY, SIZE or QUALITY, such as 1024x1024/high")
 
 
 def way_of(price: PriceSection) -> str:
@@ -138,7 +182,7 @@ def _rates(table: RateTable, *, category: Category, complete: bool, prefix: str)
         raise PriceProblem(f"{prefix}per_second", "is given beside per_minute")
 
     def rate(name: str, instead: int) -> int:
-        amount: Decimal | None = getattr(table, name)
+        amount: Decimal | None = getattr(table, name)  # tables were resolved by `at`
         return instead if amount is None else _nano(amount, prefix + name)
 
     plain = rate("input", 0)

@@ -70,6 +70,8 @@ class Route:
     weight: int
     max_tokens_field: str
     price: PriceVersion
+    variants: tuple[tuple[str, PriceVersion], ...] = ()
+    """What other sizes and qualities cost, by the names of `pricing.variants`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +131,19 @@ class Model:
     @property
     def current_price(self) -> PriceVersion | None:
         """The price of the first usable route in order of priority: what a new request would most likely get."""
+        route = self._first
+        return self.list_price if route is None else route.price
+
+    @property
+    def current_variants(self) -> tuple[tuple[str, PriceVersion], ...]:
+        """Of the same route, what other sizes and qualities cost."""
+        route = self._first
+        return () if route is None else route.variants
+
+    @property
+    def _first(self) -> Route | None:
         usable = [route for route in self.routes if route.provider.accounts] or list(self.routes)
-        return min(usable, key=lambda route: route.priority).price if usable else self.list_price
+        return min(usable, key=lambda route: route.priority) if usable else None
 
 
 class Registry:
@@ -167,6 +180,7 @@ class Registry:
     def price_versions(self) -> dict[str, PriceVersion]:
         """Every price that a decision or a list can name, by id."""
         prices = [route.price for model in self.models for route in model.routes]
+        prices += [price for model in self.models for route in model.routes for _, price in route.variants]
         prices += [model.list_price for model in self.models if model.list_price is not None]
         return {price.id: price for price in prices}
 

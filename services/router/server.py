@@ -3,7 +3,7 @@
 import dataclasses
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 from google.protobuf.message import Message
@@ -129,7 +129,10 @@ class RouterServer:
 
     async def quote(self, request: pb.QuoteRequest, _: CallContext) -> pb.QuoteResponse:
         model, routes = self._decider.quote(model=request.model, operation=request.operation)
-        offers = [pb.Offer(price=_price(route.price), provider_model=route.provider_model) for route in routes]
+        offers = [
+            pb.Offer(price=_price(route.price), provider_model=route.provider_model, variants=_variants(route.variants))
+            for route in routes
+        ]
         return pb.QuoteResponse(model=model.id, bounds=_bounds(model.bounds), offers=offers)
 
     async def list_models(self, _request: pb.ListModelsRequest, _: CallContext) -> pb.ListModelsResponse:
@@ -232,7 +235,12 @@ def _model(model: Model) -> pb.Model:
         created_at_us=model.created_at_us,
         configured=model.is_configured,
         credits_per_request=model.credits_per_request,
+        variants=_variants(model.current_variants),
     )
+
+
+def _variants(variants: Iterable[tuple[str, PriceVersion]]) -> list[pb.PriceVariant]:
+    return [pb.PriceVariant(name=name, price=_price(price)) for name, price in variants]
 
 
 def _price(price: PriceVersion) -> pb.PriceVersion:

@@ -135,7 +135,8 @@ class Acceptance:
         kind = kinds.kind_of(wish.kind)
         wanted: Wanted = kind.parse(wish.body)
         model = find_model(await self._models(), wish.model, kind=wish.kind)
-        price = decision.price(model.price)
+        size, quality = kind.look(wanted)
+        price = decision.price_of(model.price, model.variants, size=size, quality=quality)
         return Order(
             id=wish.task_id,
             customer_id=wish.customer_id,

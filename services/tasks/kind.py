@@ -126,6 +126,8 @@ class Kind(Generic[W]):
     makers: Mapping[WireProtocol, Maker[W]]
     time_to_live_s: float
     """A job that has not ended by then fails."""
+    look: Callable[[W], tuple[str | None, str | None]] = lambda _: (None, None)
+    """The size and the quality of what is made, on which its price may depend."""
     shown: Callable[[W], Mapping[str, object]] = lambda _: {}
     """What of an order its customer is shown beside the task."""
 

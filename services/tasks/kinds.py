@@ -6,12 +6,19 @@ from chassis.errors import Code, TollbridgeError
 from services.tasks import image_order, makers, video_order
 from services.tasks.kind import AnyKind, Kind
 
-IMAGE = Kind(name="image", parse=image_order.parse, makers=makers.images(), time_to_live_s=900.0)
+IMAGE = Kind(
+    name="image",
+    parse=image_order.parse,
+    makers=makers.images(),
+    time_to_live_s=900.0,
+    look=lambda wanted: (wanted.size, wanted.quality),
+)
 VIDEO = Kind(
     name="video",
     parse=video_order.parse,
     makers=makers.videos(),
     time_to_live_s=1800.0,
+    look=lambda wanted: (wanted.size, None),
     shown=video_order.VideoOrder.shown,
 )
 

@@ -1,7 +1,7 @@
 """A whole Tollbridge and a provider as real processes, for tests that drive the system from outside.
 
 Nothing here imports the gateway: it is started by its command, found by its `ready.json` and spoken to over HTTP, as an
-operator and a customer would.
+operator and a customer would. Only the database that it begins with is made from within (`template.py`).
 """
 
 import contextlib
@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from tests.integration.template import begin_with_database
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNNING_ALREADY = "TOLLBRIDGE_TEST_RUNNING"
@@ -113,7 +115,11 @@ models:
     aliases: [sora-2]
     category: video
     routes: [{provider: sandbox, model: sandbox-video}]
-    price: {per_second: 0.10}
+    price: {per_second: {default: 0.10, 64x96: 0.30}}
+  - id: sized-image
+    category: image
+    routes: [{provider: sandbox, model: sandbox-image}]
+    price: {per_image: {default: 0.04, 32x32: 0.05, 32x32/high: 0.080000001, high: 0.07}}
 plans:
   - {id: enterprise}
 billing: {default_plan: enterprise, welcome_credit: 0, webhooks: {allowed_networks: ["127.0.0.0/8"]}}
@@ -369,10 +375,17 @@ class Account:
 
 @contextlib.contextmanager
 def gateway(
-    directory: Path, config: str, *arguments: str, replicas: Mapping[str, int] | None = None, **environ: str
+    directory: Path,
+    config: str,
+    *arguments: str,
+    replicas: Mapping[str, int] | None = None,
+    from_nothing: bool = False,
+    **environ: str,
 ) -> Iterator[Gateway]:
-    """Runs a Tollbridge; stops it at the end."""
+    """Runs a Tollbridge, with a database that is there already unless it begins from nothing; stops it at the end."""
     running = Gateway(directory=directory, config=config, arguments=arguments, replicas=replicas, **environ)
+    if not from_nothing and "--database-url" not in arguments:
+        begin_with_database(running.data_dir, kept_in=directory.parent)
     running.start()
     try:
         yield running

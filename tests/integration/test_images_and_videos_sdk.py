@@ -205,3 +205,29 @@ def test_a_video_under_one_key_is_made_once(account: Account) -> None:
         f"{account.gateway.base_url}/v1/quote", content=json.dumps(body), headers=account.headers, timeout=30
     )
     assert (quote.json()["most"], quote.json()["likely"]) == ("0.400000000", "0.400000000")
+
+
+@pytest.mark.parametrize(
+    ("fields", "each_usd"),
+    [
+        ({"size": "16x16"}, "0.04"),
+        ({"size": "32x32"}, "0.05"),
+        ({"size": "32x32", "quality": "high"}, "0.080000001"),
+        ({"size": "16x16", "quality": "high"}, "0.07"),
+    ],
+)
+def test_an_image_costs_what_its_size_and_quality_cost(account: Account, fields: dict[str, str], each_usd: str) -> None:
+    """Quoted, held, charged and shown the same, to the nano-dollar."""
+    body = {"model": "sized-image", "prompt": "x", "n": 2, **fields}
+    url = f"{account.gateway.base_url}/v1"
+    most = httpx.post(f"{url}/quote", json=body, headers=account.headers, timeout=30).json()["most"]
+    cap = {"x-max-cost": most}
+    made = httpx.post(f"{url}/images/generations", json=body, headers=account.headers | cap, timeout=70).json()
+    receipt = account.receipt(made["task_id"])
+    assert Decimal(most) == Decimal(receipt["charge"]) == Decimal(str(made["usage"]["cost"])) == 2 * Decimal(each_usd)
+
+
+def test_a_second_of_a_larger_video_costs_more(account: Account, client: openai.OpenAI) -> None:
+    """By the table of sizes."""
+    video = made(client, prompt="x", seconds="4", size="64x96")
+    assert Decimal(account.receipt(video.id)["charge"]) == 4 * Decimal("0.30")

@@ -96,6 +96,8 @@ async def _image(quotes: Quotes, body: bytes, caller: Caller, catalogue: Catalog
         units=Units(requests=1, images=image.images),
         outputs=image.images,
         body_bytes=len(body),
+        size=image.size,
+        quality=image.quality,
     )
 
 
@@ -109,6 +111,7 @@ async def _video(quotes: Quotes, body: bytes, caller: Caller, catalogue: Catalog
         units=Units(requests=1, milliseconds=video.length_s * 1000),
         outputs=1,
         body_bytes=len(whole),
+        size=video.picture_size,
     )
 
 

@@ -570,6 +570,34 @@ class QuoteRequest(_message.Message):
 Global___QuoteRequest: _TypeAlias = QuoteRequest  # noqa: Y015
 
 @_typing.final
+class PriceVariant(_message.Message):
+    """A price that depends on what is made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`1024x1024/high`, `1024x1024` or `high`; of those that fit, the one that says most counts."""
+    @_builtins.property
+    def price(self) -> Global___PriceVersion:
+        """Its price."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        price: Global___PriceVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "price", b"price"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PriceVariant: _TypeAlias = PriceVariant  # noqa: Y015
+
+@_typing.final
 class Offer(_message.Message):
     """One way that the request could go."""
 
@@ -577,21 +605,27 @@ class Offer(_message.Message):
 
     PRICE_FIELD_NUMBER: _builtins.int
     PROVIDER_MODEL_FIELD_NUMBER: _builtins.int
+    VARIANTS_FIELD_NUMBER: _builtins.int
     provider_model: _builtins.str
     """What the provider calls the model."""
     @_builtins.property
     def price(self) -> Global___PriceVersion:
         """At this price."""
 
+    @_builtins.property
+    def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceVariant]:
+        """What other sizes and qualities cost."""
+
     def __init__(
         self,
         *,
         price: Global___PriceVersion | None = ...,
         provider_model: _builtins.str = ...,
+        variants: _abc.Iterable[Global___PriceVariant] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["price", b"price", "provider_model", b"provider_model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["price", b"price", "provider_model", b"provider_model", "variants", b"variants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -665,6 +699,7 @@ class Model(_message.Message):
     CREATED_AT_US_FIELD_NUMBER: _builtins.int
     CONFIGURED_FIELD_NUMBER: _builtins.int
     CREDITS_PER_REQUEST_FIELD_NUMBER: _builtins.int
+    VARIANTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Public id; may contain slashes."""
     display_name: _builtins.str
@@ -695,6 +730,10 @@ class Model(_message.Message):
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Other names."""
 
+    @_builtins.property
+    def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceVariant]:
+        """What other sizes and qualities cost."""
+
     def __init__(
         self,
         *,
@@ -709,10 +748,11 @@ class Model(_message.Message):
         created_at_us: _builtins.int = ...,
         configured: _builtins.bool = ...,
         credits_per_request: _builtins.int = ...,
+        variants: _abc.Iterable[Global___PriceVariant] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds", "price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "bounds", b"bounds", "capabilities", b"capabilities", "category", b"category", "configured", b"configured", "created_at_us", b"created_at_us", "credits_per_request", b"credits_per_request", "display_name", b"display_name", "id", b"id", "owned_by", b"owned_by", "price", b"price"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "bounds", b"bounds", "capabilities", b"capabilities", "category", b"category", "configured", b"configured", "created_at_us", b"created_at_us", "credits_per_request", b"credits_per_request", "display_name", b"display_name", "id", b"id", "owned_by", b"owned_by", "price", b"price", "variants", b"variants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
