@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import IO, TYPE_CHECKING, Literal, cast, get_args
 
+from upstream.outcome import ProviderMisbehaved
+
 if TYPE_CHECKING:
     from av import AudioFrame
     from av.audio.stream import AudioStream
@@ -33,6 +35,7 @@ RATE = 24_000
 """Samples a second of everything that comes out: OpenAI's, which a listener to `pcm` has to know."""
 BYTES_PER_SAMPLE = 2
 _UNKNOWN_SIZE = 0xFFFFFFFF
+_FILE_MARKS = (b"RIFF", b"OggS", b"fLaC", b"ID3")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,17 +121,54 @@ class SoundEncoder:
         return head + self._pipe.taken()
 
 
+class FileEncoder:
+    """One whole file, whose head says how long it is; of samples at RATE. Blocks."""
+
+    def __init__(self, wanted: SpeechFormat) -> None:
+        self._file = io.BytesIO()
+        self._is_wav = wanted == "wav"
+        self._coder = _Coder(wanted, self._file, rate=RATE, options={}) if wanted in _CODECS else None
+
+    def feed(self, samples: bytes) -> int:
+        """Takes whole samples in; returns how large the file is so far."""
+        if self._coder is None:
+            self._file.write(samples)
+        else:
+            self._coder.feed(samples)
+        return self._file.tell()
+
+    def end(self) -> bytes:
+        """The file."""
+        if self._coder is not None:
+            self._coder.end()
+        made = self._file.getvalue()
+        return wav_head(len(made)) + made if self._is_wav else made
+
+
 def encoded(samples: bytes, wanted: SpeechFormat) -> bytes:
-    """The whole file, whose head says how long it is. `samples` are at RATE. Blocks."""
-    if wanted == "pcm":
-        return samples
-    if wanted == "wav":
-        return wav_head(len(samples)) + samples
-    file = io.BytesIO()
-    coder = _Coder(wanted, file, rate=RATE, options={})
-    coder.feed(samples)
-    coder.end()
-    return file.getvalue()
+    """The whole file of these samples. Blocks."""
+    encoder = FileEncoder(wanted)
+    encoder.feed(samples)
+    return encoder.end()
+
+
+def plain_samples(sound: bytes) -> bytes:
+    """What should be bare samples, also where a provider sent them in a file of some kind. Blocks.
+
+    Raises ProviderMisbehaved for one that can't be read.
+    """
+    if not sound.startswith(_FILE_MARKS):
+        return sound[: len(sound) - len(sound) % BYTES_PER_SAMPLE]
+    import av
+
+    try:
+        with av.open(io.BytesIO(sound), mode="r") as file:
+            resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
+            frames = [each for frame in file.decode(audio=0) for each in resampler.resample(frame)]
+            frames += resampler.resample(None)
+    except (av.FFmpegError, IndexError) as error:
+        raise ProviderMisbehaved("the provider sent a sound that can't be read") from error
+    return b"".join(bytes(frame.planes[0])[: frame.samples * BYTES_PER_SAMPLE] for frame in frames)
 
 
 def wav_head(size: int | None) -> bytes:

@@ -29,9 +29,9 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-HotRoute = Callable[..., Awaitable[None]]
-"""`(scope, receive, send, *, surface, request_id)`: answers everything itself, errors too. One that does so in other
-words than the surface's has them as its `voice`."""
+HotRoute = Callable[..., Awaitable[Receive | None]]
+"""`(scope, receive, send, *, surface, request_id)`: answers everything itself, errors too; or it returns a way to read
+the body again, for FastAPI to answer. One that does so in other words than the surface's has them as its `voice`."""
 Voice = Callable[[Dialect], Dialect]
 
 OWN_SURFACE = Surface(prefix="", dialect=DEFAULT, models_public=False, without=frozenset())
@@ -87,10 +87,12 @@ class EdgeApp:
             return
         hot = self._hot.get((scope["method"], rest))
         if hot is not None:
-            await hot(scope, receive, send, surface=surface, request_id=request_id)
-            return
+            again = await hot(scope, receive, send, surface=surface, request_id=request_id)
+            if again is None:
+                return
+            receive = again
         allowed = {method: route for (method, hot_path), route in self._hot.items() if hot_path == rest}
-        if allowed:
+        if allowed and hot is None:
             error = TollbridgeError(Code.METHOD_NOT_ALLOWED, f"{scope['method']} is not possible at {path[:200]}.")
             voice: Voice | None = getattr(next(iter(allowed.values())), "voice", None)
             dialect = surface.dialect if voice is None else voice(surface.dialect)

@@ -28,7 +28,8 @@ class Operation:
 
     `name` is its name in the request log, `category` the kind of model that serves it, in router's words. `voice` turns
     a surface's dialect into the one that this endpoint's clients understand. `refuse_costly` is what its wires check
-    first, for whoever only asks for the price.
+    first, for whoever only asks for the price. `is_job` says of a body and its headers that this runs as a task: a route
+    of FastAPI at the same path takes it on.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Operation:
     voice: Callable[[Dialect], Dialect] = lambda dialect: dialect
     most_bytes: int = MAX_BODY_BYTES
     refuse_costly: RefuseCostly = refuse_costly
+    is_job: Callable[[bytes, Iterable[tuple[bytes, bytes]]], bool] = lambda body, headers: False
 
     def wire_of(self, route: Route) -> Wire:
         """The wire to a route's provider. Raises PROVIDER_NOT_CONFIGURED for one that does not offer this."""

@@ -10,7 +10,7 @@ from services.edge.openapi import paid
 from services.edge.openapi.description import Description
 from services.edge.operation import Operation
 from services.edge.responses_request import parse_responses
-from services.edge.speech_request import parse_speech
+from services.edge.speech_request import is_job, parse_speech
 from services.edge.transcription_request import MAX_FORM_BYTES
 from services.edge.transcription_request import parser as transcription_parser
 from services.edge.wires.chat import ChatOverAnthropic, ChatOverOpenAI
@@ -101,6 +101,7 @@ SPEECH = Operation(
         WireProtocol.OPENAI: SpeechOverOpenAI(),
         WireProtocol.SANDBOX: SpeechOverOpenAI(),
     },
+    is_job=is_job,
 )
 
 

@@ -184,12 +184,12 @@ def _check_cost(order: Order, max_cost_nano_usd: int | None) -> None:
 
 
 def worst_case(price: PriceVersion, bounds: router_pb2.ModelBounds, *, wanted: Wanted, body_bytes: int) -> int:
-    """The most that a job can be charged. No token is shorter than a byte; each answer is bounded by `max_output`."""
+    """The most that a job can be charged. No token is shorter than a byte; its order bounds the output."""
     try:
         return worst_case_nano_usd(
             price,
             input_tokens=body_bytes + bounds.template_tokens,
-            output_tokens=wanted.outputs * bounds.max_output + bounds.hidden_output,
+            output_tokens=wanted.output_tokens(bounds.max_output) + bounds.hidden_output,
             units=wanted.most,
         )
     except ChargeOutOfRange as error:

@@ -23,10 +23,9 @@ class ImageOrder:
         """One request for so many images."""
         return Units(requests=1, images=self.images)
 
-    @property
-    def outputs(self) -> int:
+    def output_tokens(self, max_output: int) -> int:
         """Each image is an answer."""
-        return self.images
+        return self.images * max_output
 
 
 def parse(body: bytes) -> ImageOrder:

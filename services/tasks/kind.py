@@ -30,9 +30,8 @@ class Wanted(Protocol):
     def most(self) -> Units:
         """The most that it can use of what is sold by the piece."""
 
-    @property
-    def outputs(self) -> int:
-        """How many answers the model gives, each bounded by its `max_output`."""
+    def output_tokens(self, max_output: int) -> int:
+        """The most output tokens that it can use, of a model that gives so many in one answer."""
 
 
 W = TypeVar("W", bound=Wanted)
@@ -53,6 +52,8 @@ class Product:
     files: tuple[File, ...]
     units: Units
     captured: Captured = dataclasses.field(default_factory=Captured)
+    is_counted: bool = False
+    """Whether what it says of usage is our count, for the provider said nothing."""
 
 
 class ResultTooLarge(Exception):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from chassis.errors import Code, TollbridgeError
-from services.tasks import image_order, makers, video_order
+from services.tasks import image_order, makers, speech_order, video_order
 from services.tasks.kind import AnyKind, Kind
 
 IMAGE = Kind(
@@ -13,6 +13,7 @@ IMAGE = Kind(
     time_to_live_s=900.0,
     look=lambda wanted: (wanted.size, wanted.quality),
 )
+SPEECH = Kind(name="speech", parse=speech_order.parse, makers=makers.speeches(), time_to_live_s=1800.0)
 VIDEO = Kind(
     name="video",
     parse=video_order.parse,
@@ -22,7 +23,7 @@ VIDEO = Kind(
     shown=video_order.VideoOrder.shown,
 )
 
-KINDS: Mapping[str, AnyKind] = {kind.name: kind for kind in (IMAGE, VIDEO)}
+KINDS: Mapping[str, AnyKind] = {kind.name: kind for kind in (IMAGE, SPEECH, VIDEO)}
 
 
 def kind_of(name: str) -> AnyKind:

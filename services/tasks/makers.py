@@ -1,4 +1,4 @@
-"""Who makes what over which protocol: the makers of images and videos, each with what it counts."""
+"""Who makes what over which protocol: the makers of images, speech and videos, each with what it counts."""
 
 from collections.abc import Mapping
 
@@ -6,6 +6,8 @@ from pricing.tokens import Units
 from services.tasks.image_maker import ImageMaker, sent
 from services.tasks.image_order import ImageOrder
 from services.tasks.kind import Maker
+from services.tasks.speech_maker import SpeechMaker
+from services.tasks.speech_order import SpeechOrder
 from services.tasks.submission_maker import SubmissionMaker
 from services.tasks.video_order import VideoOrder
 from upstream.openai.videos import Videos
@@ -24,6 +26,11 @@ def images() -> Mapping[WireProtocol, Maker[ImageOrder]]:
             wire=Predictions(), fields=lambda wanted: sent(wanted.fields), units=_images, most_files=_ordered
         ),
     }
+
+
+def speeches() -> Mapping[WireProtocol, Maker[SpeechOrder]]:
+    """By protocol."""
+    return {WireProtocol.OPENAI: SpeechMaker(), WireProtocol.SANDBOX: SpeechMaker()}
 
 
 def videos() -> Mapping[WireProtocol, Maker[VideoOrder]]:

@@ -26,10 +26,9 @@ class VideoOrder:
         """One request for so many seconds."""
         return Units(requests=1, milliseconds=self.seconds * _MS)
 
-    @property
-    def outputs(self) -> int:
-        """One video."""
-        return 1
+    def output_tokens(self, max_output: int) -> int:
+        """One video is one answer."""
+        return max_output
 
     def shown(self) -> dict[str, object]:
         """What its customer is shown of it, in OpenAI's words."""

@@ -171,7 +171,7 @@ class _Run:
             units=product.units,
             reported_cost_nano_usd=captured.reported_cost_nano_usd,
             generation_id=captured.generation_id or self._provider_task_id(),
-            is_evidence_counted=tokens is None,
+            is_evidence_counted=tokens is None or product.is_counted,
             implausible=implausible,
         )
 
@@ -181,7 +181,7 @@ class _Run:
     def _can_be(self, tokens: Tokens, route: Route) -> bool:
         """Whether a request with these bounds can have used that much; otherwise the pieces alone are charged."""
         most_input = estimate_input_tokens(self._job.order.body, route.bounds)
-        most_output = self._wanted.outputs * route.bounds.max_output + route.bounds.hidden_output
+        most_output = self._wanted.output_tokens(route.bounds.max_output) + route.bounds.hidden_output
         return tokens.prompt <= most_input and tokens.completion <= most_output
 
 

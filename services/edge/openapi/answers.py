@@ -155,3 +155,14 @@ class Transcript(TypedDict):
 
     text: str
     usage: NotRequired[Object]
+
+
+class SpeechTask(TypedDict):
+    """What comes of a text that is spoken as a task while it is not done."""
+
+    created: int
+    data: list[object]
+    task_id: str
+    provider_task_id: str | None
+    status: str
+    model: str

@@ -17,6 +17,7 @@ from services.edge.openapi.description import (
     Media,
 )
 from services.edge.responses_fields import ResponsesBody
+from services.edge.routes.task_shapes import PREFER
 from services.edge.speech_request import SpeechBody
 from services.edge.transcription_request import TranscriptionForm, TranslationForm
 from upstream.sound_encoder import CONTENT_TYPES
@@ -124,12 +125,16 @@ SPEECH = Description(
     name="createSpeech",
     tag=SOUND,
     summary="A text, spoken",
-    about="As OpenAI's; the sound comes as it is made. `voice` is alloy without it, `response_format` mp3.",
+    about="As OpenAI's; the sound comes as it is made. `voice` is alloy without it, `response_format` mp3. A text of "
+    "more than 4,096 characters, or with `Prefer: respond-async`, is spoken as a task: the answer is the file when "
+    "that is done within `wait` seconds (60), and else JSON, with status 202.",
     prefix="Speech",
     body=SpeechBody,
+    answer=answers.SpeechTask,
+    statuses=(202,),
     example={"model": "MODEL", "input": "Hello.", "voice": "alloy"},
     media=(*(Media(content_type=kind, shape=bytes) for kind in CONTENT_TYPES.values()), STREAM),
-    parameters=_BOTH,
+    parameters=(*_BOTH, PREFER),
     headers=(REPLAYED,),
     refuses=PAID,
 )

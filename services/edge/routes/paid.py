@@ -49,11 +49,15 @@ class PaidRoute:
         self._tools = relay.tools
         self._log = structlog.get_logger()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, *, surface: Surface, request_id: str) -> None:
-        """Serves one request; returns when it has ended, also for a client that has left."""
+    async def __call__(
+        self, scope: Scope, receive: Receive, send: Send, *, surface: Surface, request_id: str
+    ) -> Receive | None:
+        """Serves one request; returns when it has ended, also for a client that has left. One that runs as a task is
+        not served here: what is returned reads its body again."""
         loop = asyncio.get_running_loop()
         arrived_s = loop.time()
         exchange: Exchange | None = None
+        job: _Job | None = None
         share = self._relay.bodies.share()
 
         def on_stuck() -> None:
@@ -77,6 +81,8 @@ class PaidRoute:
                 )
                 if exchange is not None:
                     await self._serve(exchange, receive, reply)
+            except _Job as found:
+                job = found
             except TollbridgeError as error:
                 span.fail(error)
                 await reply.refuse(error)
@@ -89,7 +95,9 @@ class PaidRoute:
                     await reply.refuse(TollbridgeError(Code.INTERNAL, "Something went wrong on our side."))
             finally:
                 share.end()
-                self._note(exchange, reply, span, seconds=loop.time() - arrived_s, arrived_s=arrived_s)
+                if job is None:
+                    self._note(exchange, reply, span, seconds=loop.time() - arrived_s, arrived_s=arrived_s)
+        return job.reader(receive) if job is not None else None
 
     async def _admit(
         self,
@@ -113,6 +121,8 @@ class PaidRoute:
             api_key=api_key_of(headers), client_ip=scope["client"][0] if scope.get("client") else "", traceparent=trace
         )
         body = await read_body(receive, headers, most_bytes=self._operation.most_bytes, share=share)
+        if self._operation.is_job(body, headers):
+            raise _Job(body)
         parsed = await aside(body, self._operation.parse, body, headers)
         request = dataclasses.replace(parsed, max_cost_nano_usd=max_cost_of(headers))
         turn = await self._turn(scope, request.body, authority=authority, reply=reply, request_id=request_id)
@@ -187,6 +197,23 @@ class PaidRoute:
         metrics.request(model=model, status=status, seconds=seconds)
         if reply.first_byte_s is not None:
             metrics.first_byte(model=model, seconds=reply.first_byte_s - arrived_s)
+
+
+class _Job(Exception):
+    """A request that runs as a task."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__("this runs as a task")
+        self._body: bytes | None = body
+
+    def reader(self, receive: Receive) -> Receive:
+        """A `receive` that gives the body once more, and then what else comes."""
+
+        async def again() -> MutableMapping[str, Any]:
+            body, self._body = self._body, None
+            return await receive() if body is None else {"type": "http.request", "body": body, "more_body": False}
+
+        return again
 
 
 def traceparent_of(headers: Iterable[tuple[bytes, bytes]]) -> str:

@@ -8,7 +8,7 @@ from services.edge.catalogue import Catalogue
 from services.edge.claims import Claims
 from services.edge.json_http import Identify, answer, context, page, page_limit, rfc3339
 from services.edge.openapi.description import described
-from services.edge.routes import files, images, task_events, task_webhooks, videos
+from services.edge.routes import files, images, speeches, task_events, task_webhooks, videos
 from services.edge.routes.task_shapes import CANCEL_TASK, GET_TASK, LIST_TASKS, Task, TaskError, TaskFile
 from services.edge.task_claims import TaskClaims
 from services.edge.task_desk import TIMEOUT_S, TaskDesk, file_link
@@ -28,7 +28,7 @@ def routes(*, tasks: PipeClient, claims: Claims, catalogue: Catalogue, identify:
     router = APIRouter()
     desk = TaskDesk(tasks=tasks, keys=TaskClaims(claims=claims), catalogue=catalogue)
     router.include_router(task_webhooks.routes(tasks=tasks, identify=identify))
-    for kind in (images, videos, files):
+    for kind in (images, speeches, videos, files):
         router.include_router(kind.routes(desk=desk, identify=identify))
     router.include_router(task_events.routes(follow=desk.follow, show=shown, identify=identify))
 

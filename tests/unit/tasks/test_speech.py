@@ -1,0 +1,159 @@
+"""Long texts: cut after sentences, spoken in pieces, joined to one file that plays."""
+
+import io
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import av
+import pytest
+
+from chassis.errors import Code, TollbridgeError
+from pricing.prices import PriceVersion, Rates
+from services.tasks import kinds, speech_order
+from services.tasks.kind import Making, Product, Providers
+from services.tasks.sentences import pieces_of
+from upstream.client import Timeouts, UpstreamClient
+from upstream.outcome import AttemptFailed
+from upstream.route import Bounds, Route, WireProtocol
+from upstream.sandbox.provider import Sandbox
+from upstream.sandbox.speech import MS_PER_CHARACTER
+from upstream.sound_encoder import CONTENT_TYPES, encoded, plain_samples
+
+SENTENCE = "This is a sentence of fifty-two characters and a dot. "
+LONG = SENTENCE * 80
+BY_CHARACTER = Rates(per_million_characters=15_000_000_000)
+BY_TOKEN = Rates(input=600_000_000, audio_output=12_000_000_000)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [LONG, "word " * 3000, "x" * 9000, "短い文。" * 3000, LONG + " " * 6000, "a\n" * 5000, SENTENCE, "  \n" * 4000],
+)
+def test_pieces_are_the_text_and_none_is_too_long(text: str):
+    """But for blanks at the end of one, which nobody speaks."""
+    pieces = pieces_of(text, most=4096)
+    assert "".join(pieces) == text
+    assert all(len(piece.rstrip()) <= 4096 for piece in pieces)
+    assert all(piece.strip() for piece in pieces) or not text.strip()
+
+
+def test_a_cut_is_after_a_sentence_or_else_after_a_word():
+    """Where a speaker would draw breath."""
+    assert pieces_of("One two. Three four. Five", most=15) == ["One two. ", "Three four. ", "Five"]
+    assert pieces_of('He said "No!" Then he left.', most=16) == ['He said "No!" ', "Then he left."]
+    assert pieces_of("one two three", most=9) == ["one two ", "three"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"input": ""}, "input"),
+        ({"input": " \n "}, "input"),
+        ({"input": "x" * 70_000}, "input"),
+        ({"input": 5}, "input"),
+        ({"speed": 5}, "speed"),
+        ({"response_format": "midi"}, "response_format"),
+        ({"response_format": "wav", "input": "x" * 60_000}, "response_format"),
+        ({"stream_format": "sse"}, "stream_format"),
+    ],
+)
+def test_what_can_not_be_spoken_is_refused_by_its_field(*, fields: dict, param: str):
+    """Before anything is held for it."""
+    with pytest.raises(TollbridgeError) as refused:
+        speech_order.parse(json.dumps({"input": "Hi", **fields}).encode())
+    assert (refused.value.code, refused.value.details["param"]) == (Code.INVALID_REQUEST, param)
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[UpstreamClient]:
+    running = UpstreamClient()
+    await running.start()
+    yield running
+    await running.close()
+
+
+async def made(client: UpstreamClient, *, rates: Rates = BY_CHARACTER, **fields: Any) -> tuple[Product, list[float]]:
+    """What the sandbox makes of it, and the progress on the way."""
+    progress = list[float]()
+    route = Route(
+        attempt_id="a",
+        model="public",
+        provider_id="p",
+        provider_account_id="p-1",
+        protocol=WireProtocol.SANDBOX,
+        base_url="http://sandbox/v1",
+        credential="",
+        provider_model="sandbox-speech",
+        timeouts=Timeouts(connect_s=20, first_byte_s=60, idle_s=60, total_s=90),
+        price=PriceVersion(rates=rates, cost=rates),
+        bounds=Bounds(),
+    )
+    making: Making[Any] = Making(
+        task_id="t",
+        wanted=kinds.SPEECH.parse(json.dumps(fields).encode()),
+        route=route,
+        providers=Providers(client=client, sandbox=Sandbox()),
+        submitted=lambda _: pytest.fail("nothing is submitted"),
+        progress=progress.append,
+    )
+    return await kinds.SPEECH.maker_of(route).make(making), progress
+
+
+def seconds(sound: bytes, wanted: str) -> tuple[str, float]:
+    """The container of a file, and how long a player says that it is, and plays it."""
+    if wanted == "pcm":
+        return "pcm", len(sound) / 48_000
+    with av.open(io.BytesIO(sound)) as file:
+        said = (file.duration or 0) / 1_000_000
+        played = sum(frame.samples for frame in file.decode(audio=0)) / file.streams.audio[0].rate
+        assert said == pytest.approx(played, rel=0.05)
+        return file.format.name, played
+
+
+@pytest.mark.parametrize("wanted", ["mp3", "opus", "wav"])
+async def test_the_pieces_of_a_long_text_are_one_file(*, client: UpstreamClient, wanted: str):
+    """Of the right container and length, every character of it charged."""
+    product, progress = await made(client, input=LONG, response_format=wanted, speed=4)
+    container, played = seconds(product.files[0].data, wanted)
+    assert container == {"opus": "ogg"}.get(wanted, wanted)
+    assert played == pytest.approx(len(LONG) * MS_PER_CHARACTER / 4 / 1000, rel=0.01)
+    assert product.files[0].content_type == CONTENT_TYPES[wanted]
+    assert product.units.characters == len(LONG)
+    assert product.units.milliseconds == pytest.approx(played * 1000, rel=0.01)
+    assert len(progress) == 2
+    assert sorted(progress) == progress
+
+
+async def test_a_short_text_is_one_call(client: UpstreamClient):
+    """In the provider's own file, its tokens as reported."""
+    directive = '#sandbox {"prompt_tokens": 7, "output_tokens": 70}'
+    product, _ = await made(client, rates=BY_TOKEN, input=f"Hi.\n{directive}", response_format="flac")
+    tokens = product.captured.tokens
+    assert tokens is not None
+    assert (tokens.input, tokens.audio_output, product.is_counted) == (7, 70, False)
+    assert seconds(product.files[0].data, "flac")[0] == "flac"
+
+
+async def test_tokens_that_nobody_reports_are_counted(client: UpstreamClient):
+    """And said to be."""
+    product, _ = await made(client, rates=BY_TOKEN, input='Hi there.\n#sandbox {"usage": false}')
+    tokens = product.captured.tokens
+    assert tokens is not None
+    assert tokens.input > 2
+    assert tokens.audio_output == -(-product.units.milliseconds * 21 // 1000)
+    assert product.is_counted
+
+
+async def test_a_piece_that_breaks_off_is_no_file(client: UpstreamClient):
+    """However much of it came."""
+    with pytest.raises(AttemptFailed):
+        await made(client, input='Hi.\n#sandbox {"chunks": 4, "fail_after_chunks": 2}')
+
+
+def test_samples_are_found_in_files_too():
+    """Some providers send nothing else."""
+    samples = bytes(range(256)) * 100
+    assert plain_samples(samples + b"\0") == samples
+    assert plain_samples(encoded(samples, "wav")) == samples
+    assert plain_samples(encoded(samples, "flac")) == samples
