@@ -7,6 +7,9 @@ import pytest
 from services.edge.opening import MAX_HEAD_BYTES, begin_stream
 from upstream.openai.chat_stream import ChatStream
 from upstream.outcome import ProviderMisbehaved
+from upstream.usage import UsageLimits
+
+LIMITS = UsageLimits(max_input=10, max_output=10)
 
 
 class Chatter:
@@ -39,6 +42,6 @@ async def test_a_stream_that_never_begins_fills_no_memory() -> None:
     """It is the provider's failure, and the next account is tried."""
     response = Chatter()
     with pytest.raises(ProviderMisbehaved):
-        await begin_stream(response, ChatStream(model="m", include_usage=False))
+        await begin_stream(response, ChatStream(model="m", include_usage=False), limits=LIMITS)
     assert response.closed
     assert response.sent_bytes < 2 * MAX_HEAD_BYTES
