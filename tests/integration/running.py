@@ -120,6 +120,11 @@ models:
     category: image
     routes: [{provider: sandbox, model: sandbox-image}]
     price: {per_image: {default: 0.04, 32x32: 0.05, 32x32/high: 0.080000001, high: 0.07}}
+  - id: token-image
+    category: image
+    max_output: 4096
+    routes: [{provider: sandbox, model: sandbox-image}]
+    price: {input: 5, image_input: 8, output: 30}
 plans:
   - {id: enterprise}
 billing: {default_plan: enterprise, welcome_credit: 0, webhooks: {allowed_networks: ["127.0.0.0/8"]}}

@@ -26,7 +26,7 @@ SECOND_START_WITHIN_S = promised(6.0)
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """An instance of its own with the built-in config, since parts of it are killed."""
-    with gateway(tmp_path_factory.mktemp("one-command"), BUILT_IN) as running:
+    with gateway(tmp_path_factory.mktemp("one-command"), BUILT_IN, from_nothing=True) as running:
         yield running
 
 
