@@ -100,6 +100,7 @@ class Parts:
                 spender=spender,
                 run=self._worker.run,
                 give_back=self._worker.give_back,
+                is_elsewhere=self._worker.is_submitted,
                 log=log,
             )
             for kind in kinds.KINDS
@@ -158,7 +159,8 @@ class Parts:
 
     async def stop(self) -> None:
         """Gives running jobs back and closes what was opened; the loops must have ended."""
-        await asyncio.gather(*(shift.close() for shift in self._shifts.values()))
+        grace_s = self._settings.drain_grace_s / 2  # calls have had as much before, and stopping has its limit
+        await asyncio.gather(*(shift.close(grace_s=grace_s) for shift in self._shifts.values()))
         await self._router.close()
         await self._client.close()
         await self._archive.close()

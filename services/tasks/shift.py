@@ -1,8 +1,8 @@
 """One kind's jobs in one process: takes the next one whenever there is room, and sees each to its end.
 
 Which one is next, the database decides (`claim_store.claim_next`). A work order from the bus wakes; without the bus the
-line is looked at every second. Each job runs in a task that the shift owns; `close` cancels what runs, and the worker
-gives it back, so that another process takes it up at once.
+line is looked at every second. Each job runs in a task that the shift owns; `close` gives what runs a little time; the
+rest it cancels, and the worker gives it back, so that another process takes it up at once.
 """
 
 import asyncio
@@ -19,7 +19,8 @@ LOOK_S = 1.0
 
 
 class Shift:
-    """Runs at most `at_once` jobs of a kind. `run` sees one to its end, `give_back` returns one that nobody runs."""
+    """Runs at most `at_once` jobs of a kind. `run` sees one to its end, `give_back` returns one that nobody runs,
+    `is_elsewhere` tells of one whether its provider works on it without us."""
 
     def __init__(
         self,
@@ -30,6 +31,7 @@ class Shift:
         spender: str,
         run: Callable[[Job], Awaitable[object]],
         give_back: Callable[[Job], Awaitable[None]],
+        is_elsewhere: Callable[[str], bool],
         log: FilteringBoundLogger,
     ) -> None:
         self._kind = kind
@@ -37,10 +39,11 @@ class Shift:
         self._spender = spender
         self._run = run
         self._give_back = give_back
+        self._is_elsewhere = is_elsewhere
         self._log = log
         self._room = asyncio.Semaphore(at_once)
         self._wake = asyncio.Event()
-        self._running: set[asyncio.Task[object]] = set()
+        self._running: dict[asyncio.Future[object], str] = {}
 
     @property
     def running(self) -> int:
@@ -67,8 +70,14 @@ class Shift:
             else:
                 self._start(job)
 
-    async def close(self) -> None:
-        """Cancels what runs and waits until it has been given back."""
+    async def close(self, *, grace_s: float = 0.0) -> None:
+        """Waits a while for what would be made anew otherwise, then cancels what runs and waits until it is given back.
+
+        What goes on at its provider needs no waiting for: whoever has it next asks there.
+        """
+        here = [task for task, job_id in self._running.items() if not self._is_elsewhere(job_id)]
+        if here and grace_s > 0:
+            await asyncio.wait(here, timeout=grace_s)
         for task in list(self._running):
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -93,11 +102,11 @@ class Shift:
 
     def _start(self, job: Job) -> None:
         task = asyncio.ensure_future(self._run(job))
-        self._running.add(task)
+        self._running[task] = job.order.id
         task.add_done_callback(self._ended)
 
     def _ended(self, task: "asyncio.Future[object]") -> None:
-        self._running.discard(task)
+        self._running.pop(task, None)
         self._room.release()
         if not task.cancelled() and (error := task.exception()) is not None:
             self._log.error("job_broke", exc_info=error)  # its lease lapses and the sweeper brings it back

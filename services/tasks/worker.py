@@ -72,11 +72,13 @@ class Worker:
         self._log = log
         self._now_us = now_us
         self._work: dict[str, asyncio.Task[float | None]] = {}
+        self._submitted: set[str] = set()
         self.implausible: collections.Counter[str] = collections.Counter()
 
     async def run(self, job: Job) -> float | None:
         """Runs a claimed job; the pause after which it is due again, or None when it is over or somebody else's."""
         structlog.contextvars.bind_contextvars(request_id=job.order.id)  # on every line of this job's own task
+        self._mark(job, job.submission)
         steps = _Steps(job.progress)
         work = asyncio.create_task(self._to_its_end(job, steps), name="task work")
         self._work[job.order.id] = work
@@ -97,10 +99,15 @@ class Worker:
             return None  # the claim was lost, and the work stopped for that
         finally:
             del self._work[job.order.id]
+            self._submitted.discard(job.order.id)
             beat.cancel()
             (end,) = await asyncio.gather(beat, return_exceptions=True)
             if isinstance(end, Exception):
                 self._log.error("heartbeat_broke", exc_info=end)
+
+    def is_submitted(self, task_id: str) -> bool:
+        """Whether a job that runs here goes on at its provider without us."""
+        return task_id in self._submitted
 
     def stop(self, task_id: str) -> None:
         """Stops a job that has been ended by somebody else, if it runs here; the heartbeat would find out later."""
@@ -178,8 +185,15 @@ class Worker:
     def _ledge(self, job: Job, steps: "_Steps") -> Ledge:
         async def submitted(submission: Submission | None) -> None:
             await self._insist(lambda: self._note_submission(job, submission))
+            self._mark(job, submission)
 
         return Ledge(submitted=submitted, progress=steps.reached)
+
+    def _mark(self, job: Job, submission: Submission | None) -> None:
+        if submission is None:
+            self._submitted.discard(job.order.id)
+        else:
+            self._submitted.add(job.order.id)
 
     async def _note_submission(self, job: Job, submission: Submission | None) -> None:
         async with db.transaction(self._pool) as conn:

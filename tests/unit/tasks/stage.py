@@ -285,6 +285,7 @@ class TasksProcess:
             spender=self.spender,
             run=self.worker.run,
             give_back=self.worker.give_back,
+            is_elsewhere=self.worker.is_submitted,
             log=structlog.get_logger(),
         )
 

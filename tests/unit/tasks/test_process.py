@@ -89,6 +89,7 @@ async def world(postgres_url: str, nats_url: str) -> AsyncIterator[World]:
         **os.environ,
         "TOLLBRIDGE_DATABASE_URL": postgres_url,
         "TOLLBRIDGE_NATS_URL": nats_url,
+        "TOLLBRIDGE_DRAIN_GRACE_S": "0.2",
         "TOLLBRIDGE_SERVICE_TOKENS": "edge:secret",
         "TOLLBRIDGE_SERVICE_TOKEN": "tasks:secret",
         "TOLLBRIDGE_ROUTER_ADDRESSES": address,

@@ -110,3 +110,18 @@ async def test_the_queue_is_told_by_kind(process: TasksProcess):
     await process.backlog.look()
     assert process.backlog.now["image"].jobs == 3
     assert process.backlog.now["image"].oldest_s > 1_000_000
+
+
+async def test_what_is_nearly_made_is_not_thrown_away_at_the_end(api: TasksApi):
+    """A worker that stops waits a while for its provider's answers, and takes nothing new meanwhile."""
+    task = await api.create(prompt='x\n#sandbox {"first_byte_ms": 300}')
+    shift = api.process.shift()
+    working = asyncio.create_task(shift.work())
+    for _ in range(2000):
+        if shift.running:
+            break
+        await asyncio.sleep(0.01)
+    working.cancel()
+    await shift.close(grace_s=20)
+    assert (await api.get(task.id)).status == pb.TASK_STATUS_SUCCEEDED
+    assert len(api.process.router.decided) == 1
