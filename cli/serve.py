@@ -12,7 +12,7 @@ from cli.config_check import ConfigModule
 from cli.services import SERVICES
 from cli.up.process import SAFE_PATH
 
-ROLES = ("api", "worker")
+ROLES = ("api", "worker", "both")
 
 
 class WrongRequest(Exception):
@@ -43,7 +43,7 @@ def run_service(service: str, *, workers: int, role: str) -> NoReturn:
     environ = dict(os.environ)
     if role:
         if service != "tasks" or role not in ROLES:
-            raise WrongRequest("--role: api or worker, for tasks only")
+            raise WrongRequest("--role: api, worker or both, for tasks only")
         environ["TOLLBRIDGE_ROLE"] = role
     if workers == 1:
         os.execve(sys.executable, [sys.executable, *SAFE_PATH, "-m", f"services.{service}"], environ)

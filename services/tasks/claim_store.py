@@ -123,11 +123,11 @@ async def release(
 
 
 async def overdue(conn: Connection, *, limit: int) -> list[Job]:
-    """Jobs that have not ended in their time."""
+    """Jobs that have not ended in their time; who runs one looks after that itself, and may be storing its result."""
     found = await every(
         conn,
         f"SELECT {JOB} FROM tasks.tasks t WHERE t.status IN ('pending', 'running') AND t.deadline_us <= {NOW}"
-        " ORDER BY t.deadline_us LIMIT %s",
+        f" AND (t.status = 'pending' OR t.lease_until_us < {NOW}) ORDER BY t.deadline_us LIMIT %s",
         (limit,),
     )
     return [job_sql.job(row) for row in found]

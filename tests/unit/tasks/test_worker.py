@@ -238,6 +238,18 @@ async def test_a_job_whose_time_is_over_fails_without_a_worker(api: TasksApi):
     assert record.ended == usage_pb2.ENDED_GATEWAY_FAILED
 
 
+async def test_a_job_whose_time_is_over_while_its_result_is_stored_is_left_to_its_worker(api: TasksApi):
+    """The provider has done its work, and its worker is alive."""
+    task = await api.create()
+    job = await api.process.claimed()
+    assert job is not None
+    await api.process.sql("UPDATE tasks.tasks SET deadline_us = created_at_us")
+    assert await api.process.sweeper.sweep() == 0
+    await api.process.sql("UPDATE tasks.tasks SET lease_until_us = 1")
+    assert await api.process.sweeper.sweep() == 1
+    assert (await api.get(task.id)).error_code == Code.DEADLINE_EXCEEDED.value
+
+
 async def test_a_settlement_stays_in_the_outbox_until_billing_has_it(api: TasksApi, monkeypatch: pytest.MonkeyPatch):
     """Published again when the bus lost it, gone once it is confirmed."""
     monkeypatch.setattr("services.tasks.outbox.REPUBLISH_AFTER_S", 0.0)
