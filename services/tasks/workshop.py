@@ -16,8 +16,8 @@ from services.tasks.jobs import Job, Submission
 from services.tasks.kind import AnyKind, File, Maker, Making, Product, Providers, ResultTooLarge, Wanted
 from services.tasks.owners import Router
 from services.tasks.settlement import NO_TOKENS, Made
-from upstream.attempt import Tried, run_attempts
-from upstream.outcome import AnswerTooLarge, AttemptFailed, JobFailed
+from upstream.attempt import Tried, ended, run_attempts
+from upstream.outcome import AnswerTooLarge, AttemptFailed, JobFailed, Outcome
 from upstream.route import Route
 from upstream.usage import estimate_input_tokens
 
@@ -85,8 +85,13 @@ class Workshop:
         )
         try:
             await kind.maker_of(route).cancel(making)
-        finally:
-            self._router.succeeded(job, route)
+        except AttemptFailed as failure:
+            self._router.finish(job, ended(route, failure.outcome, retry_after_s=failure.retry_after_s))
+            raise
+        except BaseException:
+            self._router.finish(job, ended(route, Outcome.CANCELLED))
+            raise
+        self._router.succeeded(job, route)
 
 
 class _Run:
