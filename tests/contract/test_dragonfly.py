@@ -370,3 +370,20 @@ def transcribe(client: Client, files: Any, fields: Any) -> httpx.Response:
     """A multipart request, as `curl -F` sends it."""
     url, headers = f"{client.system.base_url}{PREFIX}/audio/transcriptions", {"authorization": f"Bearer {client.key}"}
     return httpx.post(url, files=files, data=fields, headers=headers, timeout=20)
+
+
+@pytest.mark.parametrize("fields", [{"voice": "alloy"}, {}, {"speed": 0.25}, {"speed": 4.0}], ids=str)
+def test_text_is_spoken(client: Client, fields: Any) -> None:
+    """`model` and `input`, and optionally `voice` and `speed`; what comes is a file with its limits in the head."""
+    answer = client.post("/audio/speech", {"model": "tts-1", "input": "Hello world", **fields})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "audio/mpeg"), answer.text
+    assert answer.content[:1] == b"\xff"
+    check_limits(answer)
+
+
+def test_what_can_not_be_spoken_is_told_in_its_shape(client: Client) -> None:
+    """Also what only the provider knows."""
+    for wrong in ({"input": ""}, {"speed": 4.1}, {"speed": 0.2}, {"voice": "nobody"}, {"input": None}):
+        answer = client.post("/audio/speech", {"model": "tts-1", "input": "Hello world", **wrong})
+        check_error(answer, 400, "bad_request")
+        assert next(iter(wrong)) in answer.json()["error"]["message"]
