@@ -39,7 +39,13 @@ class Ends:
     async def succeed(self, job: Job, made: Made, files: tuple[ResultFile, ...]) -> Job | None:
         """Ends a claimed job well and charges it; None when the claim was lost meanwhile, and nothing has happened."""
         record = settlement.charge(job, made, spender=job.spender, ended_at_us=self._now_us())
-        how = store.End(move=Move.SUCCEED, charge_nano_usd=record.charge_nano_usd, results=files, keep_s=self._keep_s())
+        how = store.End(
+            move=Move.SUCCEED,
+            charge_nano_usd=record.charge_nano_usd,
+            results=files,
+            keep_s=self._keep_s(),
+            used=made.used,
+        )
         return await self._end(job.order.id, how, lambda _: record, claim_number=job.claims)
 
     async def fail(self, job: Job, *, code: Code, message: str, is_provider: bool = True) -> Job | None:

@@ -95,6 +95,9 @@ def to_wire(job: Job) -> pb.Task:
         error_code=job.error_code,
         error_message=job.error_message,
         charge_nano_usd=job.charge_nano_usd,
+        text_tokens=job.used.text_tokens,
+        image_tokens=job.used.image_tokens,
+        output_tokens=job.used.output_tokens,
         provider_task_id=job.submission.provider_task_id if job.submission else "",
         version=job.version,
     )

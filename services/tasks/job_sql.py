@@ -6,7 +6,7 @@ from typing import Any
 from psycopg.rows import dict_row
 
 from chassis.db import Connection
-from services.tasks.jobs import Job, Order, ResultFile, Status, Submission
+from services.tasks.jobs import Job, Order, ResultFile, Status, Submission, Used
 
 NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 """The database's clock, in microseconds: the same to every worker whatever its own says."""
@@ -14,7 +14,8 @@ JOB = (
     "t.id, t.customer_id, t.key_id, t.kind, t.model, t.price_version, t.hold_id, t.hold_nano_usd,"
     " t.traceparent, t.status, t.claims, t.spender, t.created_at_us, t.deadline_us, t.started_at_us,"
     " t.finished_at_us, t.charge_nano_usd, t.error_code, t.error_message, t.provider_account_id,"
-    " t.provider_task_id, t.progress, t.failures, t.version, t.webhook_url, t.files_url"
+    " t.provider_task_id, t.progress, t.failures, t.version, t.webhook_url, t.files_url,"
+    " t.text_tokens, t.image_tokens, t.output_tokens"
 )
 """Without the body, which may be 20 MiB: a list of jobs must not hold them all."""
 
@@ -85,6 +86,7 @@ def job(row: Row, files: tuple[ResultFile, ...] = ()) -> Job:
         failures=row["failures"],
         version=row["version"],
         results=files,
+        used=Used(text_tokens=row["text_tokens"], image_tokens=row["image_tokens"], output_tokens=row["output_tokens"]),
     )
 
 

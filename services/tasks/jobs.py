@@ -98,6 +98,18 @@ class Submission:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Used:
+    """Tokens that its provider reported: of text and of pictures in, of whatever it made out."""
+
+    text_tokens: int = 0
+    image_tokens: int = 0
+    output_tokens: int = 0
+
+
+NOTHING_USED = Used()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """What was ordered, at which price, and the money held for it. Never changes."""
 
@@ -149,3 +161,4 @@ class Job:
     version: int = 1
     """Grows with every change that its customer can see."""
     results: tuple[ResultFile, ...] = ()
+    used: Used = NOTHING_USED

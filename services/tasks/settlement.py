@@ -10,7 +10,7 @@ import dataclasses
 from chassis import ids
 from pricing.charge import charge_nano_usd, is_charged_as_reported, provider_cost_nano_usd
 from pricing.tokens import Tokens, Units
-from services.tasks.jobs import Job
+from services.tasks.jobs import Job, Used
 from tollbridge.usage.v1 import usage_pb2
 from upstream.route import Route
 
@@ -40,6 +40,12 @@ class Made:
         return charge_nano_usd(
             self.tokens, self.units, self.route.price, reported_cost_nano_usd=self.reported_cost_nano_usd
         )
+
+    @property
+    def used(self) -> Used:
+        """What its customer is shown of the tokens."""
+        images = self.tokens.image_input
+        return Used(text_tokens=self.tokens.prompt - images, image_tokens=images, output_tokens=self.tokens.completion)
 
     @property
     def is_odd(self) -> bool:

@@ -9,7 +9,7 @@ import dataclasses
 from chassis.db import Connection
 from services.tasks import file_store, job_sql, jobs
 from services.tasks.job_sql import JOB, NOW, every, one
-from services.tasks.jobs import Job, Move, Order, ResultFile, Status
+from services.tasks.jobs import NOTHING_USED, Job, Move, Order, ResultFile, Status, Used
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,7 @@ class End:
     error_message: str = ""
     results: tuple[ResultFile, ...] = ()
     keep_s: float = 0.0
+    used: Used = NOTHING_USED
 
 
 # Reading
@@ -115,6 +116,7 @@ async def end(conn: Connection, task_id: str, how: End, *, claim_number: int | N
         conn,
         f"UPDATE tasks.tasks t SET status = %(status)s, finished_at_us = {NOW}, charge_nano_usd = %(charge)s,"
         " error_code = %(code)s, error_message = %(message)s, version = t.version + 1,"
+        " text_tokens = %(text)s, image_tokens = %(image)s, output_tokens = %(output)s,"
         " progress = CASE WHEN %(well)s THEN 1 ELSE t.progress END,"
         f" stop_at_us = CASE WHEN %(well)s OR t.provider_task_id = '' THEN 0 ELSE {NOW} END"
         " WHERE t.id = %(id)s AND t.status = ANY(%(sources)s)"
@@ -124,6 +126,9 @@ async def end(conn: Connection, task_id: str, how: End, *, claim_number: int | N
             "charge": how.charge_nano_usd,
             "code": how.error_code,
             "message": how.error_message,
+            "text": how.used.text_tokens,
+            "image": how.used.image_tokens,
+            "output": how.used.output_tokens,
             "well": target is Status.SUCCEEDED,
             "id": task_id,
             "sources": jobs.sources(how.move),

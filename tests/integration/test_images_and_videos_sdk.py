@@ -231,3 +231,13 @@ def test_a_second_of_a_larger_video_costs_more(account: Account, client: openai.
     """By the table of sizes."""
     video = made(client, prompt="x", seconds="4", size="64x96")
     assert Decimal(account.receipt(video.id)["charge"]) == 4 * Decimal("0.30")
+
+
+def test_an_image_that_is_sold_by_tokens_says_how_many(account: Account, client: openai.OpenAI) -> None:
+    """What the provider reports is charged and shown."""
+    prompt = 'x\n#sandbox {"prompt_tokens": 7, "output_tokens": 1056}'
+    answer = client.images.generate(model="token-image", prompt=prompt, size="16x16")
+    assert answer.usage is not None
+    assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.usage.total_tokens) == (7, 1056, 1063)
+    task_id = (answer.model_extra or {})["task_id"]
+    assert Decimal(account.receipt(task_id)["charge"]) == Decimal("0.000035") + Decimal("0.03168")

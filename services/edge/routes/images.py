@@ -67,7 +67,7 @@ async def _payload(desk: TaskDesk, task: tasks_pb2.Task, image: ImageBody, calle
             data.append({"b64_json": base64.b64encode(content).decode()})
         else:
             data.append({"url": file_link(request, result)})
-    usage = image_usage(_cost(task))
+    usage = image_usage(task, _cost(task))
     return {"created": created, "data": data, "task_id": task.id, "usage": usage, **_said(image)}
 
 

@@ -18,6 +18,7 @@ from services.edge.openapi.description import (
     Page,
     Parameter,
 )
+from tollbridge.tasks.v1 import tasks_pb2
 from upstream.openai.image_fields import ImageFields
 
 
@@ -49,7 +50,7 @@ class ImageInput(TypedDict):
 
 
 class ImageUsage(TypedDict):
-    """All that OpenAI's clients insist on. Images are sold by the piece, so there are no tokens; `cost` is in USD."""
+    """As OpenAI has it: 0 for models that are sold by the piece and report no tokens. `cost` is in USD."""
 
     input_tokens: int
     input_tokens_details: ImageInput
@@ -58,10 +59,16 @@ class ImageUsage(TypedDict):
     cost: float
 
 
-def image_usage(cost: float) -> ImageUsage:
+def image_usage(task: tasks_pb2.Task, cost: float) -> ImageUsage:
     """The usage of images that cost so much."""
-    none: ImageInput = {"text_tokens": 0, "image_tokens": 0}
-    return {"input_tokens": 0, "input_tokens_details": none, "output_tokens": 0, "total_tokens": 0, "cost": cost}
+    used = task.text_tokens + task.image_tokens
+    return {
+        "input_tokens": used,
+        "input_tokens_details": {"text_tokens": task.text_tokens, "image_tokens": task.image_tokens},
+        "output_tokens": task.output_tokens,
+        "total_tokens": used + task.output_tokens,
+        "cost": cost,
+    }
 
 
 class Images(TypedDict):

@@ -119,6 +119,9 @@ class Task(_message.Message):
     CHARGE_NANO_USD_FIELD_NUMBER: _builtins.int
     PROVIDER_TASK_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    TEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    IMAGE_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7; also the request_id of its charge."""
     customer_id: _builtins.str
@@ -147,6 +150,12 @@ class Task(_message.Message):
     """The provider's own id of the job, empty before it has one."""
     version: _builtins.int
     """Grows with every change; GetTask can wait for the next."""
+    text_tokens: _builtins.int
+    """Tokens of text that went in, as the provider reported them when it succeeded; 0 where it reports none."""
+    image_tokens: _builtins.int
+    """Tokens of pictures that went in."""
+    output_tokens: _builtins.int
+    """Tokens that came out."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___Result]:
         """When it succeeded."""
@@ -169,10 +178,13 @@ class Task(_message.Message):
         charge_nano_usd: _builtins.int = ...,
         provider_task_id: _builtins.str = ...,
         version: _builtins.int = ...,
+        text_tokens: _builtins.int = ...,
+        image_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["charge_nano_usd", b"charge_nano_usd", "created_at_us", b"created_at_us", "customer_id", b"customer_id", "error_code", b"error_code", "error_message", b"error_message", "finished_at_us", b"finished_at_us", "id", b"id", "kind", b"kind", "model", b"model", "progress", b"progress", "provider_task_id", b"provider_task_id", "results", b"results", "started_at_us", b"started_at_us", "status", b"status", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charge_nano_usd", b"charge_nano_usd", "created_at_us", b"created_at_us", "customer_id", b"customer_id", "error_code", b"error_code", "error_message", b"error_message", "finished_at_us", b"finished_at_us", "id", b"id", "image_tokens", b"image_tokens", "kind", b"kind", "model", b"model", "output_tokens", b"output_tokens", "progress", b"progress", "provider_task_id", b"provider_task_id", "results", b"results", "started_at_us", b"started_at_us", "status", b"status", "text_tokens", b"text_tokens", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
