@@ -28,8 +28,8 @@ class Operation:
 
     `name` is its name in the request log, `category` the kind of model that serves it, in router's words. `voice` turns
     a surface's dialect into the one that this endpoint's clients understand. `refuse_costly` is what its wires check
-    first, for whoever only asks for the price. `is_job` says of a body and its headers that this runs as a task: a route
-    of FastAPI at the same path takes it on.
+    first, for whoever only asks for the price. `is_job` says of a body and its headers that this runs as a task: a
+    route of FastAPI at the same path takes it on.
     """
 
     name: str

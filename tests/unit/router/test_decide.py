@@ -1,6 +1,5 @@
 """Which account a request goes to: fail-over, cool-downs, prices. On a real PostgreSQL, by two replicas of router."""
 
-import asyncio
 import dataclasses
 import time
 import uuid
@@ -84,8 +83,8 @@ async def test_another_replica_fails_over_to_another_account(pair: Pair) -> None
 async def test_ends_that_another_replica_decided_on_and_that_fail_together_are_one_trouble(pair: Pair) -> None:
     """Forty attempts that began before the first one's rest cost the account its first pause, not the fortieth."""
     context = CallContext(caller="edge", timeout_s=5, traceparent="")
-    began = [str(ids.uuid7()) for _ in range(40)]
-    await asyncio.sleep(0.01)
+    a_minute_ago_ms = int(time.time() * 1000) - 60_000
+    began = [str(ids.uuid7_at(a_minute_ago_ms + nth)) for nth in range(40)]
     for attempt_id in began:
         outcome = pb.AttemptOutcome(
             attempt_id=attempt_id, provider_account_id="b1", outcome=pb.OUTCOME_CREDENTIAL_REFUSED
