@@ -179,7 +179,11 @@ class Parts:
 
     def _site(self, registry: CollectorRegistry, tracer: Tracer) -> EdgeApp:
         public = public_site(
-            clients=self._clients, admission=self._admission, claims=self._claims, unsettled=self._settlement.unsettled
+            clients=self._clients,
+            admission=self._admission,
+            claims=self._claims,
+            unsettled=self._settlement.unsettled,
+            is_draining=lambda: self.drain.draining,
         )
         own = own_site(
             clients=self._clients,

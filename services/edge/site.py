@@ -53,7 +53,14 @@ def identify_with(admission: Admission) -> Identify:
     return identify
 
 
-def public_site(*, clients: Clients, admission: Admission, claims: Claims, unsettled: requests.Unsettled) -> FastAPI:
+def public_site(
+    *,
+    clients: Clients,
+    admission: Admission,
+    claims: Claims,
+    unsettled: requests.Unsettled,
+    is_draining: Callable[[], bool] = lambda: False,
+) -> FastAPI:
     """What FastAPI serves below every surface."""
     identify = identify_with(admission)
     catalogue = Catalogue(router=clients.router)
@@ -73,7 +80,11 @@ def public_site(*, clients: Clients, admission: Admission, claims: Claims, unset
             forget=admission.forget,
         )
     )
-    app.include_router(tasks.routes(tasks=clients.tasks, claims=claims, catalogue=catalogue, identify=identify))
+    app.include_router(
+        tasks.routes(
+            tasks=clients.tasks, claims=claims, catalogue=catalogue, identify=identify, is_draining=is_draining
+        )
+    )
     app.include_router(quote.routes(quotes=Quotes(router=clients.router), catalogue=catalogue, identify=identify))
     return app
 

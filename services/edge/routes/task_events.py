@@ -2,7 +2,8 @@
 
 Each event is the whole task as it is then, its id the task's version. So a client that comes back with `Last-Event-ID`
 misses nothing that still matters: what changed meanwhile is one event, and the end is always told. What several
-changes in one moment were is not. The stream ends with the task, or after STREAM_S: whoever wants more comes back.
+changes in one moment were is not. The stream ends with the task, or after STREAM_S, or when its edge drains: whoever
+wants more comes back.
 """
 
 import time
@@ -38,7 +39,13 @@ _ABOUT = Description(
 )
 
 
-def routes(*, follow: Follow, show: Callable[[tasks_pb2.Task, Request], Task], identify: Identify) -> APIRouter:
+def routes(
+    *,
+    follow: Follow,
+    show: Callable[[tasks_pb2.Task, Request], Task],
+    identify: Identify,
+    is_draining: Callable[[], bool],
+) -> APIRouter:
     """The route; another customer's task is not found."""
     router = APIRouter()
 
@@ -51,7 +58,7 @@ def routes(*, follow: Follow, show: Callable[[tasks_pb2.Task, Request], Task], i
         if task.status in ENDED and seen >= task.version:
             return Response(status_code=204, headers=headers)
         stream = _events(
-            task, seen, lambda after: follow(task_id, caller, QUIET_S, after), lambda it: show(it, request)
+            task, seen, lambda after: follow(task_id, caller, QUIET_S, after), lambda it: show(it, request), is_draining
         )
         headers |= {"cache-control": "no-store", "x-accel-buffering": "no"}
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
@@ -64,6 +71,7 @@ async def _events(
     seen: int,
     later: Callable[[int], Awaitable[tasks_pb2.Task]],
     show: Callable[[tasks_pb2.Task], Task],
+    is_draining: Callable[[], bool],
 ) -> AsyncIterator[bytes]:
     until_s = time.monotonic() + STREAM_S
     while True:
@@ -72,7 +80,7 @@ async def _events(
             yield b"id: %d\nevent: task\ndata: %s\n\n" % (seen, msgspec.json.encode(show(task)))
         else:
             yield b": still here\n\n"
-        if task.status in ENDED or time.monotonic() > until_s:
+        if task.status in ENDED or time.monotonic() > until_s or is_draining():
             return
         try:
             task = await later(seen)

@@ -1,5 +1,7 @@
 """Long jobs over HTTP: `/tasks`, beside the routes of each kind of job and of the files that they make."""
 
+from collections.abc import Callable
+
 from fastapi import APIRouter, Request, Response
 
 from chassis.pipe import PipeClient
@@ -23,14 +25,23 @@ _STATUS = {
 }
 
 
-def routes(*, tasks: PipeClient, claims: Claims, catalogue: Catalogue, identify: Identify) -> APIRouter:
+def routes(
+    *,
+    tasks: PipeClient,
+    claims: Claims,
+    catalogue: Catalogue,
+    identify: Identify,
+    is_draining: Callable[[], bool] = lambda: False,
+) -> APIRouter:
     """The routes; another customer's task or file is not found."""
     router = APIRouter()
     desk = TaskDesk(tasks=tasks, keys=TaskClaims(claims=claims), catalogue=catalogue)
     router.include_router(task_webhooks.routes(tasks=tasks, identify=identify))
     for kind in (images, speeches, videos, files):
         router.include_router(kind.routes(desk=desk, identify=identify))
-    router.include_router(task_events.routes(follow=desk.follow, show=shown, identify=identify))
+    router.include_router(
+        task_events.routes(follow=desk.follow, show=shown, identify=identify, is_draining=is_draining)
+    )
 
     @router.get("/tasks", openapi_extra=described(LIST_TASKS))
     async def list_tasks(request: Request) -> Response:
