@@ -28,3 +28,14 @@ async def test_an_unknown_file_is_not_found(results: NatsResults):
     with pytest.raises(TollbridgeError) as caught:
         await results.get(str(uuid.uuid4()))
     assert caught.value.code is Code.NOT_FOUND
+
+
+async def test_a_file_can_be_removed_once_and_again(results: NatsResults):
+    """That there is none is no failure."""
+    file_id = str(uuid.uuid4())
+    await results.put(file_id, b"x" * 300_000)
+    await results.delete(file_id)
+    await results.delete(file_id)
+    with pytest.raises(TollbridgeError) as caught:
+        await results.get(file_id)
+    assert caught.value.code is Code.NOT_FOUND
