@@ -146,7 +146,7 @@ def test_a_picture_to_begin_with_reaches_the_provider(client: openai.OpenAI) -> 
 
 def test_a_video_that_fails_says_so_and_costs_nothing(account: Account, client: openai.OpenAI) -> None:
     """In OpenAI's shape; another customer's, and what is no video, is not found."""
-    failed = made(client, prompt='x\n#sandbox {"fail_after_chunks": 0}', seconds="4", size="64x48")
+    failed = made(client, prompt='x\n#sandbox {"error_after_chunks": 0}', seconds="4", size="64x48")
     assert failed.status == "failed"
     assert failed.error is not None
     assert Decimal(account.receipt(failed.id)["charge"]) == 0

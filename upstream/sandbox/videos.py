@@ -1,8 +1,8 @@
 """The sandbox's videos: a job that is submitted, asked after and fetched, as OpenAI has it, and has no state here.
 
 All that there is to know of a job is in its id. It takes as long as its script's `chunks` × `gap_ms` say (by default it
-is done at once) and fails in the end with `fail_after_chunks`. What comes out is a test card that moves: a real MP4 of
-the length and size asked for.
+is done at once), fails in the end with `fail_after_chunks` and is refused with `error_after_chunks`. What comes out is
+a test card that moves: a real MP4 of the length and size asked for.
 """
 
 import base64
@@ -43,7 +43,8 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     height: int
     begun_ms: int
     due_ms: int
-    fails: bool = False
+    fails: str = ""
+    """The code of its failure."""
 
     @property
     def id(self) -> str:
@@ -77,7 +78,7 @@ def ticket(request: VideoRequest, script: Script, *, now_s: float) -> Ticket:
         height=height,
         begun_ms=now_ms,
         due_ms=now_ms + (script.chunks or 0) * script.gap_ms,
-        fails=script.fail_after_chunks is not None,
+        fails=_failure(script),
     )
 
 
@@ -106,9 +107,16 @@ def shown(job: Ticket, *, now_s: float) -> bytes:
             "created_at": job.begun_ms // _MS,
             "seconds": str(job.seconds),
             "size": f"{job.width}x{job.height}",
-            "error": {"code": "scripted", "message": "the sandbox was told to fail"} if status == "failed" else None,
+            "error": {"code": job.fails, "message": "the sandbox was told to fail"} if status == "failed" else None,
         }
     )
+
+
+def _failure(script: Script) -> str:
+    """As a provider fails that might do better elsewhere, or as one that refuses what is asked for."""
+    if script.error_after_chunks is not None:
+        return "moderation_blocked"
+    return "scripted" if script.fail_after_chunks is not None else ""
 
 
 def clip(job: Ticket) -> bytes:

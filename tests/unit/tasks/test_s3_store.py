@@ -41,7 +41,7 @@ def s3_url() -> Iterator[str]:
         client.create_bucket(Bucket=BUCKET)
         yield url
     finally:
-        server.terminate()
+        server.kill()
         server.wait(20)
 
 

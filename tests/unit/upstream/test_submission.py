@@ -82,7 +82,8 @@ async def test_a_video_of_the_sandbox_fails_when_it_is_told_to() -> None:
     """At its end, with words; a job that never was is not found; one can be deleted."""
     sandbox = Sandbox()
     job = await submitted(sandbox, '#sandbox {"fail_after_chunks": 0}')
-    assert (job.state, job.problem) == (JobState.FAILED, "the sandbox was told to fail")
+    assert (job.state, job.problem, job.is_rejected) == (JobState.FAILED, "the sandbox was told to fail", False)
+    assert (await submitted(sandbox, '#sandbox {"error_after_chunks": 0}')).is_rejected
     assert (await asked(sandbox, Videos().poll("video_none", route())))[0] == 404
     assert (await asked(sandbox, Videos().cancel(job.id, route())))[0] == 200
 
