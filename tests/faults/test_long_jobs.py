@@ -19,6 +19,7 @@ from tests.integration.running import CONFIG, Account, Gateway, gateway, wait_un
 PER_IMAGE_USD = Decimal("0.02")
 PER_SECOND_USD = Decimal("0.10")
 QUEUED = 100
+HEAP = 990
 DOWN_S = 20.0
 TAKEN_UP_WITHIN_S = 120.0
 """A claim lapses after 30 s, and a busy machine takes its time."""
@@ -40,7 +41,7 @@ def running(
 
 @pytest.fixture
 def account(running: Gateway) -> Account:
-    return running.customer(credit_usd="10")
+    return running.customer(credit_usd="50")
 
 
 def order(account: Account, path: str, **body: object) -> str:
@@ -149,10 +150,36 @@ def test_jobs_outlive_a_database_that_is_down_for_a_while(
     charged(account, QUEUED * PER_IMAGE_USD)
 
 
-def queued(account: Account) -> list[str]:
-    """A hundred jobs, most of which wait."""
+@pytest.mark.thorough
+def test_ten_jobs_behind_990_of_somebody_else_are_done_in_the_first_tenth(
+    running: Gateway, account: Account, postgres_url: str
+) -> None:
+    """Customers take turns, however many jobs each has waiting."""
+    other = running.customer(credit_usd="10")
+    heap = queued(account, count=HEAP, takes_ms=2000)
+    before = ended(postgres_url, account)
+    few = queued(other, count=10, takes_ms=2000)
+    all_succeed(other, few)
+    assert ended(postgres_url, account) - before + len(few) <= (HEAP + len(few)) // 10
+    for task_id in heap:
+        httpx.post(f"{running.base_url}/v1/tasks/{task_id}/cancel", headers=account.headers, timeout=30)
+    charged(other, len(few) * PER_IMAGE_USD)
+    charged(account, ended(postgres_url, account) * PER_IMAGE_USD)
+
+
+def ended(url: str, account: Account) -> int:
+    """How many of a customer's jobs have succeeded."""
+    with psycopg.connect(url) as connection:
+        query = "SELECT count(*) FROM tasks.tasks WHERE customer_id = %s AND status = 'succeeded'"
+        row = connection.execute(query, (account.customer_id,)).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def queued(account: Account, *, count: int = QUEUED, takes_ms: int = 1500) -> list[str]:
+    """So many jobs, most of which wait."""
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
-        return list(threads.map(lambda _: image(account, takes_ms=1500), range(QUEUED)))
+        return list(threads.map(lambda _: image(account, takes_ms=takes_ms), range(count)))
 
 
 def all_succeed(account: Account, tasks: list[str]) -> None:
