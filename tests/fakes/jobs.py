@@ -1,11 +1,13 @@
 """A provider that works on jobs of its own, by `predictions` and as OpenAI's videos; it keeps what it is told.
 
-A job answers `polls` times that it runs, then as it was told to end. Its files are served by itself.
+A job answers `polls` times that it runs (or as often as `#polls N` in its order says), then as it was told to end. Its
+files are served by itself.
 """
 
 import contextlib
 import dataclasses
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -32,27 +34,24 @@ class JobsProvider:
     cancelled: list[str] = dataclasses.field(default_factory=list)
     _left: dict[str, Iterator[int]] = dataclasses.field(default_factory=dict)
 
-    def app(self) -> web.Application:
-        """The application."""
-        app = web.Application()
-        app.add_routes(
-            [
-                web.post("/v1/models/{owner}/{name}/predictions", self._submit_prediction),
-                web.get("/v1/predictions/{id}", self._prediction),
-                web.post("/v1/predictions/{id}/cancel", self._cancel),
-                web.post("/v1/videos", self._submit_video),
-                web.get("/v1/videos/{id}", self._video),
-                web.get("/v1/videos/{id}/content", self._content),
-                web.delete("/v1/videos/{id}", self._cancel),
-                web.get("/files/{number}", self._file),
-            ]
-        )
-        return app
+    def routes(self) -> list[web.RouteDef]:
+        """What it answers."""
+        return [
+            web.post("/v1/models/{owner}/{name}/predictions", self._submit_prediction),
+            web.get("/v1/predictions/{id}", self._prediction),
+            web.post("/v1/predictions/{id}/cancel", self._cancel),
+            web.post("/v1/videos", self._submit_video),
+            web.get("/v1/videos/{id}", self._video),
+            web.get("/v1/videos/{id}/content", self._content),
+            web.delete("/v1/videos/{id}", self._cancel),
+            web.get("/files/{number}", self._file),
+        ]
 
     def _begin(self, body: dict[str, Any]) -> str:
         self.submitted.append(body)
         job_id = f"job-{len(self.submitted)}"
-        self._left[job_id] = iter(range(self.polls))
+        told = re.search(r"#polls (\d+)", json.dumps(body))
+        self._left[job_id] = iter(range(int(told[1]) if told else self.polls))
         return job_id
 
     def _is_over(self, request: web.Request) -> bool:
@@ -72,7 +71,7 @@ class JobsProvider:
     async def _prediction(self, request: web.Request) -> web.Response:
         found: dict[str, Any] = {"id": request.match_info["id"], "status": "processing"}
         if self._is_over(request):
-            links = [f"{self.url}/files/{number}" for number in range(self.outputs)]
+            links = [f"{request.url.origin()}/files/{number}" for number in range(self.outputs)]
             ended = (
                 {"status": "failed", "error": self.fails} if self.fails else {"status": "succeeded", "output": links}
             )
@@ -111,7 +110,9 @@ class JobsProvider:
 async def jobs_provider(**told: Any) -> AsyncIterator[JobsProvider]:
     """Runs one for the time of the block."""
     provider = JobsProvider(**told)
-    runner = web.AppRunner(provider.app())
+    app = web.Application()
+    app.add_routes(provider.routes())
+    runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     provider.url = f"http://127.0.0.1:{runner.addresses[0][1]}"

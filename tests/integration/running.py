@@ -49,6 +49,10 @@ providers:
     protocol: openai
     base_url: "%(provider)s/v1"
     accounts: [{id: frail-a, api_key: canary-frail-secret}]
+  - id: jobs
+    protocol: predictions
+    base_url: "%(provider)s/v1"
+    accounts: [{id: jobs-a, api_key: canary-jobs-secret}]
   - id: sandbox
     protocol: sandbox
     accounts: [{id: sandbox-a}]
@@ -120,6 +124,10 @@ models:
     category: image
     routes: [{provider: sandbox, model: sandbox-image}]
     price: {per_image: {default: 0.04, 32x32: 0.05, 32x32/high: 0.080000001, high: 0.07}}
+  - id: jobs-image
+    category: image
+    routes: [{provider: jobs, model: maker/pictures}]
+    price: {per_image: 0.05}
   - id: token-image
     category: image
     max_output: 4096

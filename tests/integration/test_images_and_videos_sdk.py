@@ -13,7 +13,7 @@ import openai
 import pytest
 from PIL import Image
 
-from tests.integration.running import Account, Gateway
+from tests.integration.running import Account, Gateway, wait_until
 
 PER_IMAGE_USD, PER_SECOND_USD = Decimal("0.02"), Decimal("0.10")
 PNG = base64.b64decode(
@@ -241,3 +241,23 @@ def test_an_image_that_is_sold_by_tokens_says_how_many(account: Account, client:
     assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.usage.total_tokens) == (7, 1056, 1063)
     task_id = (answer.model_extra or {})["task_id"]
     assert Decimal(account.receipt(task_id)["charge"]) == Decimal("0.000035") + Decimal("0.03168")
+
+
+def test_a_job_at_a_provider_is_told_of_while_it_runs(account: Account) -> None:
+    """The pending answer names the provider's own task, and the task goes on to its end by itself."""
+    url = f"{account.gateway.base_url}/v1"
+    body = {"model": "jobs-image", "prompt": "x #polls 4", "size": "64x64"}
+    reply = httpx.post(
+        f"{url}/images/generations", json=body, headers=account.headers | {"prefer": "wait=1"}, timeout=30
+    )
+    pending = reply.json()
+    assert (pending["status"], pending["data"]) == ("pending", [])
+    assert pending["provider_task_id"].startswith("job-")
+    task = wait_until(
+        lambda: (found := account.get(f"/tasks/{pending['task_id']}"))["status"] == "succeeded" and found,
+        timeout_s=60,
+        what="the provider's job is done",
+    )
+    (file,) = task["result"]["data"]
+    assert httpx.get(file["url"], timeout=30).headers["content-type"] == file["content_type"] == "image/png"
+    assert Decimal(account.receipt(task["id"])["charge"]) == Decimal("0.05")

@@ -14,8 +14,6 @@ from services.edge.routes.task_shapes import CREATE_IMAGE, Image, ImageBody, Ima
 from services.edge.task_desk import ENDED, MAX_WAIT_S, SUCCEEDED, TaskDesk, failure, file_link, preferred_wait_s
 from tollbridge.tasks.v1 import tasks_pb2
 
-_PENDING = {tasks_pb2.TASK_STATUS_PENDING: "pending", tasks_pb2.TASK_STATUS_RUNNING: "running"}
-
 
 def routes(*, desk: TaskDesk, identify: Identify) -> APIRouter:
     """The route."""
@@ -55,7 +53,7 @@ async def _payload(desk: TaskDesk, task: tasks_pb2.Task, image: ImageBody, calle
             "data": [],
             "task_id": task.id,
             "provider_task_id": task.provider_task_id or None,
-            "status": _PENDING[task.status],
+            "status": "pending",  # as documented, also when a worker has it already: `/tasks` says more
             "model": task.model,
         }
     if task.status != SUCCEEDED:

@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.fakes.jobs import JobsProvider
 from tests.fakes.provider import anthropic_shapes, openai_shapes
 from tests.fakes.provider.log import ProviderLog
 from tests.fakes.provider.script import Script, read_script
@@ -94,6 +95,7 @@ class FakeProvider:
             application.router.add_post(f"{prefix}/messages", self.messages)
             application.router.add_post(f"{prefix}/messages/count_tokens", self.count_tokens)
             application.router.add_get(f"{prefix}/models", self.models)
+        application.add_routes(JobsProvider().routes())
         return application
 
     async def models(self, _request: web.Request) -> web.Response:
