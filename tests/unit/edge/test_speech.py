@@ -137,6 +137,7 @@ async def test_events_carry_the_sound_and_what_it_cost(*, world: World, rates: d
 
 async def test_the_first_bytes_come_before_the_provider_has_finished(world: World):
     """Which makes a long pause after them."""
+    world.truth.on_disconnect = "cancel"
     async with world.post(**asked(directive={"chunks": 2, "gap_ms": 600_000})) as response:
         assert await asyncio.wait_for(response.content.readany(), 20)
         response.close()
