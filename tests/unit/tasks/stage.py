@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import grpc
 import msgspec
@@ -276,14 +276,20 @@ class TasksProcess:
         job = await self.claimed()
         return None if job is None else await asyncio.wait_for(self.worker.run(job), 20)
 
-    def shift(self, *, at_once: int = 4, kind: str = "image") -> Shift:
+    def shift(
+        self,
+        *,
+        at_once: int = 4,
+        kind: str = "image",
+        run: Callable[[Job], Awaitable[object]] | None = None,
+    ) -> Shift:
         """One that works for a kind."""
         return Shift(
             kind=kind,
             at_once=at_once,
             pool=self.pool,
             spender=self.spender,
-            run=self.worker.run,
+            run=run or self.worker.run,
             give_back=self.worker.give_back,
             is_elsewhere=self.worker.is_submitted,
             log=structlog.get_logger(),

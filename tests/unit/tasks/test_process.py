@@ -177,7 +177,8 @@ async def test_work_orders_that_come_ten_times_do_no_harm(world: World, nats_url
         ended = [await get(client, task.id, wait_s=30) for task in tasks]
     await bus.close()
     assert {task.status for task in ended} == {pb.TASK_STATUS_SUCCEEDED}
-    await until(lambda: {(task.id, usage_pb2.USAGE_KIND_CHARGE) for task in tasks} <= world.ledger.records.keys())
+    charges = {(task.id, usage_pb2.USAGE_KIND_CHARGE) for task in tasks}
+    await until(lambda: charges <= world.ledger.records.keys(), within_s=30)
     assert len(world.router.decided) == len(tasks)
 
 
