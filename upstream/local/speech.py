@@ -28,8 +28,8 @@ MAX_SOUND_BYTES = 512 << 20
 ENDS_WITHIN_S = 5.0
 _WAV_HEAD_BYTES = 44
 _USUAL_WORDS_PER_MINUTE = 175
-_MOST_WORDS_PER_MINUTE, _LEAST_WORDS_PER_MINUTE = 400, 80
-"""What espeak-ng can be understood at; beyond that its sound is stretched."""
+_MOST_WORDS_PER_MINUTE, _LEAST_WORDS_PER_MINUTE = 220, 80
+"""Between these espeak-ng is as fast as it is told; beyond, its sound is stretched."""
 _PIPER_VOICE = "joe"
 _PIPER_FILE = "data/en_US-joe-medium.onnx"
 _ESPEAK_VOICES = {
