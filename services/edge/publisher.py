@@ -193,9 +193,16 @@ class Publisher:
                 await self._publish(batch)
 
     async def _fill(self) -> None:
-        """Waits for a batch to fill up, but not for long: a busy edge longer, as each batch is work for everybody."""
-        if not await self._is_full(BATCH_WAIT_S) and len(self._fresh) >= BUSY_EVENTS:
-            await self._is_full(BUSY_WAIT_S - BATCH_WAIT_S)
+        """Waits for a batch to fill up, but not for long: a busy edge longer, as each batch is work for everybody.
+
+        Not where an event ends its hold: its customer's next request may wait for what that sets free.
+        """
+        waited_s = 0.0
+        while not await self._is_full(BATCH_WAIT_S):
+            waited_s += BATCH_WAIT_S
+            is_busy = len(self._fresh) >= BUSY_EVENTS and waited_s < BUSY_WAIT_S
+            if not is_busy or any(each.event.closes_hold for each in self._fresh):
+                return
 
     async def _is_full(self, within_s: float) -> bool:
         try:

@@ -73,8 +73,17 @@ class Desk:
             raise OSError(28, "no space")
         self.forgotten += keys
 
-    def add(self, name: str, *, former: bool = False, kind: usage_pb2.UsageKind.ValueType = CHARGE) -> None:
-        event = usage_pb2.UsageRecorded(event_id=name, request_id=str(self.request_id), kind=kind)
+    def add(
+        self,
+        name: str,
+        *,
+        former: bool = False,
+        kind: usage_pb2.UsageKind.ValueType = CHARGE,
+        closes_hold: bool = False,
+    ) -> None:
+        event = usage_pb2.UsageRecorded(
+            event_id=name, request_id=str(self.request_id), kind=kind, closes_hold=closes_hold
+        )
         if former:
             self.publisher.add_former(event, forget=lambda: self.former.append(name))
         else:
@@ -182,3 +191,17 @@ async def test_no_message_is_larger_than_the_bus_takes(desk: Desk, monkeypatch: 
         assert await desk.publisher.drain(grace_s=20)
         running.cancel()
     assert desk.bus.messages == 2
+
+
+async def test_a_hold_that_ends_with_its_event_does_not_wait_for_a_batch_to_fill_up(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+):
+    """The customer's next request may be waiting for what it sets free, two seconds at most."""
+    monkeypatch.setattr(publishing, "BUSY_WAIT_S", 3600.0)
+    monkeypatch.setattr(publishing, "BUSY_EVENTS", 1)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(desk.publisher.run())
+        desk.add("void", kind=VOID)
+        desk.add("charge", closes_hold=True)
+        await until(lambda: desk.bus.taken > 0)
+        running.cancel()
