@@ -1,5 +1,8 @@
 """What the database refuses by itself, were the code ever wrong."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from uuid import UUID, uuid4
 
 import psycopg
@@ -185,3 +188,30 @@ def test_every_transfer_leaves_and_is_sealed(billing_url: str, as_billing: psyco
         for queue in ("outbox", "unsealed"):
             found = admin.execute(f"SELECT count(*) FROM billing.{queue} WHERE transfer_id = %s", (made,))
             assert found.fetchone() == (1,)
+
+
+def test_the_migration_of_a_ledger_in_use_waits_where_settlement_begins(billing_url: str, customer: str):
+    """At the accounts: what has those locked goes on to its transfers and ends, instead of both waiting for ever."""
+    lock = import_module("services.billing.migrations.versions.0021_queues_by_trigger")._STATEMENTS[0]
+    with (
+        psycopg.connect(billing_url) as settling,
+        psycopg.connect(billing_url) as migrating,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        settling.execute("SELECT FROM billing.ledger_accounts WHERE customer_id = %s FOR NO KEY UPDATE", (customer,))
+        locked = pool.submit(migrating.execute, lock)
+        try:
+            deadline = time.monotonic() + 20
+            while _blockers(settling, migrating.info.backend_pid) != [settling.info.backend_pid]:
+                assert time.monotonic() < deadline, "the migration did not come to wait"
+            settling.execute("SET LOCAL lock_timeout = '200ms'")
+            _transfer(settling)
+        finally:
+            settling.rollback()
+        locked.result(20)
+        migrating.rollback()
+
+
+def _blockers(connection: psycopg.Connection, pid: int) -> list[int]:
+    row = connection.execute("SELECT pg_blocking_pids(%s)", (pid,)).fetchone()
+    return list(row[0]) if row else []

@@ -14,7 +14,8 @@ branch_labels = None
 depends_on = None
 
 _STATEMENTS = (
-    "LOCK TABLE billing.transfers, billing.ledger_accounts, billing.outbox IN ACCESS EXCLUSIVE MODE",
+    # In the order of whoever settles meanwhile, else both would wait for each other.
+    "LOCK TABLE billing.ledger_accounts, billing.transfers, billing.outbox IN ACCESS EXCLUSIVE MODE",
     "DROP TRIGGER transfers_wait_for_seal ON billing.transfers",
     "DROP FUNCTION billing.wait_for_seal()",
     """
