@@ -18,13 +18,14 @@ from chassis.ids import unix_ms, uuid_of
 from chassis.pipe import PipeClient
 from services.edge.json_http import Caller, Identify, answer, context, page, page_limit, rfc3339
 from services.edge.openapi.description import PAGE, TIME, USD, Description, Page, described
+from services.edge.publisher import BUSY_WAIT_S
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.usage.v1 import usage_pb2
 
 TIMEOUT_S = 2.0
 YOUNG_S = 60.0
 """A request that began so lately may have ended a moment ago, so that its event is still on its way."""
-WAIT_S = 1.5
+WAIT_S = BUSY_WAIT_S + 1.5
 PAUSE_S = 0.1
 ENDED = {
     "complete": usage_pb2.ENDED_COMPLETE,

@@ -8,6 +8,7 @@ import pytest
 from chassis.ids import uuid7
 from services.edge import publisher as publishing
 from services.edge.publisher import EventState, Publisher
+from services.edge.routes import requests
 from tests.unit.edge.world import until
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.usage.v1 import usage_pb2
@@ -205,3 +206,8 @@ async def test_a_hold_that_ends_with_its_event_does_not_wait_for_a_batch_to_fill
         desk.add("charge", closes_hold=True)
         await until(lambda: desk.bus.taken > 0)
         running.cancel()
+
+
+def test_a_receipt_is_waited_for_longer_than_a_busy_edge_keeps_its_event():
+    """Asked of another edge, a request that has just ended must not seem unknown."""
+    assert requests.WAIT_S > publishing.BUSY_WAIT_S + 1.0
