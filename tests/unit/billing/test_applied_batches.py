@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -142,3 +143,32 @@ def test_ids_of_batches_are_forgotten_after_a_day(bench: Bench):
     bench.bank.run(add())
     bench.bank.run(partitions.forget_batches(pool=bench.bank.pool, log=LOG))
     assert bench.known(str(old), str(young)) == [False, True]
+
+
+def test_replicas_that_get_the_same_batches_at_once_apply_each_event_once(bench: Bench):
+    """As after a message that one of them was slow to answer; in whatever order each has them."""
+    batches = [bench.message([bench.usage() for _ in range(20)]) for _ in range(8)]
+    deliveries = [delivery for _, delivery in batches]
+
+    def other() -> None:
+        bank = PostgresBank(bench.bank.url)
+        try:
+            consuming = UsageConsumer(
+                settlement=bank.settlement, figures=Figures(registry=CollectorRegistry()), log=LOG
+            )
+            for delivery in reversed(deliveries):
+                bank.run(consuming.handle([delivery]))
+        finally:
+            bank.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(other)
+        for start in range(0, len(deliveries), 2):
+            bench.bring(*deliveries[start : start + 2])
+        late.result(60)
+    assert bench.known(*(batch_id for batch_id, _ in batches)) == [True] * len(batches)
+    assert bench.used() == 160
+    letters = bench.bank.admin.execute(
+        "SELECT count(*) FROM billing.dead_letters WHERE customer_id = %s", (bench.customer,)
+    )
+    assert letters.fetchone() == (0,)
