@@ -332,9 +332,9 @@ class Publisher:
         now_s = asyncio.get_running_loop().time()
         overdue: list[_Pending] = []
         for each, state in zip(batch, states, strict=True):
-            if self._done(each, state) or self._sent.pop(each.key, None) is not each:
+            if self._done(each, state) or self._sent.get(each.key) is not each:
                 continue
-            self._sent[each.key] = each
+            self._sent[each.key] = self._sent.pop(each.key)
             if each.due_s <= now_s:
                 overdue.append(each)
         return overdue
@@ -342,8 +342,8 @@ class Publisher:
     async def _again(self, overdue: list[_Pending]) -> None:
         """By the bus, or by billing's RPC what it could not bring in three tries."""
         for each in overdue:
-            if each.tries < MAX_TRIES and self._sent.pop(each.key, None) is each:
-                self._try(each)
+            if each.tries < MAX_TRIES and self._sent.get(each.key) is each:
+                self._try(self._sent.pop(each.key))
         last = [each for each in overdue if each.tries >= MAX_TRIES]
         for start in range(0, len(last), RECORD_BATCH):
             await self._record(last[start : start + RECORD_BATCH])

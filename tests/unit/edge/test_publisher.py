@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
+from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from services.edge import publisher as publishing
 from services.edge.publisher import EventState, Publisher
@@ -23,10 +24,14 @@ class Bus:
 
     def __init__(self) -> None:
         self.slow: asyncio.Event | None = None
-        self.messages = self.taken = 0
+        self.messages = self.taken = self.refused = 0
+        self.fails = False
 
     async def publish(self, subject: str, data: bytes, **_: object) -> None:
         self.messages += 1
+        if self.fails:
+            self.refused += 1
+            raise TollbridgeError(Code.UNAVAILABLE, "the bus is away")
         if self.messages == 1 and self.slow is not None:
             await self.slow.wait()
         self.taken += 1
@@ -192,6 +197,29 @@ async def test_no_message_is_larger_than_the_bus_takes(desk: Desk, monkeypatch: 
         assert await desk.publisher.drain(grace_s=20)
         running.cancel()
     assert desk.bus.messages == 2
+
+
+async def test_an_end_that_comes_while_billing_is_asked_about_its_twin_is_asked_about_too(desk: Desk):
+    """Else it would wait, and its spool with it, until this process ends."""
+    asked, answer = asyncio.Event(), asyncio.Event()
+    confirm = desk.billing.confirm
+
+    async def slow(events: Sequence[usage_pb2.UsageRecorded]) -> list[EventState]:
+        asked.set()
+        await answer.wait()
+        return await confirm(events)
+
+    desk.billing.confirm = slow  # type: ignore[method-assign]  # only its time changes
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(desk.publisher.run())
+        desk.add("first")
+        await asked.wait()
+        desk.bus.fails = True
+        desk.add("second")
+        await until(lambda: desk.bus.refused > 0)
+        answer.set()
+        await until(lambda: "second" in desk.billing.recorded)
+        running.cancel()
 
 
 async def test_a_hold_that_ends_with_its_event_does_not_wait_for_a_batch_to_fill_up(
