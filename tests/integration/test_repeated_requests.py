@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import re
 import uuid
 from decimal import Decimal
 
@@ -22,6 +23,11 @@ def chat(*, stream: bool = False, **script: object) -> dict:
 def post(account: Account, body: dict, key: str, path: str = "/chat/completions") -> httpx.Response:
     headers = {**account.headers, "idempotency-key": key}
     return httpx.post(f"{account.gateway.base_url}/v1{path}", headers=headers, json=body, timeout=60)
+
+
+def without_link_ends(answer: str) -> str:
+    """Links of two quarter hours end at two times."""
+    return re.sub(r"expires=\d+&signature=\w+", "", answer)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -61,7 +67,7 @@ def test_a_repeated_image_is_one_task(system: Gateway):
     body = {"model": "sandbox-image", "prompt": "a boat", "n": 1}
     first, again = (post(account, body, key, "/images/generations") for _ in range(2))
     assert (first.status_code, again.status_code) == (200, 200), again.text
-    assert again.json() == first.json()
+    assert without_link_ends(again.text) == without_link_ends(first.text)
     assert again.headers["idempotency-replayed"] == "true"
     assert again.headers["x-request-id"] == first.headers["x-request-id"]
     assert post(account, {**body, "prompt": "a ship"}, key, "/images/generations").status_code == 422
