@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Sequence
 
 from chassis.db import Connection
-from services.tasks import job_sql
+from services.tasks import job_sql, leftovers
 from services.tasks.job_sql import NOW, every, one
 from services.tasks.jobs import ResultFile
 
@@ -64,6 +64,7 @@ async def add(
             (file.file_id, task_id, position, file.content_type, file.size_bytes, job_sql.microseconds(keep_s)),
         )
         added.append(dataclasses.replace(file, expires_at_us=0 if row is None else row["expires_at_us"]))
+    await leftovers.forget(conn, [file.file_id for file in files])
     await _count(conn, customer_id, size=sum(file.size_bytes for file in files), files=len(files))
     return tuple(added)
 
@@ -86,14 +87,15 @@ async def to_remove(conn: Connection, *, limit: int) -> list[str]:
 
 
 async def removed(conn: Connection, file_ids: Sequence[str]) -> None:
-    """They are gone from the store, or will be: nobody is shown them any more, and nobody's sum has them."""
+    """They are to be cleared from the store: nobody is shown them any more, and nobody's sum has them."""
     found = await every(
         conn,
         f"UPDATE tasks.results r SET removed_at_us = {NOW} FROM tasks.tasks t"
         " WHERE t.id = r.task_id AND r.file_id = ANY(%s::uuid[]) AND r.removed_at_us = 0"
-        " RETURNING t.customer_id, r.size_bytes",
+        " RETURNING r.file_id, t.customer_id, r.size_bytes",
         (list(file_ids),),
     )
+    await leftovers.note(conn, [str(row["file_id"]) for row in found], clear_in_s=0.0)
     for customer_id in sorted({str(row["customer_id"]) for row in found}):
         sizes = [row["size_bytes"] for row in found if str(row["customer_id"]) == customer_id]
         await _count(conn, customer_id, size=-sum(sizes), files=-len(sizes))

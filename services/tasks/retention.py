@@ -1,7 +1,7 @@
-"""Removes files: those whose time is over, and those that their customers want gone.
+"""Removes files: those whose time is over, those that their customers want gone, and what came to nothing.
 
 What the database says is done first: a file that nobody is shown any more and that the store still has for a while is
-no harm; one that is shown and gone is. Should the store be away, its removal is tried again at the next round.
+no harm; one that is shown and gone is. Should the store be away, or the process end, `leftovers.py` knows what is owed.
 """
 
 import asyncio
@@ -11,12 +11,11 @@ from structlog.typing import FilteringBoundLogger
 
 from chassis import db
 from chassis.errors import TollbridgeError
-from services.tasks import file_store
+from services.tasks import file_store, leftovers
 from services.tasks.results import Results
 
 ROUND_S = 60.0
 BATCH = 100
-MAX_OWED = 10_000
 
 
 class Retention:
@@ -24,9 +23,6 @@ class Retention:
 
     def __init__(self, *, pool: db.Pool, results: Results, log: FilteringBoundLogger) -> None:
         self._pool, self._results, self._log = pool, results, log
-        self._owed: list[str] = []
-        """What the store still has and nobody is shown. Lost with the process: it is out of everybody's sight."""
-        self.removed = 0
 
     async def run(self) -> None:
         """Removes until cancelled."""
@@ -40,13 +36,17 @@ class Retention:
                 await asyncio.sleep(ROUND_S)
 
     async def round(self) -> int:
-        """Removes a batch of files whose time is over; how many. Raises UNAVAILABLE."""
+        """Removes a batch of files whose time is over, and clears a batch of what is owed; the larger of the two.
+
+        Raises UNAVAILABLE.
+        """
         async with db.transaction(self._pool) as conn:
             found = await file_store.to_remove(conn, limit=BATCH)
             await file_store.removed(conn, found)
-        owed, self._owed = self._owed, []
-        await self.clear((*owed, *found))
-        return len(found)
+        async with db.transaction(self._pool) as conn:
+            owed = await leftovers.take(conn, limit=BATCH)
+        await self.clear(owed)
+        return max(len(found), len(owed))
 
     async def remove(self, file_ids: Sequence[str]) -> None:
         """Removes files now. Raises UNAVAILABLE when the database is away."""
@@ -55,11 +55,11 @@ class Retention:
         await self.clear(file_ids)
 
     async def clear(self, file_ids: Sequence[str]) -> None:
-        """Takes files out of the store, or remembers that this is to be done."""
+        """Takes noted files out of the store; what can't be now is taken at a later round."""
         for file_id in file_ids:
             try:
                 await self._results.delete(file_id)
-                self.removed += 1
+                async with db.transaction(self._pool) as conn:
+                    await leftovers.forget(conn, (file_id,))
             except TollbridgeError as error:
-                self._owed = [*self._owed, file_id][:MAX_OWED]
                 self._log.warning("file_not_removed", file_id=file_id, error=error.message)

@@ -20,7 +20,7 @@ from chassis import db
 from chassis.errors import Code, TollbridgeError
 from chassis.telemetry import Tracer
 from pricing.charge import ChargeOutOfRange
-from services.tasks import claim_store, jobs
+from services.tasks import claim_store, jobs, leftovers
 from services.tasks.ends import Ends
 from services.tasks.jobs import Job, ResultFile, Submission
 from services.tasks.kind import File
@@ -222,9 +222,11 @@ class Worker:
 
     async def _keep(self, job: Job, files: Sequence[File]) -> tuple[ResultFile, ...]:
         """Stores the files under ids that follow from the job, so that a second run replaces the first's."""
+        names = [file_id(job.order.id, position) for position in range(len(files))]
+        async with db.transaction(self._pool) as conn:  # should the job end otherwise, they are found and removed
+            await leftovers.note(conn, names, clear_in_s=leftovers.STORING_S)
         kept = []
-        for position, file in enumerate(files):
-            name = file_id(job.order.id, position)
+        for name, file in zip(names, files, strict=True):
             await self._results.put(name, file.data)
             kept.append(ResultFile(file_id=name, content_type=file.content_type, size_bytes=len(file.data)))
         return tuple(kept)

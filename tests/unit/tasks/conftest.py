@@ -55,6 +55,7 @@ async def new_process(tasks_database: str) -> AsyncIterator[Callable[[], TasksPr
         await conn.execute("DELETE FROM tasks.tasks")
         await conn.execute("DELETE FROM tasks.turns")
         await conn.execute("DELETE FROM tasks.storage")
+        await conn.execute("DELETE FROM tasks.leftovers")
     for pipe in pipes:
         await pipe.close()
     await pool.close()
