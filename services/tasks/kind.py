@@ -64,6 +64,10 @@ class ResultTooLarge(Exception):
         self.product = product
 
 
+class NotWanted(Exception):
+    """What was just submitted can't be noted as its job's: that is over, or somebody else's."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Providers:
     """The ways to providers: the network, and the sandbox in this process."""
@@ -81,8 +85,8 @@ class Making(Generic[W]):
     """One attempt at one provider account.
 
     `submitted_id` is the provider's own id of the job when it was submitted before: poll on it. Else submit, and call
-    `submitted(id)` before the first poll: it returns once the id is saved. `progress(0..1)` costs nothing and may be
-    called at any time.
+    `submitted(id)` before the first poll: it returns once the id is saved, or raises NotWanted; neither may be broken
+    off in its middle (`unbroken.py`). `progress(0..1)` costs nothing and may be called at any time.
     """
 
     task_id: str

@@ -12,6 +12,7 @@ from pricing.tokens import Units
 from services.tasks.file_types import content_type
 from services.tasks.kind import File, Making, Product, ResultTooLarge, W
 from services.tasks.results import MAX_FILE_BYTES
+from services.tasks.unbroken import unbroken
 from upstream import links
 from upstream.client import HttpCall
 from upstream.outcome import AnswerTooLarge, AttemptFailed, JobFailed, Outcome
@@ -20,6 +21,8 @@ from upstream.submission import MAX_STATE_BYTES, JobReport, JobState, JobWire
 FIRST_PAUSE_S = 0.25
 MAX_PAUSE_S = 5.0
 MAX_MISSES = 5
+SUBMIT_S = 10.0
+"""How long a worker that is told to leave a job waits for the id of what it is just submitting."""
 _GONE = frozenset({404, 410})
 _OVER = frozenset({400, 404, 405, 409, 410, 422})
 """What a provider answers when there is nothing to stop any more."""
@@ -43,12 +46,7 @@ class SubmissionMaker(Generic[W]):
 
     async def make(self, making: Making[W]) -> Product:
         """Submits, unless that was done before. Raises AttemptFailed, JobFailed, ResultTooLarge."""
-        job_id = making.submitted_id
-        if not job_id:
-            call = self._wire.submit(self._fields(making.wanted), making.route, request_id=making.task_id)
-            begun = await self._asked(making, call)
-            job_id = begun.id
-            await making.submitted(job_id)
+        job_id = making.submitted_id or await unbroken(self._begun(making), within_s=SUBMIT_S)
         report = await self._finished(making, job_id)
         if report.state is JobState.FAILED:
             outcome = Outcome.REJECTED if report.is_rejected else Outcome.SERVER_ERROR
@@ -71,6 +69,13 @@ class SubmissionMaker(Generic[W]):
                 raise
             return
         response.close()
+
+    async def _begun(self, making: Making[W]) -> str:
+        """Submits, and returns the provider's id of the job once it is saved."""
+        call = self._wire.submit(self._fields(making.wanted), making.route, request_id=making.task_id)
+        begun = await self._asked(making, call)
+        await making.submitted(begun.id)
+        return begun.id
 
     async def _finished(self, making: Making[W], job_id: str) -> JobReport:
         pause_s, misses = FIRST_PAUSE_S, 0

@@ -23,10 +23,10 @@ from pricing.charge import ChargeOutOfRange
 from services.tasks import claim_store, jobs, leftovers
 from services.tasks.ends import Ends
 from services.tasks.jobs import Job, ResultFile, Submission
-from services.tasks.kind import File
+from services.tasks.kind import File, NotWanted
 from services.tasks.results import Results, file_id
 from services.tasks.settlement import Made
-from services.tasks.workshop import Ledge, MadeTooLarge, NotWanted, Unfinished, Workshop
+from services.tasks.workshop import Ledge, MadeTooLarge, Unfinished, Workshop
 from upstream.outcome import AttemptFailed, Outcome, to_error
 
 T = TypeVar("T")

@@ -13,9 +13,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from pricing.tokens import Tokens
 from services.tasks import kinds
 from services.tasks.jobs import Job, Submission
-from services.tasks.kind import AnyKind, File, Maker, Making, Product, Providers, ResultTooLarge, Wanted
+from services.tasks.kind import AnyKind, File, Maker, Making, NotWanted, Product, Providers, ResultTooLarge, Wanted
 from services.tasks.owners import Router
 from services.tasks.settlement import NO_TOKENS, Made
+from services.tasks.unbroken import unbroken
 from upstream.attempt import Tried, ended, run_attempts
 from upstream.outcome import AnswerTooLarge, AttemptFailed, JobFailed, Outcome
 from upstream.route import Route
@@ -23,10 +24,6 @@ from upstream.usage import estimate_input_tokens
 
 MAX_ATTEMPTS = 4
 CANCEL_S = 20.0
-
-
-class NotWanted(Exception):
-    """What was just submitted can't be noted as its job's: that is over, or somebody else's."""
 
 
 class Unfinished(Exception):
@@ -132,7 +129,7 @@ class _Run:
         try:
             product = await maker.make(making)
         except NotWanted:
-            await self._cancel(maker, making)
+            await unbroken(self._cancel(maker, making), within_s=CANCEL_S)
             raise
         except JobFailed:
             await self._forget()

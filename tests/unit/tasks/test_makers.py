@@ -1,5 +1,6 @@
 """Jobs that a provider works on by itself: submitted once, borne with, fetched, and ended when nobody wants them."""
 
+import asyncio
 import dataclasses
 import json
 from collections.abc import AsyncIterator
@@ -11,9 +12,9 @@ from chassis.errors import TollbridgeError
 from pricing.prices import PriceVersion, Rates
 from pricing.tokens import Units
 from services.tasks import image_order, kinds, submission_maker, video_order
-from services.tasks.kind import Kind, Making, Product, Providers
+from services.tasks.kind import Kind, Making, NotWanted, Product, Providers
 from tests.fakes.jobs import JobsProvider, jobs_provider
-from upstream.client import Timeouts, UpstreamClient
+from upstream.client import HttpCall, Timeouts, UpstreamClient, UpstreamResponse
 from upstream.outcome import AttemptFailed, JobFailed, Outcome
 from upstream.route import Bounds, Route, WireProtocol
 from upstream.sandbox.provider import Sandbox
@@ -110,6 +111,64 @@ async def test_what_was_submitted_is_never_submitted_again(client: UpstreamClien
         again = attempt(provider, client, submitted_id=first.saved[0])
         await again.make()
         assert (len(provider.submitted), again.saved) == (1, [])
+
+
+class SlowToAnswer(UpstreamClient):
+    """Hands answers over when it is told to."""
+
+    def __init__(self, client: UpstreamClient) -> None:
+        super().__init__()
+        self._client = client
+        self.asked, self.answers = asyncio.Event(), asyncio.Event()
+
+    async def send(self, call: HttpCall, *, timeouts: Timeouts) -> UpstreamResponse:
+        response = await self._client.send(call, timeouts=timeouts)
+        self.asked.set()
+        await self.answers.wait()
+        return response
+
+
+@pytest.mark.parametrize("is_wanted", [True, False])
+async def test_what_is_being_submitted_is_saved_whatever_its_worker_is_told_meanwhile(
+    is_wanted: bool, client: UpstreamClient
+) -> None:
+    """Nobody else could find or stop it; that it is not wanted any more is said, so that it is stopped."""
+
+    async def not_wanted(_: str) -> None:
+        raise NotWanted
+
+    slow = SlowToAnswer(client)
+    async with jobs_provider() as provider:
+        job = attempt(provider, client)
+        job.making = dataclasses.replace(job.making, providers=Providers(client=slow, sandbox=Sandbox()))
+        if not is_wanted:
+            job.making = dataclasses.replace(job.making, submitted=not_wanted)
+        making = asyncio.create_task(job.make())
+        await asyncio.wait_for(slow.asked.wait(), 20)
+        for _ in range(2):
+            making.cancel()
+            await asyncio.sleep(0)
+        slow.answers.set()
+        with pytest.raises(asyncio.CancelledError if is_wanted else NotWanted):
+            await asyncio.wait_for(making, 20)
+        assert job.saved == (["job-1"] if is_wanted else [])
+
+
+async def test_a_worker_does_not_wait_for_ever_for_what_it_was_told_to_leave(
+    client: UpstreamClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A provider that does not answer must not keep a process from ending."""
+    monkeypatch.setattr(submission_maker, "SUBMIT_S", 0.01)
+    slow = SlowToAnswer(client)
+    async with jobs_provider() as provider:
+        job = attempt(provider, client)
+        job.making = dataclasses.replace(job.making, providers=Providers(client=slow, sandbox=Sandbox()))
+        making = asyncio.create_task(job.make())
+        await asyncio.wait_for(slow.asked.wait(), 20)
+        making.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(making, 20)
+        assert job.saved == []
 
 
 async def test_a_provider_that_stumbles_is_borne_with_for_a_while(client: UpstreamClient) -> None:

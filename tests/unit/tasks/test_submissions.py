@@ -220,6 +220,32 @@ async def test_a_job_cancelled_while_it_is_submitted_is_stopped_too(api: TasksAp
     assert far.cancelled == ["far-0"]
 
 
+async def test_what_is_stopped_by_its_submitter_is_stopped_whatever_news_comes_meanwhile(
+    api: TasksApi, far: FarProvider, monkeypatch: pytest.MonkeyPatch
+):
+    """The news of its end, which comes at that very time, does not break off the telling of the provider."""
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+    cancel = far.cancel
+
+    async def slow_cancel(making: Making[ImageOrder]) -> None:
+        begun.set()
+        await goes_on.wait()
+        await cancel(making)
+
+    monkeypatch.setattr(far, "cancel", slow_cancel)
+    task = await api.create()
+    job = await api.process.claimed()
+    assert job is not None
+    await api.process.ends.cancel(task.id)
+    running = asyncio.create_task(api.process.worker.run(job))
+    await asyncio.wait_for(begun.wait(), 20)
+    api.process.worker.stop(task.id)
+    await asyncio.sleep(0)
+    goes_on.set()
+    assert await asyncio.wait_for(running, 20) is None
+    assert far.cancelled == ["far-0"]
+
+
 @pytest.mark.usefixtures("quick_lease")
 async def test_a_provider_can_tell_the_order_of_a_dead_worker_from_a_new_one(
     api: TasksApi, monkeypatch: pytest.MonkeyPatch
