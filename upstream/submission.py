@@ -29,7 +29,7 @@ class JobReport:
     """What a provider says of its job. `links` is what it made, where it says so by links; `progress` is 0 to 1.
 
     `seconds` is how long the video is, where it says so. `is_rejected`: it failed for what was asked, which no other
-    provider account would make either.
+    provider account would make either; `problem` may be shown to whoever asked, so it holds no secret.
     """
 
     id: str
@@ -59,6 +59,11 @@ class JobWire(Protocol):
 
     def read(self, body: bytes) -> JobReport:
         """Reads the answer to `submit` or `poll`. Raises AttemptFailed when it is none."""
+
+
+def is_id(text: str) -> bool:
+    """Whether a provider's name of its job is one that can be kept and asked for."""
+    return 1 <= len(text) <= MAX_ID_CHARACTERS and text.isprintable()
 
 
 def bearer(route: Route) -> dict[str, str]:

@@ -13,8 +13,9 @@ from upstream.form import FormFile, write_form
 from upstream.openai.chat import json_call
 from upstream.openai.errors import error_failure, read_error
 from upstream.outcome import ProviderMisbehaved
+from upstream.redact import without_secrets
 from upstream.route import Route
-from upstream.submission import MAX_ID_CHARACTERS, JobReport, JobState, bearer
+from upstream.submission import JobReport, JobState, bearer, is_id
 
 DATA_URL = re.compile(r"data:(image/(?:png|jpeg|webp));base64,")
 _STATES = {
@@ -72,13 +73,13 @@ class Videos:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ProviderMisbehaved("the provider's answer is no video") from error
         state = _STATES.get(video.status)
-        if state is None or not 1 <= len(video.id) <= MAX_ID_CHARACTERS:
+        if state is None or not is_id(video.id):
             raise _no_video(body)
         return JobReport(
             id=video.id,
             state=state,
             progress=min(1.0, max(0.0, (video.progress or 0.0) / 100)),
-            problem=(video.error.message or video.error.code or "") if video.error else "",
+            problem=without_secrets(video.error.message or video.error.code or "") if video.error else "",
             is_rejected=video.error is not None and video.error.code in _REJECTIONS,
             seconds=_seconds(video.seconds),
         )

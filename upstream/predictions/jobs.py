@@ -14,8 +14,9 @@ from upstream.client import HttpCall
 from upstream.openai.chat import json_call
 from upstream.outcome import ProviderMisbehaved
 from upstream.pictures import WrongWish, size_of
+from upstream.redact import without_secrets
 from upstream.route import Route
-from upstream.submission import MAX_ID_CHARACTERS, JobReport, JobState, bearer
+from upstream.submission import JobReport, JobState, bearer, is_id
 
 MAX_LINKS = 16
 _STATES = {
@@ -68,7 +69,7 @@ class Predictions:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ProviderMisbehaved("the provider's answer is no prediction") from error
         state = _STATES.get(found.status)
-        if state is None or not 1 <= len(found.id) <= MAX_ID_CHARACTERS:
+        if state is None or not is_id(found.id):
             raise ProviderMisbehaved("the provider's answer is no prediction")
         links = _links(found.output) if state is JobState.SUCCEEDED else ()
         if state is JobState.SUCCEEDED and not links:
@@ -78,7 +79,7 @@ class Predictions:
             state=state,
             progress=min(1.0, max(0.0, found.progress or 0.0)),
             links=links,
-            problem=found.error if isinstance(found.error, str) else "",
+            problem=without_secrets(found.error) if isinstance(found.error, str) else "",
         )
 
 

@@ -1,13 +1,12 @@
 """Providers that work on jobs of their own: what is sent to them, and how their reports are read."""
 
-import io
 import json
 from typing import Any
 
-import av
 import pytest
 
 from pricing.prices import PriceVersion, Rates
+from tests.fakes.player import Video
 from upstream.client import HttpCall, Timeouts
 from upstream.form import read_form
 from upstream.openai.videos import Videos
@@ -59,10 +58,9 @@ async def test_a_video_of_the_sandbox_plays_and_is_what_was_asked_for() -> None:
     (status, file), (_, again) = await asked(sandbox, content), await asked(sandbox, content)
     assert status == 200
     assert file == again
-    with av.open(io.BytesIO(file)) as video:
-        frames = list(video.decode(video=0))
-        assert (frames[0].width, frames[0].height) == (64, 48)
-        assert video.duration == 2_000_000
+    video = Video(file)
+    assert (video.size, video.seconds, len(video.frames)) == ((64, 48), 2, 8)
+    assert {picture.size for picture in video.pictures()} == {(64, 48)}
 
 
 async def test_a_video_of_the_sandbox_takes_its_time_and_knows_how_far_it_is() -> None:
@@ -119,6 +117,18 @@ def test_what_is_no_video_is_a_failure(body: bytes) -> None:
     """The provider's, not a job that runs for ever."""
     with pytest.raises(AttemptFailed):
         Videos().read(body)
+
+
+@pytest.mark.parametrize("wire", [Videos(), Predictions()], ids=["videos", "predictions"])
+def test_what_a_provider_says_of_its_job_can_be_kept_and_shown(wire: Videos | Predictions) -> None:
+    """No secret, and nothing that a database refuses: a job would break there, and be ordered and paid for again."""
+    words = "no: \0 key sk-live-0123456789abcdef"
+    error = {"code": "moderation_blocked", "message": words} if isinstance(wire, Videos) else words
+    report = wire.read(json.dumps({"id": "v", "status": "failed", "error": error}).encode())
+    assert report.problem == "no:   key [redacted]"
+    for name in ("a\0b", "a\nb", ""):
+        with pytest.raises(AttemptFailed):
+            wire.read(json.dumps({"id": name, "status": "failed"}).encode())
 
 
 def test_a_prediction_gets_the_names_that_most_models_have() -> None:
