@@ -58,5 +58,7 @@ async def _response(desk: TaskDesk, task: tasks_pb2.Task, *, customer_id: str, r
         return answer(pending, request_id=request_id, status=202)
     if task.status != SUCCEEDED:
         raise failure(task)
+    if not task.results:
+        raise TollbridgeError(Code.NOT_FOUND, "This speech's file is not kept any more.")
     pieces = desk.pieces(task.results[0].file_id, customer_id=customer_id)
     return await file_answer(pieces, request_id=request_id)
