@@ -98,8 +98,9 @@ class Worker:
                 raise
             return None  # the claim was lost, and the work stopped for that
         finally:
-            del self._work[job.order.id]
-            self._submitted.discard(job.order.id)
+            if self._work.get(job.order.id) is work:  # it may have been claimed here anew meanwhile
+                del self._work[job.order.id]
+                self._submitted.discard(job.order.id)
             beat.cancel()
             (end,) = await asyncio.gather(beat, return_exceptions=True)
             if isinstance(end, Exception):

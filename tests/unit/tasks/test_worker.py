@@ -213,6 +213,24 @@ async def test_the_job_of_a_worker_that_died_is_taken_up_and_charged_once(
     assert (record.kind, record.spender) == (usage_pb2.USAGE_KIND_CHARGE, other.spender)
 
 
+@pytest.mark.usefixtures("quick_lease")
+async def test_a_job_that_comes_back_to_its_own_worker_is_that_claim_s_alone(api: TasksApi):
+    """After a silence of the database the same process may claim it anew before it knows that it has lost it."""
+    task = await api.create(prompt='x\n#sandbox {"first_byte_ms": 20000}')
+    running = []
+    for _ in range(2):
+        job = await api.process.claimed()
+        assert job is not None
+        running.append(asyncio.create_task(api.process.worker.run(job)))
+        await asyncio.sleep(0)
+        if len(running) == 1:
+            await api.process.sql("UPDATE tasks.tasks SET status = 'pending'")
+    assert await asyncio.wait_for(running[0], 20) is None
+    await api.process.ends.cancel(task.id)
+    api.process.worker.stop(task.id)
+    assert await asyncio.wait_for(running[1], 20) is None
+
+
 async def test_a_worker_that_stops_gives_its_jobs_back(api: TasksApi, new_process: Callable[[], TasksProcess]):
     """Another one need not wait for the lease."""
     task = await api.create(prompt='x\n#sandbox {"first_byte_ms": 20000}')
