@@ -7,12 +7,12 @@ import warnings
 from decimal import Decimal
 from typing import Any
 
-import av
 import httpx
 import openai
 import pytest
 from PIL import Image
 
+from tests.fakes.player import Video
 from tests.integration.running import Account, Gateway, wait_until
 
 PER_IMAGE_USD, PER_SECOND_USD = Decimal("0.02"), Decimal("0.10")
@@ -129,9 +129,9 @@ def test_a_video_is_made_polled_and_downloaded(account: Account, client: openai.
         warnings.simplefilter("ignore", DeprecationWarning)
         content = client.videos.download_content(video.id)
     assert content.response.headers["content-type"] == "video/mp4"
-    with av.open(io.BytesIO(content.content)) as opened:
-        frame = next(opened.decode(video=0))
-        assert (frame.width, frame.height, opened.duration) == (720, 1280, 4_000_000)
+    opened = Video(content.content)
+    assert (opened.size, opened.seconds) == ((720, 1280), 4)
+    assert next(opened.pictures()).size == (720, 1280)
     assert Decimal(account.receipt(video.id)["charge"]) == 4 * PER_SECOND_USD
 
 
