@@ -1,8 +1,8 @@
 """Plain samples into the six formats of OpenAI's speech, piece by piece as they are made.
 
-Samples are 16 bits, one channel, little-endian. MP3, Opus, AAC and FLAC are made by FFmpeg's libraries (PyAV), which
-are loaded with the first of them; WAV and PCM need nothing. What is streamed can't say how long it will be: its WAV
-and FLAC leave the length open, as OpenAI's do. `encoded` knows, and says it.
+Samples are 16 bits, one channel, little-endian. MP3, Opus and FLAC are made by libsndfile, which is loaded with the
+first of them; AAC by a program beside us, where there is one; WAV and PCM need nothing. What is streamed can't say how
+long it will be: its WAV and FLAC leave the length open, as OpenAI's do. `encoded` knows, and says it.
 """
 
 import contextlib
@@ -10,16 +10,13 @@ import dataclasses
 import io
 import struct
 from collections.abc import Mapping
-from fractions import Fraction
-from typing import IO, TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
+from upstream.aac import AacProgram, ffmpeg_path
 from upstream.outcome import ProviderMisbehaved
 
 if TYPE_CHECKING:
-    from av import AudioFrame
-    from av.audio.stream import AudioStream
-    from av.container import OutputContainer
-    from av.filter import Graph
+    from upstream.sound_samples import Changed
 
 SpeechFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 FORMATS: tuple[SpeechFormat, ...] = get_args(SpeechFormat)
@@ -35,121 +32,220 @@ RATE = 24_000
 """Samples a second of everything that comes out: OpenAI's, which a listener to `pcm` has to know."""
 BYTES_PER_SAMPLE = 2
 _UNKNOWN_SIZE = 0xFFFFFFFF
+_LEAST_RATE, _MOST_RATE, _MOST_CHANNELS = 8000, 192_000, 8
+_BLOCK = 1 << 15
+_MOST_BYTES = 512 << 20
 _FILE_MARKS = (b"RIFF", b"OggS", b"fLaC", b"ID3")
+
+
+class FormatMissing(ValueError):
+    """A format that this machine can't make; says why."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Codec:
     container: str
-    codec: str
-    bit_rate: int
-    options: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Of the container."""
-    effort: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Of the encoder: what is good enough for speech at a fraction of the time."""
+    subtype: str
+    compression: float | None = None
+    """From 0, the most bits, to 1; None: as the library likes it."""
+    bit_rate_mode: str | None = None
+    index_writes: int = 0
+    """How many writes at the beginning are a place for an index that can only be filled in at the end."""
 
 
 _CODECS: dict[SpeechFormat, _Codec] = {
-    "mp3": _Codec(
-        container="mp3",
-        codec="libmp3lame",
-        bit_rate=64_000,
-        options={"id3v2_version": "0"},
-        effort={"compression_level": "7"},
+    "mp3": _Codec(  # 64 kbit/s
+        container="MP3", subtype="MPEG_LAYER_III", compression=0.6, bit_rate_mode="CONSTANT", index_writes=1
     ),
-    "opus": _Codec(
-        container="ogg",
-        codec="libopus",
-        bit_rate=32_000,
-        options={"page_duration": "200000"},
-        effort={"compression_level": "3", "application": "voip"},
-    ),
-    "aac": _Codec(container="adts", codec="aac", bit_rate=64_000, effort={"aac_coder": "fast"}),
-    "flac": _Codec(container="flac", codec="flac", bit_rate=0),
+    "opus": _Codec(container="OGG", subtype="OPUS", compression=0.9),  # 31 kbit/s
+    "flac": _Codec(container="FLAC", subtype="PCM_16"),
 }
-_STREAMED = {"mp3": {"write_xing": "0"}}
-"""A head that could only be filled in at the end."""
 
 
-class _Pipe:
-    """What FFmpeg writes into: it can't be gone back in, so nothing waits for the end."""
+class _Coder(Protocol):
+    """Samples in, a file out."""
 
-    def __init__(self) -> None:
-        self._written = bytearray()
+    def feed(self, samples: bytes) -> bytes:
+        """What of the file is ready."""
 
-    def write(self, data: bytes) -> int:
-        self._written += data
-        return len(data)
+    def end(self) -> bytes:
+        """The rest of it."""
+
+    def close(self) -> None:
+        """Gives back what it holds, also in the middle."""
+
+
+class _Sink(io.RawIOBase):
+    """What libsndfile writes into where it can't be gone back in: what it would fill in there later is lost."""
+
+    def __init__(self, *, skips: int) -> None:
+        self._ready = bytearray()
+        self._at = self._size = 0
+        self._skips = skips
+
+    def write(self, data: object) -> int:
+        piece = bytes(data)  # type: ignore[call-overload]  # a buffer, as of any file
+        if self._at == self._size:
+            self._size += len(piece)
+            self._skips -= 1
+            if self._skips < 0:
+                self._ready += piece
+        self._at += len(piece)
+        return len(piece)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence] + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
 
     def taken(self) -> bytes:
-        out = bytes(self._written)
-        self._written.clear()
+        out = bytes(self._ready)
+        self._ready.clear()
         return out
 
 
-class SoundEncoder:
-    """One sound: `feed` samples, get what of the file is ready, `end` it. Blocks: to be used in a thread.
+class _Whole(io.BytesIO):
+    """The same where all of it is kept to the end."""
 
-    `rate` is that of the samples that come; `tempo` 2 makes them twice as fast at their own pitch (0.5 to 4).
+    def taken(self) -> bytes:
+        return b""
+
+
+class _Plain:
+    """Bare samples, with the head of a WAV or without."""
+
+    def __init__(self, head: bytes) -> None:
+        self._head = head
+
+    def feed(self, samples: bytes) -> bytes:
+        head, self._head = self._head, b""
+        return head + samples
+
+    def end(self) -> bytes:
+        return self.feed(b"")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class _Library:
+    """libsndfile's encoder."""
+
+    def __init__(self, codec: _Codec, file: _Sink | _Whole) -> None:
+        import soundfile
+
+        self._file = file
+        self._sound = soundfile.SoundFile(
+            file,
+            "w",
+            samplerate=RATE,
+            channels=1,
+            format=codec.container,
+            subtype=codec.subtype,
+            compression_level=codec.compression,
+            bitrate_mode=codec.bit_rate_mode,
+        )
+
+    def feed(self, samples: bytes) -> bytes:
+        if samples:
+            self._sound.buffer_write(samples, dtype="int16")
+        return self._file.taken()
+
+    def end(self) -> bytes:
+        self._sound.close()
+        return self._file.taken() if isinstance(self._file, _Sink) else self._file.getvalue()
+
+    def close(self) -> None:
+        self._sound.close()
+
+
+def missing(wanted: SpeechFormat) -> str:
+    """Why this machine can't make that format; empty where it can."""
+    if wanted != "aac" or ffmpeg_path() is not None:
+        return ""
+    others = ", ".join(each for each in FORMATS if each != "aac")
+    return f"aac is made by the program ffmpeg, which is not installed on this machine; take one of {others}"
+
+
+def _coder(wanted: SpeechFormat, whole: _Whole | None = None) -> _Coder:
+    """What makes a file as it comes, or else the whole of it. Raises FormatMissing."""
+    if wanted in _CODECS:
+        codec = _CODECS[wanted]
+        return _Library(codec, _Sink(skips=codec.index_writes) if whole is None else whole)
+    if wanted == "aac":
+        path = ffmpeg_path()
+        if path is None:
+            raise FormatMissing(missing(wanted))
+        return AacProgram(path, rate=RATE)
+    return _Plain(wav_head(None) if wanted == "wav" and whole is None else b"")
+
+
+def _changed(rate: int, tempo: float = 1.0) -> "Changed":
+    from upstream.sound_samples import Changed
+
+    return Changed(rate=rate, wanted=RATE, tempo=tempo)
+
+
+class SoundEncoder:
+    """One sound: `feed` samples, get what of the file is ready, `end` it, `close` it. Blocks: to be used in a thread.
+
+    `rate` is that of the samples that come; `tempo` 2 makes them twice as fast at their own pitch. Raises
+    FormatMissing.
     """
 
     def __init__(self, wanted: SpeechFormat, *, rate: int = RATE, tempo: float = 1.0) -> None:
-        self._pipe = _Pipe()
-        self._plain = wanted in ("wav", "pcm")
-        self._head = wav_head(None) if wanted == "wav" else b""
+        self._coder = _coder(wanted)
+        self._changed = _changed(rate, tempo) if rate != RATE or tempo != 1 else None
         self._odd = b""
-        self._coder = None
-        if not self._plain or rate != RATE or tempo != 1:
-            self._coder = _Coder(wanted, self._pipe, rate=rate, options=_STREAMED.get(wanted, {}), tempo=tempo)
 
     def feed(self, samples: bytes) -> bytes:
-        """What of the file is ready now, possibly nothing."""
+        """What of the file is ready now, possibly nothing. Raises AacFailed, as `end`."""
         samples = self._odd + samples
         whole = len(samples) - len(samples) % BYTES_PER_SAMPLE
         samples, self._odd = samples[:whole], samples[whole:]
-        head, self._head = self._head, b""
-        if self._coder is None:
-            return head + samples
-        self._coder.feed(samples)
-        return head + self._pipe.taken()
+        return self._coder.feed(samples if self._changed is None else self._changed.feed(samples))
 
     def end(self) -> bytes:
         """The rest of the file."""
-        head, self._head = self._head, b""
-        if self._coder is not None:
-            self._coder.end()
-        return head + self._pipe.taken()
+        rest = b"" if self._changed is None else self._coder.feed(self._changed.end())
+        return rest + self._coder.end()
+
+    def close(self) -> None:
+        """Ends what makes it, also in the middle."""
+        self._coder.close()
 
 
 class FileEncoder:
-    """One whole file, whose head says how long it is; of samples at RATE. Blocks."""
+    """One whole file, whose head says how long it is; of samples at RATE. Blocks. Raises FormatMissing."""
 
     def __init__(self, wanted: SpeechFormat) -> None:
-        self._file = io.BytesIO()
+        self._whole = _Whole()
+        self._coder = _coder(wanted, self._whole)
         self._is_wav = wanted == "wav"
-        self._coder = _Coder(wanted, self._file, rate=RATE, options={}) if wanted in _CODECS else None
+        self._made = bytearray()
 
     def feed(self, samples: bytes) -> int:
-        """Takes whole samples in; returns how large the file is so far."""
-        if self._coder is None:
-            self._file.write(samples)
-        else:
-            self._coder.feed(samples)
-        return self._file.tell()
+        """Takes whole samples in; returns how large the file is so far. Raises AacFailed, as `end`."""
+        self._made += self._coder.feed(samples)
+        return len(self._made) + len(self._whole.getbuffer())
 
     def end(self) -> bytes:
         """The file."""
-        if self._coder is not None:
-            self._coder.end()
-        made = self._file.getvalue()
+        made = bytes(self._made) + self._coder.end()
         return wav_head(len(made)) + made if self._is_wav else made
+
+    def close(self) -> None:
+        """Ends what makes it, also in the middle."""
+        self._coder.close()
 
 
 def encoded(samples: bytes, wanted: SpeechFormat) -> bytes:
-    """The whole file of these samples. Blocks."""
-    encoder = FileEncoder(wanted)
-    encoder.feed(samples)
-    return encoder.end()
+    """The whole file of these samples. Blocks. Raises FormatMissing, AacFailed."""
+    with contextlib.closing(FileEncoder(wanted)) as encoder:
+        encoder.feed(samples)
+        return encoder.end()
 
 
 def plain_samples(sound: bytes) -> bytes:
@@ -159,16 +255,22 @@ def plain_samples(sound: bytes) -> bytes:
     """
     if not sound.startswith(_FILE_MARKS):
         return sound[: len(sound) - len(sound) % BYTES_PER_SAMPLE]
-    import av
+    import soundfile
 
     try:
-        with av.open(io.BytesIO(sound), mode="r") as file:
-            resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
-            frames = [each for frame in file.decode(audio=0) for each in resampler.resample(frame)]
-            frames += resampler.resample(None)
-    except (av.FFmpegError, IndexError) as error:
+        with soundfile.SoundFile(io.BytesIO(sound)) as file:
+            file.seekable = lambda: False  # else each read seeks, which a FLAC file of open length refuses
+            if not (_LEAST_RATE <= file.samplerate <= _MOST_RATE and file.channels <= _MOST_CHANNELS):
+                raise ProviderMisbehaved("the provider sent a sound of an odd rate")
+            changed, samples = _changed(file.samplerate), bytearray()
+            while len(block := file.read(_BLOCK, dtype="int16", always_2d=True)):
+                mono = block[:, 0] if file.channels == 1 else block.mean(axis=1).round().astype("int16")
+                samples += changed.feed(mono.tobytes())
+                if len(samples) > _MOST_BYTES:
+                    raise ProviderMisbehaved("the provider sent a sound without end")
+            return bytes(samples + changed.end())
+    except soundfile.LibsndfileError as error:
         raise ProviderMisbehaved("the provider sent a sound that can't be read") from error
-    return b"".join(bytes(frame.planes[0])[: frame.samples * BYTES_PER_SAMPLE] for frame in frames)
 
 
 def wav_head(size: int | None) -> bytes:
@@ -181,90 +283,3 @@ def wav_head(size: int | None) -> bytes:
         + samples
         + struct.pack("<4sI", b"data", data_size)
     )
-
-
-class _Coder:
-    """FFmpeg's encoder and container, or for plain formats only its change of the rate."""
-
-    def __init__(
-        self,
-        wanted: SpeechFormat,
-        file: "io.BytesIO | _Pipe",
-        *,
-        rate: int,
-        options: Mapping[str, str],
-        tempo: float = 1.0,
-    ) -> None:
-        import av
-
-        self._av = av
-        self._tempo = _tempo(rate, tempo) if tempo != 1 else None
-        self._rate = rate
-        self._at = 0
-        self._file = file
-        self._container: OutputContainer | None = None
-        self._stream: AudioStream | None = None
-        shape = "s16"
-        if wanted in _CODECS:
-            codec = _CODECS[wanted]
-            self._container = av.open(
-                cast("IO[bytes]", file), mode="w", format=codec.container, options={**codec.options, **options}
-            )
-            stream = cast(
-                "AudioStream",
-                self._container.add_stream(codec.codec, rate=RATE, options=dict(codec.effort), layout="mono"),
-            )
-            if codec.bit_rate:
-                stream.bit_rate = codec.bit_rate
-            shape = (stream.codec_context.codec.audio_formats or [])[0].name
-            self._stream = stream
-        self._resampler = av.AudioResampler(format=shape, layout="mono", rate=RATE)
-
-    def feed(self, samples: bytes) -> None:
-        if not samples:
-            return
-        frame = self._av.AudioFrame(format="s16", layout="mono", samples=len(samples) // BYTES_PER_SAMPLE)
-        frame.planes[0].update(samples.ljust(frame.planes[0].buffer_size, b"\0"))
-        frame.sample_rate, frame.pts = self._rate, self._at
-        self._at += frame.samples
-        self._stretch(frame)
-
-    def end(self) -> None:
-        if self._at:
-            if self._tempo is not None:
-                self._stretch(None)
-            self._write(None)
-        if self._stream is None or self._container is None:
-            return
-        for packet in self._stream.encode(None):
-            self._container.mux(packet)
-        self._container.close()
-
-    def _stretch(self, frame: "AudioFrame | None") -> None:
-        if self._tempo is None:
-            self._write(frame)
-            return
-        self._tempo.push(frame)
-        with contextlib.suppress(BlockingIOError, EOFError):  # FFmpeg's ways to say that it needs more, or is done
-            while True:
-                self._write(cast("AudioFrame", self._tempo.pull()))
-
-    def _write(self, frame: "AudioFrame | None") -> None:
-        for ready in self._resampler.resample(frame):
-            if self._stream is None or self._container is None:
-                self._file.write(bytes(ready.planes[0])[: ready.samples * BYTES_PER_SAMPLE])
-                continue
-            for packet in self._stream.encode(ready):
-                self._container.mux(packet)
-
-
-def _tempo(rate: int, tempo: float) -> "Graph":
-    from av.filter import Graph
-
-    graph = Graph()
-    source = graph.add_abuffer(format="s16", sample_rate=rate, layout="mono", time_base=Fraction(1, rate))
-    stretch, sink = graph.add("atempo", f"{tempo:.4f}"), graph.add("abuffersink")
-    source.link_to(stretch)
-    stretch.link_to(sink)
-    graph.configure()
-    return graph

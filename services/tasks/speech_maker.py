@@ -1,6 +1,7 @@
 """Speech over OpenAI's protocol: one call for a short text, for a long one a call a piece, joined as samples."""
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 
@@ -26,15 +27,14 @@ class SpeechMaker:
         if len(order.pieces) == 1:
             sound = await _spoken(making, order.pieces[0], said)
             return _product(order, sound, said)
-        encoder = FileEncoder(order.spoken.wanted)
-        size = 0
-        for number, piece in enumerate(order.pieces, start=1):
-            samples = await asyncio.to_thread(plain_samples, await _spoken(making, piece, said))
-            size = await asyncio.to_thread(encoder.feed, samples)
-            if size > MAX_FILE_BYTES:
-                raise ResultTooLarge(_product(order, b"", said))
-            making.progress(number / (len(order.pieces) + 1))
-        return _product(order, await asyncio.to_thread(encoder.end), said)
+        with contextlib.closing(FileEncoder(order.spoken.wanted)) as encoder:
+            for number, piece in enumerate(order.pieces, start=1):
+                samples = await asyncio.to_thread(plain_samples, await _spoken(making, piece, said))
+                size = await asyncio.to_thread(encoder.feed, samples)
+                if size > MAX_FILE_BYTES:
+                    raise ResultTooLarge(_product(order, b"", said))
+                making.progress(number / (len(order.pieces) + 1))
+            return _product(order, await asyncio.to_thread(encoder.end), said)
 
     async def cancel(self, making: Making[SpeechOrder]) -> None:
         """There is no job at the provider, only calls."""

@@ -1,4 +1,7 @@
-"""A request to speak as a job: what of it matters to tasks, and the most that it can use. Pure."""
+"""A request to speak as a job: what of it matters to tasks, and the most that it can use.
+
+Pure, but for a look at which formats this machine can make.
+"""
 
 import dataclasses
 from typing import Any
@@ -9,6 +12,7 @@ from services.tasks.results import MAX_FILE_BYTES
 from services.tasks.sentences import pieces_of
 from upstream.openai.speech import Spoken
 from upstream.openai.speech_fields import DEFAULT_VOICE, MAX_CHARACTERS, SpeechFields, most_tokens, spoken_of
+from upstream.sound_encoder import missing
 
 _OURS = frozenset({"model", "input", "stream_format", "response_format", "webhook_url"})
 _MOST_BYTES_PER_MS = {"wav": 48, "pcm": 48, "flac": 32}
@@ -44,9 +48,12 @@ def parse(body: bytes) -> SpeechOrder:
         raise invalid("stream_format", "is wrong: what is spoken as a task comes as a file")
     if spoken.likely_ms * _MOST_BYTES_PER_MS.get(spoken.wanted, 0) > MAX_FILE_BYTES:
         raise invalid("response_format", f"is wrong: so long a text is too large as {spoken.wanted}; take mp3 or opus")
+    pieces = tuple(pieces_of(speech.input, most=MAX_CHARACTERS))
+    if len(pieces) > 1 and (reason := missing(spoken.wanted)):
+        raise invalid("response_format", f"is wrong: {reason}")
     sent = {name: value for name, value in fields.items() if name not in _OURS and value is not None}
     return SpeechOrder(
-        pieces=tuple(pieces_of(speech.input, most=MAX_CHARACTERS)),
+        pieces=pieces,
         spoken=spoken,
         speed=speech.speed or 1.0,
         fields={"voice": DEFAULT_VOICE, **sent},

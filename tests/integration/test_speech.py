@@ -3,36 +3,37 @@
 from decimal import Decimal
 from pathlib import Path
 
-import av
 import httpx
 import openai
 import pytest
 
+from tests.fakes import listener
 from tests.integration.running import Gateway, wait_until
 from upstream.sandbox.speech import MS_PER_CHARACTER
 
 TEXT = "The quick brown fox jumps over the lazy dog."
-CONTAINERS = {"mp3": "mp3", "opus": "ogg", "aac": "aac", "flac": "flac", "wav": "wav"}
+FORMATS = ("mp3", "opus", "aac", "flac", "wav")
 
 
 def heard(file: Path) -> tuple[str, float]:
     """The container of a file, and how many milliseconds a player would play of it."""
-    with av.open(str(file)) as sound:
-        samples = sum(frame.samples for frame in sound.decode(audio=0))
-        return sound.format.name, samples / sound.streams.audio[0].rate * 1000
+    container, played = listener.heard(file.read_bytes())
+    return container, played * 1000
 
 
 def test_the_sdk_streams_speech_to_files_that_play(*, system: Gateway, tmp_path: Path):
-    """In every container, for as long as the text takes, at the price of its characters."""
+    """In every container, AAC where ffmpeg makes it, for as long as the text takes, at its characters' price."""
     account = system.customer(credit_usd="1")
     client = openai.OpenAI(base_url=f"{system.base_url}/v1", api_key=account.key, max_retries=0)
-    for wanted, container in CONTAINERS.items():
+    for wanted in FORMATS:
+        if wanted == "aac" and not listener.HAS_AAC:
+            continue
         file = tmp_path / f"speech.{wanted}"
         with client.audio.speech.with_streaming_response.create(
             model="tts-1", voice="nova", input=TEXT, response_format=wanted, speed=2
         ) as response:
             response.stream_to_file(file)
-        assert heard(file) == (container, pytest.approx(len(TEXT) * MS_PER_CHARACTER / 2, abs=80))
+        assert heard(file) == (wanted, pytest.approx(len(TEXT) * MS_PER_CHARACTER / 2, abs=80))
         receipt = account.receipt(response.headers["x-request-id"])
         assert Decimal(receipt["charge"]) == Decimal(15) * len(TEXT) / 1_000_000
     whole = client.audio.speech.create(model="tts-1", voice="nova", input=TEXT)

@@ -16,7 +16,7 @@ import msgspec
 
 from upstream.local.failure import Refused
 from upstream.local.installed import ESPEAK, espeak_path, folder_of, has_piper
-from upstream.sound_encoder import SoundEncoder, SpeechFormat
+from upstream.sound_encoder import FormatMissing, SoundEncoder, SpeechFormat
 
 AT_ONCE = 2
 WAITING = 8
@@ -121,13 +121,17 @@ def _espeak(request: SpeechRequest) -> Program:
 async def spoken(request: SpeechRequest) -> AsyncGenerator[bytes, None]:
     """The file, as it is made. Raises Refused, RuntimeError for a program that fails; ended early it ends that."""
     program = program_of(request)
-    encoder = SoundEncoder(request.response_format, rate=program.rate, tempo=program.tempo)
+    try:
+        encoder = SoundEncoder(request.response_format, rate=program.rate, tempo=program.tempo)
+    except FormatMissing as error:
+        raise Refused(400, f"{error}.", "response_format") from None
     samples = _samples(program, " ".join(request.input.split()))
-    async with contextlib.aclosing(samples):
-        async for piece in samples:
-            if made := await asyncio.to_thread(encoder.feed, piece):
-                yield made
-    yield await asyncio.to_thread(encoder.end)
+    with contextlib.closing(encoder):
+        async with contextlib.aclosing(samples):
+            async for piece in samples:
+                if made := await asyncio.to_thread(encoder.feed, piece):
+                    yield made
+        yield await asyncio.to_thread(encoder.end)
 
 
 async def _samples(program: Program, text: str) -> AsyncGenerator[bytes, None]:

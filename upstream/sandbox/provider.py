@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from upstream.aac import AacFailed
 from upstream.client import HttpCall, Timeouts, UpstreamResponse
 from upstream.form import FormProblem, read_form
 from upstream.outcome import AnswerTooLarge, AttemptFailed, Outcome, TotalTimeReached
@@ -27,6 +28,7 @@ from upstream.sandbox.sounds import SoundAnswer
 from upstream.sandbox.speech import BadVoice, SpeechAnswer, SpeechRequest
 from upstream.sandbox.vectors import EmbeddingsRequest, embeddings_answer
 from upstream.sandbox.videos import clip, read_request, shown, ticket, ticket_of
+from upstream.sound_encoder import FormatMissing
 
 _JSON = "application/json"
 _EVENTS = "text/event-stream"
@@ -178,6 +180,10 @@ class Sandbox:
             answer = await asyncio.to_thread(SpeechAnswer, request, script)
         except BadVoice as error:
             return _refusal(400, str(error), timeouts, param="voice")
+        except FormatMissing as error:
+            return _refusal(400, f"{error}.", timeouts, param="response_format")
+        except AacFailed as error:
+            return _refusal(500, f"the sandbox can't speak: {error}", timeouts)
         return _Answer(
             200,
             answer.content_type,

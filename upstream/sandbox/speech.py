@@ -1,7 +1,7 @@
 """The sandbox's speech: no words, but tones in the rhythm of the text, so that nobody takes it for a voice.
 
 Each letter is a tone of its own, of so many milliseconds, spaces and signs are silent: a test can say how long a text
-sounds. The same text is the same sound, to the byte.
+sounds. The same text is the same sound, to the byte; an Ogg file only has a number of its own.
 """
 
 import base64
@@ -63,7 +63,7 @@ class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SpeechAnswer:
-    """One text, hummed. Made at once: blocks. Raises BadVoice."""
+    """One text, hummed. Made at once: blocks. Raises BadVoice, FormatMissing, AacFailed."""
 
     def __init__(self, request: SpeechRequest, script: Script) -> None:
         pitch = VOICES.get(request.voice) if isinstance(request.voice, str) else None

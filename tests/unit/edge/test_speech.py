@@ -2,12 +2,10 @@
 
 import asyncio
 import base64
-import io
 import json
 from decimal import Decimal
 
 import aiohttp
-import av
 import msgspec
 import pytest
 
@@ -16,10 +14,13 @@ from pricing.prices import PriceVersion, Rates
 from pricing.tokens import Tokens, Units
 from services.billing.charges import Window, check
 from services.edge.speech_request import parse_speech
+from tests.fakes import listener
+from tests.fakes.listener import FORMATS_HERE
 from tests.unit.edge.world import World
 from tollbridge.usage.v1 import usage_pb2
+from upstream import sound_encoder
 from upstream.sandbox.speech import MS_PER_CHARACTER
-from upstream.sound_encoder import CONTENT_TYPES, FORMATS, RATE
+from upstream.sound_encoder import CONTENT_TYPES, RATE
 
 PATH = "/audio/speech"
 TEXT = "Hello there, this is a text of some fifty characters."
@@ -52,9 +53,8 @@ def heard(sound: bytes, wanted: str) -> tuple[str, float]:
     """The container of a file, and how many milliseconds a player would play of it."""
     if wanted == "pcm":
         return "pcm", len(sound) / 2 / RATE * 1000
-    with av.open(io.BytesIO(sound)) as file:
-        samples = sum(frame.samples for frame in file.decode(audio=0))
-        return file.format.name, samples / file.streams.audio[0].rate * 1000
+    container, played = listener.heard(sound)
+    return container, played * 1000
 
 
 async def ended(world: World, rates: dict) -> usage_pb2.UsageRecorded:
@@ -67,14 +67,14 @@ async def ended(world: World, rates: dict) -> usage_pb2.UsageRecorded:
     return event
 
 
-@pytest.mark.parametrize("wanted", FORMATS)
+@pytest.mark.parametrize("wanted", FORMATS_HERE)
 async def test_each_format_plays_as_long_as_the_text_at_the_price_of_its_characters(*, world: World, wanted: str):
     """The container that was asked for, its type in the head, and the charge to the nano-dollar."""
     async with world.post(**asked(response_format=wanted)) as response:
         sound = await response.read()
         assert (response.status, response.headers["content-type"]) == (200, CONTENT_TYPES[wanted])
     container, ms = heard(sound, wanted)
-    assert container == {"opus": "ogg"}.get(wanted, wanted)
+    assert container == wanted
     assert ms == pytest.approx(MS, abs=80)
     event = await ended(world, BY_CHARACTER)
     assert event.charge_nano_usd == charge(BY_CHARACTER, characters=len(TEXT)) == len(TEXT) * 15_000
@@ -164,6 +164,19 @@ async def test_a_wrong_field_is_refused_by_its_name(*, world: World, fields: dic
     async with world.post(**asked(**fields)) as response:
         answer = await response.json()
         assert (response.status, answer["error"]["param"]) == (400, param), answer
+    await world.settled()
+    assert world.truth.balance_nano_usd == 1_000_000_000
+
+
+async def test_a_format_that_this_machine_can_not_make_is_refused_by_its_name(
+    *, world: World, monkeypatch: pytest.MonkeyPatch
+):
+    """AAC without ffmpeg: as one that there isn't, free of charge."""
+    monkeypatch.setattr(sound_encoder, "ffmpeg_path", lambda: None)
+    async with world.post(**asked(response_format="aac")) as response:
+        answer = await response.json()
+        assert (response.status, answer["error"]["param"]) == (400, "response_format"), answer
+        assert "ffmpeg" in answer["error"]["message"]
     await world.settled()
     assert world.truth.balance_nano_usd == 1_000_000_000
 

@@ -1,11 +1,9 @@
 """Long texts: cut after sentences, spoken in pieces, joined to one file that plays."""
 
-import io
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-import av
 import pytest
 
 from chassis.errors import Code, TollbridgeError
@@ -13,6 +11,8 @@ from pricing.prices import PriceVersion, Rates
 from services.tasks import kinds, speech_order
 from services.tasks.kind import Making, Product, Providers
 from services.tasks.sentences import pieces_of
+from tests.fakes.listener import heard, said
+from upstream import sound_encoder
 from upstream.client import Timeouts, UpstreamClient
 from upstream.outcome import AttemptFailed
 from upstream.route import Bounds, Route, WireProtocol
@@ -65,6 +65,15 @@ def test_what_can_not_be_spoken_is_refused_by_its_field(*, fields: dict, param: 
     assert (refused.value.code, refused.value.details["param"]) == (Code.INVALID_REQUEST, param)
 
 
+def test_pieces_that_this_machine_can_not_join_are_refused_by_their_format(monkeypatch: pytest.MonkeyPatch):
+    """AAC without ffmpeg; a short text is the provider's to make."""
+    monkeypatch.setattr(sound_encoder, "ffmpeg_path", lambda: None)
+    with pytest.raises(TollbridgeError) as refused:
+        speech_order.parse(json.dumps({"input": LONG, "response_format": "aac"}).encode())
+    assert (refused.value.code, refused.value.details["param"]) == (Code.INVALID_REQUEST, "response_format")
+    assert speech_order.parse(json.dumps({"input": "Hi", "response_format": "aac"}).encode()).spoken.wanted == "aac"
+
+
 @pytest.fixture
 async def client() -> AsyncIterator[UpstreamClient]:
     running = UpstreamClient()
@@ -100,23 +109,13 @@ async def made(client: UpstreamClient, *, rates: Rates = BY_CHARACTER, **fields:
     return await kinds.SPEECH.maker_of(route).make(making), progress
 
 
-def seconds(sound: bytes, wanted: str) -> tuple[str, float]:
-    """The container of a file, and how long a player says that it is, and plays it."""
-    if wanted == "pcm":
-        return "pcm", len(sound) / 48_000
-    with av.open(io.BytesIO(sound)) as file:
-        said = (file.duration or 0) / 1_000_000
-        played = sum(frame.samples for frame in file.decode(audio=0)) / file.streams.audio[0].rate
-        assert said == pytest.approx(played, rel=0.05)
-        return file.format.name, played
-
-
 @pytest.mark.parametrize("wanted", ["mp3", "opus", "wav"])
 async def test_the_pieces_of_a_long_text_are_one_file(*, client: UpstreamClient, wanted: str):
     """Of the right container and length, every character of it charged."""
     product, progress = await made(client, input=LONG, response_format=wanted, speed=4)
-    container, played = seconds(product.files[0].data, wanted)
-    assert container == {"opus": "ogg"}.get(wanted, wanted)
+    container, played = heard(product.files[0].data)
+    assert container == wanted
+    assert said(product.files[0].data) == pytest.approx(played, rel=0.05)
     assert played == pytest.approx(len(LONG) * MS_PER_CHARACTER / 4 / 1000, rel=0.01)
     assert product.files[0].content_type == CONTENT_TYPES[wanted]
     assert product.units.characters == len(LONG)
@@ -132,7 +131,7 @@ async def test_a_short_text_is_one_call(client: UpstreamClient):
     tokens = product.captured.tokens
     assert tokens is not None
     assert (tokens.input, tokens.audio_output, product.is_counted) == (7, 70, False)
-    assert seconds(product.files[0].data, "flac")[0] == "flac"
+    assert heard(product.files[0].data)[0] == "flac"
 
 
 async def test_tokens_that_nobody_reports_are_counted(client: UpstreamClient):

@@ -1,21 +1,20 @@
 """Speech by programs beside us: with a stand-in for espeak-ng, with the real one, and with piper, where they are."""
 
-import io
 import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
-import av
 import pytest
 
+from tests.fakes.listener import FORMATS_HERE, heard
 from tests.unit.edge.world import until
 from tests.unit.upstream.local.house import House, house
 from upstream.local import speech
 from upstream.local.failure import Refused
 from upstream.local.installed import ESPEAK, PIPER, espeak_path, has_piper
-from upstream.sound_encoder import CONTENT_TYPES, FORMATS
+from upstream.sound_encoder import CONTENT_TYPES
 
 TEXT = "Hello there. This is a test of the voice that speaks here."
 STAND_IN = f"""#!{sys.executable}
@@ -62,12 +61,6 @@ def is_running(pid: int) -> bool:
     return True
 
 
-def seconds(sound: bytes) -> float:
-    """How long a player plays it."""
-    with av.open(io.BytesIO(sound)) as file:
-        return sum(frame.samples for frame in file.decode(audio=0)) / file.streams.audio[0].rate
-
-
 async def whole(model: str, **fields: object) -> bytes:
     """All that is spoken."""
     request = speech.SpeechRequest(model=model, input=TEXT, **fields)
@@ -75,14 +68,15 @@ async def whole(model: str, **fields: object) -> bytes:
 
 
 @pytest.mark.usefixtures("stand_in")
-@pytest.mark.parametrize("wanted", FORMATS)
+@pytest.mark.parametrize("wanted", FORMATS_HERE)
 async def test_what_the_program_says_comes_in_the_format_asked_for(*, at: House, wanted: str):
     """With its type, twelve words long."""
     body = {"model": ESPEAK, "input": TEXT, "response_format": wanted}
     async with at.client.post(f"{at.url}/audio/speech", json=body) as reply:
         sound = await reply.read()
         assert (reply.status, reply.content_type) == (200, CONTENT_TYPES[wanted])
-    played = len(sound) / 48_000 if wanted == "pcm" else seconds(sound)
+    container, played = ("pcm", len(sound) / 48_000) if wanted == "pcm" else heard(sound)
+    assert container == wanted
     assert played == pytest.approx(12 * 60 / 175, abs=0.1)
 
 
@@ -90,7 +84,7 @@ async def test_what_the_program_says_comes_in_the_format_asked_for(*, at: House,
 @pytest.mark.parametrize("speed", [0.25, 0.5, 2.0, 4.0])
 async def test_speed_is_kept_also_where_the_program_can_not(speed: float):
     """Beyond its limits the sound is stretched."""
-    assert seconds(await whole(ESPEAK, speed=speed, response_format="wav")) == pytest.approx(
+    assert heard(await whole(ESPEAK, speed=speed, response_format="wav"))[1] == pytest.approx(
         12 * 60 / 175 / speed, rel=0.05
     )
 
@@ -120,6 +114,29 @@ async def test_a_program_that_is_not_there_is_said_clearly(*, at: House, monkeyp
     assert (status, "not installed" in answer["error"]["message"]) == (400, True)
 
 
+async def test_a_format_that_is_made_by_no_program_here_is_refused_by_its_field(
+    *, at: House, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As one that there isn't is."""
+    monkeypatch.setenv("PATH", str(stand_in))
+    status, answer = await at.post("/audio/speech", {"model": ESPEAK, "input": TEXT, "response_format": "aac"})
+    assert (status, answer["error"]["param"]) == (400, "response_format")
+    assert "ffmpeg" in answer["error"]["message"]
+
+
+async def test_who_leaves_ends_the_program_of_the_format_too(*, at: House, stand_in: Path):
+    """ffmpeg's stand-in hands on what it reads, and would for ever."""
+    told = stand_in / "pid-of-ffmpeg"
+    program = stand_in / "ffmpeg"
+    program.write_text(f"#!/bin/sh\necho $$ > {told}\nexec cat\n")
+    program.chmod(0o755)
+    body = {"model": ESPEAK, "input": "a b c wait d", "response_format": "aac"}
+    async with at.client.post(f"{at.url}/audio/speech", json=body) as reply:
+        await reply.content.readany()
+        assert is_running(int(told.read_text()))
+    await until(lambda: not is_running(int(told.read_text())), within_s=20)
+
+
 async def test_who_leaves_ends_the_program(*, at: House, stand_in: Path):
     """Which would speak on for nobody."""
     told = stand_in / "pid"
@@ -142,7 +159,7 @@ async def test_a_program_that_dies_mid_way_cuts_the_answer(at: House):
 @pytest.mark.skipif(espeak_path() is None, reason="espeak-ng is not on this machine")
 async def test_espeak_ng_speaks():
     """A sentence of a few seconds, and no voice that it doesn't have."""
-    assert 2 < seconds(await whole(ESPEAK, voice="nova")) < 8
+    assert 2 < heard(await whole(ESPEAK, voice="nova"))[1] < 8
     with pytest.raises(Refused, match="voice"):
         await whole(ESPEAK, voice="qqx")
 
@@ -150,4 +167,4 @@ async def test_espeak_ng_speaks():
 @pytest.mark.skipif(not has_piper(), reason="the extra local-models is not installed")
 async def test_piper_speaks():
     """A sentence of a few seconds."""
-    assert 2 < seconds(await whole(PIPER)) < 8
+    assert 2 < heard(await whole(PIPER))[1] < 8
