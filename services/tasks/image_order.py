@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from pricing.tokens import Units
-from services.tasks.order_body import invalid, read
+from services.tasks.order_body import invalid, read, refuse_unpriced
 from upstream.openai.image_fields import ImageFields
 
 
@@ -34,4 +34,5 @@ def parse(body: bytes) -> ImageOrder:
     problem = image.problem()
     if problem is not None:
         raise invalid(problem[0], f"is wrong: {problem[1]}")
+    refuse_unpriced(fields)
     return ImageOrder(prompt=image.prompt, images=image.images, fields=fields, size=image.size, quality=image.quality)

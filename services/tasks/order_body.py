@@ -5,6 +5,7 @@ because its fields decide how much money is held.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,6 +14,31 @@ from chassis.errors import Code, TollbridgeError
 
 MAX_BODY_BYTES = 20 << 20
 _FIELD = re.compile(r"`\$\.([\w.]+)|required field `(\w+)`")
+_UNPRICED = frozenset(
+    {
+        "batch_size",
+        "duration",
+        "frames",
+        "generate_audio",
+        "height",
+        "max_images",
+        "megapixels",
+        "num_frames",
+        "num_images",
+        "num_images_per_prompt",
+        "num_outputs",
+        "num_samples",
+        "num_videos",
+        "number_of_images",
+        "number_of_videos",
+        "resolution",
+        "samples",
+        "steps",
+        "video_length",
+        "width",
+    }
+)
+"""By which providers are asked for more, or for larger and longer, than `n`, `size` and `seconds` say and price."""
 T = TypeVar("T")
 
 
@@ -31,6 +57,16 @@ def read(body: bytes, kind: type[T]) -> tuple[T, dict[str, Any]]:
     except msgspec.ValidationError as error:
         found = _FIELD.search(str(error))
         raise invalid(next(filter(None, found.groups()), "body") if found else "body", f"is wrong: {error}") from error
+
+
+def refuse_unpriced(fields: Mapping[str, object]) -> None:
+    """Raises INVALID_REQUEST for a field that would have more made than is held and charged.
+
+    The list is kept by hand from the providers' documents; a field that is unknown here travels on.
+    """
+    for name in sorted(_UNPRICED & fields.keys()):
+        if fields[name] is not None and fields[name] is not False:
+            raise invalid(name, "is not priced: what is made is said by n, size, quality and seconds")
 
 
 def invalid(param: str, what: str) -> TollbridgeError:

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from pricing.tokens import Units
-from services.tasks.order_body import invalid, read
+from services.tasks.order_body import invalid, read, refuse_unpriced
 from upstream.openai.video_fields import VideoFields
 
 _MS = 1000
@@ -41,6 +41,7 @@ def parse(body: bytes) -> VideoOrder:
     problem = video.problem()
     if problem is not None:
         raise invalid(problem[0], f"is wrong: {problem[1]}")
+    refuse_unpriced(fields)
     sent = {name: value for name, value in fields.items() if name not in _OURS and value is not None}
     sent |= {"seconds": str(video.length_s), "size": video.picture_size}  # what is paid for is said, not guessed
     return VideoOrder(prompt=video.prompt, seconds=video.length_s, size=video.picture_size, fields=sent)

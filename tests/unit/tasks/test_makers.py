@@ -271,6 +271,16 @@ def test_what_is_wrong_in_an_image_order_is_named(fields: dict[str, Any], param:
     assert caught.value.details["param"] == param
 
 
+@pytest.mark.parametrize("parse", [image_order.parse, video_order.parse])
+def test_nobody_has_more_made_than_is_paid_for(parse: Any) -> None:
+    """By a provider's own name for how many, how large or how long; what says nothing of that travels on."""
+    for field in ("num_outputs", "number_of_images", "width", "resolution", "duration", "num_frames"):
+        with pytest.raises(TollbridgeError) as caught:
+            parse(json.dumps({"prompt": "x", field: 10}).encode())
+        assert caught.value.details["param"] == field
+    assert parse(b'{"prompt": "x", "num_outputs": null, "generate_audio": false, "seed": 7}').fields["seed"] == 7
+
+
 def test_what_is_paid_for_is_said_to_the_provider() -> None:
     """Defaults are sent, what is ours is not."""
     order = video_order.parse(
