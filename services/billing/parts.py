@@ -39,6 +39,9 @@ from tollbridge.auth.v1 import auth_pb2
 from tollbridge.router.v1 import router_pb2
 
 ROUTER_TIMEOUT_S = 2.0
+MESSAGES_AT_ONCE = 20
+"""A message has up to 500 events. One that the database refuses is applied event by event, a second or so, and all that
+were fetched with it should be done before the bus gives them to somebody else."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +125,7 @@ class Parts:
             "recalls": self.recalls.run(bus),
             "seals": Sealer(pool=self._pool, log=self._log).run(),
             "proofs": ProofWatch(pool=self._pool, figures=self.figures, log=self._log).run(),
-            "consumer": bus.consume(events.APPLY_USAGE, self.consumer.handle),
+            "consumer": bus.consume(events.APPLY_USAGE, self.consumer.handle, batch=MESSAGES_AT_ONCE),
             **self.payments.loops(),
             **self.statements.loops(),
         }
