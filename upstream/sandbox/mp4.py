@@ -1,9 +1,10 @@
 """A small muxer: pictures in JPEG as the frames of an MP4 file, all of the same length, without sound.
 
-Boxes are those of ISO/IEC 14496-12 (ISO base media file format), the least that a track needs. That the frames are JPEG is said as ISO/IEC 14496-14 has it: a sample entry `mp4v` with an `esds` whose object type is 0x6C,
-"Visual ISO/IEC 10918-1" (ISO/IEC 14496-1, table of objectTypeIndication; listed at mp4ra.org). FFmpeg's muxer writes
-the same (libavformat/isom.c, movenc.c), so players built on it, VLC and mpv read it; browsers, which only know the
-codecs of the web, mostly don't.
+Boxes are those of ISO/IEC 14496-12 (ISO base media file format), the least that a track needs. That the frames are JPEG
+is said as ISO/IEC 14496-14 has it: a sample entry `mp4v` with an `esds` whose object type is 0x6C, "Visual ISO/IEC
+10918-1" (ISO/IEC 14496-1, table of objectTypeIndication; listed at mp4ra.org). FFmpeg's muxer writes the same
+(libavformat/isom.c, movenc.c), so players built on it read it; browsers, which only know the codecs of the web, mostly
+don't.
 """
 
 import struct
