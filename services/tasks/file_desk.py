@@ -1,7 +1,8 @@
 """Hands files out, to their owners and to whoever has a link, and takes them away when their owner says so."""
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from chassis import db
 from chassis.errors import Code, TollbridgeError
@@ -10,6 +11,9 @@ from services.tasks.jobs import ResultFile
 from services.tasks.results import Results
 from services.tasks.retention import Retention
 from tollbridge.tasks.v1 import tasks_pb2 as pb
+
+MAX_READ_BYTES = 1 << 30
+"""Of files that are read at one time: a file is whole in memory for as long as its reader takes."""
 
 
 class FileDesk:
@@ -20,6 +24,7 @@ class FileDesk:
     ) -> None:
         self._pool, self._results, self._retention, self._clock = pool, results, retention, clock
         self._secrets: Sequence[bytes] = ()
+        self._read_bytes = 0
 
     async def with_links(self, task: pb.Task) -> pb.Task:
         """The same task; each of its files has a link that is good for an hour."""
@@ -30,20 +35,27 @@ class FileDesk:
                 result.link_expires_s, result.link_signature = expires_s, signature
         return task
 
-    async def read(self, file_id: str, *, customer_id: str) -> tuple[ResultFile, bytes]:
-        """A customer's file; empty is any customer. Raises NOT_FOUND, UNAVAILABLE."""
+    @contextlib.asynccontextmanager
+    async def read(self, file_id: str, *, customer_id: str) -> AsyncIterator[tuple[ResultFile, bytes]]:
+        """A customer's file; empty is any customer. Raises NOT_FOUND, UNAVAILABLE, OVERLOADED."""
         async with db.transaction(self._pool) as conn:
             found = await file_store.with_owner(conn, file_id)
         if found is None or customer_id not in ("", found[1]):
             raise _not_found()
-        return found[0], await self._results.get(file_id)
+        file = found[0]
+        if self._read_bytes and self._read_bytes + file.size_bytes > MAX_READ_BYTES:
+            raise TollbridgeError(Code.OVERLOADED, "Too many files are read now; try again.", retry_after_s=1)
+        self._read_bytes += file.size_bytes
+        try:
+            yield file, await self._results.get(file_id)
+        finally:
+            self._read_bytes -= file.size_bytes
 
-    async def read_by_link(self, file_id: str, *, expires_s: int, signature: str) -> tuple[ResultFile, bytes]:
-        """A file by its link. Raises NOT_FOUND, UNAVAILABLE."""
+    async def check_link(self, file_id: str, *, expires_s: int, signature: str) -> None:
+        """Raises NOT_FOUND for a link that is not good, UNAVAILABLE."""
         secrets, now_s = await self._link_secrets(), self._clock()
         if not links.is_good(secrets, file_id, expires_s=expires_s, signature=signature, now_s=now_s):
             raise TollbridgeError(Code.NOT_FOUND, "This link is not valid, or not any more.")
-        return await self.read(file_id, customer_id="")
 
     async def delete(self, file_id: str, *, customer_id: str) -> None:
         """Removes a customer's file. Raises NOT_FOUND, UNAVAILABLE."""

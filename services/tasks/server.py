@@ -129,16 +129,16 @@ class TasksServer:
 
     async def get_result(self, request: pb.GetResultRequest, _: CallContext) -> AsyncIterator[pb.GetResultResponse]:
         file_id = canonical(request.file_id, "file_id")
+        customer_id = request.customer_id
         if request.link_signature:
-            file, data = await self._files.read_by_link(
-                file_id, expires_s=request.link_expires_s, signature=request.link_signature
-            )
-        else:
-            file, data = await self._files.read(file_id, customer_id=request.customer_id)
-        kind = file.content_type
-        async for piece in pieces(data):
-            yield pb.GetResultResponse(content_type=kind, data=piece)
-            kind = ""
+            expires_s, signature = request.link_expires_s, request.link_signature
+            await self._files.check_link(file_id, expires_s=expires_s, signature=signature)
+            customer_id = ""
+        async with self._files.read(file_id, customer_id=customer_id) as (file, data):
+            kind = file.content_type
+            async for piece in pieces(data):
+                yield pb.GetResultResponse(content_type=kind, data=piece)
+                kind = ""
 
     async def delete_results(self, request: pb.DeleteResultsRequest, _: CallContext) -> pb.DeleteResultsResponse:
         if bool(request.file_id) == bool(request.task_id):

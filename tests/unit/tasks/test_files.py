@@ -1,5 +1,6 @@
 """The files that jobs made: whose they are, how long they last, how many one may have, and who else may read one."""
 
+import asyncio
 import dataclasses
 import time
 import uuid
@@ -8,6 +9,7 @@ import pytest
 
 from chassis import db
 from chassis.errors import Code, TollbridgeError
+from services.tasks import file_desk
 from services.tasks.config import ResultsSection
 from tests.unit.tasks.stage import TasksApi
 from tollbridge.tasks.v1 import tasks_pb2 as pb
@@ -51,9 +53,32 @@ async def test_links_of_one_process_are_good_in_every_other(api: TasksApi, new_p
     """They share a secret that is in the database."""
     (file,) = (await made(api)).results
     other = new_process().server._files
-    other._results.files.update(api.process.results.files)
-    found, _ = await other.read_by_link(file.file_id, expires_s=file.link_expires_s, signature=file.link_signature)
-    assert found.content_type == "image/png"
+    await other.check_link(file.file_id, expires_s=file.link_expires_s, signature=file.link_signature)
+
+
+async def test_slow_readers_do_not_fill_the_memory(api: TasksApi, monkeypatch: pytest.MonkeyPatch):
+    """Who comes while too much is read is told to come again; a reader that leaves makes room."""
+    monkeypatch.setattr(file_desk, "MAX_READ_BYTES", 1)
+    (file,) = (await made(api)).results
+    api.process.results.files[file.file_id] = bytes(32 << 20)
+    reading = api.channel.unary_stream(
+        "/tollbridge.tasks.v1.TasksService/GetResult",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=pb.GetResultResponse.FromString,
+    )(
+        pb.GetResultRequest(file_id=file.file_id, customer_id=api.customer_id),
+        timeout=60,
+        metadata=(("authorization", "edge:edge"),),
+    )
+    assert (await reading.read()).content_type == "image/png"
+    assert await code_of(api.file(file.file_id, customer_id=api.customer_id)) is Code.OVERLOADED
+    api.process.results.files[file.file_id] = b"\x89PNG"
+    reading.cancel()
+    for _ in range(1000):
+        if not api.process.server._files._read_bytes:
+            break
+        await asyncio.sleep(0.02)
+    assert await api.file(file.file_id, customer_id=api.customer_id) == ("image/png", b"\x89PNG")
 
 
 async def test_files_whose_time_is_over_are_removed(api: TasksApi):
