@@ -3,6 +3,7 @@
 The task is tasks' once it is accepted, whether or not the client waits. A client that leaves does not cancel it.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -23,7 +24,11 @@ TIMEOUT_S = 5.0
 MAX_WAIT_S = 60.0
 MAX_RESULT_BYTES = 64 << 20
 FILE_TIMEOUT_S = 60.0
+READ_TRIES = 5
+"""Of a file that is part of a paid answer: an error would be retried, as a second job with a second charge."""
+READ_PAUSE_S = 1.0
 SUCCEEDED = tasks_pb2.TASK_STATUS_SUCCEEDED
+_PASSES = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.OVERLOADED})
 ENDED = frozenset({SUCCEEDED, tasks_pb2.TASK_STATUS_FAILED, tasks_pb2.TASK_STATUS_CANCELLED})
 
 
@@ -89,7 +94,7 @@ class TaskDesk:
         try:
             return await self.get(task.id, caller, wait_s=wait_s)
         except TollbridgeError as error:
-            if error.code not in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.OVERLOADED):
+            if error.code not in _PASSES:
                 raise
             return task
 
@@ -141,26 +146,41 @@ class TaskDesk:
     async def whole(self, file_id: str, caller: Caller) -> bytes:
         """A file's bytes at once. Raises NOT_FOUND, INVALID_REQUEST for one that is too large for that."""
         content = bytearray()
-        async for piece in self.pieces(file_id, customer_id=caller.customer_id):
+        async for piece in self.pieces(file_id, customer_id=caller.customer_id, tries=READ_TRIES):
             content += piece.data
             if len(content) > MAX_RESULT_BYTES:
                 raise TollbridgeError(Code.INVALID_REQUEST, "The result is too large for b64_json; ask for url.")
         return bytes(content)
 
     def pieces(
-        self, file_id: str, *, customer_id: str = "", expires_s: int = 0, signature: str = ""
+        self, file_id: str, *, customer_id: str = "", expires_s: int = 0, signature: str = "", tries: int = 1
     ) -> AsyncIterator[tasks_pb2.GetResultResponse]:
-        """A file as it comes, its customer's or by a link. Raises NOT_FOUND."""
+        """A file as it comes, its customer's or by a link. Raises NOT_FOUND, after some tries what passes by itself."""
         if not customer_id and not signature:
             raise ValueError("a file is read in somebody's name, or by a link")
-        return self._tasks.stream(
-            "GetResult",
+        return self._stream(
             tasks_pb2.GetResultRequest(
                 file_id=file_id, customer_id=customer_id, link_expires_s=expires_s, link_signature=signature
             ),
-            tasks_pb2.GetResultResponse,
-            timeout_s=FILE_TIMEOUT_S,
+            tries=tries,
         )
+
+    async def _stream(
+        self, request: tasks_pb2.GetResultRequest, *, tries: int
+    ) -> AsyncIterator[tasks_pb2.GetResultResponse]:
+        while True:
+            tries, has_begun = tries - 1, False
+            try:
+                async for piece in self._tasks.stream(
+                    "GetResult", request, tasks_pb2.GetResultResponse, timeout_s=FILE_TIMEOUT_S
+                ):
+                    has_begun = True
+                    yield piece
+                return
+            except TollbridgeError as error:
+                if has_begun or not tries or error.code not in _PASSES:
+                    raise
+            await asyncio.sleep(READ_PAUSE_S)
 
     async def _found(self, task_id: str, caller: Caller) -> tasks_pb2.Task | None:
         try:
