@@ -242,7 +242,8 @@ def install(kind: str) -> None:
 def uv_environment(pip: list[str]) -> dict[str, str]:
     """Tells uv where pip was told to look: indexes, folders of wheels and certificates of this machine.
 
-    With hashes locked it doesn't matter which of them a file comes from.
+    With hashes locked it doesn't matter which of them a file comes from. Where pip looks in all of them, uv takes the
+    first that has the version at all: what a machine added last is asked first, since it fills the gaps of the others.
     """
     listed = subprocess.run([*pip, "config", "list"], capture_output=True, text=True, check=False).stdout
     found: dict[str, str] = {}
@@ -260,7 +261,8 @@ def uv_environment(pip: list[str]) -> dict[str, str]:
     for name, variable in translated.items():
         if name in found:
             separator = "," if name == "find-links" else " "
-            settings.setdefault(variable, separator.join(found[name].replace("\\n", " ").split()))
+            places = found[name].replace("\\n", " ").split()
+            settings.setdefault(variable, separator.join(reversed(places)))
     return settings
 
 
