@@ -129,6 +129,7 @@ async def test_a_provider_cut_after_some_bytes_costs_nothing(rig: Rig) -> None:
     assert (await asyncio.to_thread(account.settled_credits))["balance"] == 20
 
 
+@pytest.mark.thorough
 async def test_postgres_in_a_black_hole_refuses_and_recovers(rig: Rig) -> None:
     """Five seconds without an answer from PostgreSQL: streams run on, requests get 503, then all is charged once."""
     accounts = [await asyncio.to_thread(rig.gateway.customer, credit_usd="20") for _ in range(2)]
