@@ -46,7 +46,7 @@ AT_LENGTH.append("tests/integration/test_openapi.py")
 """What `make faults` runs longer than `make test`: the ledger's state machines TOLLBRIDGE_TEST_FACTOR times as long,
 and more calls at random.
 """
-SIDE_BY_SIDE = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+SIDE_BY_SIDE = ["-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"]
 """How `make test` runs everything: a file's tests stay in one process, with servers of its own; most of them wait.
 
 In the order of the folders, so that those which start whole systems come first and the short ones fill the end.
