@@ -6,7 +6,7 @@ drives. Counting with the tokenizer is exact but slow (0.2 ms per thousand token
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from typing import Protocol, runtime_checkable
 
@@ -15,14 +15,12 @@ import msgspec
 from pricing.prices import NANO_PER_USD
 from pricing.tokens import ImplausibleUsage, Tokens, Units
 from upstream.route import Bounds
+from upstream.text_pieces import pieces
 
 MAX_REPORTED_COST_USD = 9_000_000
 """As for any charge: beyond it something is broken."""
 _AMOUNT = re.compile(r"[+-]?[0-9]{1,30}(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,3})?")
 _CL100K_MODELS = ("gpt-4-", "gpt-3.5", "text-embedding-")
-PIECE_CHARACTERS = 1 << 18
-_BETWEEN_TOKENS = re.compile(r"(?<=[a-z])(?= [a-z])|(?<=[a-z.]\n)(?=[A-Za-z0-9])")
-"""Places that no token of any of the tokenizers reaches over: words begin with the blank before them."""
 _PARTS = (b"image_url", b"input_audio", b"file", b"input_image", b"input_file", b"image", b"document", b"video_url")
 _PART_MARKS = tuple(b'"' + part + b'"' for part in _PARTS)
 _PART_TYPES = re.compile(rb'"type"\s*:\s*"(?:' + b"|".join(_PARTS) + rb')"')
@@ -202,25 +200,13 @@ def count_tokens(text: str, model: str) -> int:
     """Tokens of `text`, exactly for OpenAI's models and as the nearest public tokenizer has it for others.
 
     Blocks for about 0.2 ms per thousand tokens, and longer once per tokenizer while it loads: call it off the loop.
-    Safe from several threads.
+    Safe from several threads. What a long text without the ends of words counts is near: see `text_pieces`.
     """
     old = model.rpartition("/")[2].startswith(_CL100K_MODELS) or model.endswith("gpt-4")
     from rs_bpe.bpe import openai  # tens of megabytes: loaded where something is counted, and kept by itself
 
     tokenizer = openai.cl100k_base() if old else openai.o200k_base()
-    return sum(tokenizer.count(piece.encode("utf-8", "replace").decode()) for piece in _in_pieces(text))
-
-
-def _in_pieces(text: str) -> Iterator[str]:
-    """The text in pieces that have as many tokens together: while the tokenizer counts one, no other thread runs."""
-    start = 0
-    while len(text) - start > PIECE_CHARACTERS:
-        cut = _BETWEEN_TOKENS.search(text, start + PIECE_CHARACTERS)
-        if cut is None:
-            break
-        yield text[start : cut.start()]
-        start = cut.start()
-    yield text[start:]
+    return sum(tokenizer.count(piece.encode("utf-8", "replace").decode()) for piece in pieces(text))
 
 
 def count_all(texts: Iterable[str], model: str) -> int:

@@ -127,17 +127,3 @@ def test_absent_costs_are_none_and_absurd_ones_refused() -> None:
     ):
         with pytest.raises(ImplausibleUsage):
             cost_nano_usd({"cost": cost})
-
-
-WORDS = ["a", " b", "\n", "C", "7", ".", " ", "'s", "é", "語", "word", " ing", "/", "\r\n", "!"]
-
-
-@given(words=st.lists(st.sampled_from(WORDS)))
-@settings(max_examples=100, deadline=None)
-def test_counting_in_pieces_counts_the_same(words: list[str]) -> None:
-    """Long texts are counted in pieces, so that others may run between; wherever they are cut, no token is torn."""
-    text = "".join(words * 3)
-    with pytest.MonkeyPatch.context() as patch:
-        whole = [count_tokens(text, model) for model in ("gpt-5", "gpt-4")]
-        patch.setattr("upstream.usage.PIECE_CHARACTERS", 1)
-        assert [count_tokens(text, model) for model in ("gpt-5", "gpt-4")] == whole
