@@ -22,8 +22,8 @@ from chassis.ids import uuid7
 from chassis.spool import Record, Spool
 from services.edge import __main__ as edge
 from services.edge import parts
-from services.edge.publisher import Publisher
-from services.edge.purse import Draw, Purse
+from services.edge.spending.publisher import Publisher
+from services.edge.spending.purse import Draw, Purse
 from tollbridge.usage.v1 import usage_pb2
 
 LEFT_OUT = (

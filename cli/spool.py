@@ -19,7 +19,7 @@ from chassis.spool import FormerSpool, former
 from chassis.telemetry import Tracer
 from cli.running import NotRunning, find_instance
 from cli.up.instance_secrets import load_or_make
-from services.edge.replay import unconfirmed
+from services.edge.spending.replay import unconfirmed
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.usage.v1 import usage_pb2
 

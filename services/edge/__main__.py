@@ -9,7 +9,7 @@ from chassis import lifecycle, settings, telemetry
 from chassis.bus import Bus
 from chassis.health import HealthServer
 from chassis.ids import uuid7
-from services.edge.http_server import HttpServer
+from services.edge.http.uvicorn_server import HttpServer
 from services.edge.parts import Parts, load_config
 from services.edge.settings import Settings
 

@@ -19,10 +19,10 @@ from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from chassis.telemetry import Tracer, checked_traceparent
 from services.edge.config import EdgeConfig, Network
-from services.edge.cors import is_preflight, preflight, with_origin, with_vary
 from services.edge.dialects import DEFAULT, Dialect, RenderedError
-from services.edge.json_http import SCOPE_KEY, RequestContext, context
-from services.edge.limit_headers import with_limits
+from services.edge.http.cors import is_preflight, preflight, with_origin, with_vary
+from services.edge.http.json_http import SCOPE_KEY, RequestContext, context
+from services.edge.http.limit_headers import with_limits
 from services.edge.surfaces import Surface
 
 Scope = MutableMapping[str, Any]

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from chassis.config import ConfigText, section
-from services.edge.cors import ANYBODY, Cors
 from services.edge.dialects import DEFAULT, DIALECTS
+from services.edge.http.cors import ANYBODY, Cors
 from services.edge.surfaces import ENDPOINTS, OWN_PATHS, Surface, SurfaceTable
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\sA-Z/?#@*]+")

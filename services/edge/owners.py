@@ -16,9 +16,9 @@ from chassis.errors import Code, TollbridgeError
 from chassis.ids import now_floor
 from chassis.pipe import PipeClient
 from pricing.prices import PriceVersion
-from services.edge import statements
-from services.edge.spend_caps import SpendCap, caps_of, to_wire
-from services.edge.wallet import LeaseState
+from services.edge.spending import statements
+from services.edge.spending.spend_caps import SpendCap, caps_of, to_wire
+from services.edge.spending.wallet import LeaseState
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2

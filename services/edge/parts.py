@@ -19,27 +19,28 @@ from chassis.config_state import ConfigCollector, ConfigState
 from chassis.lifecycle import Lifecycle
 from chassis.spool import Spool
 from chassis.telemetry import Tracer
-from services.edge import answers, events
-from services.edge.admission import Admission
-from services.edge.answers import Answers
+from services.edge import events
 from services.edge.app import EdgeApp
-from services.edge.attempts import Attempts
-from services.edge.claims import Claims
 from services.edge.clients import Clients
 from services.edge.config import EdgeConfig, parse, without_file
-from services.edge.hot import hot_routes
-from services.edge.idempotency import Idempotency
+from services.edge.http.hot import hot_routes
+from services.edge.idempotency import answers
+from services.edge.idempotency.answers import Answers
+from services.edge.idempotency.claims import Claims
+from services.edge.idempotency.keyed_request import Idempotency
 from services.edge.metrics import EdgeMetrics
-from services.edge.opening import Providers
 from services.edge.owners import AuthOwner, BillingOwner, RouterOwner
-from services.edge.publisher import Publisher
-from services.edge.purse import Purse
-from services.edge.relay import Relay, Tools
-from services.edge.replay import Replay, end_spender
+from services.edge.paid.admission import Admission
+from services.edge.paid.attempts import Attempts
+from services.edge.paid.opening import Providers
+from services.edge.paid.relay import Relay, Tools
 from services.edge.routes.health import DrainSwitch
 from services.edge.settings import Settings
-from services.edge.settlement import Settlement
 from services.edge.site import describe, own_site, public_site
+from services.edge.spending.publisher import Publisher
+from services.edge.spending.purse import Purse
+from services.edge.spending.replay import Replay, end_spender
+from services.edge.spending.settlement import Settlement
 from upstream.client import UpstreamClient
 from upstream.sandbox.provider import Sandbox
 

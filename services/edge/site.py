@@ -9,16 +9,16 @@ from chassis.config_state import ConfigState
 from services.edge.admin import customers, figures, operations
 from services.edge.admin import keys as admin_keys
 from services.edge.admin.access import AdminAccess
-from services.edge.admission import Admission, api_key_of
 from services.edge.app import new_fastapi
 from services.edge.catalogue import Catalogue
-from services.edge.claims import Claims
 from services.edge.clients import Clients
 from services.edge.config import EdgeConfig
-from services.edge.hot import hot_descriptions
-from services.edge.json_http import Caller, Forget, Identify, context
+from services.edge.http.hot import hot_descriptions
+from services.edge.http.json_http import Caller, Forget, Identify, context
+from services.edge.idempotency.claims import Claims
 from services.edge.openapi.document import Documents
-from services.edge.quote import Quotes
+from services.edge.paid.admission import Admission, api_key_of
+from services.edge.paid.quote import Quotes
 from services.edge.routes import (
     alerts,
     billing,

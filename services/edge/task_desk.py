@@ -12,12 +12,12 @@ from fastapi import Request
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from services.edge.catalogue import Catalogue
-from services.edge.json_http import Caller, context, link, parsed
-from services.edge.max_cost import max_cost_of
+from services.edge.http.json_http import Caller, context, link, parsed
+from services.edge.idempotency.task_claims import ClaimedTask, TaskClaims
 from services.edge.model_names import may_use
+from services.edge.paid.max_cost import max_cost_of
 from services.edge.routes.task_shapes import WebhookWish
-from services.edge.spend_caps import to_wire
-from services.edge.task_claims import ClaimedTask, TaskClaims
+from services.edge.spending.spend_caps import to_wire
 from tollbridge.tasks.v1 import tasks_pb2
 
 TIMEOUT_S = 5.0

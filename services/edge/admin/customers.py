@@ -11,11 +11,11 @@ from msgspec import Meta
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
-from services.edge.json_http import Forget, amount, answer, context, decode, page, page_limit, rfc3339
+from services.edge.http.json_http import Forget, amount, answer, context, decode, page, page_limit, rfc3339
 from services.edge.openapi.description import IDEMPOTENCY_KEY, PAGE, TIME, USD, Description, Page, described
 from services.edge.routes.keys import call_id
 from services.edge.routes.spending import ShownCap, SpendCapBody, cap_message, cap_of, shown_caps
-from services.edge.spend_caps import customer_owner
+from services.edge.spending.spend_caps import customer_owner
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2
 

@@ -6,7 +6,7 @@ from typing import Literal, TypedDict
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry
 
-from services.edge.json_http import answer, context
+from services.edge.http.json_http import answer, context
 from services.edge.openapi.description import Description, described
 
 

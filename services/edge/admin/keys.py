@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response
 from chassis.errors import Code
 from chassis.pipe import PipeClient
 from services.edge.catalogue import Catalogue
-from services.edge.json_http import Forget, answer, context, decode
+from services.edge.http.json_http import Forget, answer, context, decode
 from services.edge.openapi.description import (
     ID_OR_NOTHING,
     IDEMPOTENCY_KEY,

@@ -16,7 +16,7 @@ from chassis.pipe import PipeClient
 from pricing.prices import usd_text
 from services.edge.admin.keys import OF_CUSTOMER
 from services.edge.clients import Clients
-from services.edge.json_http import amount, answer, context, decode, page, rfc3339
+from services.edge.http.json_http import amount, answer, context, decode, page, rfc3339
 from services.edge.openapi.description import (
     PAGE,
     TIME,

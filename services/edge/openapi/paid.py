@@ -1,10 +1,13 @@
 """What the paid endpoints that answer at once say of themselves; `operations.py` names them."""
 
-from services.edge.chat_request import ChatBody
-from services.edge.completions_request import CompletionsBody
-from services.edge.embeddings_request import EmbeddingsBody
-from services.edge.messages_request import MessagesBody, Prompt
-from services.edge.moderations_request import ModerationsBody
+from services.edge.bodies.chat_request import ChatBody
+from services.edge.bodies.completions_request import CompletionsBody
+from services.edge.bodies.embeddings_request import EmbeddingsBody
+from services.edge.bodies.messages_request import MessagesBody, Prompt
+from services.edge.bodies.moderations_request import ModerationsBody
+from services.edge.bodies.responses_fields import ResponsesBody
+from services.edge.bodies.speech_request import SpeechBody
+from services.edge.bodies.transcription_request import TranscriptionForm, TranslationForm
 from services.edge.openapi import answers
 from services.edge.openapi.description import (
     CLAMPED,
@@ -16,10 +19,7 @@ from services.edge.openapi.description import (
     Description,
     Media,
 )
-from services.edge.responses_fields import ResponsesBody
 from services.edge.routes.task_shapes import PREFER
-from services.edge.speech_request import SpeechBody
-from services.edge.transcription_request import TranscriptionForm, TranslationForm
 from upstream.sound_encoder import CONTENT_TYPES
 
 TEXT = "Text"

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from chassis.errors import Code
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
-from services.edge.json_http import Identify, amount, answer, context, decode
+from services.edge.http.json_http import Identify, amount, answer, context, decode
 from services.edge.openapi.description import USD, Access, Description, described
 from tollbridge.billing.v1 import statements_pb2 as pb
 

@@ -10,7 +10,7 @@ from msgspec import Meta
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
-from services.edge.json_http import Identify, amount, answer, context, decode, link, rfc3339, to_the_second
+from services.edge.http.json_http import Identify, amount, answer, context, decode, link, rfc3339, to_the_second
 from services.edge.openapi.description import IDEMPOTENCY_KEY, TIME, USD, Description, described
 from services.edge.routes.keys import call_id
 from tollbridge.billing.v1 import payments_pb2

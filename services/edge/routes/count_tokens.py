@@ -14,14 +14,14 @@ import structlog
 
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
-from services.edge.admission import api_key_of
+from services.edge.bodies.messages_request import parse_count
+from services.edge.bodies.request_body import ClientLeft, aside, read_body
 from services.edge.dialects.messages import messages_voice
-from services.edge.messages_request import parse_count
-from services.edge.opening import read_whole
-from services.edge.paid_request import PaidRequest
-from services.edge.relay import Relay
-from services.edge.reply import Reply
-from services.edge.request_body import ClientLeft, aside, read_body
+from services.edge.http.reply import Reply
+from services.edge.paid.admission import api_key_of
+from services.edge.paid.opening import read_whole
+from services.edge.paid.paid_request import PaidRequest
+from services.edge.paid.relay import Relay
 from services.edge.routes.paid import traceparent_of
 from services.edge.surfaces import Surface
 from services.edge.translate.plain_ids import with_plain_ids

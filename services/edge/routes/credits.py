@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
-from services.edge.json_http import Identify, answer, context
+from services.edge.http.json_http import Identify, answer, context
 from services.edge.openapi.description import USD, Description, described
 from tollbridge.billing.v1 import billing_pb2
 

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from chassis.errors import Code
-from services.edge.json_http import context
+from services.edge.http.json_http import context
 from services.edge.openapi.description import Description, Media, Parameter, described
 from services.edge.openapi.document import Documents
 from services.edge.openapi.page import CONTENT_SECURITY_POLICY

@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from msgspec import Meta
 
 from chassis.errors import Code, TollbridgeError
-from services.edge.json_http import Identify, answer, context
+from services.edge.http.json_http import Identify, answer, context
 from services.edge.openapi.description import Description, Media, Parameter, described
 from services.edge.task_desk import TaskDesk
 from tollbridge.tasks.v1 import tasks_pb2

@@ -11,7 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from chassis.errors import TollbridgeError
 from chassis.pipe import PipeClient
-from services.edge.json_http import answer, context
+from services.edge.http.json_http import answer, context
 from services.edge.openapi.description import Description, Media, described
 from tollbridge.router.v1 import router_pb2
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from chassis.errors import Code, TollbridgeError
 from pricing.prices import usd_number
-from services.edge.json_http import Caller, Identify, answer, body_of, context, parsed
+from services.edge.http.json_http import Caller, Identify, answer, body_of, context, parsed
 from services.edge.openapi.description import described
 from services.edge.routes.task_shapes import CREATE_IMAGE, Image, ImageBody, Images, image_usage
 from services.edge.task_desk import ENDED, MAX_WAIT_S, SUCCEEDED, TaskDesk, failure, file_link, preferred_wait_s

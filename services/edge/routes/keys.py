@@ -12,8 +12,7 @@ from chassis.errors import Code
 from chassis.ids import uuid7
 from chassis.pipe import PipeClient
 from services.edge.catalogue import Catalogue
-from services.edge.claims import key_of
-from services.edge.json_http import (
+from services.edge.http.json_http import (
     Forget,
     Identify,
     answer,
@@ -24,9 +23,10 @@ from services.edge.json_http import (
     page_limit,
     rfc3339,
 )
+from services.edge.idempotency.claims import key_of
 from services.edge.openapi.description import IDEMPOTENCY_KEY, PAGE, TIME, Description, Page, described
 from services.edge.routes.spending import ShownCap, SpendCapBody, cap_message, cap_of, shown_caps
-from services.edge.spend_caps import key_owner
+from services.edge.spending.spend_caps import key_owner
 from tollbridge.auth.v1 import auth_pb2
 
 TIMEOUT_S = 2.0

@@ -14,7 +14,7 @@ from chassis.errors import Code, TollbridgeError
 from pricing.prices import NANO_PER_USD, PPM
 from services.edge.catalogue import Catalogue
 from services.edge.dialects import Dialect
-from services.edge.json_http import Identify, answer, context, rfc3339
+from services.edge.http.json_http import Identify, answer, context, rfc3339
 from services.edge.model_names import may_use
 from services.edge.openapi.description import Description, described
 from tollbridge.router.v1 import router_pb2

@@ -17,20 +17,20 @@ import structlog
 
 from chassis.errors import Code, TollbridgeError
 from chassis.telemetry import Span, checked_traceparent
-from services.edge.admission import api_key_of
-from services.edge.answers import KeptAnswer
-from services.edge.body_room import BodyShare
-from services.edge.claims import fingerprint, key_of
-from services.edge.exchange import Exchange
-from services.edge.idempotency import Turn
-from services.edge.max_cost import max_cost_of
+from services.edge.bodies.request_body import ClientLeft, aside, read_body
+from services.edge.http.body_room import BodyShare
+from services.edge.http.reply import Reply
+from services.edge.idempotency.answers import KeptAnswer
+from services.edge.idempotency.claims import fingerprint, key_of
+from services.edge.idempotency.keyed_request import Turn
 from services.edge.metrics import UNKNOWN_MODEL
-from services.edge.operation import Operation
 from services.edge.owners import Authority
-from services.edge.relay import Relay
-from services.edge.reply import Reply
-from services.edge.request_body import ClientLeft, aside, read_body
-from services.edge.settlement import Facts
+from services.edge.paid.admission import api_key_of
+from services.edge.paid.exchange import Exchange
+from services.edge.paid.max_cost import max_cost_of
+from services.edge.paid.operation import Operation
+from services.edge.paid.relay import Relay
+from services.edge.spending.settlement import Facts
 from services.edge.surfaces import Surface
 
 Scope = MutableMapping[str, Any]

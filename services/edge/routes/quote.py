@@ -7,17 +7,17 @@ from fastapi import APIRouter, Request, Response
 from chassis.errors import Code, TollbridgeError
 from pricing.prices import usd_text
 from pricing.tokens import Units
+from services.edge.bodies.request_body import aside
+from services.edge.bodies.video_request import read
 from services.edge.catalogue import Catalogue
-from services.edge.json_http import Caller, Identify, answer, body_of, context, parsed
+from services.edge.http.json_http import Caller, Identify, answer, body_of, context, parsed
 from services.edge.model_names import may_use
 from services.edge.openapi.description import PAID, USD, Description, described
-from services.edge.operation import Operation
-from services.edge.quote import Quote, Quotes
-from services.edge.quoted_call import called
-from services.edge.request_body import aside
+from services.edge.paid.operation import Operation
+from services.edge.paid.quote import Quote, Quotes
+from services.edge.paid.quoted_call import called
 from services.edge.routes.task_shapes import ImageBody
 from services.edge.task_desk import check_model
-from services.edge.video_request import read
 
 
 class ShownQuote(TypedDict):

@@ -10,7 +10,7 @@ from typing import Literal, TypedDict
 from fastapi import APIRouter, Request, Response
 
 from chassis.pipe import PipeClient
-from services.edge.json_http import answer, context, rfc3339
+from services.edge.http.json_http import answer, context, rfc3339
 from services.edge.openapi.description import ASKING, TIME, Description, described
 from tollbridge.billing.v1 import statements_pb2 as pb
 

@@ -16,9 +16,9 @@ from fastapi import APIRouter, Request, Response
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import unix_ms, uuid_of
 from chassis.pipe import PipeClient
-from services.edge.json_http import Caller, Identify, answer, context, page, page_limit, rfc3339
+from services.edge.http.json_http import Caller, Identify, answer, context, page, page_limit, rfc3339
 from services.edge.openapi.description import PAGE, TIME, USD, Description, Page, described
-from services.edge.publisher import BUSY_WAIT_S
+from services.edge.spending.publisher import BUSY_WAIT_S
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.usage.v1 import usage_pb2
 

@@ -7,11 +7,11 @@ longer, gets 202 and the task's id.
 from fastapi import APIRouter, Request, Response
 
 from chassis.errors import Code, TollbridgeError
-from services.edge.json_http import Identify, answer, body_of, parsed
+from services.edge.bodies.speech_request import SpeechBody
+from services.edge.http.json_http import Identify, answer, body_of, parsed
 from services.edge.openapi import answers, paid
 from services.edge.openapi.description import described
 from services.edge.routes.files import file_answer
-from services.edge.speech_request import SpeechBody
 from services.edge.task_desk import ENDED, MAX_WAIT_S, READ_TRIES, SUCCEEDED, TaskDesk, failure, preferred_wait_s
 from tollbridge.tasks.v1 import tasks_pb2
 

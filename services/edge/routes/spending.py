@@ -9,9 +9,9 @@ import msgspec
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
-from services.edge.json_http import amount
+from services.edge.http.json_http import amount
 from services.edge.openapi.description import USD
-from services.edge.spend_caps import SpendCap, to_wire
+from services.edge.spending.spend_caps import SpendCap, to_wire
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2
 

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from chassis.errors import Code, TollbridgeError
-from services.edge.json_http import Caller, Identify, context
+from services.edge.http.json_http import Caller, Identify, context
 from services.edge.openapi.description import Description, Media, Parameter, described
 from services.edge.routes.task_shapes import Task
 from tollbridge.tasks.v1 import tasks_pb2

@@ -5,7 +5,7 @@ from typing import Literal, TypedDict
 from fastapi import APIRouter, Request, Response
 
 from chassis.pipe import PipeClient
-from services.edge.json_http import Identify, answer, context
+from services.edge.http.json_http import Identify, answer, context
 from services.edge.openapi.description import Description, described
 from tollbridge.tasks.v1 import tasks_pb2
 

@@ -7,12 +7,12 @@ from fastapi import APIRouter, Request, Response
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
 from services.edge.catalogue import Catalogue
-from services.edge.claims import Claims
-from services.edge.json_http import Identify, answer, context, page, page_limit, rfc3339
+from services.edge.http.json_http import Identify, answer, context, page, page_limit, rfc3339
+from services.edge.idempotency.claims import Claims
+from services.edge.idempotency.task_claims import TaskClaims
 from services.edge.openapi.description import described
 from services.edge.routes import files, images, speeches, task_events, task_webhooks, videos
 from services.edge.routes.task_shapes import CANCEL_TASK, GET_TASK, LIST_TASKS, Task, TaskError, TaskFile
-from services.edge.task_claims import TaskClaims
 from services.edge.task_desk import TIMEOUT_S, TaskDesk, file_link
 from tollbridge.tasks.v1 import tasks_pb2
 

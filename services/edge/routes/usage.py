@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
-from services.edge.json_http import Identify, answer, context, microseconds, page_limit
+from services.edge.http.json_http import Identify, answer, context, microseconds, page_limit
 from services.edge.openapi.description import (
     LIMIT,
     USD,

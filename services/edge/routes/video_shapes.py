@@ -5,6 +5,7 @@ from typing import Annotated, Literal, NotRequired, TypedDict
 from msgspec import Meta
 
 from chassis.errors import Code
+from services.edge.bodies.video_request import VideoBody
 from services.edge.openapi.description import (
     IDEMPOTENCY_KEY,
     MAX_COST,
@@ -15,7 +16,6 @@ from services.edge.openapi.description import (
     Parameter,
 )
 from services.edge.routes.task_shapes import PREFER
-from services.edge.video_request import VideoBody
 
 COUNT = Annotated[int, Meta(ge=0)]
 

@@ -8,9 +8,10 @@ from fastapi import APIRouter, Request, Response
 
 from chassis.errors import Code, TollbridgeError
 from pricing.prices import usd_number
-from services.edge.json_http import Identify, answer, context
+from services.edge.bodies.request_body import MAX_BODY_BYTES, ClientLeft, read_body
+from services.edge.bodies.video_request import MAX_FORM_BYTES, VideoBody, is_form, read
+from services.edge.http.json_http import Identify, answer, context
 from services.edge.openapi.description import described
-from services.edge.request_body import MAX_BODY_BYTES, ClientLeft, read_body
 from services.edge.routes.files import file_answer
 from services.edge.routes.video_shapes import (
     CREATE_VIDEO,
@@ -23,7 +24,6 @@ from services.edge.routes.video_shapes import (
     VideoUsage,
 )
 from services.edge.task_desk import SUCCEEDED, TaskDesk, preferred_wait_s
-from services.edge.video_request import MAX_FORM_BYTES, VideoBody, is_form, read
 from tollbridge.tasks.v1 import tasks_pb2
 
 KIND = "video"

@@ -11,9 +11,9 @@ from fastapi import APIRouter, Request, Response
 
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
-from services.edge.json_http import answer, context
+from services.edge.bodies.request_body import ClientLeft, read_body
+from services.edge.http.json_http import answer, context
 from services.edge.openapi.description import ASKING, Description, described
-from services.edge.request_body import ClientLeft, read_body
 from tollbridge.billing.v1 import payments_pb2
 
 MAX_BODY_BYTES = 1 << 20

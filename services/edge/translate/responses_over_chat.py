@@ -13,8 +13,8 @@ import msgspec
 
 from chassis.ids import uuid7
 from pricing.tokens import Tokens
+from services.edge.bodies.responses_fields import Tool
 from services.edge.dialects import ErrorView
-from services.edge.responses_fields import Tool
 from services.edge.translate.response_items import COMPLETED, INCOMPLETE, Json, OutputItems
 from services.edge.translate.tool_names import own_names
 from upstream.openai.usage_block import render_usage

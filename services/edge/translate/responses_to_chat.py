@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from chassis.errors import Code, TollbridgeError
-from services.edge.responses_fields import Item, Part, ResponsesBody, TextFormat, Tool, ToolChoice
+from services.edge.bodies.responses_fields import Item, Part, ResponsesBody, TextFormat, Tool, ToolChoice
 from services.edge.translate.narrow_names import call_id
 from services.edge.translate.tool_names import joined, named_tools
 from services.edge.translate.turns import ChatTurns

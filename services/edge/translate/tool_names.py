@@ -5,7 +5,7 @@ The names are made of a request's tools alone, so that whoever reads the answer 
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from services.edge.responses_fields import Tool
+from services.edge.bodies.responses_fields import Tool
 from services.edge.translate.narrow_names import shortened, tool_name
 
 

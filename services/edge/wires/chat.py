@@ -2,7 +2,7 @@
 
 import time
 
-from services.edge.paid_request import PaidRequest
+from services.edge.paid.paid_request import PaidRequest
 from services.edge.translate import chat_over_messages
 from services.edge.translate.chat_to_messages import messages_request
 from upstream.client import HttpCall

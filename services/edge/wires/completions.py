@@ -1,7 +1,7 @@
 """`POST /completions` of old, which providers of OpenAI's protocol and the sandbox have."""
 
-from services.edge.completions_request import CompletionRequest
-from services.edge.paid_request import PaidRequest
+from services.edge.bodies.completions_request import CompletionRequest
+from services.edge.paid.paid_request import PaidRequest
 from upstream.client import HttpCall
 from upstream.openai import completions
 from upstream.openai.costly import refuse_costly

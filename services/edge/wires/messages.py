@@ -2,7 +2,7 @@
 
 import msgspec
 
-from services.edge.paid_request import PaidRequest
+from services.edge.paid.paid_request import PaidRequest
 from services.edge.translate import messages_over_chat
 from services.edge.translate.messages_to_chat import chat_request, own_tool_names
 from services.edge.translate.plain_ids import with_plain_ids

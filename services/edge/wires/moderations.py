@@ -1,6 +1,6 @@
 """`POST /moderations`, which providers of OpenAI's protocol have."""
 
-from services.edge.paid_request import PaidRequest
+from services.edge.paid.paid_request import PaidRequest
 from services.edge.wires.wire import WithoutStreams
 from upstream.client import HttpCall
 from upstream.openai import moderations

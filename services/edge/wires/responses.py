@@ -4,7 +4,7 @@ Providers that have a Responses API of their own are asked in a chat all the sam
 then one piece of code, and nothing is stored at a provider's.
 """
 
-from services.edge.paid_request import PaidRequest
+from services.edge.paid.paid_request import PaidRequest
 from services.edge.translate.responses_over_chat import ResponseHead, ResponseOfChat, ResponsesOverChat
 from services.edge.wires.wire import Wire
 from upstream.client import HttpCall

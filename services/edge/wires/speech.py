@@ -1,7 +1,7 @@
 """`POST /audio/speech` over providers of OpenAI's protocol: always a stream, of sound or of events."""
 
-from services.edge.paid_request import PaidRequest
-from services.edge.speech_request import SpeechRequest
+from services.edge.bodies.speech_request import SpeechRequest
+from services.edge.paid.paid_request import PaidRequest
 from upstream.client import HttpCall
 from upstream.openai import speech
 from upstream.openai.costly import refuse_costly

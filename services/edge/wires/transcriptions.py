@@ -7,8 +7,8 @@ what was used, and not every provider offers them.
 import dataclasses
 
 from pricing.tokens import Tokens
-from services.edge.paid_request import PaidRequest
-from services.edge.transcription_request import Format, TranscriptionRequest
+from services.edge.bodies.transcription_request import Format, TranscriptionRequest
+from services.edge.paid.paid_request import PaidRequest
 from services.edge.translate import subtitles
 from upstream.client import HttpCall
 from upstream.openai import transcriptions

@@ -5,7 +5,7 @@ A wire is stateless. It knows nothing of money but which fields cost it.
 
 from typing import Protocol
 
-from services.edge.paid_request import PaidRequest
+from services.edge.paid.paid_request import PaidRequest
 from upstream.client import HttpCall
 from upstream.route import Route
 from upstream.usage import Answer, StreamReader, UsageLimits

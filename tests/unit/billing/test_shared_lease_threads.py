@@ -15,7 +15,7 @@ from services.billing.holds import HoldKind
 from services.billing.leases import Page, Stated
 from services.billing.ledger import Usage, UsageKind
 from services.billing.reconcile import verify
-from services.edge.wallet import Lease
+from services.edge.spending.wallet import Lease
 from tests.unit.billing.bank import PostgresBank, event
 
 THREADS = 8

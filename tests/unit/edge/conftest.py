@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from chassis import db
-from services.edge import publisher
+from services.edge.spending import publisher
 from tests.unit.edge.web_provider import Provider
 from tests.unit.edge.world import World, edge_world
 

@@ -16,16 +16,16 @@ from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from chassis.rpc import CallContext, Handler, RpcServer, RpcService
 from chassis.telemetry import Tracer
-from services.edge.admission import Admission
 from services.edge.app import EdgeApp
-from services.edge.claims import Claims
 from services.edge.clients import Clients
 from services.edge.config import without_file
+from services.edge.idempotency.claims import Claims
 from services.edge.owners import AuthOwner, BillingOwner
-from services.edge.purse import Purse
+from services.edge.paid.admission import Admission
 from services.edge.routes.health import DrainSwitch
 from services.edge.settings import Settings
 from services.edge.site import own_site, public_site
+from services.edge.spending.purse import Purse
 from tests.unit.auth.replica import TOKENS, running
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2

@@ -14,13 +14,13 @@ from chassis.telemetry import Tracer
 from pricing.charge import charge_nano_usd, worst_case_nano_usd
 from pricing.prices import PriceVersion, Rates
 from pricing.tokens import Tokens, Units
-from services.edge.admission import Admission, api_key_of
-from services.edge.chat_request import parse_chat
+from services.edge.bodies.chat_request import parse_chat
 from services.edge.owners import Authority, AuthOwner, Granted
-from services.edge.paid_request import PaidRequest
-from services.edge.prompt import cautiously, count_prompt
-from services.edge.purse import Purse
-from services.edge.spend_caps import SpendCap
+from services.edge.paid.admission import Admission, api_key_of
+from services.edge.paid.paid_request import PaidRequest
+from services.edge.paid.prompt import cautiously, count_prompt
+from services.edge.spending.purse import Purse
+from services.edge.spending.spend_caps import SpendCap
 from tollbridge.auth.v1 import auth_pb2
 from upstream.client import Timeouts
 from upstream.route import Bounds, Route, WireProtocol
@@ -301,7 +301,7 @@ async def known_after(asks, monkeypatch) -> list[str]:
 
 async def test_without_room_the_oldest_answer_of_auth_gives_way_and_the_others_stay(monkeypatch):
     """Clearing all of them would send every key to auth at once."""
-    monkeypatch.setattr("services.edge.admission.MAX_KEPT", 3)
+    monkeypatch.setattr("services.edge.paid.admission.MAX_KEPT", 3)
 
     async def asks(it: Admission) -> None:
         for key in "abcd":

@@ -3,7 +3,7 @@
 import asyncio
 import json
 
-from services.edge.body_room import MOST_BYTES, SMALL_BYTES, BodyRoom
+from services.edge.http.body_room import MOST_BYTES, SMALL_BYTES, BodyRoom
 from tests.unit.edge.world import KEY, World, until
 
 LARGE = "x" * (3 * SMALL_BYTES)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from chassis.errors import Code, TollbridgeError
-from services.edge.chat_request import parse_chat
+from services.edge.bodies.chat_request import parse_chat
 
 TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}

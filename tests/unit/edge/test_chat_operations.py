@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from chassis.telemetry import Span, Tracer
-from services.edge import reply
+from services.edge.http import reply
 from tests.patience import promised
 from tests.unit.edge.web_provider import Provider, chunk, ending, stream
 from tests.unit.edge.world import CUSTOMER, KEY, World, edge_world, until

@@ -2,7 +2,7 @@
 
 from uuid import uuid4
 
-from services.edge.claims import Claims
+from services.edge.idempotency.claims import Claims
 from tollbridge.billing.v1 import claims_pb2 as pb
 
 

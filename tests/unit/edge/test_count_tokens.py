@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.edge.prompt import count_prompt
+from services.edge.paid.prompt import count_prompt
 from tests.unit.edge.test_messages import ask, asking, whole
 from tests.unit.edge.web_provider import Provider, status
 from tests.unit.edge.world import KEY, World, until

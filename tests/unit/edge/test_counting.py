@@ -5,9 +5,9 @@ import json
 import pytest
 
 from pricing.tokens import Tokens
-from services.edge.chat_request import parse_chat
-from services.edge.counting import counted
-from services.edge.prompt import count_prompt
+from services.edge.bodies.chat_request import parse_chat
+from services.edge.paid.counting import counted
+from services.edge.paid.prompt import count_prompt
 from upstream.openai.chat_stream import texts_of
 from upstream.usage import Captured, UsageLimits, count_tokens
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from services.edge import opening
+from services.edge.paid import opening
 from services.edge.translate.chat_over_messages import ChatOverMessages
 from services.edge.translate.messages_over_chat import MessagesOverChat
 from tests.unit.edge.web_provider import Provider, chunk, stream

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from services.edge import http_protocol
+from services.edge.http import protocol
 from tests.unit.edge.world import KEY, World, until
 from tollbridge.usage.v1 import usage_pb2
 
@@ -110,7 +110,7 @@ async def test_a_head_without_end_is_refused_as_it_comes(world: World):
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/chat/completions HTTP/1.1\r\nHo"], ids=["nothing", "half a head"])
 async def test_who_sends_no_head_in_time_is_left(world: World, sent: bytes, monkeypatch: pytest.MonkeyPatch):
     """A connection costs memory, whoever opens it."""
-    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.1)
     assert await said(world, sent) == b""
 
 
@@ -220,8 +220,8 @@ async def test_who_leaves_with_a_request_in_waiting_has_left_the_one_that_runs(w
 
 async def test_a_connection_that_says_nothing_more_is_left(world: World, monkeypatch: pytest.MonkeyPatch):
     """Also after an answer that came before the request's end, and after a line end between two requests."""
-    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(http_protocol, "IDLE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(protocol, "IDLE_TIMEOUT_S", 0.2)
     for sent in (b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nh", kept_alive(LENGTH)):
         host, _, port = world.base_url.removeprefix("http://").partition(":")
         reader, writer = await asyncio.open_connection(host, int(port))

@@ -10,9 +10,9 @@ import pytest
 from chassis.errors import Code, TollbridgeError
 from chassis.telemetry import Tracer
 from services.edge.app import EdgeApp, new_fastapi
+from services.edge.bodies.request_body import MAX_BODY_BYTES
 from services.edge.config import without_file
-from services.edge.json_http import Caller, amount
-from services.edge.request_body import MAX_BODY_BYTES
+from services.edge.http.json_http import Caller, amount
 from services.edge.routes import tasks
 from tests.unit.edge.claim_desk import NOBODY
 from tollbridge.tasks.v1 import tasks_pb2

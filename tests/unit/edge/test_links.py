@@ -10,7 +10,7 @@ from chassis.errors import Code, TollbridgeError
 from chassis.telemetry import Tracer
 from services.edge.app import EdgeApp, new_fastapi
 from services.edge.config import EdgeConfig, parse
-from services.edge.json_http import Caller
+from services.edge.http.json_http import Caller
 from services.edge.routes import tasks
 from tests.unit.edge.claim_desk import NOBODY
 from tollbridge.tasks.v1 import tasks_pb2

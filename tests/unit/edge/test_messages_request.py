@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from chassis.errors import Code, TollbridgeError
-from services.edge.messages_request import handed_on, parse_count, parse_messages
-from services.edge.prompt import count_prompt
+from services.edge.bodies.messages_request import handed_on, parse_count, parse_messages
+from services.edge.paid.prompt import count_prompt
 from services.edge.translate.messages_to_chat import chat_request
 from services.edge.translate.signed_thoughts import with_signed_thoughts
 from upstream.anthropic.costly import refuse_costly

@@ -11,7 +11,7 @@ from chassis.telemetry import Tracer
 from services.edge.app import EdgeApp, new_fastapi
 from services.edge.clients import Clients
 from services.edge.config import without_file
-from services.edge.http_server import HttpServer
+from services.edge.http.uvicorn_server import HttpServer
 from services.edge.routes.health import DrainSwitch
 from services.edge.settings import Settings
 from services.edge.site import own_site

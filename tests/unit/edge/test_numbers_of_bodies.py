@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chassis.errors import TollbridgeError
-from services.edge.request_body import decode_body
+from services.edge.bodies.request_body import decode_body
 
 UNREAD = msgspec.json.Decoder(dict[str, msgspec.Raw])
 DIGITS = st.text("0123456789", min_size=1, max_size=4)

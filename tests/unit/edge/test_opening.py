@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.edge.opening import MAX_HEAD_BYTES, begin_stream
+from services.edge.paid.opening import MAX_HEAD_BYTES, begin_stream
 from upstream.openai.chat_stream import ChatStream
 from upstream.outcome import ProviderMisbehaved
 from upstream.usage import UsageLimits

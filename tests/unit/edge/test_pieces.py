@@ -5,9 +5,9 @@ import json
 import pytest
 
 from pricing.tokens import Tokens
-from services.edge.chat_request import parse_chat
-from services.edge.counting import counted
-from services.edge.paid_request import PaidRequest
+from services.edge.bodies.chat_request import parse_chat
+from services.edge.paid.counting import counted
+from services.edge.paid.paid_request import PaidRequest
 from tests.unit.edge.web_provider import Provider, chunk, ending, stream
 from tests.unit.edge.world import World
 from upstream.route import Bounds

@@ -7,9 +7,9 @@ import pytest
 
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
-from services.edge import publisher as publishing
-from services.edge.publisher import EventState, Publisher
 from services.edge.routes import requests
+from services.edge.spending import publisher as publishing
+from services.edge.spending.publisher import EventState, Publisher
 from tests.unit.edge.world import until
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.usage.v1 import usage_pb2

@@ -8,7 +8,7 @@ import pytest
 
 from chassis.errors import Code, TollbridgeError
 from services.edge.owners import Granted
-from services.edge.purse import Purse, lasting_clock
+from services.edge.spending.purse import Purse, lasting_clock
 
 
 class Billing:
@@ -127,7 +127,7 @@ async def test_the_last_statement_ends_the_spender_once_nothing_is_open_or_uncon
 @pytest.mark.parametrize("how", ["cancelled", "unavailable", "deadline_exceeded"])
 async def test_the_last_statement_comes_after_a_grant_that_its_asker_gave_up(monkeypatch, how: str):
     """Committed later it would be held until its half hour of grace is over, with nobody left to free it."""
-    monkeypatch.setattr("services.edge.lease_book.LATE_GRANT_S", 0.2)
+    monkeypatch.setattr("services.edge.spending.lease_book.LATE_GRANT_S", 0.2)
     billing = Billing()
     purse = purse_of(billing)
     task = drawing(purse)

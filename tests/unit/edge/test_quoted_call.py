@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.edge.quoted_call import called
+from services.edge.paid.quoted_call import called
 
 HI = [{"role": "user", "content": "Hi"}]
 PICTURE = [{"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "https://x/y.png"}}]}]

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from chassis.errors import Code, TollbridgeError
-from services.edge.responses_request import parse_responses
+from services.edge.bodies.responses_request import parse_responses
 from upstream.route import Bounds
 
 LOOK = {"type": "function", "name": "look", "parameters": {"type": "object"}}

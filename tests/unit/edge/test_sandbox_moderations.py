@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.edge.quoted_call import called
+from services.edge.paid.quoted_call import called
 from tests.unit.edge.world import World
 
 

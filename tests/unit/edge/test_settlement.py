@@ -13,8 +13,8 @@ import pytest
 from chassis.spool import Kind, Spool
 from chassis.spool_files import read
 from pricing.prices import PriceVersion, Rates
-from services.edge.purse import Draw, Purse
-from services.edge.settlement import Facts, Outbox, Settlement, Tab
+from services.edge.spending.purse import Draw, Purse
+from services.edge.spending.settlement import Facts, Outbox, Settlement, Tab
 from tests.unit.edge.test_shared_draws import Billing
 from upstream.client import Timeouts
 from upstream.route import Bounds, Route, WireProtocol

@@ -7,12 +7,12 @@ from uuid import uuid4
 import pytest
 
 from chassis.errors import Code, TollbridgeError
-from services.edge.lease_book import LATE_GRANT_S, LeaseBook
 from services.edge.owners import Granted
-from services.edge.purse import Draw, Purse
-from services.edge.settlement import voided
-from services.edge.spend_caps import SpendCap
-from services.edge.wallet import IDLE_S, LeaseState
+from services.edge.spending.lease_book import LATE_GRANT_S, LeaseBook
+from services.edge.spending.purse import Draw, Purse
+from services.edge.spending.settlement import voided
+from services.edge.spending.spend_caps import SpendCap
+from services.edge.spending.wallet import IDLE_S, LeaseState
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.usage.v1 import usage_pb2
 
@@ -336,8 +336,8 @@ def test_the_void_of_a_broken_request_ends_only_a_lease_of_its_own(closes: bool)
 
 async def test_a_refill_that_is_late_at_a_drain_is_given_up_and_waited_for(desk: Desk, monkeypatch):
     """Listed on, it would keep the spender from ending, and lie held for half an hour once it is granted."""
-    monkeypatch.setattr("services.edge.purse.RETRY_STATEMENT_S", 0.05)
-    monkeypatch.setattr("services.edge.lease_book.LATE_GRANT_S", 0.05)
+    monkeypatch.setattr("services.edge.spending.purse.RETRY_STATEMENT_S", 0.05)
+    monkeypatch.setattr("services.edge.spending.lease_book.LATE_GRANT_S", 0.05)
     draws = [await desk.shared()]
     desk.billing.pause_s = 60
     while len(desk.billing.asks) < 3:

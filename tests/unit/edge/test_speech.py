@@ -13,7 +13,7 @@ from pricing.charge import charge_nano_usd
 from pricing.prices import PriceVersion, Rates
 from pricing.tokens import Tokens, Units
 from services.billing.charges import Window, check
-from services.edge.speech_request import parse_speech
+from services.edge.bodies.speech_request import parse_speech
 from tests.fakes import listener
 from tests.fakes.listener import FORMATS_HERE
 from tests.unit.edge.world import World

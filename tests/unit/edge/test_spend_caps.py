@@ -1,6 +1,6 @@
 """The caps that auth names are those that billing hears."""
 
-from services.edge.spend_caps import SpendCap, caps_of, to_wire
+from services.edge.spending.spend_caps import SpendCap, caps_of, to_wire
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2
 

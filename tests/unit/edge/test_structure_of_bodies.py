@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chassis.errors import Code, TollbridgeError
-from services.edge.body_room import SMALL_BYTES
-from services.edge.chat_request import parse_chat
-from services.edge.messages_request import parse_messages
-from services.edge.request_body import MAX_DEPTH, MOST_CONTAINERS, aside, check_structure, structure_of
-from services.edge.responses_request import parse_responses
+from services.edge.bodies.chat_request import parse_chat
+from services.edge.bodies.messages_request import parse_messages
+from services.edge.bodies.request_body import MAX_DEPTH, MOST_CONTAINERS, aside, check_structure, structure_of
+from services.edge.bodies.responses_request import parse_responses
+from services.edge.http.body_room import SMALL_BYTES
 
 TEXTS = st.text(alphabet='ab"\\{}[]\n\t/u00é', max_size=8)
 JSON = st.recursive(

@@ -11,7 +11,7 @@ from chassis.config import ConfigError, read
 from services.edge.app import client_address, new_fastapi
 from services.edge.config import EdgeConfig, parse, without_file
 from services.edge.openapi.document import described_routes
-from services.edge.operations import OPERATIONS
+from services.edge.paid.operations import OPERATIONS
 from services.edge.site import describe, own_site, public_site
 from services.edge.surfaces import ENDPOINTS, OWN_PATHS
 

@@ -13,9 +13,9 @@ from chassis.pipe import PipeClient
 from chassis.telemetry import Tracer
 from services.edge.app import EdgeApp, new_fastapi
 from services.edge.catalogue import Catalogue
-from services.edge.claims import Claims
 from services.edge.config import without_file
-from services.edge.json_http import Caller
+from services.edge.http.json_http import Caller
+from services.edge.idempotency.claims import Claims
 from services.edge.routes import tasks
 from tests.unit.edge.claim_desk import ClaimDesk
 from tollbridge.tasks.v1 import tasks_pb2 as pb

@@ -6,7 +6,7 @@ import pytest
 
 from chassis.errors import Code, TollbridgeError
 from services.edge import task_desk
-from services.edge.json_http import Caller
+from services.edge.http.json_http import Caller
 from services.edge.task_desk import READ_TRIES, TaskDesk
 from tollbridge.tasks.v1 import tasks_pb2
 

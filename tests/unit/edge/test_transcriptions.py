@@ -10,9 +10,9 @@ import pytest
 from pricing.charge import charge_nano_usd
 from pricing.prices import PriceVersion, Rates
 from pricing.tokens import Tokens, Units
-from services.edge import transcription_request
-from services.edge.operations import TRANSCRIPTIONS
-from services.edge.transcription_request import parser
+from services.edge.bodies import transcription_request
+from services.edge.bodies.transcription_request import parser
+from services.edge.paid.operations import TRANSCRIPTIONS
 from tests.unit.edge.sound import PATH, form, wav
 from tests.unit.edge.world import World
 from tollbridge.usage.v1 import usage_pb2

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from services.edge import http_protocol
+from services.edge.http import protocol
 from tests.unit.edge.web_provider import Provider, whole
 from tests.unit.edge.world import KEY, World, until
 
@@ -23,13 +23,13 @@ ANSWER = {
 def lost(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The connections of edge that have ended."""
     ended: list[object] = []
-    as_it_is = http_protocol.CarefulProtocol.connection_lost
+    as_it_is = protocol.CarefulProtocol.connection_lost
 
-    def connection_lost(self: http_protocol.CarefulProtocol, exc: Exception | None) -> None:
+    def connection_lost(self: protocol.CarefulProtocol, exc: Exception | None) -> None:
         ended.append(self)
         as_it_is(self, exc)
 
-    monkeypatch.setattr(http_protocol.CarefulProtocol, "connection_lost", connection_lost)
+    monkeypatch.setattr(protocol.CarefulProtocol, "connection_lost", connection_lost)
     return ended
 
 
@@ -60,7 +60,7 @@ async def test_a_whole_answer_that_nobody_reads_is_given_up(
     world: World, provider: Provider, monkeypatch: pytest.MonkeyPatch, lost: list[object]
 ):
     """Its connection is closed and its bytes are let go; it was handed over, and is charged."""
-    monkeypatch.setattr(http_protocol, "UNREAD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(protocol, "UNREAD_TIMEOUT_S", 0.2)
     provider.handlers = [whole(ANSWER)]
     client, loop = await asked(world)
     await until(lambda: len(lost) == 1, within_s=30)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.edge.usage_batch import encoded
+from services.edge.spending.usage_batch import encoded
 from tollbridge.usage.v1 import usage_pb2
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from chassis.ids import uuid7
 from chassis.spool import Kind, Record, Spool
-from services.edge import publisher as publishing
-from services.edge import replay
+from services.edge.spending import publisher as publishing
+from services.edge.spending import replay
 from tests.unit.edge.world import Truth, World, edge_world, until
 from tollbridge.usage.v1 import usage_pb2
 

@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from services.edge.wallet import IDLE_S, QUIET_S, Demand, Lease, Wallet
+from services.edge.spending.wallet import IDLE_S, QUIET_S, Demand, Lease, Wallet
 
 AMOUNTS = st.integers(1, 50)
 

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from chassis.telemetry import Tracer
-from services.edge import request_body
 from services.edge.app import EdgeApp, new_fastapi
+from services.edge.bodies import request_body
 from services.edge.config import without_file
 from services.edge.routes import webhooks
 from tollbridge.billing.v1 import payments_pb2

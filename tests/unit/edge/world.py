@@ -20,23 +20,23 @@ from chassis.rpc import CallContext, Handler, RpcServer, RpcService
 from chassis.spool import Spool
 from chassis.telemetry import Tracer
 from pricing.prices import PriceVersion, Rates
-from services.edge.admission import Admission
-from services.edge.answers import Answers
 from services.edge.app import EdgeApp, new_fastapi
-from services.edge.attempts import Attempts
-from services.edge.claims import Claims
 from services.edge.config import without_file
-from services.edge.hot import hot_routes
-from services.edge.http_server import HttpServer
-from services.edge.idempotency import Idempotency
+from services.edge.http.hot import hot_routes
+from services.edge.http.uvicorn_server import HttpServer
+from services.edge.idempotency.answers import Answers
+from services.edge.idempotency.claims import Claims
+from services.edge.idempotency.keyed_request import Idempotency
 from services.edge.metrics import EdgeMetrics
-from services.edge.opening import Providers
 from services.edge.owners import AuthOwner, BillingOwner, RouterOwner
-from services.edge.publisher import Publisher
-from services.edge.purse import Purse
-from services.edge.relay import Relay, Tools
-from services.edge.replay import Replay, end_spender
-from services.edge.settlement import Settlement
+from services.edge.paid.admission import Admission
+from services.edge.paid.attempts import Attempts
+from services.edge.paid.opening import Providers
+from services.edge.paid.relay import Relay, Tools
+from services.edge.spending.publisher import Publisher
+from services.edge.spending.purse import Purse
+from services.edge.spending.replay import Replay, end_spender
+from services.edge.spending.settlement import Settlement
 from tests.unit.edge.claim_desk import ClaimDesk, Shelf
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2, claims_pb2

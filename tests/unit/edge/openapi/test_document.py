@@ -13,7 +13,7 @@ from chassis.config import read
 from chassis.errors import Code, TollbridgeError
 from services.edge.config import EdgeConfig, parse
 from services.edge.dialects import DIALECTS
-from services.edge.hot import hot_descriptions
+from services.edge.http.hot import hot_descriptions
 from services.edge.openapi.document import Documents, described_routes
 from services.edge.openapi.page import page
 from services.edge.site import describe, own_site, public_site

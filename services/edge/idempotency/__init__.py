@@ -1,0 +1,1 @@
+"""Requests with an `Idempotency-Key`: run once, charged once, answered with the same bytes ever after."""

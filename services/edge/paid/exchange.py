@@ -1,0 +1,398 @@
+"""One paid request from admitted to settled: attempts until a first byte, the bytes, and the one end.
+
+An exchange runs in a task that `Relay` owns, apart from the server's task for the connection: a client that leaves
+ends neither it nor its accounts. What its leaving means is the route's policy. Everything that waits for provider or
+client waits within one `asyncio.timeout`, and `client_gone` moves its deadline: at once for cancel and absorb, by
+`drain_s` for drain. However `run` is left, the tab is closed.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from chassis.errors import Code, TollbridgeError
+from chassis.ids import uuid7
+from services.edge.bodies.request_body import aside
+from services.edge.http.reply import Header, Reply, whole_head
+from services.edge.idempotency.keyed_request import Turn
+from services.edge.metrics import UNKNOWN_MODEL
+from services.edge.owners import Authority
+from services.edge.paid.admission import Allowance
+from services.edge.paid.endings import Endings
+from services.edge.paid.observing import Observer
+from services.edge.paid.opening import OpenStream, WholeAnswer, begin_stream, read_whole
+from services.edge.paid.operation import Operation
+from services.edge.paid.paid_request import PaidRequest
+from services.edge.paid.relay import Relay
+from services.edge.spending.settlement import Ending, Facts
+from upstream.attempt import Tried, ended, run_attempts
+from upstream.outcome import AttemptFailed, Outcome, to_error
+from upstream.route import OnDisconnect, Route
+from upstream.usage import BareStream, Captured
+
+MAX_ATTEMPTS = 4
+RELEASE_S = 1.0
+"""How long the end of a finished answer is waited for, so that its connection can be used again."""
+
+
+class Exchange:
+    """One request. Its owner awaits `run` in a task; `client_gone` and `cut` may be called at any time."""
+
+    def __init__(
+        self,
+        *,
+        relay: Relay,
+        reply: Reply,
+        operation: Operation,
+        request: PaidRequest,
+        facts: Facts,
+        authority: Authority,
+        include_usage: bool,
+        turn: Turn | None = None,
+    ) -> None:
+        self._relay = relay
+        self._tools = relay.tools
+        self._reply = reply
+        self._operation = operation
+        self._request = request
+        self._facts = facts
+        self._authority = authority
+        self._include_usage = include_usage
+        self._request_id = str(facts.request_id)
+        self._loop = asyncio.get_running_loop()
+        self._tab = self._tools.settlement.tab(facts)
+        self._turn = turn
+        self._endings = Endings(tab=self._tab, reply=reply, request=request, drains=turn is not None)
+        self._observer = Observer(
+            log=relay.log, metrics=self._tools.metrics, tab=self._tab, request_id=self._request_id
+        )
+        self._allowance: Allowance | None = None
+        self._opened: OpenStream | WholeAnswer | None = None
+        self._attempt_ended = False
+        self._drains: Route | None = None
+        self._head = b""
+        self._timeout: asyncio.Timeout | None = None
+        self._deadline_s: float | None = None
+        self._total_s: float | None = None
+        self._cut = False
+        self.model = UNKNOWN_MODEL
+
+    def client_gone(self) -> None:
+        """The client has left, or reads no more. After the last bytes were handed over it says nothing."""
+        if self._tab.closed or self._endings.is_gone():
+            return
+        self._endings.mark_gone()
+        now_s, route = self._loop.time(), self._tab.route
+        if self._turn is not None:
+            self._turn.client_left()
+        elif isinstance(self._opened, OpenStream):
+            self._opened.reader.stop_delivery()
+        drains = route is not None and self._endings.policy is OnDisconnect.DRAIN and self._relay.begin_drain(route)
+        self._drains = route if drains else None
+        self._stop_at(now_s + route.drain_s if route is not None and drains else now_s)
+        if drains and self._turn is None and isinstance(self._opened, OpenStream):
+            self._relay.start(self._note_gone(self._opened), cut=lambda: None)
+
+    def cut(self) -> None:
+        """The process stops: this exchange must end now, and is the gateway's failure."""
+        if not self._tab.closed:
+            self._cut = True
+            self._stop_at(self._loop.time())
+
+    async def run(self) -> None:
+        """Serves the request to its end. Raises nothing but cancellation."""
+        try:
+            await self._serve()
+        except TollbridgeError as error:
+            await self._refuse(error)
+        except AttemptFailed as failure:
+            self._observer.failed(failure, model=self.model)
+            await self._refuse(to_error(failure))
+        except OSError as error:
+            self._relay.log.error("exchange_io_failed", request_id=self._request_id, reason=repr(error))
+            await self._refuse(TollbridgeError(Code.OVERLOADED, "Please try again.", retry_after_s=1), ours=True)
+        except Exception:
+            self._relay.log.exception("exchange_failed", request_id=self._request_id)
+            await self._refuse(TollbridgeError(Code.INTERNAL, "Something went wrong on our side."), ours=True)
+        finally:
+            self._endings.gateway_failed()
+            self._observer.settled(model=self.model)
+            self._end_attempt(Outcome.CANCELLED)
+            if isinstance(self._opened, OpenStream):
+                self._opened.response.close()
+            self._reply.done()
+            if self._drains is not None:
+                self._relay.end_drain(self._drains)
+            if self._turn is not None:
+                await self._turn.end(charged=self._tab.charged)
+
+    async def _serve(self) -> None:
+        try:
+            async with self._patience():
+                opened = await run_attempts(
+                    decide=self._decide, call=self._call, finish=self._finish, max_attempts=MAX_ATTEMPTS
+                )
+        except TimeoutError:
+            if self._deadline_s is None:
+                raise
+            await self._stopped_unanswered()
+            return
+        self._opened = opened
+        if isinstance(opened, OpenStream):
+            self._head, self._reply.stream = opened.head, opened.reader
+            await self._stream(opened)
+        else:
+            await self._whole(opened)
+
+    # Until the first byte.
+
+    async def _decide(self, tried: Sequence[Tried]) -> Route:
+        if tried:
+            self._observer.attempt(tried[-1].outcome)
+            if self._total_s is not None and self._loop.time() >= self._total_s:
+                raise TollbridgeError(Code.DEADLINE_EXCEEDED, "The total time is over.")
+        attempt_id, attempts = str(uuid7()), self._tools.attempts
+        attempts.begin(attempt_id)
+        trace = self._facts.traceparent
+        try:
+            with self._tools.tracer.span("edge.decide", parent=trace) as span:
+                route = await self._tools.router.decide(
+                    request_id=self._request_id,
+                    attempt_id=attempt_id,
+                    model=self._request.model,
+                    operation=self._operation.category,
+                    tried=tried,
+                    traceparent=span.traceparent or trace,
+                )
+        except BaseException:
+            attempts.forget(attempt_id)
+            raise
+        for each in tried:
+            attempts.forget(each.attempt_id)
+        self.model = route.model
+        if self._total_s is None:
+            self._total_s = self._loop.time() + route.timeouts.total_s
+        return route
+
+    async def _call(self, route: Route) -> OpenStream | WholeAnswer:
+        tools, trace = self._tools, self._facts.traceparent
+        tools.admission.check_model(self._authority, route.model)
+        request, wire = self._request, self._operation.wire_of(route)
+        await aside(request.body, wire.check, request, route)
+        allowance = self._allowance = await tools.admission.fund(
+            request=request,
+            request_id=self._facts.request_id,
+            authority=self._authority,
+            route=route,
+            before=self._allowance,
+            traceparent=trace,
+        )
+        self._endings.limits = allowance.limits
+        await self._tab.open(route=route, draw=allowance.draw)
+        span = tools.tracer.span("edge.attempt", parent=trace, kind="client", provider=route.provider_id)
+        span.__enter__()
+        try:
+            response = await tools.providers.ask(
+                request, wire, route, max_tokens=allowance.max_tokens, request_id=self._request_id
+            )
+            if not request.stream:
+                answer = wire.answer(await read_whole(response), request, route, limits=allowance.limits)
+                return WholeAnswer(route=route, span=span, answer=answer)
+            reader = wire.stream(request, route, include_usage=self._include_usage, limits=allowance.limits)
+            chunks, head = await begin_stream(response, reader, limits=allowance.limits)
+        except BaseException as error:
+            span.__exit__(type(error), error, error.__traceback__)
+            raise
+        return OpenStream(route=route, span=span, response=response, chunks=chunks, reader=reader, head=head)
+
+    def _finish(self, attempt: Tried) -> None:
+        self._observer.attempt(attempt.outcome)
+        self._tools.attempts.finish(request_id=self._request_id, attempt=attempt)
+
+    async def _stopped_unanswered(self) -> None:
+        """Nothing was answered, and nobody waits any more, or we must stop."""
+        if self._cut:
+            await self._refuse_cut()
+            return
+        self._endings.unanswered()
+
+    # After it.
+
+    async def _whole(self, opened: WholeAnswer) -> None:
+        self._end_attempt(Outcome.SUCCESS)
+        answer = opened.answer
+        use = None if self._is_unheard() else await self._endings.use(answer.captured, answer.text)
+        if use is None or self._is_unheard():
+            await self._endings.client_gone(answer.captured, answer.text)
+            return
+        body = answer.render(tokens=use.tokens, cost=self._endings.cost(use))
+        kind = self._request.content_type
+        head = whole_head(body, self._extra_headers(), content_type=kind)
+        await self._keep(body, self._endings.finished(use), headers=head)
+        # From here to the write of the body nothing else runs.
+        self._endings.complete(use)
+        if not self._endings.is_gone():
+            await self._reply.whole(body, self._extra_headers(), content_type=kind)
+
+    async def _stream(self, opened: OpenStream) -> None:
+        failure = await self._pump(opened)
+        if failure is not None:
+            opened.response.close()  # before anything is counted: nobody wants what still comes
+        captured = opened.reader.finish()
+        if captured.complete:
+            failure = None
+        elif failure is None:
+            failure = AttemptFailed(Outcome.SERVER_ERROR, captured.error or "the stream ended without its end")
+        total = failure is not None and self._endings.is_total(failure)
+        if self._cut and failure is not None and not self._is_unheard():
+            await self._refuse_cut()
+        elif self._is_unheard() or (failure is not None and not total and self._is_left(failure)):
+            self._endings.mark_gone()
+            self._end_attempt(Outcome.CANCELLED if failure is not None else Outcome.SUCCESS)
+            await self._leave(opened, captured)
+        elif failure is not None and not total:
+            self._end_attempt(failure.outcome)
+            await self._endings.upstream_failed(captured, opened.reader.delivered_text)
+            self._observer.failed(failure, model=self.model)
+            await self._refuse(to_error(failure))
+        else:
+            self._end_attempt(Outcome.TIMED_OUT if total else Outcome.SUCCESS)
+            await self._end_stream(opened, total=total)
+        await self._release(opened, complete=failure is None)
+
+    async def _pump(self, opened: OpenStream) -> AttemptFailed | None:
+        """Relays until the provider's end, or the end of our patience; what failed, if anything did."""
+        while True:
+            try:
+                async with self._patience():
+                    if not self._is_unheard():
+                        await self._begin()
+                    if not opened.reader.ended:
+                        await self._copy(opened)
+            except TimeoutError:
+                # A client that blocked a write and is then given up may leave time for reading on.
+                if self._deadline_s is None or self._loop.time() >= self._deadline_s:
+                    return AttemptFailed(Outcome.CANCELLED, "nobody waits any more")
+                continue
+            except AttemptFailed as failure:
+                return failure
+            return None
+
+    async def _begin(self) -> None:
+        """The head of the answer and what has come of it. Who left before it gets nothing, and has had nothing."""
+        if not self._reply.started:
+            await self._reply.start_stream(self._extra_headers())
+        head, self._head = self._head, b""
+        if head:
+            await self._reply.write(head)
+
+    async def _copy(self, opened: OpenStream) -> None:
+        reader, reply = opened.reader, self._reply
+        async for data in opened.chunks:
+            out = reader.feed(data)
+            if out and not self._is_unheard():
+                await reply.write(out)
+            if reader.ended:
+                return
+        if isinstance(reader, BareStream):
+            reader.at_end()
+
+    async def _end_stream(self, opened: OpenStream, *, total: bool) -> None:
+        captured, reader = opened.reader.finish(), opened.reader
+        use = await self._endings.use(captured, reader.delivered_text)
+        try:
+            async with self._patience():
+                await self._reply.flush()
+        except TimeoutError:
+            if not self._cut:
+                self._endings.mark_gone()
+        if self._is_unheard():
+            await self._endings.client_gone(captured, reader.delivered_text)
+            return
+        last = reader.closing(tokens=use.tokens, cost=self._endings.cost(use), cut=total)
+        await self._keep(last, self._endings.finished(use))
+        # From here to the write of the last bytes nothing else runs.
+        self._endings.complete(use)
+        if not self._endings.is_gone():
+            await self._reply.end(last)
+
+    async def _leave(self, opened: OpenStream, captured: Captured) -> None:
+        """The end of a stream that was cut when its client had left. With a key, what came of it is the answer."""
+        ending = await self._endings.left(captured, opened.reader.delivered_text)
+        if ending.charged:
+            cut = TollbridgeError(Code.UNAVAILABLE, "The answer was cut after its client had left.")
+            await self._keep(self._reply.last_words(cut), ending)
+        self._endings.close(ending)
+
+    async def _release(self, opened: OpenStream, *, complete: bool) -> None:
+        """Lets the connection be used again when its answer has come to its end, else closes it."""
+        try:
+            if complete:
+                async with asyncio.timeout(RELEASE_S):
+                    async for _ in opened.chunks:
+                        continue
+        except (TimeoutError, AttemptFailed) as error:
+            self._relay.log.debug("connection_not_reused", reason=str(error))
+        finally:
+            opened.response.close()
+
+    async def _note_gone(self, opened: OpenStream) -> None:
+        try:
+            await self._endings.note_gone(opened.reader.finish(), opened.reader.delivered_text)
+        except OSError as error:
+            self._relay.log.error("spool_failed", request_id=self._request_id, reason=str(error))
+
+    # Ends.
+
+    def _is_unheard(self) -> bool:
+        """Whether what comes now is for nobody: the client has left and can't ask for it again."""
+        return self._turn is None and self._endings.is_gone()
+
+    def _is_left(self, failure: AttemptFailed) -> bool:
+        """Whether what failed just now is for the client to answer for: with a key, only our limit for reading on."""
+        if self._turn is not None and self._endings.is_gone():
+            return failure.outcome is Outcome.CANCELLED
+        return self._endings.is_gone() or self._reply.was_blocked()
+
+    async def _keep(self, rest: bytes, ending: Ending, *, headers: list[Header] | None = None) -> None:
+        """With an idempotency key: keeps the answer, and the charge with it, before either is final."""
+        event = self._tab.preview(ending, now_s=self._loop.time()) if self._turn is not None else None
+        if self._turn is not None and event is not None:
+            await self._turn.keep(rest, event, headers=headers)
+
+    async def _refuse(self, error: TollbridgeError, *, ours: bool = False) -> None:
+        """The end of a request that gets no (more) answer: its tab first, then the error."""
+        self._endings.refused(error, ours=ours)
+        if not self._endings.is_gone():
+            await self._reply.refuse(error)
+
+    async def _refuse_cut(self) -> None:
+        error = TollbridgeError(Code.UNAVAILABLE, "This server is stopping.", retry_after_s=1)
+        await self._refuse(error, ours=True)
+
+    def _end_attempt(self, outcome: Outcome) -> None:
+        """Tells router how the attempt that answered has ended; once."""
+        opened = self._opened
+        if opened is None or self._attempt_ended:
+            return
+        self._attempt_ended = True
+        opened.span.set(outcome=outcome.value)
+        opened.span.__exit__(None, None, None)
+        self._finish(ended(opened.route, outcome))
+
+    def _patience(self) -> asyncio.Timeout:
+        self._timeout = asyncio.timeout_at(self._deadline_s)
+        return self._timeout
+
+    def _stop_at(self, deadline_s: float) -> None:
+        """Moves the end of patience. A write that waits is interrupted at once: nobody reads it."""
+        self._deadline_s = deadline_s
+        if self._timeout is None or self._timeout.expired():
+            return
+        with_write = self._loop.time() if self._reply.sending else deadline_s
+        try:
+            self._timeout.reschedule(with_write)
+        except RuntimeError:  # between two waits: the next one begins with the new deadline
+            self._timeout = None
+
+    def _extra_headers(self) -> list[Header]:
+        return [*self._request.answer_headers, *(() if self._allowance is None else self._allowance.answer_headers)]

@@ -1,0 +1,151 @@
+"""One attempt until its answer begins: the call, its status, and the first bytes that say something.
+
+What fails up to here may be tried again elsewhere; what is returned has begun, so nothing else is tried after it.
+"""
+
+import dataclasses
+import functools
+from collections.abc import AsyncIterator
+
+import structlog
+
+from chassis.telemetry import Span
+from services.edge.bodies.request_body import aside
+from services.edge.paid.paid_request import PaidRequest
+from services.edge.wires.wire import Wire
+from upstream.calls import send
+from upstream.client import HttpCall, UpstreamClient, UpstreamResponse
+from upstream.openai.chat import object_of
+from upstream.openai.errors import error_failure
+from upstream.outcome import AttemptFailed, Outcome, ProviderMisbehaved
+from upstream.route import Route
+from upstream.sandbox.provider import Sandbox
+from upstream.usage import Answer, StreamReader, UsageLimits
+from upstream.whole_signs import with_whole_signs
+
+MAX_ANSWER_BYTES = 64 << 20
+MAX_HEAD_BYTES = 8 << 20
+"""How much may be relayed of what comes before an answer's first word: comments, roles, signatures."""
+LEAST_STREAM_BYTES = 64 << 20
+BYTES_PER_TOKEN = 4096
+"""A chunk of one token, with twenty rivals and their likelihoods."""
+_STREAM_OPTIONS = "stream_options"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class OpenStream:
+    """A stream that has begun. `head` is what of it can be relayed so far."""
+
+    route: Route
+    span: Span
+    response: UpstreamResponse
+    chunks: AsyncIterator[bytes]
+    reader: StreamReader
+    head: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WholeAnswer:
+    """A whole answer that has come."""
+
+    route: Route
+    span: Span
+    answer: Answer
+
+
+class Providers:
+    """The ways to a provider: over the network, or the sandbox in this process."""
+
+    def __init__(self, *, client: UpstreamClient, sandbox: Sandbox) -> None:
+        self._client = client
+        self._log = structlog.get_logger()
+        self._sandbox = sandbox
+
+    async def send(self, route: Route, call: HttpCall) -> UpstreamResponse:
+        """A successful answer whose head has come; the caller closes it. Raises AttemptFailed."""
+        return await send(route, call, client=self._client, sandbox=self._sandbox)
+
+    async def ask(
+        self, request: PaidRequest, wire: Wire, route: Route, *, max_tokens: int, request_id: str
+    ) -> UpstreamResponse:
+        """Sends the request over its wire. A provider that refuses `stream_options` is asked once more without."""
+        make = functools.partial(aside, request.body, wire.call, request, max_tokens=max_tokens, request_id=request_id)
+        try:
+            return await self.send(route, await make(route))
+        except AttemptFailed as failure:
+            if not _is_about_stream_options(failure, request, route):
+                raise
+        self._log.warning("stream_options_refused", provider=route.provider_id, advice="stream_options: false")
+        bare = dataclasses.replace(route, without_stream_options=True)
+        return await self.send(bare, await make(bare))
+
+
+def _is_about_stream_options(failure: AttemptFailed, request: PaidRequest, route: Route) -> bool:
+    """Whether it was our question for usage that was refused: a client's own words are the client's to change."""
+    if not request.stream or route.without_stream_options or failure.outcome is not Outcome.REJECTED:
+        return False
+    own = object_of(request.fields.get(_STREAM_OPTIONS))
+    return _STREAM_OPTIONS in failure.message and own.keys() <= {"include_usage"}
+
+
+async def read_whole(response: UpstreamResponse) -> bytes:
+    """The whole body, bounded; the response is closed on every way out. Raises AttemptFailed."""
+    try:
+        return with_whole_signs(await response.read(MAX_ANSWER_BYTES))
+    finally:
+        response.close()
+
+
+class _Bounded:
+    """A stream's reads, until they are more than an answer of so many tokens can be."""
+
+    __slots__ = ("_chunks", "_left_bytes")
+
+    def __init__(self, chunks: AsyncIterator[bytes], *, output_tokens: int) -> None:
+        self._chunks = chunks
+        self._left_bytes = LEAST_STREAM_BYTES + output_tokens * BYTES_PER_TOKEN
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        data = await anext(self._chunks)
+        self._left_bytes -= len(data)
+        if self._left_bytes < 0:
+            raise ProviderMisbehaved("the provider's stream is longer than its answer can be")
+        return data
+
+
+async def begin_stream(
+    response: UpstreamResponse, reader: StreamReader, *, limits: UsageLimits
+) -> tuple[AsyncIterator[bytes], bytes]:
+    """Reads until something of the answer itself was seen; what may be relayed of it. Raises AttemptFailed.
+
+    All of the stream may be as long as an answer within `limits`, generously.
+    """
+    chunks = _Bounded(response.chunks(), output_tokens=limits.max_output)
+    head = bytearray()
+    try:
+        async for data in chunks:
+            head += reader.feed(data)
+            if reader.has_content or reader.ended:
+                break
+            if len(head) > MAX_HEAD_BYTES:
+                raise ProviderMisbehaved("the provider's stream does not come to its answer")
+        _check_begun(reader)
+    except BaseException:
+        response.close()
+        raise
+    return chunks, bytes(head)
+
+
+def _check_begun(reader: StreamReader) -> None:
+    if reader.has_content:
+        return
+    captured = reader.finish()
+    if captured.error is not None:
+        raise error_failure(captured.error, captured.error_status)
+    if not captured.complete:
+        raise ProviderMisbehaved("the provider's stream ended before it began")
+    if captured.tokens is None and not captured.finish_reason:
+        raise ProviderMisbehaved("the provider's stream is an end without an answer")

@@ -1,0 +1,147 @@
+"""What dead incarnations left behind: their finished records are published, their started ones voided.
+
+The running edge looks for them, at its start and then every few seconds: a former process of this replica, or a sibling
+on the same disk that died. A spool is locked while it is worked on, and deleted when billing has everything that was in
+it and its spender's leases and slots are closed, so a replay that dies itself is done again by whoever looks next. A
+living incarnation keeps its lock and is left alone.
+"""
+
+import asyncio
+import functools
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+from uuid import UUID
+
+import structlog
+
+from chassis.errors import TollbridgeError
+from chassis.ids import now_floor
+from chassis.spool import FormerSpool, Kind, Record, former
+from services.edge.idempotency.claims import Claims
+from services.edge.owners import BillingOwner, RouterOwner
+from services.edge.spending.settlement import voided
+from tollbridge.usage.v1 import usage_pb2
+
+LOOK_EVERY_S = 15.0
+ROOM = 20_000
+"""Former events wait while so many are on their way, so that a long replay doesn't push out requests."""
+ROOM_PAUSE_S = 0.1
+
+
+class Outbox(Protocol):
+    """Who carries the events to billing (`publisher.Publisher`)."""
+
+    def __len__(self) -> int: ...
+
+    def add_former(self, event: usage_pb2.UsageRecorded, *, forget: Callable[[], None]) -> None: ...
+
+
+class Replay:
+    """The replays of one process. Its owner runs `run()` as a task.
+
+    `end_spender` closes the leases and slots of an incarnation of which nothing is left to charge.
+    """
+
+    def __init__(
+        self, *, directory: Path, own: UUID, outbox: Outbox, end_spender: Callable[[str], Awaitable[None]]
+    ) -> None:
+        self._directory = directory
+        self._own = own
+        self._outbox = outbox
+        self._end_spender = end_spender
+        self._left: dict[FormerSpool, set[bytes]] = {}
+        self._emptied = asyncio.Event()
+        self._log = structlog.get_logger()
+
+    async def run(self) -> None:
+        """Looks until cancelled; what is not done then is another's to find."""
+        try:
+            while True:
+                await self._look()
+                await self._pause()
+        finally:
+            for spool in self._left:
+                spool.close()
+
+    async def _look(self) -> None:
+        try:
+            for spool in await asyncio.to_thread(self._found):
+                await self._take(spool)
+        except OSError as error:
+            self._log.error("spools_not_read", reason=str(error))
+        self._emptied.clear()
+        for spool in [spool for spool, left in self._left.items() if not left]:
+            await self._end(spool)
+
+    async def _pause(self) -> None:
+        """Replicas on one disk don't all look at once; a spool that is done is ended at once."""
+        try:
+            async with asyncio.timeout(LOOK_EVERY_S * random.uniform(0.8, 1.2)):
+                await self._emptied.wait()
+        except TimeoutError:
+            return
+
+    def _found(self) -> list[FormerSpool]:
+        return list(former(self._directory, own=self._own))
+
+    async def _take(self, spool: FormerSpool) -> None:
+        try:
+            events = await asyncio.to_thread(unconfirmed, spool.records())
+        except OSError as error:
+            spool.close()
+            self._log.error("spool_not_read", incarnation=str(spool.incarnation), reason=str(error))
+            return
+        left = self._left[spool] = {UUID(event.request_id).bytes for event in events}
+        self._log.info("spool_found", incarnation=str(spool.incarnation), events=len(events))
+        for event in events:
+            while len(self._outbox) >= ROOM:  # noqa: ASYNC110  any of many confirmations makes room
+                await asyncio.sleep(ROOM_PAUSE_S)
+            key = UUID(event.request_id).bytes
+            self._outbox.add_former(event, forget=functools.partial(self._forget, left, key))
+
+    def _forget(self, left: set[bytes], key: bytes) -> None:
+        left.discard(key)
+        if not left:
+            self._emptied.set()
+
+    async def _end(self, spool: FormerSpool) -> None:
+        try:
+            await self._end_spender(str(spool.incarnation))
+        except TollbridgeError as error:
+            self._log.warning("spender_not_ended", incarnation=str(spool.incarnation), code=error.code.value)
+            return
+        await asyncio.to_thread(spool.delete)
+        del self._left[spool]
+        self._log.info("spool_replayed", incarnation=str(spool.incarnation))
+
+
+async def end_spender(spender: str, *, billing: BillingOwner, router: RouterOwner, claims: Claims) -> None:
+    """Closes what an incarnation that is no more still holds, when nothing of it is left to charge."""
+    as_of = str(now_floor())
+    await claims.end_spender(spender)
+    await billing.state_leases([], as_of=as_of, spender=spender)
+    await router.state_attempts([], as_of=as_of, spender=spender)
+
+
+def unconfirmed(records: Iterable[Record]) -> list[usage_pb2.UsageRecorded]:
+    """One event for each request that was not forgotten: its end, else its note, else a void made of its beginning.
+
+    A note is the end of a request that came to no other: its client had left. Of a request that was run again, since
+    its answer was lost, the charge counts: a void in its place would have it forgotten.
+    """
+    # What was forgotten is not read: the spool itself leaves it out.
+    started: dict[bytes, usage_pb2.UsageRecorded] = {}
+    noted: dict[bytes, usage_pb2.UsageRecorded] = {}
+    finished: dict[bytes, usage_pb2.UsageRecorded] = {}
+    for record in records:
+        event = usage_pb2.UsageRecorded.FromString(record.payload)
+        if record.kind is Kind.STARTED:
+            started[record.key] = event
+        elif record.kind is Kind.NOTE:
+            noted[record.key] = event
+        elif record.key not in finished or event.kind == usage_pb2.USAGE_KIND_CHARGE:
+            finished[record.key] = event
+    voids = {key: voided(event) for key, event in started.items() if key not in noted and key not in finished}
+    return list((voids | noted | finished).values())
