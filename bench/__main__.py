@@ -17,7 +17,8 @@ from pathlib import Path
 import aiohttp
 
 from bench import uncharged
-from tests.integration.running import CONFIG, gateway, provider
+from tests.integration.offer import CONFIG
+from tests.integration.running import gateway, provider
 
 ROUNDS = 3
 CREDIT_USD = "1000"

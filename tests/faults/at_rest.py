@@ -8,7 +8,8 @@ from decimal import Decimal
 
 from tests.faults.checker import Price, audit
 from tests.faults.seen import Seen, Told
-from tests.integration.running import RATES, Account, Gateway, Provider
+from tests.integration.offer import RATES
+from tests.integration.running import Account, Gateway, Provider
 
 AT_REST_WITHIN_S = 60.0
 LOGGED = [model for model in RATES if model != "sandbox-chat"]
@@ -16,7 +17,7 @@ LOGGED = [model for model in RATES if model != "sandbox-chat"]
 PRICES = {model: Price(per_million=RATES[model]) for model in LOGGED} | {
     "fixed-chat": Price(per_request=Decimal("0.03"))
 }
-"""Of the models in `running.CONFIG`."""
+"""Of the models in `offer.CONFIG`."""
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -10,7 +10,8 @@ from typing import Any
 
 import aiohttp
 
-from tests.integration.running import Account, price_usd
+from tests.integration.offer import price_usd
+from tests.integration.running import Account
 
 STREAMS = 20
 ASKERS = 4

@@ -13,7 +13,8 @@ import pytest
 from tests.faults.at_rest import AT_REST_WITHIN_S, PRICES
 from tests.faults.checker import audit, read_log
 from tests.faults.seen import Seen
-from tests.integration.running import CONFIG, Account, Gateway, Provider, gateway, provider
+from tests.integration.offer import CONFIG
+from tests.integration.running import Account, Gateway, Provider, gateway, provider
 
 ENDINGS: tuple[dict[str, Any], ...] = (
     {"output_tokens": 23, "input_tokens": 40, "cached_tokens": 3, "cache_write_tokens": 2},

@@ -12,7 +12,8 @@ import pytest
 
 from tests.faults.at_rest import audited
 from tests.faults.checker import read_log
-from tests.integration.running import Account, Gateway, Provider, gateway, price_usd, provider, wait_until
+from tests.integration.offer import price_usd
+from tests.integration.running import Account, Gateway, Provider, gateway, provider, wait_until
 
 ACCOUNT = """
   - id: p%(id)s

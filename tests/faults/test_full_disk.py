@@ -15,7 +15,8 @@ import pytest
 from tests.faults.at_rest import audited
 from tests.faults.checker import read_log
 from tests.faults.load import PRICE, STREAMS, ask
-from tests.integration.running import CONFIG, Gateway, Provider, gateway, provider, wait_until
+from tests.integration.offer import CONFIG
+from tests.integration.running import Gateway, Provider, gateway, provider, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of another process need prlimit")
 

@@ -17,16 +17,8 @@ import pytest
 
 from tests.faults import load
 from tests.faults.at_rest import audited
-from tests.integration.running import (
-    CONFIG,
-    Account,
-    Gateway,
-    Provider,
-    gateway,
-    price_usd,
-    provider,
-    wait_until,
-)
+from tests.integration.offer import CONFIG, price_usd
+from tests.integration.running import Account, Gateway, Provider, gateway, provider, wait_until
 from tests.patience import promised
 
 STREAMS = 20

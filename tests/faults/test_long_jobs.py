@@ -14,7 +14,8 @@ import psycopg
 import pytest
 
 from tests.conftest import RunningServer
-from tests.integration.running import CONFIG, Account, Gateway, gateway, wait_until
+from tests.integration.offer import CONFIG
+from tests.integration.running import Account, Gateway, gateway, wait_until
 
 PER_IMAGE_USD = Decimal("0.02")
 PER_SECOND_USD = Decimal("0.10")

@@ -15,16 +15,8 @@ import nats
 import pytest
 
 from tests.faults.at_rest import audited
-from tests.integration.running import (
-    CONFIG,
-    Account,
-    Gateway,
-    free_port,
-    gateway,
-    price_usd,
-    provider,
-    wait_until,
-)
+from tests.integration.offer import CONFIG, price_usd
+from tests.integration.running import Account, Gateway, free_port, gateway, provider, wait_until
 
 STREAMS = 8
 SCRIPT = {"chunks": 20, "gap_ms": 100, "input_tokens": 40, "output_tokens": 30}

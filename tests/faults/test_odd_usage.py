@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.running import CONFIG, Account, Gateway, gateway, price_usd, provider
+from tests.integration.offer import CONFIG, price_usd
+from tests.integration.running import Account, Gateway, gateway, provider
 
 STREAM_OR_EACH = (True, pytest.param(False, marks=pytest.mark.thorough))
 """For counts that both ways of reading share."""

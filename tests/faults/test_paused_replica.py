@@ -8,7 +8,8 @@ import pytest
 
 from tests.faults.at_rest import audited
 from tests.faults.load import STREAMS, check_books, under_load
-from tests.integration.running import CONFIG, Gateway, gateway, provider
+from tests.integration.offer import CONFIG
+from tests.integration.running import Gateway, gateway, provider
 from tests.patience import promised
 
 PAUSE_S = 8.0

@@ -15,7 +15,8 @@ import aiohttp
 import httpx
 import pytest
 
-from tests.integration.running import CONFIG, Account, Gateway, gateway, price_usd, provider, wait_until
+from tests.integration.offer import CONFIG, price_usd
+from tests.integration.running import Account, Gateway, gateway, provider, wait_until
 
 SCRIPT = {"chunks": 20, "gap_ms": 50, "input_tokens": 40, "output_tokens": 30}
 PRICE = price_usd("alpha-chat", input=40, output=30)

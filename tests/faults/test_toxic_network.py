@@ -17,7 +17,8 @@ from tests.conftest import RunningServer
 from tests.faults.at_rest import audited
 from tests.faults.load import STREAMS, check_books, under_load
 from tests.faults.toxic_proxy import ToxicProxy, toxic
-from tests.integration.running import CONFIG, Account, Gateway, gateway, provider
+from tests.integration.offer import CONFIG
+from tests.integration.running import Account, Gateway, gateway, provider
 
 TROUBLE_S = 5.0
 BROKEN = {"chunks": 100, "gap_ms": 100, "input_tokens": 40, "output_tokens": 30}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.running import CONFIG, RUNNING_ALREADY, Gateway, Provider, gateway, provider
+from tests.integration.offer import CONFIG
+from tests.integration.running import RUNNING_ALREADY, Gateway, Provider, gateway, provider
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ import httpx
 import pytest
 from anthropic.types import MessageParam, ToolParam
 
-from tests.integration.running import Account, Gateway, price_usd
+from tests.integration.offer import price_usd
+from tests.integration.running import Account, Gateway
 
 MODELS = ["alpha-chat", "claudius-chat"]
 TOOL: ToolParam = {

@@ -8,7 +8,8 @@ import anthropic
 import pydantic
 import pytest
 
-from tests.integration.running import Account, Gateway, price_usd
+from tests.integration.offer import price_usd
+from tests.integration.running import Account, Gateway
 from tests.integration.test_openai_sdk import ANTHROPIC, CACHED, CALL, MODELS, OPENAI, OUTPUT, PLAIN, SANDBOX, told
 
 TOOL: Any = {

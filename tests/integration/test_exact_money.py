@@ -10,7 +10,8 @@ from typing import Any
 
 import aiohttp
 
-from tests.integration.running import Account, Gateway, Provider, price_usd
+from tests.integration.offer import price_usd
+from tests.integration.running import Account, Gateway, Provider
 
 MIXED_REQUESTS = 300
 INSISTS_S = 40.0

@@ -11,7 +11,8 @@ from langchain_core.messages import AIMessageChunk, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
-from tests.integration.running import Account, Gateway, price_usd
+from tests.integration.offer import price_usd
+from tests.integration.running import Account, Gateway
 from tests.integration.test_openai_sdk import CACHED, MODELS, OPENAI, OUTPUT, PLAIN, SANDBOX, told
 
 ARGUMENTS = {"city": 'Zürich ☂ "old town"', "days": [1, 2, 3]}

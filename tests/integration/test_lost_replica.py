@@ -13,7 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.integration.running import CONFIG, ROOT, Account, Gateway, gateway, price_usd, provider
+from tests.integration.offer import CONFIG, price_usd
+from tests.integration.running import ROOT, Account, Gateway, gateway, provider
 
 LONG = {"chunks": 200, "gap_ms": 100, "input_tokens": 40, "output_tokens": 30}
 SHORT = {"chunks": 2, "gap_ms": 0, "input_tokens": 40, "output_tokens": 30}

@@ -10,7 +10,8 @@ from decimal import Decimal
 import pytest
 
 from tests.integration.node import run_node
-from tests.integration.running import Gateway, price_usd
+from tests.integration.offer import price_usd
+from tests.integration.running import Gateway
 from tests.unit.edge.sound import wav
 
 

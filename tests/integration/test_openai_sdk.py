@@ -12,7 +12,8 @@ import openai
 import pydantic
 import pytest
 
-from tests.integration.running import Account, Gateway, price_usd
+from tests.integration.offer import price_usd
+from tests.integration.running import Account, Gateway
 
 OPENAI, ANTHROPIC, SANDBOX = "alpha-chat", "claudius-chat", "sandbox-chat"
 MODELS = [OPENAI, ANTHROPIC, SANDBOX]

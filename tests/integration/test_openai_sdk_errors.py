@@ -10,7 +10,8 @@ from typing import Any
 import openai
 import pytest
 
-from tests.integration.running import Account, Gateway, price_usd, wait_until
+from tests.integration.offer import price_usd
+from tests.integration.running import Account, Gateway, wait_until
 from tests.integration.test_openai_sdk import CACHED, OPENAI, OUTPUT, PLAIN, said, sdk
 
 FRAIL = "frail-chat"

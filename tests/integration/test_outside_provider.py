@@ -11,7 +11,8 @@ import openai
 import pytest
 
 from tests.integration.node import node_modules
-from tests.integration.running import CONFIG, Gateway, free_port, gateway, price_usd, wait_until
+from tests.integration.offer import CONFIG, price_usd
+from tests.integration.running import Gateway, free_port, gateway, wait_until
 
 USAGE = {"prompt_tokens": 17, "completion_tokens": 9, "total_tokens": 26}
 

@@ -5,7 +5,8 @@ from decimal import Decimal
 import httpx
 import pytest
 
-from tests.integration.running import Account, Gateway, price_usd
+from tests.integration.offer import price_usd
+from tests.integration.running import Account, Gateway
 
 
 def quoted(account: Account, body: dict) -> dict:

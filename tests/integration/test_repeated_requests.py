@@ -9,7 +9,8 @@ from decimal import Decimal
 import httpx
 import pytest
 
-from tests.integration.running import Account, Gateway, price_usd
+from tests.integration.offer import price_usd
+from tests.integration.running import Account, Gateway
 
 SCRIPT = {"chunks": 10, "gap_ms": 20, "input_tokens": 40, "output_tokens": 30}
 PRICE = price_usd("alpha-chat", input=40, output=30)

@@ -8,7 +8,8 @@ import openai
 import pydantic
 import pytest
 
-from tests.integration.running import Account, Gateway, price_usd
+from tests.integration.offer import price_usd
+from tests.integration.running import Account, Gateway
 
 MODELS = ["alpha-chat", "claudius-chat"]
 SCRIPT: dict[str, Any] = {"input_tokens": 1011, "cached_tokens": 300, "output_tokens": 23}

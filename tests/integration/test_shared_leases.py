@@ -16,7 +16,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.integration.running import CONFIG, Account, Gateway, gateway, provider, wait_until
+from tests.integration.offer import CONFIG
+from tests.integration.running import Account, Gateway, gateway, provider, wait_until
 from tests.patience import promised
 
 ONE = Decimal("0.03")

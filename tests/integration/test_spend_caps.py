@@ -9,7 +9,8 @@ from typing import Any
 import aiohttp
 import httpx
 
-from tests.integration.running import Account, Gateway, price_usd, wait_until
+from tests.integration.offer import price_usd
+from tests.integration.running import Account, Gateway, wait_until
 
 FIXED_USD = Decimal("0.03")
 IMAGE_USD = Decimal("0.02")

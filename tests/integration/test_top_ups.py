@@ -14,7 +14,8 @@ import pytest
 
 from tests.fakes.stripe import FakeStripe, fake_stripe
 from tests.fakes.tron import SHOP, FakeTron, fake_tron
-from tests.integration.running import CONFIG, Account, Gateway, gateway, wait_until
+from tests.integration.offer import CONFIG
+from tests.integration.running import Account, Gateway, gateway, wait_until
 
 BILLING = """
 billing:

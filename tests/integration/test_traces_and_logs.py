@@ -11,7 +11,8 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.integration.running import CONFIG, Gateway, Provider, gateway, wait_until
+from tests.integration.offer import CONFIG
+from tests.integration.running import Gateway, Provider, gateway, wait_until
 
 
 class Collector(ThreadingHTTPServer):

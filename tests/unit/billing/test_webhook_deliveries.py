@@ -5,129 +5,20 @@ import base64
 import dataclasses
 import hashlib
 import hmac
-import ipaddress
 import json
 from collections.abc import Iterator
-from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-import structlog
-from aiohttp import web
 
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
-from services.billing import alert_store, config, receipt_store
+from services.billing import alert_store
 from services.billing.at_rest import AtRestKeys
-from services.billing.balance_alerts import BalanceAlerts
-from services.billing.balance_notices import BalanceNotices
-from services.billing.config import BillingConfig
-from services.billing.ledger import Usage, UsageKind
 from services.billing.webhook_deliveries import AT_ONCE, HOLD_UP_S, PAUSES_S, WebhookDeliveries
-from tests.unit.billing.bank import PostgresBank, event
+from tests.unit.billing.bank import PostgresBank
+from tests.unit.billing.subscriber import CONFIG, KEYS, LOG, WITHIN_S, Case, look
 from upstream.webhooks import TIMEOUT_S, signature
-
-LOG = structlog.get_logger()
-WITHIN_S = 30.0
-KEYS = AtRestKeys.parse("1:" + "ab" * 32)
-CONFIG = dataclasses.replace(
-    config.defaults(),
-    low_balance_nano_usd=100,
-    exhausted_balance_nano_usd=10,
-    webhook_networks=(ipaddress.ip_network("127.0.0.0/8"),),
-)
-
-
-class Silent:
-    """A bus that nobody hears: what is promised here is in the database."""
-
-    async def publish(self, *_: object, **__: object) -> None:
-        """Goes nowhere."""
-
-
-async def _look(deliveries: WebhookDeliveries) -> None:
-    """Until what was due is tried."""
-    async with asyncio.TaskGroup() as tries:
-        await deliveries.look(tries)
-
-
-class Case:
-    """A customer with a balance of 150 and a server of theirs that answers `status`."""
-
-    def __init__(self, bank: PostgresBank) -> None:
-        self.bank, self.customer, self.status = bank, f"customer-{uuid4()}", 204
-        self.config: BillingConfig = CONFIG
-        self.got: list[tuple[dict[str, str], bytes]] = []
-        self.answers = asyncio.Event()
-        self.answers.set()
-        self.heard = asyncio.Event()
-        self.keep_under(KEYS)
-        self.notices = BalanceNotices(bus=Silent(), config=lambda: self.config)  # type: ignore[arg-type]
-        assert not bank.open(self.customer, 150)
-        bank.run(self._listen())
-
-    def keep_under(self, keys: AtRestKeys) -> None:
-        """A billing with these keys."""
-        self.alerts = BalanceAlerts(pool=self.bank.pool, keys=keys, config=lambda: self.config)
-        self.deliveries = WebhookDeliveries(pool=self.bank.pool, keys=keys, config=lambda: self.config, log=LOG)
-
-    async def _listen(self) -> None:
-        async def serve(request: web.Request) -> web.Response:
-            headers = {name.lower(): value for name, value in request.headers.items()}
-            self.got.append((headers, await request.read()))
-            self.heard.set()
-            await self.answers.wait()
-            return web.Response(status=self.status)
-
-        app = web.Application()
-        app.router.add_post("/hook", serve)
-        self.runner = web.AppRunner(app)
-        await self.runner.setup()
-        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self.runner.addresses[0][1]}/hook"
-
-    def set(self, *, low: int | None = None, url: str | None = None, new_key: bool = False) -> str:
-        wanted = self.url if url is None else url
-        return self.bank.run(self.alerts.set(self.customer, low_nano_usd=low, url=wanted, new_key=new_key))[1]
-
-    def charge(self, amount: int) -> None:
-        usage = Usage(
-            request_id=uuid7(),
-            kind=UsageKind.CHARGE,
-            customer_id=self.customer,
-            hold_id=None,
-            closes_hold=False,
-            charge_nano_usd=amount,
-        )
-        self.bank.run(self.bank.settlement.apply([event(usage)]))
-
-    def leave(self, *, forget: bool = True) -> None:
-        """The outbox's transaction."""
-
-        async def work() -> None:
-            async with self.bank.pool.connection() as connection, connection.transaction():
-                leaving = await receipt_store.take_outbox(connection, limit=1000)
-                await self.notices.tell(connection, leaving)
-                if forget:
-                    await receipt_store.forget_outbox(connection, [each.place for each in leaving])
-
-        self.bank.run(work())
-
-    def look(self) -> None:
-        self.bank.run(_look(self.deliveries))
-
-    def make_due(self, *, age: str = "0") -> None:
-        self.bank.admin.execute(
-            "UPDATE billing.webhook_deliveries SET try_at = now(), made_at = made_at - %s::interval"
-            " WHERE customer_id = %s",
-            (age, self.customer),
-        )
-
-    def rows(self) -> list[tuple[Any, ...]]:
-        return self.bank.admin.execute(
-            "SELECT state, tries, problem FROM billing.webhook_deliveries WHERE customer_id = %s ORDER BY id",
-            (self.customer,),
-        ).fetchall()
 
 
 @pytest.fixture
@@ -337,7 +228,7 @@ def test_two_replicas_deliver_a_webhook_once(case: Case):
     other = WebhookDeliveries(pool=case.bank.pool, keys=KEYS, config=lambda: case.config, log=LOG)
 
     async def both() -> None:
-        await asyncio.gather(_look(case.deliveries), _look(other))
+        await asyncio.gather(look(case.deliveries), look(other))
 
     case.bank.run(both())
     assert len(case.got) == 1
