@@ -101,16 +101,26 @@ async def note_submission(conn: Connection, task_id: str, submission: Submission
 
 
 async def release(
-    conn: Connection, task_id: str, *, claim_number: int, pause_s: float = 0.0, has_failed: bool = False
+    conn: Connection,
+    task_id: str,
+    *,
+    claim_number: int,
+    pause_s: float = 0.0,
+    has_failed: bool = False,
+    is_strike: bool = False,
 ) -> bool:
-    """Gives an unfinished job back, due again after a pause; False when the claim is lost."""
+    """Gives an unfinished job back, due again after a pause; False when the claim is lost.
+
+    `has_failed`: a provider has answered, badly. `is_strike`: it counts towards the job's own failure.
+    """
     done = await conn.execute(
         f"UPDATE tasks.tasks SET status = %s, spender = '', version = version + 1, not_before_us = {NOW} + %s,"
-        " failures = failures + %s WHERE id = %s AND status = ANY(%s) AND claims = %s",
+        " failures = failures + %s, strikes = strikes + %s WHERE id = %s AND status = ANY(%s) AND claims = %s",
         (
             Status.PENDING.value,
             job_sql.microseconds(pause_s),
             int(has_failed),
+            int(is_strike),
             task_id,
             jobs.sources(Move.RELEASE),
             claim_number,

@@ -14,7 +14,7 @@ JOB = (
     "t.id, t.customer_id, t.key_id, t.kind, t.model, t.price_version, t.hold_id, t.hold_nano_usd,"
     " t.traceparent, t.status, t.claims, t.spender, t.created_at_us, t.deadline_us, t.started_at_us,"
     " t.finished_at_us, t.charge_nano_usd, t.error_code, t.error_message, t.provider_account_id,"
-    " t.provider_task_id, t.progress, t.failures, t.version, t.webhook_url, t.files_url,"
+    " t.provider_task_id, t.progress, t.failures, t.strikes, t.version, t.webhook_url, t.files_url,"
     " t.text_tokens, t.image_tokens, t.output_tokens"
 )
 """Without the body, which may be 20 MiB: a list of jobs must not hold them all."""
@@ -77,6 +77,7 @@ def job(row: Row, files: tuple[ResultFile, ...] = ()) -> Job:
         started_at_us=row["started_at_us"],
         finished_at_us=row["finished_at_us"],
         claims=row["claims"],
+        strikes=row["strikes"],
         spender=row["spender"],
         charge_nano_usd=row["charge_nano_usd"],
         error_code=row["error_code"],

@@ -10,8 +10,8 @@ was thought dead can't end a job that another has taken up again.
 import dataclasses
 import enum
 
-MAX_CLAIMS = 8
-"""After so many workers took it up and none ended it, a job fails."""
+MAX_STRIKES = 8
+"""After so many claims that came to nothing for which the job may be the reason, it fails."""
 LEASE_S = 30.0
 """How long a claim lives without a heartbeat."""
 HEARTBEAT_S = 5.0
@@ -19,7 +19,9 @@ ACCEPTANCE_GRACE_S = 300.0
 """A hold that is asked for before its job exists outlives the job's deadline by this only."""
 HOLD_GRACE_S = 24 * 3600.0
 """Once a worker has the job its hold outlives it by a day, so that a late settlement still finds its money."""
-MAX_PAUSE_S = 30.0
+MAX_PAUSE_S = 180.0
+WAIT_S = 1.0
+"""A job that nobody has room for is looked at again after this, or after what is said of the room."""
 
 
 class Status(enum.StrEnum):
@@ -74,9 +76,17 @@ def sources(move: Move) -> list[str]:
     return [status.value for status in _LAW[move]]
 
 
-def pause_s(claims: int) -> float:
-    """How long to wait before a released job is tried again: 1, 2, 4 … seconds."""
-    return min(MAX_PAUSE_S, 2.0 ** max(0, min(claims, 10) - 1))
+def pause_s(strikes: int, *, chance: float) -> float:
+    """How long to wait before a job is tried again after so many strikes: 1, 3, 9 … seconds, about 8 minutes in all.
+
+    `chance` (0 to 1) spreads what failed together by a quarter to both sides.
+    """
+    return min(MAX_PAUSE_S, 3.0 ** max(0, min(strikes, 10) - 1)) * (0.75 + chance / 2)
+
+
+def wait_s(least_s: float | None, *, chance: float) -> float:
+    """How long a job that only waits its turn is left alone: what it was told at least, and up to half as much more."""
+    return max(WAIT_S, least_s or 0.0) * (1 + chance / 2)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,13 +161,17 @@ class Job:
     claims: int = 0
     spender: str = ""
     charge_nano_usd: int = 0
+    """How often a worker took it up; the newest claim's number."""
+    strikes: int = 0
+    """How many of its claims came to nothing: an attempt failed, something broke, or the worker died. To wait for a
+    busy provider, or for a service that is away, is none."""
     error_code: str = ""
     error_message: str = ""
     submission: Submission | None = None
     progress: float = 0.0
     """0 to 1; 1 for those that succeeded only."""
     failures: int = 0
-    """How often it was given back because it had failed, not because its worker was gone."""
+    """How often it was given back because a provider had failed: what is sent then is another order."""
     version: int = 1
     """Grows with every change that its customer can see."""
     results: tuple[ResultFile, ...] = ()

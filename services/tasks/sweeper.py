@@ -4,6 +4,7 @@ The database is looked at every few seconds by each worker process; rows that on
 """
 
 import asyncio
+import random
 from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
@@ -21,11 +22,20 @@ BATCH = 100
 class Sweeper:
     """One loop, owned by the process's lifecycle."""
 
-    def __init__(self, *, pool: db.Pool, ends: Ends, on_outbox: Callable[[], None], log: FilteringBoundLogger) -> None:
+    def __init__(
+        self,
+        *,
+        pool: db.Pool,
+        ends: Ends,
+        on_outbox: Callable[[], None],
+        log: FilteringBoundLogger,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
         self._pool = pool
         self._ends = ends
         self._on_outbox = on_outbox
         self._log = log
+        self._chance = chance
 
     async def run(self) -> None:
         """Sweeps until cancelled."""
@@ -53,11 +63,15 @@ class Sweeper:
         return count
 
     async def _take_back(self, conn: db.Connection) -> tuple[list[Job], list[Job]]:
-        """The jobs of silent workers: those that wait again, ordered anew, and those that were tried too often."""
+        """The jobs of silent workers: those that wait again, ordered anew, and those that were tried too often.
+
+        A job that kills its worker each time is not tried for ever, and those that died with it are soon apart from it.
+        """
         found = await claim_store.lapsed(conn, limit=BATCH)
-        hopeful = [job for job in found if job.claims < jobs.MAX_CLAIMS]
+        hopeful = [job for job in found if job.strikes + 1 < jobs.MAX_STRIKES]
         for job in hopeful:
-            await claim_store.release(conn, job.order.id, claim_number=job.claims)
+            pause_s = jobs.pause_s(job.strikes + 1, chance=self._chance())
+            await claim_store.release(conn, job.order.id, claim_number=job.claims, pause_s=pause_s, is_strike=True)
             order, trace = events.work_order(job.order), job.order.traceparent
             await outbox.add(conn, kind="run", task_id=job.order.id, payload=order, traceparent=trace)
-        return hopeful, [job for job in found if job.claims >= jobs.MAX_CLAIMS]
+        return hopeful, [job for job in found if job.strikes + 1 >= jobs.MAX_STRIKES]

@@ -9,6 +9,7 @@ asked for by whoever has it next.
 import asyncio
 import collections
 import dataclasses
+import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -38,8 +39,12 @@ MAX_PAUSE_S = 8.0
 STEP_PAUSE_S = 0.5
 """At most so often is it told how far a job is."""
 LEAST_STEP = 0.01
-_PASSES = frozenset({Code.UNAVAILABLE, Code.OVERLOADED, Code.DEADLINE_EXCEEDED, Code.PROVIDER_ERROR})
-"""Worth another claim later."""
+_WAITS = frozenset({Code.UNAVAILABLE, Code.OVERLOADED, Code.DEADLINE_EXCEEDED})
+"""Nobody has room for the job now, which says nothing of it: it waits until its time is over."""
+_PASSES = frozenset({Code.PROVIDER_ERROR, Code.INTERNAL})
+"""Worth another claim later, a bounded number of times."""
+_UNHEARD = frozenset({Outcome.TIMED_OUT, Outcome.UNREACHABLE})
+"""The provider may have made it, and hands it out when the same order comes again."""
 
 
 class ClaimLost(NotWanted):
@@ -61,6 +66,7 @@ class Worker:
         tell: Callable[[Job], Awaitable[None]],
         log: FilteringBoundLogger,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._pool = pool
         self._ends = ends
@@ -71,6 +77,7 @@ class Worker:
         self._tell = tell
         self._log = log
         self._now_us = now_us
+        self._chance = chance
         self._work: dict[str, asyncio.Task[float | None]] = {}
         self._submitted: set[str] = set()
         self.implausible: collections.Counter[str] = collections.Counter()
@@ -119,11 +126,22 @@ class Worker:
     async def give_back(self, job: Job) -> None:
         """Puts a claimed job back into the line; without this, it would wait for its lease to lapse."""
         try:
-            await self._release(job, pause_s=0.0, has_failed=False)
+            await self._release(job, pause_s=0.0)
         except TollbridgeError as error:
             self._log.warning("job_not_given_back", task_id=job.order.id, error=error.message)
 
     async def _to_its_end(self, job: Job, steps: "_Steps") -> float | None:
+        """As `run`; what nobody foresaw is tried again later, too, and not in a tight loop."""
+        try:
+            return await self._try(job, steps)
+        except (NotWanted, TollbridgeError):
+            raise
+        except Exception:  # noqa: BLE001  logged whole; the job is tried again, a bounded number of times
+            self._log.exception("job_broke", task_id=job.order.id)
+            broken = TollbridgeError(Code.INTERNAL, "The task could not be finished.")
+            return await self._refused(job, broken, is_provider=False)
+
+    async def _try(self, job: Job, steps: "_Steps") -> float | None:
         left_s = max(0.0, (job.deadline_us - self._now_us()) / 1_000_000)
         try:
             async with asyncio.timeout(left_s):
@@ -133,11 +151,11 @@ class Worker:
             await self._fail(job, Code.DEADLINE_EXCEEDED, "The task took too long.", is_provider=False)
             return None
         except AttemptFailed as failure:
-            return await self._refused(job, to_error(failure), final=failure.outcome is Outcome.REJECTED)
+            return await self._refused(job, to_error(failure), has_failed=failure.outcome not in _UNHEARD)
         except TollbridgeError as error:
-            return await self._refused(job, error, final=error.code not in _PASSES)
+            return await self._refused(job, error)
         except Unfinished as error:
-            return await self._refused(job, to_error(error.failure), final=False)
+            return await self._unfinished(job, error.failure)
         except MadeTooLarge as error:
             await self._lose(job, error.made, "The provider's result is too large to be kept.")
             return None
@@ -153,8 +171,8 @@ class Worker:
             self._tell_of_odd_usage(job, made)
         try:
             kept = await self._insist(lambda: self._keep(job, files))
-        except TollbridgeError as error:
-            self._log.error("result_lost", task_id=job.order.id, code=error.code.value, error=error.message)
+        except Exception:  # noqa: BLE001  logged whole; whatever it was, the provider has been paid
+            self._log.exception("result_lost", task_id=job.order.id)
             await self._lose(job, made, "The result could not be kept.")
             return
         try:
@@ -201,14 +219,27 @@ class Worker:
             if not await claim_store.note_submission(conn, job.order.id, submission, claim_number=job.claims):
                 raise ClaimLost
 
-    async def _refused(self, job: Job, error: TollbridgeError, *, final: bool) -> float | None:
-        """Fails the job, or gives it back while there is hope."""
-        if final or job.claims >= jobs.MAX_CLAIMS:
-            await self._fail(job, error.code, error.message)
+    async def _unfinished(self, job: Job, failure: AttemptFailed) -> float | None:
+        """It goes on there; whatever the answer to our question was, it is no verdict on the job."""
+        error = to_error(failure)
+        if error.code is Code.PROVIDER_REJECTED:
+            error = TollbridgeError(Code.PROVIDER_ERROR, error.message)
+        return await self._refused(job, error, has_failed=True)
+
+    async def _refused(
+        self, job: Job, error: TollbridgeError, *, has_failed: bool = False, is_provider: bool = True
+    ) -> float | None:
+        """Fails the job, or gives it back while there is hope. `has_failed`: a provider was asked."""
+        is_strike = error.code not in _WAITS
+        if is_strike and (error.code not in _PASSES or job.strikes + 1 >= jobs.MAX_STRIKES):
+            await self._fail(job, error.code, error.message, is_provider=is_provider)
             return None
-        pause_s = max(jobs.pause_s(job.claims), error.retry_after_s or 0.0)
+        chance = self._chance()
+        pause_s = jobs.wait_s(error.retry_after_s, chance=chance)
+        if is_strike or has_failed:
+            pause_s = max(pause_s, jobs.pause_s(max(job.strikes, job.failures) + 1, chance=chance))
         self._log.info("job_given_back", task_id=job.order.id, code=error.code.value, pause_s=pause_s)
-        await self._release(job, pause_s=pause_s, has_failed=True)
+        await self._release(job, pause_s=pause_s, has_failed=has_failed, is_strike=is_strike)
         return pause_s
 
     async def _fail(self, job: Job, code: Code, message: str, *, is_provider: bool = True) -> None:
@@ -264,10 +295,15 @@ class Worker:
             await asyncio.sleep(pause_s)
             pause_s = min(MAX_PAUSE_S, 2 * pause_s)
 
-    async def _release(self, job: Job, *, pause_s: float, has_failed: bool) -> None:
+    async def _release(self, job: Job, *, pause_s: float, has_failed: bool = False, is_strike: bool = False) -> None:
         async with db.transaction(self._pool) as conn:
             await claim_store.release(
-                conn, job.order.id, claim_number=job.claims, pause_s=pause_s, has_failed=has_failed
+                conn,
+                job.order.id,
+                claim_number=job.claims,
+                pause_s=pause_s,
+                has_failed=has_failed,
+                is_strike=is_strike,
             )
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from services.tasks.jobs import MAX_PAUSE_S, IllegalMove, Move, Status, after, pause_s, sources
+from services.tasks.jobs import MAX_PAUSE_S, IllegalMove, Move, Status, after, pause_s, sources, wait_s
 
 moves = st.sampled_from(list(Move))
 
@@ -65,7 +65,15 @@ def test_every_move_starts_somewhere_and_no_move_starts_at_an_end():
         assert not any(Status(source).ended for source in sources(move))
 
 
-@given(st.integers(0, 1000))
-def test_pauses_are_bounded_and_never_shrink(claims: int):
+@given(st.integers(0, 1000), st.floats(0, 1))
+def test_pauses_are_bounded_and_never_shrink(strikes: int, chance: float):
     """A job is not tried in a tight loop and not forgotten either."""
-    assert 1.0 <= pause_s(claims) <= pause_s(claims + 1) <= MAX_PAUSE_S
+    pause = pause_s(strikes, chance=chance)
+    assert 0.75 <= pause <= pause_s(strikes + 1, chance=chance) <= 1.25 * MAX_PAUSE_S
+
+
+@given(st.none() | st.floats(0, 60), st.floats(0, 1))
+def test_whoever_waits_for_room_is_spread_but_not_for_long(least_s: float | None, chance: float):
+    """So that a crowd that waits for one account doesn't come at once, and who waits longest comes soon."""
+    least = max(1.0, least_s or 0.0)
+    assert least <= wait_s(least_s, chance=chance) <= 1.5 * least

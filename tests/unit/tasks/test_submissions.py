@@ -158,7 +158,7 @@ async def test_a_job_that_fails_everywhere_fails_and_costs_nothing(
     api: TasksApi, far: FarProvider, monkeypatch: pytest.MonkeyPatch
 ):
     """After a bounded number of claims."""
-    monkeypatch.setattr(jobs, "MAX_CLAIMS", 1)
+    monkeypatch.setattr(jobs, "MAX_STRIKES", 1)
     far.fails = {f"far-{number}" for number in range(10)}
     task = await api.create()
     assert await api.process.run() is None

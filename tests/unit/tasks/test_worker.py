@@ -89,14 +89,13 @@ async def test_failed_attempts_go_on_to_the_next_account(api: TasksApi):
     task = await api.create(prompt='x\n#sandbox {"status": 503}')
     pause_s = await api.process.run()
     assert pause_s is not None
-    assert pause_s >= 1
     assert [len(decided.tried) for decided in api.process.router.decided] == [0, 1, 2, 3]
     assert (await api.get(task.id)).status == pb.TASK_STATUS_PENDING
 
 
 async def test_a_job_that_keeps_failing_fails_in_the_end(api: TasksApi, monkeypatch: pytest.MonkeyPatch):
     """After a bounded number of claims, at nobody's cost."""
-    monkeypatch.setattr(jobs, "MAX_CLAIMS", 2)
+    monkeypatch.setattr(jobs, "MAX_STRIKES", 2)
     task = await api.create(prompt='x\n#sandbox {"status": 500}')
     assert await api.process.run() is not None
     assert await api.process.run() is None
@@ -109,7 +108,9 @@ async def test_when_every_account_is_busy_the_job_waits_as_long_as_router_says(a
     """It is given back, not failed."""
     api.process.router.refusal = TollbridgeError(Code.OVERLOADED, "All busy.", retry_after_s=7)
     task = await api.create()
-    assert await api.process.run() == 7
+    pause_s = await api.process.run()
+    assert pause_s is not None
+    assert 7 <= pause_s <= 10.5, "others of its kind come a little earlier or later"
     api.process.router.refusal = None
     assert await api.process.run() is None
     assert (await api.get(task.id)).status == pb.TASK_STATUS_SUCCEEDED
