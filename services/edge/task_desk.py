@@ -28,7 +28,7 @@ READ_TRIES = 5
 """Of a file that is part of a paid answer: an error would be retried, as a second job with a second charge."""
 READ_PAUSE_S = 1.0
 SUCCEEDED = tasks_pb2.TASK_STATUS_SUCCEEDED
-_PASSES = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.OVERLOADED})
+PASSES = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.OVERLOADED})
 ENDED = frozenset({SUCCEEDED, tasks_pb2.TASK_STATUS_FAILED, tasks_pb2.TASK_STATUS_CANCELLED})
 
 
@@ -94,7 +94,7 @@ class TaskDesk:
         try:
             return await self.get(task.id, caller, wait_s=wait_s)
         except TollbridgeError as error:
-            if error.code not in _PASSES:
+            if error.code not in PASSES:
                 raise
             return task
 
@@ -178,7 +178,7 @@ class TaskDesk:
                     yield piece
                 return
             except TollbridgeError as error:
-                if has_begun or not tries or error.code not in _PASSES:
+                if has_begun or not tries or error.code not in PASSES:
                     raise
             await asyncio.sleep(READ_PAUSE_S)
 

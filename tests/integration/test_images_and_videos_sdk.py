@@ -69,6 +69,28 @@ def test_images_come_in_every_form_and_format(client: openai.OpenAI, output_form
     assert Decimal(str(answer.usage.model_extra["cost"])) == 2 * PER_IMAGE_USD  # type: ignore[index]  # it has extras
 
 
+def test_images_are_streamed_when_they_are_whole(account: Account, client: openai.OpenAI) -> None:
+    """An event for each, of which the last says what all of them cost; again under its key, it is the same job."""
+    wish: Any = {"prompt": "a bridge", "n": 2, "size": "64x64", "output_format": "webp", "partial_images": 1}
+    key = {"idempotency-key": "streamed-images"}
+    for _ in range(2):
+        with client.images.generate(model="sandbox-image", stream=True, extra_headers=key, **wish) as stream:
+            task_id = stream.response.headers["x-request-id"]
+            events: list[Any] = list(stream)
+        assert [event.type for event in events] == ["image_generation.completed"] * 2
+        for event in events:
+            assert (event.size, event.output_format, event.quality) == ("64x64", "webp", "auto")
+            assert decoded(base64.b64decode(event.b64_json)) == ("WEBP", (64, 64))
+        costs = [Decimal(str(event.usage.cost)) for event in events]
+        assert costs == [0, 2 * PER_IMAGE_USD]
+    assert Decimal(account.receipt(task_id)["charge"]) == 2 * PER_IMAGE_USD
+    assert stream.response.headers["idempotency-replayed"] == "true"
+    with pytest.raises(openai.BadRequestError, match="not that"):
+        client.images.generate(
+            model="sandbox-image", prompt='x\n#sandbox {"status": 400, "message": "not that"}', stream=True
+        )
+
+
 def test_a_link_can_not_be_bent(account: Account, client: openai.OpenAI) -> None:
     """To another file, to a later end, or to none at all."""
     answer = client.images.generate(model="sandbox-image", prompt="x", n=2, size="16x16")
@@ -101,7 +123,7 @@ def test_a_link_can_not_be_bent(account: Account, client: openai.OpenAI) -> None
         ({"output_format": "tiff"}, "output_format"),
         ({"output_compression": 101}, "output_compression"),
         ({"n": 11}, "n"),
-        ({"stream": True}, "stream"),
+        ({"stream": True, "response_format": "url"}, "response_format"),
     ],
 )
 def test_a_field_of_an_image_that_can_not_be_is_named(

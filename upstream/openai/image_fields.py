@@ -38,8 +38,8 @@ class ImageFields(msgspec.Struct, frozen=True, kw_only=True):
 
     def problem(self) -> tuple[str, str] | None:
         """A field that does not go with the others, and why; None when all is well."""
-        if self.stream:
-            return "stream", "images are not streamed: they come whole"
+        if self.stream and self.response_format == "url":
+            return "response_format", "streamed images are always b64_json"
         if self.background == "transparent" and self.output_format == "jpeg":
             return "background", "a jpeg can't be transparent"
         return None

@@ -1,15 +1,15 @@
-"""`POST /images/generations`: images from a text, waited for or not."""
+"""`POST /images/generations`: images from a text, waited for or not, or as a stream."""
 
 import base64
 from typing import cast
 
-import msgspec
 from fastapi import APIRouter, Request, Response
 
 from chassis.errors import Code, TollbridgeError
-from pricing.prices import usd_number
 from services.edge.http.json_http import Caller, Identify, answer, body_of, context, parsed
 from services.edge.openapi.description import described
+from services.edge.routes.image_events import image_stream
+from services.edge.routes.task_events import QUIET_S
 from services.edge.routes.task_shapes import CREATE_IMAGE, Image, ImageBody, Images, image_usage
 from services.edge.task_desk import ENDED, MAX_WAIT_S, SUCCEEDED, TaskDesk, failure, file_link, preferred_wait_s
 from tollbridge.tasks.v1 import tasks_pb2
@@ -28,11 +28,15 @@ def routes(*, desk: TaskDesk, identify: Identify) -> APIRouter:
         if problem is not None:
             message = f"{problem[0]} is wrong: {problem[1]}."
             raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": problem[0]})
-        wait_s = preferred_wait_s(request, otherwise_s=_wait_s(request))
+        wait_s = _wait_s(image, request)
         async with desk.ordered(request, caller, kind="image", model=image.model, body=body, wait_s=wait_s) as ordered:
             task, claimed, is_replayed = ordered
-            payload = await _payload(desk, task, image, caller, request)
-        response = answer(payload, request_id=claimed.task_id)
+            response: Response
+            if image.stream and wait_s > 0:
+                response = image_stream(desk, task, image, caller, request)
+            else:
+                payload = await _payload(desk, task, image, caller, request)
+                response = answer(payload, request_id=claimed.task_id)
         if is_replayed:
             response.headers["idempotency-replayed"] = "true"
         return response
@@ -40,8 +44,12 @@ def routes(*, desk: TaskDesk, identify: Identify) -> APIRouter:
     return router
 
 
-def _wait_s(request: Request) -> float:
-    return 0.0 if context(request).surface.dialect.images_at_once else MAX_WAIT_S
+def _wait_s(image: ImageBody, request: Request) -> float:
+    """How long nothing at all is answered. A stream goes on after it, unless its client waits for nothing."""
+    if image.stream:
+        return min(QUIET_S, preferred_wait_s(request, otherwise_s=QUIET_S))
+    at_once = context(request).surface.dialect.images_at_once
+    return preferred_wait_s(request, otherwise_s=0.0 if at_once else MAX_WAIT_S)
 
 
 async def _payload(desk: TaskDesk, task: tasks_pb2.Task, image: ImageBody, caller: Caller, request: Request) -> Images:
@@ -65,8 +73,7 @@ async def _payload(desk: TaskDesk, task: tasks_pb2.Task, image: ImageBody, calle
             data.append({"b64_json": base64.b64encode(content).decode()})
         else:
             data.append({"url": file_link(request, result)})
-    usage = image_usage(task, _cost(task))
-    return {"created": created, "data": data, "task_id": task.id, "usage": usage, **_said(image)}
+    return {"created": created, "data": data, "task_id": task.id, "usage": image_usage(task), **_said(image)}
 
 
 def _said(image: ImageBody) -> Images:
@@ -74,8 +81,3 @@ def _said(image: ImageBody) -> Images:
     fields = ("background", "output_format", "quality", "size")
     chosen = {name: getattr(image, name) for name in fields}
     return cast("Images", {name: value for name, value in chosen.items() if value not in (None, "auto")})
-
-
-def _cost(task: tasks_pb2.Task) -> float:
-    """A JSON number with all its decimals, which a float might not have."""
-    return cast("float", msgspec.Raw(usd_number(task.charge_nano_usd).encode()))

@@ -1,11 +1,12 @@
 """Images, tasks and files as clients send and see them, and what their endpoints say of themselves."""
 
-from typing import Annotated, Literal, NotRequired, TypedDict
+from typing import Annotated, Literal, NotRequired, TypedDict, cast
 
 import msgspec
 from msgspec import Meta
 
 from chassis.errors import Code
+from pricing.prices import usd_number
 from services.edge.openapi.description import (
     IDEMPOTENCY_KEY,
     MAX_COST,
@@ -15,6 +16,7 @@ from services.edge.openapi.description import (
     TIME,
     USD,
     Description,
+    Media,
     Page,
     Parameter,
 )
@@ -59,15 +61,15 @@ class ImageUsage(TypedDict):
     cost: float
 
 
-def image_usage(task: tasks_pb2.Task, cost: float) -> ImageUsage:
-    """The usage of images that cost so much."""
+def image_usage(task: tasks_pb2.Task) -> ImageUsage:
+    """The usage of a task's images; `cost` with all its decimals, which a float might not have."""
     used = task.text_tokens + task.image_tokens
     return {
         "input_tokens": used,
         "input_tokens_details": {"text_tokens": task.text_tokens, "image_tokens": task.image_tokens},
         "output_tokens": task.output_tokens,
         "total_tokens": used + task.output_tokens,
-        "cost": cost,
+        "cost": cast("float", msgspec.Raw(usd_number(task.charge_nano_usd).encode())),
     }
 
 
@@ -85,6 +87,19 @@ class Images(TypedDict):
     provider_task_id: NotRequired[str | None]
     status: NotRequired[str]
     model: NotRequired[str]
+
+
+class CompletedImage(TypedDict):
+    """One image of a stream, whole. Of several the last has the usage of all; the others' is 0."""
+
+    type: Literal["image_generation.completed"]
+    b64_json: str
+    created_at: int
+    background: str
+    output_format: str
+    quality: str
+    size: str
+    usage: ImageUsage
 
 
 class TaskFile(TypedDict):
@@ -135,9 +150,11 @@ CREATE_IMAGE = Description(
     name="createImage",
     tag=_TAG,
     summary="Images from a text",
+    about="With `stream` an event `image_generation.completed` for each image, and comments until they come.",
     body=ImageBody,
     example={"model": "MODEL", "prompt": "A lighthouse at dusk"},
     answer=Images,
+    media=(Media(content_type="text/event-stream", shape=CompletedImage),),
     parameters=(IDEMPOTENCY_KEY, MAX_COST, PREFER),
     headers=(REPLAYED,),
     refuses=PAID,
