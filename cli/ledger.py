@@ -11,7 +11,7 @@ from cli.running import NotRunning, find_database
 from pricing.prices import usd_text
 
 if TYPE_CHECKING:
-    from services.billing import reconcile
+    from services.billing.proof import reconcile
 
 CLEAN, DIFFERENCES, NOT_READABLE = 0, 1, 2
 
@@ -20,7 +20,7 @@ def verify(data_dir: Path | None, *, as_json: bool, kept_seal: str = "") -> int:
     """Prints the report; returns 0 when everything adds up, 1 on any difference, 2 when there is nothing to read."""
     import psycopg
 
-    from services.billing.reconcile import verify as proven
+    from services.billing.proof.reconcile import verify as proven
 
     try:
         report = proven(find_database(data_dir), kept_seal=kept_seal)
@@ -38,7 +38,7 @@ def newest_seal(data_dir: Path | None) -> int:
     """Prints the newest seal, to be kept elsewhere; returns 0, 1 when nothing is sealed yet, 2 without a ledger."""
     import psycopg
 
-    from services.billing.seal_store import seal_at
+    from services.billing.proof.seal_store import seal_at
 
     try:
         with psycopg.connect(find_database(data_dir)) as connection:

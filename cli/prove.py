@@ -16,7 +16,7 @@ import msgspec
 from cli.running import NotRunning, find_database
 
 if TYPE_CHECKING:
-    from services.billing.proof_store import Proof
+    from services.billing.proof.proof_store import Proof
 
 CLEAN, DIFFERENCES, NOT_READABLE = 0, 1, 2
 RETRY_S = 300.0
@@ -45,7 +45,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
 
 def prove(data_dir: Path | None) -> int:
     """Runs both proofs and keeps their results; returns 0, 1 on any difference, else 2 when one could not be had."""
-    from services.billing.proof_store import Proof
+    from services.billing.proof.proof_store import Proof
 
     statuses = [_proof(kind, data_dir, work) for kind, work in ((Proof.VERIFY, _verify), (Proof.REPLAY, _replay))]
     return DIFFERENCES if DIFFERENCES in statuses else max(statuses)
@@ -74,7 +74,7 @@ def _proof(kind: "Proof", data_dir: Path | None, work: Callable[[Path | None], R
     import nats.errors
     import psycopg
 
-    from services.billing import proof_store
+    from services.billing.proof import proof_store
 
     try:
         report, differences, examples = work(data_dir)
@@ -95,7 +95,7 @@ def _say(said: Said) -> None:
 
 
 def _verify(data_dir: Path | None) -> Result:
-    from services.billing.reconcile import verify
+    from services.billing.proof.reconcile import verify
 
     report = verify(find_database(data_dir))
     examples = [f"{check.name}: {example}" for check in report.checks for example in check.examples]

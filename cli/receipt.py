@@ -21,7 +21,7 @@ def verify(file: str, *, keys: str, data_dir: Path | None) -> int:
 
     `file` may be `-`. `keys` is a file or URL of a JWK set; empty is the keys of the running instance.
     """
-    from services.billing import receipt_check, signatures
+    from services.billing.receipts import receipt_check, signatures
 
     try:
         known = signatures.keys_of(json.loads(_keys_text(keys, data_dir)))

@@ -15,8 +15,8 @@ from cli.running import NotRunning, find_database
 from pricing.prices import nano_usd
 
 if TYPE_CHECKING:
-    from services.billing import drift
     from services.billing.exports.line import ExportLine
+    from services.billing.proof import drift
 
 CLEAN, DIFFERENCES, NOT_READABLE = 0, 1, 2
 
@@ -60,9 +60,9 @@ def reconcile(
     """Compares a provider's usage exports with the log and the ledger: status 0 without drift, 1 with, 2 unreadable."""
     import psycopg
 
-    from services.billing import drift, proof_store
     from services.billing.exports.line import ExportError
     from services.billing.exports.reading import read
+    from services.billing.proof import drift, proof_store
 
     try:
         lines = read(files, provider=provider)
@@ -101,7 +101,7 @@ def _day(text: str) -> datetime.date | None:
 def _compared(url: str, lines: "list[ExportLine]", scope: "drift.Scope", *, provider_ids: list[str]) -> "drift.Report":
     import psycopg
 
-    from services.billing import drift, drift_store
+    from services.billing.proof import drift, drift_store
 
     with psycopg.connect(url) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ

@@ -15,7 +15,7 @@ from cli.running import NotRunning, find_database, find_instance
 if TYPE_CHECKING:
     from nats.js import JetStreamContext
 
-    from services.billing.replay import Report, Streams
+    from services.billing.proof.replay import Report, Streams
 
 CLEAN, DIFFERENCES, NOT_READABLE = 0, 1, 2
 CONNECT_S = 5
@@ -50,8 +50,8 @@ def replay(data_dir: Path | None, *, as_json: bool) -> int:
 
 def compared(data_dir: Path | None) -> "Report":
     """Reads both streams and the ledger. Raises NotRunning, psycopg.Error, nats.errors.Error and OSError."""
-    from services.billing.replay import compare
-    from services.billing.replay_store import read_live
+    from services.billing.proof.replay import compare
+    from services.billing.proof.replay_store import read_live
 
     database_url, nats_url = find_database(data_dir), _nats_url(data_dir)
     before = read_live(database_url)
@@ -72,7 +72,7 @@ async def _read(nats_url: str) -> "Streams":
     from nats.js.errors import NotFoundError
 
     from services.billing import events
-    from services.billing.replay import Streams
+    from services.billing.proof.replay import Streams
 
     streams = Streams()
 

@@ -10,10 +10,12 @@ from chassis import db
 from chassis.db import Connection
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
-from services.billing import cap_store, receipt_store, store
+from services.billing import store
 from services.billing.books import Books
-from services.billing.caps import CapAccount, CapRows
+from services.billing.holding import cap_store
+from services.billing.holding.caps import CapAccount, CapRows
 from services.billing.ledger import Account, Transfer, UsageKind, UsageRow, credits_account
+from services.billing.receipts import receipt_store
 
 
 class Accounts:

@@ -11,8 +11,8 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from chassis.errors import Code, TollbridgeError
-from services.billing.caps import Cap, cap_reached
-from services.billing.holds import Hold, HoldState
+from services.billing.holding.caps import Cap, cap_reached
+from services.billing.holding.holds import Hold, HoldState
 from services.billing.ledger import (
     MAX_AMOUNT,
     Account,

@@ -22,7 +22,7 @@ import msgspec
 
 from chassis.errors import Code, TollbridgeError
 from pricing.charge import MAX_CHARGE
-from services.billing.holds import Hold
+from services.billing.holding.holds import Hold
 
 MAX_AMOUNT = MAX_CHARGE
 """The most that one transfer or hold may be, in nano-USD: nine million USD."""

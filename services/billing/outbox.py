@@ -14,11 +14,12 @@ from structlog.typing import FilteringBoundLogger
 from chassis import db
 from chassis.bus import Bus
 from chassis.errors import TollbridgeError
-from services.billing import events, receipt_store, store
-from services.billing.balance_notices import BalanceNotices
+from services.billing import events, store
+from services.billing.alerts.balance_notices import BalanceNotices
 from services.billing.figures import Figures
-from services.billing.receipt_store import Leaving
-from services.billing.receipts import transfer_message
+from services.billing.receipts import receipt_store
+from services.billing.receipts.receipt_store import Leaving
+from services.billing.receipts.receipts import transfer_message
 from tollbridge.billing.v1 import billing_pb2
 
 MAX_BATCH = 500

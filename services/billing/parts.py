@@ -14,23 +14,23 @@ from chassis.rpc import RpcService
 from chassis.telemetry import Tracer
 from services.billing import events, partitions
 from services.billing.accounts import Accounts
-from services.billing.balance_notices import BalanceNotices
-from services.billing.capped_grants import CappedGrants
+from services.billing.alerts.balance_notices import BalanceNotices
 from services.billing.claim_server import ClaimServer
 from services.billing.confirm import Confirmations
 from services.billing.consumer import UsageConsumer
 from services.billing.figures import Figures
-from services.billing.grants import Grants
+from services.billing.holding.capped_grants import CappedGrants
+from services.billing.holding.grants import Grants
+from services.billing.holding.leases import LEASE_LIVES_S, Expiry, Leases
+from services.billing.holding.recalls import Recalls
 from services.billing.idempotency import Claims
-from services.billing.leases import LEASE_LIVES_S, Expiry, Leases
 from services.billing.live_config import LiveConfig
 from services.billing.outbox import Outbox
 from services.billing.payments.parts import PaymentParts
 from services.billing.payments.suspension import Suspend, suspending
 from services.billing.prices import AskRouter, PriceBook
-from services.billing.proof_watch import ProofWatch
-from services.billing.recalls import Recalls
-from services.billing.sealer import Sealer
+from services.billing.proof.proof_watch import ProofWatch
+from services.billing.proof.sealer import Sealer
 from services.billing.server import BillingServer
 from services.billing.settings import Settings
 from services.billing.settlement import Settlement

@@ -6,19 +6,20 @@ from chassis.config_state import config_state_handler
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid_of
 from chassis.rpc import CallContext, Handler, RpcService
-from services.billing import cap_wire, charges
+from services.billing import charges
 from services.billing.accounts import Accounts
-from services.billing.capped_grants import CappedGrants
-from services.billing.caps import CapAccount
 from services.billing.config import BillingConfig
 from services.billing.confirm import Asked, Confirmations
-from services.billing.grants import Granted, Grants
-from services.billing.hold_store import Ask
-from services.billing.holds import HoldKind
-from services.billing.leases import FIRST_ID, LAST_ID, RENEW_IN_S, TTL_S, Leases, Page, Stated
+from services.billing.holding import cap_wire
+from services.billing.holding.capped_grants import CappedGrants
+from services.billing.holding.caps import CapAccount
+from services.billing.holding.grants import Granted, Grants
+from services.billing.holding.hold_store import Ask
+from services.billing.holding.holds import HoldKind
+from services.billing.holding.leases import FIRST_ID, LAST_ID, RENEW_IN_S, TTL_S, Leases, Page, Stated
 from services.billing.ledger import MAX_AMOUNT, Account
 from services.billing.live_config import LiveConfig
-from services.billing.receipts import Receipts
+from services.billing.receipts.receipts import Receipts
 from services.billing.settlement import Fate, Settlement
 from tollbridge.billing.v1 import billing_pb2 as pb
 

@@ -6,16 +6,16 @@ from structlog.typing import FilteringBoundLogger
 
 from chassis import db
 from chassis.settings import SettingsError
-from services.billing.at_rest import AtRestKeys
-from services.billing.balance_alerts import BalanceAlerts
+from services.billing.alerts.at_rest import AtRestKeys
+from services.billing.alerts.balance_alerts import BalanceAlerts
+from services.billing.alerts.webhook_deliveries import WebhookDeliveries
 from services.billing.config import BillingConfig
 from services.billing.prices import PriceBook
-from services.billing.receipt_keys import ReceiptKeys
-from services.billing.receipts import Receipts
-from services.billing.signatures import SigningKey
+from services.billing.receipts.receipt_keys import ReceiptKeys
+from services.billing.receipts.receipts import Receipts
+from services.billing.receipts.signatures import SigningKey
+from services.billing.receipts.usage_report import UsageReport
 from services.billing.statement_server import StatementServer
-from services.billing.usage_report import UsageReport
-from services.billing.webhook_deliveries import WebhookDeliveries
 
 
 class StatementParts:

@@ -3,11 +3,11 @@
 from chassis.errors import Code, TollbridgeError
 from chassis.rpc import CallContext, Handler, RpcService
 from services.billing import charges
-from services.billing.alert_store import Alert
-from services.billing.balance_alerts import BalanceAlerts
+from services.billing.alerts.alert_store import Alert
+from services.billing.alerts.balance_alerts import BalanceAlerts
 from services.billing.ledger import MAX_AMOUNT
-from services.billing.receipt_keys import ReceiptKeys
-from services.billing.usage_report import Group, Question, UsageReport
+from services.billing.receipts.receipt_keys import ReceiptKeys
+from services.billing.receipts.usage_report import Group, Question, UsageReport
 from tollbridge.billing.v1 import statements_pb2 as pb
 
 OPERATORS = frozenset({"edge", "cli"})

@@ -14,10 +14,11 @@ from psycopg.rows import TupleRow
 
 from chassis.db import Connection
 from chassis.ids import uuid7
-from services.billing import arrays, batch_store, cap_store
+from services.billing import arrays, batch_store
 from services.billing.books import Books
-from services.billing.caps import Cap
-from services.billing.holds import Hold, HoldKind, HoldState
+from services.billing.holding import cap_store
+from services.billing.holding.caps import Cap
+from services.billing.holding.holds import Hold, HoldKind, HoldState
 from services.billing.ledger import Account, Transfer, TransferKind, UsageKind, UsageRow
 
 DatabaseError = psycopg.Error

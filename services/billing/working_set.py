@@ -10,8 +10,8 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from chassis.errors import Code, TollbridgeError
-from services.billing.caps import CapAccount, CapRows
-from services.billing.holds import Hold
+from services.billing.holding.caps import CapAccount, CapRows
+from services.billing.holding.holds import Hold
 from services.billing.ledger import (
     MAX_BALANCE,
     Account,

@@ -17,13 +17,13 @@ from chassis.telemetry import Tracer
 from pricing.prices import PriceVersion, Rates
 from services.billing.accounts import Accounts
 from services.billing.books import Books
-from services.billing.capped_grants import CappedGrants
-from services.billing.caps import Cap, CapAccount
 from services.billing.figures import Figures
-from services.billing.grants import Grants
-from services.billing.hold_store import Ask
-from services.billing.holds import Hold, HoldKind
-from services.billing.leases import LEASE_LIVES_S, Expiry, Leases, Page, Stated
+from services.billing.holding.capped_grants import CappedGrants
+from services.billing.holding.caps import Cap, CapAccount
+from services.billing.holding.grants import Grants
+from services.billing.holding.hold_store import Ask
+from services.billing.holding.holds import Hold, HoldKind
+from services.billing.holding.leases import LEASE_LIVES_S, Expiry, Leases, Page, Stated
 from services.billing.ledger import Poison, Usage, UsageKind
 from services.billing.prices import PriceBook
 from services.billing.settlement import Settlement

@@ -25,14 +25,14 @@ from prometheus_client import CollectorRegistry
 from chassis.bus import Bus
 from chassis.ids import uuid7
 from services.billing import config, events
-from services.billing.balance_notices import BalanceNotices
+from services.billing.alerts.balance_notices import BalanceNotices
 from services.billing.books import Books
 from services.billing.figures import Figures
-from services.billing.holds import Hold, HoldKind
+from services.billing.holding.holds import Hold, HoldKind
 from services.billing.ledger import Usage, UsageKind
 from services.billing.outbox import MAX_BATCH, Outbox
-from services.billing.replay import Streams, compare
-from services.billing.replay_store import read_live
+from services.billing.proof.replay import Streams, compare
+from services.billing.proof.replay_store import read_live
 from services.billing.settlement import Fate
 from tests.unit.billing import laws
 from tests.unit.billing.bank import PRICES, SPENDER, PostgresBank, event

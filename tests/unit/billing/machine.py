@@ -9,8 +9,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from chassis.ids import uuid7
 from services.billing.books import Books
-from services.billing.caps import Per, cap_of
-from services.billing.holds import HoldState
+from services.billing.holding.caps import Per, cap_of
+from services.billing.holding.holds import HoldState
 from services.billing.ledger import MAX_AMOUNT, House, Transfer, TransferKind, Usage, UsageKind, credits_account
 from tests.unit.billing.bank import Bank, ModelBank
 

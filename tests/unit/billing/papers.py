@@ -7,9 +7,9 @@ from uuid import UUID
 from pricing.charge import charge_nano_usd
 from pricing.prices import PriceVersion, Rates
 from pricing.tokens import Tokens, Units
-from services.billing import receipt_document
-from services.billing.receipt_store import Line, Movement
-from services.billing.signatures import SigningKey
+from services.billing.receipts import receipt_document
+from services.billing.receipts.receipt_store import Line, Movement
+from services.billing.receipts.signatures import SigningKey
 from tollbridge.usage.v1 import usage_pb2
 
 KEY = SigningKey(bytes(range(32)))

@@ -10,13 +10,14 @@ import structlog
 from aiohttp import web
 
 from chassis.ids import uuid7
-from services.billing import config, receipt_store
-from services.billing.at_rest import AtRestKeys
-from services.billing.balance_alerts import BalanceAlerts
-from services.billing.balance_notices import BalanceNotices
+from services.billing import config
+from services.billing.alerts.at_rest import AtRestKeys
+from services.billing.alerts.balance_alerts import BalanceAlerts
+from services.billing.alerts.balance_notices import BalanceNotices
+from services.billing.alerts.webhook_deliveries import WebhookDeliveries
 from services.billing.config import BillingConfig
 from services.billing.ledger import Usage, UsageKind
-from services.billing.webhook_deliveries import WebhookDeliveries
+from services.billing.receipts import receipt_store
 from tests.unit.billing.bank import PostgresBank, event
 
 LOG = structlog.get_logger()

@@ -3,7 +3,7 @@
 import pytest
 
 from chassis.telemetry import hider
-from services.billing.at_rest import AtRestKeys, Unreadable
+from services.billing.alerts.at_rest import AtRestKeys, Unreadable
 from services.billing.settings import Settings
 
 OLD, NEW = "1:" + "ab" * 32, "2:" + "cd" * 32

@@ -14,14 +14,15 @@ from prometheus_client import CollectorRegistry
 from chassis.bus import Bus, ConsumerSpec, Delivery
 from chassis.db import Connection
 from chassis.ids import uuid7
-from services.billing import balance_events, config, events
+from services.billing import config, events
 from services.billing import outbox as outbox_module
-from services.billing.balance_events import Level, Lines, Step
-from services.billing.balance_notices import BalanceNotices, subject_token
+from services.billing.alerts import balance_events
+from services.billing.alerts.balance_events import Level, Lines, Step
+from services.billing.alerts.balance_notices import BalanceNotices, subject_token
 from services.billing.figures import Figures
 from services.billing.ledger import Usage, UsageKind
 from services.billing.outbox import Outbox
-from services.billing.receipt_store import Leaving
+from services.billing.receipts.receipt_store import Leaving
 from tests.conftest import RunningServer
 from tests.unit.billing.bank import PostgresBank, event
 from tollbridge.billing.v1 import statements_pb2

@@ -13,7 +13,7 @@ from pricing.charge import charge_nano_usd
 from pricing.prices import PriceVersion, Rates
 from pricing.tokens import Tokens, Units
 from services.billing.books import Books
-from services.billing.holds import Hold, HoldKind, HoldState
+from services.billing.holding.holds import Hold, HoldKind, HoldState
 from services.billing.ledger import MAX_AMOUNT, House, Poison, Usage, UsageKind
 from tests.unit.billing.lengths import brief
 from tests.unit.billing.machine import LedgerMachine, shuffled_books

@@ -15,17 +15,17 @@ from prometheus_client import CollectorRegistry
 from chassis import db
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7, uuid7_at
-from services.billing import hold_store
 from services.billing.accounts import Accounts
-from services.billing.capped_grants import CappedGrants
-from services.billing.caps import Cap, Per, cap_of
 from services.billing.figures import Figures
-from services.billing.grants import Grants
-from services.billing.hold_store import Ask
-from services.billing.holds import HoldKind
-from services.billing.leases import LEASE_LIVES_S, Leases
+from services.billing.holding import hold_store
+from services.billing.holding.capped_grants import CappedGrants
+from services.billing.holding.caps import Cap, Per, cap_of
+from services.billing.holding.grants import Grants
+from services.billing.holding.hold_store import Ask
+from services.billing.holding.holds import HoldKind
+from services.billing.holding.leases import LEASE_LIVES_S, Leases
 from services.billing.ledger import Usage, UsageKind
-from services.billing.reconcile import verify
+from services.billing.proof.reconcile import verify
 from tests.patience import promised
 from tests.unit.billing.bank import SPENDER, PostgresBank
 

@@ -7,10 +7,10 @@ import pytest
 
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7, uuid7_at
-from services.billing import cap_wire
 from services.billing.books import Books
-from services.billing.caps import Cap, CapAccount, Per, cap_of
-from services.billing.holds import Hold, HoldKind
+from services.billing.holding import cap_wire
+from services.billing.holding.caps import Cap, CapAccount, Per, cap_of
+from services.billing.holding.holds import Hold, HoldKind
 from services.billing.ledger import Transfer, Usage, UsageKind
 from tollbridge.billing.v1 import billing_pb2 as pb
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
-from services.billing.reconcile import verify
+from services.billing.proof.reconcile import verify
 from tests.unit.billing.bank import PostgresBank
 from tests.unit.billing.crowd import THREADS, Crowd, Ledgers
 from tests.unit.billing.lengths import brief

@@ -4,8 +4,8 @@ import datetime
 
 import pytest
 
-from services.billing.drift import Drift, OurLine, Report, Tolerance, compare, plain_model, scope
 from services.billing.exports.line import MEASURES, ExportLine
+from services.billing.proof.drift import Drift, OurLine, Report, Tolerance, compare, plain_model, scope
 
 DAY = datetime.date(2026, 11, 20)
 NEXT = DAY + datetime.timedelta(days=1)

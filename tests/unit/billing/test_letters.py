@@ -10,11 +10,11 @@ import pytest
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import unix_ms, uuid7, uuid7_at
 from cli import letters as commands
-from services.billing.leases import Page
+from services.billing.holding.leases import Page
 from services.billing.ledger import Usage, UsageKind
 from services.billing.letter_store import Letter
 from services.billing.letters import DeadLetters, Resolution
-from services.billing.reconcile import verify
+from services.billing.proof.reconcile import verify
 from services.billing.settlement import Fate
 from tests.unit.billing.bank import SPENDER, PostgresBank, event
 

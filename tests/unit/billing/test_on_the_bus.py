@@ -13,12 +13,12 @@ from chassis import bus as bus_module
 from chassis.bus import Bus, ConsumerSpec, Delivery
 from chassis.ids import uuid7
 from services.billing import config, events, outbox
-from services.billing.balance_notices import BalanceNotices
+from services.billing.alerts.balance_notices import BalanceNotices
 from services.billing.consumer import UsageConsumer
 from services.billing.figures import Figures
 from services.billing.ledger import Usage, UsageKind
 from services.billing.outbox import Outbox
-from services.billing.reconcile import verify
+from services.billing.proof.reconcile import verify
 from tests.conftest import RunningServer
 from tests.unit.billing.bank import PostgresBank, Seen, event
 from tollbridge.billing.v1 import billing_pb2

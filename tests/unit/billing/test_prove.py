@@ -17,7 +17,7 @@ from chassis.bus import Bus
 from cli import prove
 from services.billing import events
 from services.billing.figures import Figures
-from services.billing.proof_watch import ProofWatch
+from services.billing.proof.proof_watch import ProofWatch
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pricing.prices import PriceVersion, Rates
-from services.billing import receipt_check
-from services.billing.signatures import canonical, keys_of
+from services.billing.receipts import receipt_check
+from services.billing.receipts.signatures import canonical, keys_of
 from tests.unit.billing.papers import KEY, KEYS, OTHER_KEY, PRICE, document, usage
 from tollbridge.usage.v1 import usage_pb2
 

@@ -9,12 +9,12 @@ import structlog
 
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import unix_ms, uuid7, uuid7_at
-from services.billing import receipt_check
 from services.billing.ledger import Usage, UsageKind
 from services.billing.prices import PriceBook
-from services.billing.receipt_keys import ReceiptKeys
-from services.billing.receipts import Receipts
-from services.billing.signatures import SigningKey
+from services.billing.receipts import receipt_check
+from services.billing.receipts.receipt_keys import ReceiptKeys
+from services.billing.receipts.receipts import Receipts
+from services.billing.receipts.signatures import SigningKey
 from tests.unit.billing.bank import PostgresBank
 from tests.unit.billing.papers import KEY, OTHER_KEY
 from tollbridge.router.v1 import router_pb2

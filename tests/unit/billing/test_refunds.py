@@ -8,7 +8,7 @@ import pytest
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from services.billing.ledger import Transfer, Usage, UsageKind
-from services.billing.reconcile import verify
+from services.billing.proof.reconcile import verify
 from tests.unit.billing.bank import PostgresBank
 
 CREDIT, HELD, CHARGE = 1_000, 400, 300

@@ -13,7 +13,7 @@ from chassis.bus import Bus
 from chassis.ids import uuid7
 from cli import replay as command
 from services.billing import config, events
-from services.billing.balance_notices import BalanceNotices
+from services.billing.alerts.balance_notices import BalanceNotices
 from services.billing.consumer import UsageConsumer
 from services.billing.figures import Figures
 from services.billing.ledger import Usage, UsageKind

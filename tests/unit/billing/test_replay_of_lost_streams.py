@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from chassis.ids import uuid7
-from services.billing.replay import Live, Movement, Streams, compare
+from services.billing.proof.replay import Live, Movement, Streams, compare
 
 DAY_US = 86_400_000_000
 

@@ -12,7 +12,7 @@ from chassis.errors import Code
 from chassis.ids import unix_ms, uuid7, uuid7_at
 from services.billing import config, partitions
 from services.billing.ledger import Usage, UsageKind
-from services.billing.reconcile import verify
+from services.billing.proof.reconcile import verify
 from tests.unit.billing.bank import PostgresBank
 
 DAY_MS = 86_400_000

@@ -12,10 +12,10 @@ from psycopg import errors
 
 from chassis.ids import uuid7
 from cli import ledger
-from services.billing import sealer as sealing
-from services.billing.reconcile import verify
-from services.billing.sealer import Sealer
-from services.billing.seals import FIRST, Row, Seal, broken, canonical, seal_hash
+from services.billing.proof import sealer as sealing
+from services.billing.proof.reconcile import verify
+from services.billing.proof.sealer import Sealer
+from services.billing.proof.seals import FIRST, Row, Seal, broken, canonical, seal_hash
 from tests.unit.billing.bank import PostgresBank
 
 NOW = datetime.datetime(2026, 11, 21, tzinfo=datetime.UTC)

@@ -10,11 +10,11 @@ import pytest
 
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import now_floor, uuid7
-from services.billing.hold_store import Ask
-from services.billing.holds import HoldKind
-from services.billing.leases import Page, Stated
+from services.billing.holding.hold_store import Ask
+from services.billing.holding.holds import HoldKind
+from services.billing.holding.leases import Page, Stated
 from services.billing.ledger import Usage, UsageKind
-from services.billing.reconcile import verify
+from services.billing.proof.reconcile import verify
 from services.edge.spending.wallet import Lease
 from tests.unit.billing.bank import PostgresBank, event
 

@@ -13,14 +13,14 @@ from prometheus_client import CollectorRegistry
 from chassis import db
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import now_floor, unix_ms, uuid7, uuid7_at
-from services.billing import hold_store
 from services.billing.accounts import Accounts
 from services.billing.figures import Figures
-from services.billing.grants import Granted, Grants
-from services.billing.hold_store import Ask
-from services.billing.holds import HoldKind
-from services.billing.leases import LEASE_LIVES_S, Expiry, Leases, Page, Stated
-from services.billing.reconcile import verify
+from services.billing.holding import hold_store
+from services.billing.holding.grants import Granted, Grants
+from services.billing.holding.hold_store import Ask
+from services.billing.holding.holds import HoldKind
+from services.billing.holding.leases import LEASE_LIVES_S, Expiry, Leases, Page, Stated
+from services.billing.proof.reconcile import verify
 from tests.patience import promised
 
 BALANCE = 1000

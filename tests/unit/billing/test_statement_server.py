@@ -4,11 +4,11 @@ import pytest
 
 from chassis.errors import Code, TollbridgeError
 from chassis.rpc import CallContext
-from services.billing.at_rest import AtRestKeys
-from services.billing.balance_alerts import BalanceAlerts
-from services.billing.receipt_keys import ReceiptKeys
+from services.billing.alerts.at_rest import AtRestKeys
+from services.billing.alerts.balance_alerts import BalanceAlerts
+from services.billing.receipts.receipt_keys import ReceiptKeys
+from services.billing.receipts.usage_report import UsageReport
 from services.billing.statement_server import StatementServer
-from services.billing.usage_report import UsageReport
 from tests.unit.billing.bank import PostgresBank
 from tollbridge.billing.v1 import statements_pb2 as pb
 

@@ -16,14 +16,14 @@ from chassis.ids import uuid7, uuid7_at
 from chassis.pipe import PipeClient
 from chassis.rpc import RpcServer, RpcService
 from chassis.telemetry import Tracer
-from services.billing import leases
 from services.billing.accounts import Accounts
 from services.billing.figures import Figures
-from services.billing.grants import Grants
-from services.billing.hold_store import Ask
-from services.billing.holds import HoldKind
-from services.billing.leases import LEASE_LIVES_S, Leases, Page, Stated
-from services.billing.reconcile import verify
+from services.billing.holding import leases
+from services.billing.holding.grants import Grants
+from services.billing.holding.hold_store import Ask
+from services.billing.holding.holds import HoldKind
+from services.billing.holding.leases import LEASE_LIVES_S, Leases, Page, Stated
+from services.billing.proof.reconcile import verify
 from services.billing.server import BillingServer
 from services.edge.owners import BillingOwner, LeaseState
 from tests.patience import promised

@@ -2,7 +2,7 @@
 
 from hypothesis.stateful import run_state_machine_as_test
 
-from services.billing.reconcile import verify
+from services.billing.proof.reconcile import verify
 from tests.unit.billing.bank import Bank, PostgresBank
 from tests.unit.billing.lengths import brief
 from tests.unit.billing.machine import LedgerMachine

@@ -14,10 +14,10 @@ from chassis import db
 from chassis.ids import uuid7
 from services.billing.accounts import Accounts
 from services.billing.figures import Figures
-from services.billing.grants import Grants
-from services.billing.hold_store import Ask
-from services.billing.holds import HoldKind
-from services.billing.leases import LEASE_LIVES_S, Expiry
+from services.billing.holding.grants import Grants
+from services.billing.holding.hold_store import Ask
+from services.billing.holding.holds import HoldKind
+from services.billing.holding.leases import LEASE_LIVES_S, Expiry
 from tests.patience import promised
 
 

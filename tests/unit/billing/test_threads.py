@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID, uuid4
 
 from chassis.ids import uuid7
-from services.billing.caps import Per, cap_of
+from services.billing.holding.caps import Per, cap_of
 from services.billing.ledger import Usage, UsageKind
-from services.billing.reconcile import verify
+from services.billing.proof.reconcile import verify
 from tests.unit.billing.bank import PostgresBank
 
 THREADS = 8

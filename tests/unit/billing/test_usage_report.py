@@ -10,7 +10,7 @@ import pytest
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import unix_ms, uuid7, uuid7_at
 from services.billing.ledger import Usage, UsageKind
-from services.billing.usage_report import MAX_DAYS, Group, Question, Sum, UsageReport
+from services.billing.receipts.usage_report import MAX_DAYS, Group, Question, Sum, UsageReport
 from tests.unit.billing.bank import PostgresBank, event
 from tollbridge.usage.v1 import usage_pb2
 

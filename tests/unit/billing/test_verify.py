@@ -10,7 +10,7 @@ import pytest
 
 from chassis.ids import uuid7
 from cli import ledger
-from services.billing.caps import Cap
+from services.billing.holding.caps import Cap
 from services.billing.ledger import Usage, UsageKind
 from tests.unit.billing.bank import PostgresBank
 

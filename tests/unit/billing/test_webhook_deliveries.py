@@ -13,9 +13,9 @@ import pytest
 
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
-from services.billing import alert_store
-from services.billing.at_rest import AtRestKeys
-from services.billing.webhook_deliveries import AT_ONCE, HOLD_UP_S, PAUSES_S, WebhookDeliveries
+from services.billing.alerts import alert_store
+from services.billing.alerts.at_rest import AtRestKeys
+from services.billing.alerts.webhook_deliveries import AT_ONCE, HOLD_UP_S, PAUSES_S, WebhookDeliveries
 from tests.unit.billing.bank import PostgresBank
 from tests.unit.billing.subscriber import CONFIG, KEYS, LOG, WITHIN_S, Case, look
 from upstream.webhooks import TIMEOUT_S, signature

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from services.billing.signatures import PublicKey
+from services.billing.receipts.signatures import PublicKey
 from tests.unit.billing.papers import KEY, OTHER_KEY, document
 from tests.unit.cli.test_commands import tollbridge
 

@@ -19,7 +19,7 @@ from services.billing.payments.desk import PaymentDesk, new_payment
 from services.billing.payments.parts import open_chain
 from services.billing.payments.payment import Method, Payment
 from services.billing.payments.watch import CryptoAccess, CryptoPayments, Watch
-from services.billing.reconcile import verify
+from services.billing.proof.reconcile import verify
 from tests.fakes.tron import SHOP, FakeTron, fake_tron
 from tests.patience import promised
 from tests.unit.billing.payments.cashier import CONFIRMATIONS, Cashier

@@ -14,12 +14,12 @@ from chassis import db
 from chassis.errors import Code, TollbridgeError
 from services.billing.accounts import Accounts
 from services.billing.figures import Figures
-from services.billing.grants import Grants
-from services.billing.hold_store import Ask
-from services.billing.holds import HoldKind
+from services.billing.holding.grants import Grants
+from services.billing.holding.hold_store import Ask
+from services.billing.holding.holds import HoldKind
 from services.billing.payments.desk import Arrival, PaymentDesk
 from services.billing.payments.payment import MAX_OPEN, Method, State, check_amount
-from services.billing.reconcile import verify
+from services.billing.proof.reconcile import verify
 from tests.unit.billing.payments.conftest import Begin
 
 USD = 1_000_000_000

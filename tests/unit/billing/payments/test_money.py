@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.billing.books import Books
-from services.billing.holds import Hold, HoldKind
+from services.billing.holding.holds import Hold, HoldKind
 from services.billing.ledger import House, Usage, UsageKind
 
 STEPS = st.lists(

@@ -13,7 +13,7 @@ from chassis import db
 from chassis.db import Connection
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import unix_ms, uuid7_at
-from services.billing import usage_store
+from services.billing.receipts import usage_store
 
 MAX_DAYS = 366
 DAY_MS = 86_400_000

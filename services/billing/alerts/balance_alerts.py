@@ -9,9 +9,10 @@ from structlog.typing import FilteringBoundLogger
 from chassis import db
 from chassis.db import Connection
 from chassis.errors import Code, TollbridgeError
-from services.billing import alert_store, store
-from services.billing.alert_store import Alert
-from services.billing.at_rest import AtRestKeys, Unreadable
+from services.billing import store
+from services.billing.alerts import alert_store
+from services.billing.alerts.alert_store import Alert
+from services.billing.alerts.at_rest import AtRestKeys, Unreadable
 from services.billing.config import BillingConfig
 from upstream.public_address import Forbidden, checked_url
 from upstream.webhooks import new_secret

@@ -10,13 +10,14 @@ from urllib.parse import quote
 from chassis.bus import Bus
 from chassis.db import Connection
 from pricing.prices import usd_text
-from services.billing import alert_store, balance_events, events
-from services.billing.alert_store import Alert
-from services.billing.balance_events import BalanceEvent, Level, Lines, Step
+from services.billing import events
+from services.billing.alerts import alert_store, balance_events
+from services.billing.alerts.alert_store import Alert
+from services.billing.alerts.balance_events import BalanceEvent, Level, Lines, Step
 from services.billing.config import BillingConfig
 from services.billing.ledger import credits_account
-from services.billing.receipt_document import rfc3339
-from services.billing.receipt_store import Leaving
+from services.billing.receipts.receipt_document import rfc3339
+from services.billing.receipts.receipt_store import Leaving
 from tollbridge.billing.v1 import statements_pb2
 
 _SUBJECTS = {Level.LOW: events.BALANCE_LOW, Level.EXHAUSTED: events.BALANCE_EXHAUSTED}

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pricing.charge import calculation
 from pricing.prices import PriceVersion, Rates, nano_usd
 from pricing.tokens import Tokens, Units
-from services.billing import signatures
-from services.billing.receipt_document import BY_LIST, BY_OPERATOR, BY_REPORTED_COST
-from services.billing.signatures import NotSigned, PublicKey
+from services.billing.receipts import signatures
+from services.billing.receipts.receipt_document import BY_LIST, BY_OPERATOR, BY_REPORTED_COST
+from services.billing.receipts.signatures import NotSigned, PublicKey
 
 Receipt = Mapping[str, object]
 

@@ -7,8 +7,8 @@ after the private key was replaced. Without a private key nothing is signed.
 import dataclasses
 
 from chassis import db
-from services.billing import receipt_store
-from services.billing.signatures import PublicKey, SigningKey
+from services.billing.receipts import receipt_store
+from services.billing.receipts.signatures import PublicKey, SigningKey
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

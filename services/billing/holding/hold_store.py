@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 
 from chassis.db import Connection
 from chassis.ids import unix_ms
-from services.billing.holds import HoldKind, HoldState
+from services.billing.holding.holds import HoldKind, HoldState
 
 # The locks come in a statement of their own, so that the snapshot of the next one is taken when they are held: a
 # statement that locks and reads at once reads some of its rows as they were before it waited.

@@ -10,8 +10,8 @@ import msgspec
 import psycopg
 from psycopg import sql
 
-from services.billing import seal_store
-from services.billing.seals import broken
+from services.billing.proof import seal_store
+from services.billing.proof.seals import broken
 
 MAX_EXAMPLES = 10
 MAX_DIGITS = 18

@@ -8,7 +8,7 @@ from psycopg.rows import TupleRow, dict_row
 
 from chassis.db import Connection
 from services.billing import arrays
-from services.billing.seals import Row, Seal, canonical
+from services.billing.proof.seals import Row, Seal, canonical
 
 FETCH_SEALS = 20
 # One replica seals at a time; another's try ends with nothing taken.

@@ -13,8 +13,8 @@ from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
 from chassis.db import Connection
-from services.billing.caps import Cap, CapAccount
-from services.billing.holds import Hold
+from services.billing.holding.caps import Cap, CapAccount
+from services.billing.holding.holds import Hold
 
 _COLUMNS = "id, cap, spent, held, overrun"
 _OPEN = """

@@ -2,7 +2,7 @@
 
 import psycopg
 
-from services.billing.replay import Live
+from services.billing.proof.replay import Live
 
 _TRANSFERS = """
     SELECT t.id, t.debit, t.credit, t.amount, t.kind, t.event_id, t.leg,

@@ -16,11 +16,11 @@ from collections.abc import Callable
 
 from chassis import db
 from chassis.errors import Code, TollbridgeError
-from services.billing import hold_store
 from services.billing.batches import Batches
 from services.billing.figures import Figures
-from services.billing.hold_store import Answer, Ask, Known
-from services.billing.holds import HoldState
+from services.billing.holding import hold_store
+from services.billing.holding.hold_store import Answer, Ask, Known
+from services.billing.holding.holds import HoldState
 
 MAX_BATCH = 128
 MAX_BATCHES_AT_ONCE = 2

@@ -15,12 +15,13 @@ from uuid import UUID
 from chassis import db
 from chassis.db import Connection
 from chassis.errors import Code, TollbridgeError
-from services.billing import cap_store, hold_store, store
+from services.billing import store
 from services.billing.batches import Batches
 from services.billing.books import Books
-from services.billing.caps import Cap
 from services.billing.figures import Figures
-from services.billing.grants import (
+from services.billing.holding import cap_store, hold_store
+from services.billing.holding.caps import Cap
+from services.billing.holding.grants import (
     CLOSE_TIMEOUT_S,
     FIRST_PAUSE_S,
     LONGEST_PAUSE_S,
@@ -28,8 +29,8 @@ from services.billing.grants import (
     Granted,
     balance_reserved,
 )
-from services.billing.hold_store import Ask
-from services.billing.holds import Hold, HoldKind
+from services.billing.holding.hold_store import Ask
+from services.billing.holding.holds import Hold, HoldKind
 
 MAX_BATCH = 64
 MAX_BATCHES_AT_ONCE = 2

@@ -6,8 +6,9 @@ from structlog.typing import FilteringBoundLogger
 
 from chassis import db
 from chassis.errors import TollbridgeError
-from services.billing import seal_store, store
-from services.billing.seals import FIRST, seal_hash
+from services.billing import store
+from services.billing.proof import seal_store
+from services.billing.proof.seals import FIRST, seal_hash
 
 PAUSE_S = 20.0
 MAX_BATCH = 2000

@@ -15,9 +15,10 @@ from structlog.typing import FilteringBoundLogger
 
 from chassis import db
 from chassis.errors import TollbridgeError
-from services.billing import alert_store, store
-from services.billing.alert_store import Alert, Taken
-from services.billing.at_rest import AtRestKeys, Unreadable
+from services.billing import store
+from services.billing.alerts import alert_store
+from services.billing.alerts.alert_store import Alert, Taken
+from services.billing.alerts.at_rest import AtRestKeys, Unreadable
 from services.billing.config import BillingConfig
 from upstream.webhooks import Delivery, Webhook, send
 

@@ -7,11 +7,12 @@ from uuid import UUID
 from chassis import db
 from chassis.errors import Code, TollbridgeError
 from pricing.prices import PriceVersion
-from services.billing import receipt_document, receipt_store, store
-from services.billing.holds import Hold
+from services.billing import store
+from services.billing.holding.holds import Hold
 from services.billing.prices import PriceBook
-from services.billing.receipt_keys import ReceiptKeys
-from services.billing.receipt_store import Line, Movement
+from services.billing.receipts import receipt_document, receipt_store
+from services.billing.receipts.receipt_keys import ReceiptKeys
+from services.billing.receipts.receipt_store import Line, Movement
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.usage.v1 import usage_pb2
 

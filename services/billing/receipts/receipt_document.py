@@ -13,7 +13,7 @@ from pricing.charge import Calculation, ChargeOutOfRange, calculation
 from pricing.prices import PriceVersion, Rates, usd_text
 from pricing.tokens import ImplausibleUsage, Tokens, Units
 from services.billing.charges import ENDED
-from services.billing.receipt_store import Line, Movement
+from services.billing.receipts.receipt_store import Line, Movement
 from tollbridge.usage.v1 import usage_pb2
 
 BY_LIST, BY_REPORTED_COST, BY_OPERATOR = "list_price", "reported_cost", "operator"

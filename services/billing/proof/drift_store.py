@@ -8,9 +8,9 @@ import psycopg
 
 from chassis.ids import unix_ms, uuid7_at
 from pricing.tokens import Tokens
-from services.billing.drift import OurLine
 from services.billing.exports import line
-from services.billing.receipt_document import LATEST_US
+from services.billing.proof.drift import OurLine
+from services.billing.receipts.receipt_document import LATEST_US
 from tollbridge.usage.v1 import usage_pb2
 
 FETCH_ROWS = 2000

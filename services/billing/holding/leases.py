@@ -15,10 +15,11 @@ from structlog.typing import FilteringBoundLogger
 from chassis import db
 from chassis.db import Connection
 from chassis.errors import Code, TollbridgeError
-from services.billing import hold_store, letter_store, store
+from services.billing import letter_store, store
 from services.billing.books import Books
 from services.billing.figures import Figures
-from services.billing.holds import Hold, HoldState
+from services.billing.holding import hold_store
+from services.billing.holding.holds import Hold, HoldState
 
 TTL_S = 30.0
 GRACE_S = 10.0

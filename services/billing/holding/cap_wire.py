@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from chassis.errors import Code, TollbridgeError
-from services.billing.caps import Cap, Per, cap_id, cap_of
+from services.billing.holding.caps import Cap, Per, cap_id, cap_of
 from services.billing.ledger import MAX_AMOUNT
 from tollbridge.billing.v1 import billing_pb2 as pb
 

@@ -7,8 +7,9 @@ from structlog.typing import FilteringBoundLogger
 
 from chassis import db
 from chassis.errors import TollbridgeError
-from services.billing import proof_store, store
+from services.billing import store
 from services.billing.figures import Figures
+from services.billing.proof import proof_store
 
 PAUSE_S = 60.0
 

@@ -1,0 +1,1 @@
+"""Money set aside: holds, the leases that spenders draw from, and the caps that bind both."""

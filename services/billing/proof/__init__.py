@@ -1,0 +1,1 @@
+"""Proving the ledger: against itself, the streams, providers' exports, and a hash chain that an altered past breaks."""
