@@ -10,6 +10,8 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
 
+import msgspec
+
 from chassis import db
 from chassis.errors import Code, TollbridgeError
 from pricing.charge import ChargeOutOfRange, worst_case_nano_usd
@@ -151,6 +153,7 @@ class Acceptance:
             traceparent=wish.traceparent,
             webhook_url=wish.webhook_url,
             files_url=wish.files_url,
+            shown=msgspec.json.encode(kind.shown(wanted)),
         )
 
 

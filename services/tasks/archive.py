@@ -27,9 +27,9 @@ class Archive:
         """Keeps a file; the same id again replaces it. Raises UNAVAILABLE."""
         await self._here().put(file_id, data)
 
-    async def get(self, file_id: str) -> bytes:
-        """A file. Raises NOT_FOUND or UNAVAILABLE."""
-        return await self._here().get(file_id)
+    async def read(self, file_id: str, *, start: int, length: int) -> bytes:
+        """A part of a file. Raises NOT_FOUND or UNAVAILABLE."""
+        return await self._here().read(file_id, start=start, length=length)
 
     async def delete(self, file_id: str) -> None:
         """Removes a file; that there is none is no failure. Raises UNAVAILABLE."""

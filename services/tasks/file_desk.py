@@ -1,19 +1,18 @@
 """Hands files out, to their owners and to whoever has a link, and takes them away when their owner says so."""
 
-import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from chassis import db
 from chassis.errors import Code, TollbridgeError
 from services.tasks import file_store, links, store
 from services.tasks.jobs import ResultFile
-from services.tasks.results import Results
+from services.tasks.results import PIECE_BYTES, SLICE_BYTES, Results
 from services.tasks.retention import Retention
 from tollbridge.tasks.v1 import tasks_pb2 as pb
 
-MAX_READ_BYTES = 1 << 30
-"""Of files that are read at one time: a file is whole in memory for as long as its reader takes."""
+MAX_READERS = 256
+"""At one time, each with a slice of its file in memory. Edge reads a slice a call, and is soon gone."""
 
 
 class FileDesk:
@@ -24,7 +23,7 @@ class FileDesk:
     ) -> None:
         self._pool, self._results, self._retention, self._clock = pool, results, retention, clock
         self._secrets: Sequence[bytes] = ()
-        self._read_bytes = 0
+        self._readers = 0
 
     async def with_links(self, task: pb.Task) -> pb.Task:
         """The same task; each of its files has a link that is good for an hour."""
@@ -35,21 +34,31 @@ class FileDesk:
                 result.link_expires_s, result.link_signature = expires_s, signature
         return task
 
-    @contextlib.asynccontextmanager
-    async def read(self, file_id: str, *, customer_id: str) -> AsyncIterator[tuple[ResultFile, bytes]]:
-        """A customer's file; empty is any customer. Raises NOT_FOUND, UNAVAILABLE, OVERLOADED."""
+    async def find(self, file_id: str, *, customer_id: str) -> ResultFile:
+        """A customer's file; empty is any customer. Raises NOT_FOUND, UNAVAILABLE."""
         async with db.transaction(self._pool) as conn:
             found = await file_store.with_owner(conn, file_id)
         if found is None or customer_id not in ("", found[1]):
             raise _not_found()
-        file = found[0]
-        if self._read_bytes and self._read_bytes + file.size_bytes > MAX_READ_BYTES:
+        return found[0]
+
+    async def read(self, file: ResultFile, *, start: int, length: int) -> AsyncGenerator[bytes, None]:
+        """So many bytes of a file that was found, from `start` on, in pieces that fit a message, each slice of them
+        once its reader has taken those before. Raises NOT_FOUND, UNAVAILABLE, OVERLOADED."""
+        end = min(file.size_bytes, start + length)
+        if self._readers >= MAX_READERS:
             raise TollbridgeError(Code.OVERLOADED, "Too many files are read now; try again.", retry_after_s=1)
-        self._read_bytes += file.size_bytes
+        self._readers += 1
         try:
-            yield file, await self._results.get(file_id)
+            while start < end:
+                data = await self._results.read(file.file_id, start=start, length=min(SLICE_BYTES, end - start))
+                if not data:
+                    raise _not_found()
+                for at in range(0, len(data), PIECE_BYTES):
+                    yield data[at : at + PIECE_BYTES]
+                start += len(data)
         finally:
-            self._read_bytes -= file.size_bytes
+            self._readers -= 1
 
     async def check_link(self, file_id: str, *, expires_s: int, signature: str) -> None:
         """Raises NOT_FOUND for a link that is not good, UNAVAILABLE."""

@@ -141,6 +141,8 @@ class Order:
     """Who is told of its end; empty: nobody."""
     files_url: str = ""
     """What the links to its files begin with."""
+    shown: bytes = b""
+    """What of it its customer is shown, as JSON; written once, not read with the others."""
 
     @property
     def is_held(self) -> bool:

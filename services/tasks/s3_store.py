@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from chassis.errors import Code, TollbridgeError
 from services.tasks.config import ResultsSection
-from services.tasks.results import MAX_FILE_BYTES
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
@@ -30,12 +29,13 @@ class S3Results:
         """Keeps a file; the same id again replaces it. Raises UNAVAILABLE."""
         await self._call(lambda s3: s3.put_object(Bucket=self._section.bucket, Key=self._key(file_id), Body=data))
 
-    async def get(self, file_id: str) -> bytes:
-        """A file. Raises NOT_FOUND or UNAVAILABLE."""
+    async def read(self, file_id: str, *, start: int, length: int) -> bytes:
+        """A part of a file. Raises NOT_FOUND or UNAVAILABLE."""
+        part = f"bytes={start}-{start + length - 1}"
 
         def read(s3: Any) -> bytes:  # noqa: ANN401  boto3 makes its clients' types while it runs
-            body = s3.get_object(Bucket=self._section.bucket, Key=self._key(file_id))["Body"]
-            data: bytes = body.read(MAX_FILE_BYTES + 1)
+            body = s3.get_object(Bucket=self._section.bucket, Key=self._key(file_id), Range=part)["Body"]
+            data: bytes = body.read(length)
             return data
 
         return await self._call(read)

@@ -20,7 +20,6 @@ from services.tasks.events import to_wire
 from services.tasks.file_desk import FileDesk
 from services.tasks.jobs import Job
 from services.tasks.news import News
-from services.tasks.results import pieces
 from services.tasks.webhooks import Webhooks
 from tollbridge.tasks.v1 import tasks_pb2 as pb
 
@@ -110,9 +109,17 @@ class TasksServer:
             raise _invalid("limit", f"is at most {MAX_PAGE}")
         size = request.limit or PAGE
         async with db.transaction(self._pool) as conn:
-            jobs = await store.jobs_of(conn, customer_id, after=after, limit=size + 1)
+            jobs = await store.jobs_of(
+                conn,
+                customer_id,
+                after=after,
+                limit=size + 1,
+                kind=request.kind,
+                oldest_first=request.oldest_first,
+            )
         tasks = [await self._files.with_links(to_wire(job)) for job in jobs[:size]]
-        return pb.ListTasksResponse(tasks=tasks, has_more=len(jobs) > size)
+        orders = [await self._shown_order(job) for job in jobs[:size]] if request.with_orders else []
+        return pb.ListTasksResponse(tasks=tasks, has_more=len(jobs) > size, orders=orders)
 
     async def cancel_task(self, request: pb.CancelTaskRequest, _: CallContext) -> pb.CancelTaskResponse:
         task_id = canonical(request.task_id, "task_id")
@@ -134,11 +141,15 @@ class TasksServer:
             expires_s, signature = request.link_expires_s, request.link_signature
             await self._files.check_link(file_id, expires_s=expires_s, signature=signature)
             customer_id = ""
-        async with self._files.read(file_id, customer_id=customer_id) as (file, data):
-            kind = file.content_type
-            async for piece in pieces(data):
-                yield pb.GetResultResponse(content_type=kind, data=piece)
-                kind = ""
+        file = await self._files.find(file_id, customer_id=customer_id)
+        start = request.offset if request.offset >= 0 else max(0, file.size_bytes + request.offset)
+        piece = pb.GetResultResponse(content_type=file.content_type, size=file.size_bytes)
+        reading = self._files.read(file, start=start, length=request.length or file.size_bytes)
+        async with contextlib.aclosing(reading):
+            piece.data = await anext(reading, b"")
+            yield piece
+            async for data in reading:
+                yield pb.GetResultResponse(data=data)
 
     async def delete_results(self, request: pb.DeleteResultsRequest, _: CallContext) -> pb.DeleteResultsResponse:
         if bool(request.file_id) == bool(request.task_id):
@@ -151,10 +162,10 @@ class TasksServer:
 
     async def _shown_order(self, job: Job) -> bytes:
         """What was ordered, as its customer is shown it."""
-        kind = kinds.kind_of(job.order.kind)
         async with db.transaction(self._pool) as conn:
-            body = await store.body(conn, job.order.id)
-        return msgspec.json.encode(kind.shown(kind.parse(body)))
+            shown, body = await store.shown(conn, job.order.id)
+        kind = kinds.kind_of(job.order.kind)
+        return shown or msgspec.json.encode(kind.shown(kind.parse(body)))
 
     async def _owned(self, task_id: str, customer_id: str) -> Job:
         async with db.transaction(self._pool) as conn:

@@ -11,7 +11,7 @@ from services.tasks.results import MAX_FILE_BYTES
 from services.tasks.speech_order import SpeechOrder, piece_of
 from upstream.openai import speech
 from upstream.openai.speech import SpeechStream
-from upstream.outcome import AttemptFailed, Outcome
+from upstream.outcome import AnswerTooLarge, AttemptFailed, Outcome
 from upstream.sound_encoder import CONTENT_TYPES, FileEncoder, plain_samples
 from upstream.sound_meters import kind_of
 from upstream.usage import Captured, count_tokens
@@ -21,7 +21,7 @@ class SpeechMaker:
     """Speaks."""
 
     async def make(self, making: Making[SpeechOrder]) -> Product:
-        """Calls once for each piece. Raises AttemptFailed, ResultTooLarge."""
+        """Calls once for each piece. Raises AttemptFailed, AnswerTooLarge, ResultTooLarge."""
         order = making.wanted
         said: list[Captured] = []
         if len(order.pieces) == 1:
@@ -41,7 +41,10 @@ class SpeechMaker:
 
 
 async def _spoken(making: Making[SpeechOrder], text: str, said: list[Captured]) -> bytes:
-    """The sound of one piece; what the provider said of it is added to `said`, or counted where it said nothing."""
+    """The sound of one piece; what the provider said of it is added to `said`, or counted where it said nothing.
+
+    Raises AnswerTooLarge for more than can be kept: of samples, which become smaller, twice as much is taken.
+    """
     order, rates = making.wanted, making.route.price.rates
     by_token = speech.is_by_token(rates)
     spoken = piece_of(order, text)
@@ -53,7 +56,9 @@ async def _spoken(making: Making[SpeechOrder], text: str, said: list[Captured]) 
     try:
         async for data in response.chunks():
             sound += reader.feed(data)
-            if reader.ended or len(sound) > 2 * MAX_FILE_BYTES:
+            if len(sound) > (MAX_FILE_BYTES if len(order.pieces) == 1 else 2 * MAX_FILE_BYTES):
+                raise AnswerTooLarge("the provider's sound is larger than what can be kept")
+            if reader.ended:
                 break
         else:
             reader.at_end()

@@ -51,10 +51,14 @@ async def job(conn: Connection, task_id: str) -> Job | None:
     return None if found is None else found.job
 
 
-async def body(conn: Connection, task_id: str) -> bytes:
-    """What was ordered, as it came; it may be large."""
-    row = await one(conn, "SELECT t.body FROM tasks.tasks t WHERE t.id = %s", (task_id,))
-    return b"" if row is None else bytes(row["body"])
+async def shown(conn: Connection, task_id: str) -> tuple[bytes, bytes]:
+    """What of an order its customer is shown, as JSON; where it was not kept, empty and the body."""
+    row = await one(
+        conn,
+        "SELECT t.shown, CASE WHEN t.shown = '' THEN t.body ELSE '' END AS body FROM tasks.tasks t WHERE t.id = %s",
+        (task_id,),
+    )
+    return (b"", b"") if row is None else (bytes(row["shown"]), bytes(row["body"]))
 
 
 async def version(conn: Connection, task_id: str) -> tuple[int, bool]:
@@ -63,13 +67,18 @@ async def version(conn: Connection, task_id: str) -> tuple[int, bool]:
     return (0, True) if row is None else (row["version"], Status(row["status"]).ended)
 
 
-async def jobs_of(conn: Connection, customer_id: str, *, after: str | None, limit: int) -> list[Job]:
-    """A customer's jobs below `after`, newest first."""
+async def jobs_of(
+    conn: Connection, customer_id: str, *, after: str | None, limit: int, kind: str = "", oldest_first: bool = False
+) -> list[Job]:
+    """A customer's jobs beyond `after`, newest first, of one kind or of all."""
+    beyond, order = (">", "ASC") if oldest_first else ("<", "DESC")
     found = await every(
         conn,
         f"SELECT {JOB} FROM tasks.tasks t WHERE t.customer_id = %(customer)s"
-        " AND (%(after)s::uuid IS NULL OR t.id < %(after)s::uuid) ORDER BY t.id DESC LIMIT %(limit)s",
-        {"customer": customer_id, "after": after, "limit": limit},
+        + (" AND t.kind = %(kind)s" if kind else "")
+        + (f" AND t.id {beyond} %(after)s::uuid" if after else "")
+        + f" ORDER BY t.id {order} LIMIT %(limit)s",
+        {"customer": customer_id, "after": after, "limit": limit, "kind": kind},
     )
     files = await file_store.of_tasks(conn, [str(row["id"]) for row in found])
     return [job_sql.job(row, files.get(str(row["id"]), ())) for row in found]
@@ -82,8 +91,8 @@ async def insert(conn: Connection, order: Order, *, fingerprint: bytes) -> bool:
     """Stores a job as pending; False when that id is taken."""
     made = await conn.execute(
         "INSERT INTO tasks.tasks (id, customer_id, key_id, kind, model, body, fingerprint, price_version, hold_id,"
-        " hold_nano_usd, traceparent, webhook_url, files_url, created_at_us, deadline_us)"
-        f" SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, {NOW}, {NOW} + %s"
+        " hold_nano_usd, traceparent, webhook_url, files_url, shown, created_at_us, deadline_us)"
+        f" SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, {NOW}, {NOW} + %s"
         " ON CONFLICT (id) DO NOTHING",
         (
             order.id,
@@ -99,6 +108,7 @@ async def insert(conn: Connection, order: Order, *, fingerprint: bytes) -> bool:
             order.traceparent,
             order.webhook_url,
             order.files_url,
+            order.shown,
             job_sql.microseconds(order.time_to_live_s),
         ),
     )

@@ -108,7 +108,8 @@ class FakeRouter:
         chat = router_pb2.Model(id="chatter", category="chat", configured=True, price=price_on_the_wire(PRICE))
         bare = router_pb2.Model(id="bare", category="image")
         free = router_pb2.Model(id="free", category="image", configured=True, price=price_on_the_wire(FREE))
-        return router_pb2.ListModelsResponse(models=[image, chat, bare, free])
+        film = router_pb2.Model(id="film", category="video", configured=True, price=price_on_the_wire(FREE))
+        return router_pb2.ListModelsResponse(models=[image, chat, bare, free, film])
 
     def service(self) -> RpcService:
         callers = frozenset({"tasks"})
@@ -178,8 +179,8 @@ class MemoryResults:
             raise TollbridgeError(Code.UNAVAILABLE, "The store is away.")
         self.files[file_id] = data
 
-    async def get(self, file_id: str) -> bytes:
-        return self.files[file_id]
+    async def read(self, file_id: str, *, start: int, length: int) -> bytes:
+        return self.files[file_id][start : start + length]
 
     async def delete(self, file_id: str) -> None:
         if self.fails:
@@ -329,17 +330,19 @@ class TasksApi:
         return (await self.call("GetTask", request, pb.GetTaskResponse)).task
 
     async def file(self, file_id: str, *, customer_id: str, **link) -> tuple[str, bytes]:
+        pieces = await self.pieces(pb.GetResultRequest(file_id=file_id, customer_id=customer_id, **link))
+        return pieces[0].content_type, b"".join(piece.data for piece in pieces)
+
+    async def pieces(self, request: pb.GetResultRequest) -> list[pb.GetResultResponse]:
         run = self.channel.unary_stream(
             "/tollbridge.tasks.v1.TasksService/GetResult",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=pb.GetResultResponse.FromString,
         )
-        request = pb.GetResultRequest(file_id=file_id, customer_id=customer_id, **link)
         try:
-            pieces = [p async for p in run(request, timeout=10, metadata=(("authorization", "edge:edge"),))]
+            return [piece async for piece in run(request, timeout=30, metadata=(("authorization", "edge:edge"),))]
         except grpc.aio.AioRpcError as error:
             raise error_of(error) from error
-        return pieces[0].content_type, b"".join(piece.data for piece in pieces)
 
 
 def usage_of(letters: Sequence[Letter]) -> list[usage_pb2.UsageRecorded]:

@@ -57,10 +57,18 @@ async def test_links_of_one_process_are_good_in_every_other(api: TasksApi, new_p
 
 
 async def test_slow_readers_do_not_fill_the_memory(api: TasksApi, monkeypatch: pytest.MonkeyPatch):
-    """Who comes while too much is read is told to come again; a reader that leaves makes room."""
-    monkeypatch.setattr(file_desk, "MAX_READ_BYTES", 1)
+    """Each has a slice; who comes while too many read is told to come again, and a reader that leaves makes room."""
+    monkeypatch.setattr(file_desk, "MAX_READERS", 1)
     (file,) = (await made(api)).results
-    api.process.results.files[file.file_id] = bytes(32 << 20)
+    await resized(api, file.file_id, bytes(32 << 20))
+    slices = list[int]()
+    read = api.process.results.read
+
+    async def counted(file_id: str, *, start: int, length: int) -> bytes:
+        slices.append(length)
+        return await read(file_id, start=start, length=length)
+
+    monkeypatch.setattr(api.process.results, "read", counted)
     reading = api.channel.unary_stream(
         "/tollbridge.tasks.v1.TasksService/GetResult",
         request_serializer=lambda message: message.SerializeToString(),
@@ -72,13 +80,45 @@ async def test_slow_readers_do_not_fill_the_memory(api: TasksApi, monkeypatch: p
     )
     assert (await reading.read()).content_type == "image/png"
     assert await code_of(api.file(file.file_id, customer_id=api.customer_id)) is Code.OVERLOADED
-    api.process.results.files[file.file_id] = b"\x89PNG"
+    assert sum(slices) < 32 << 20
     reading.cancel()
     for _ in range(1000):
-        if not api.process.server._files._read_bytes:
+        if not api.process.server._files._readers:
             break
         await asyncio.sleep(0.02)
-    assert await api.file(file.file_id, customer_id=api.customer_id) == ("image/png", b"\x89PNG")
+    _, data = await api.file(file.file_id, customer_id=api.customer_id)
+    assert len(data) == 32 << 20
+    assert max(slices) == 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("offset", "length", "expected"),
+    [
+        (0, 0, slice(None)),
+        (5, 0, slice(5, None)),
+        (1_500_000, 600_000, slice(1_500_000, 2_100_000)),
+        (-7, 0, slice(-7, None)),
+        (-9_000_000, 3, slice(0, 3)),
+        (2_999_999, 100, slice(2_999_999, None)),
+        (3_000_000, 0, slice(0, 0)),
+        (1 << 62, 1 << 62, slice(0, 0)),
+    ],
+)
+async def test_a_part_of_a_file_is_read_by_itself(api: TasksApi, offset: int, length: int, expected: slice):
+    """From wherever, to wherever; the first piece says how large the whole is."""
+    (file,) = (await made(api)).results
+    data = bytes(index % 251 for index in range(3_000_000))
+    await resized(api, file.file_id, data)
+    part = pb.GetResultRequest(file_id=file.file_id, customer_id=api.customer_id, offset=offset, length=length)
+    pieces = await api.pieces(part)
+    assert (pieces[0].content_type, pieces[0].size) == ("image/png", 3_000_000)
+    assert b"".join(piece.data for piece in pieces) == data[expected]
+
+
+async def resized(api: TasksApi, file_id: str, data: bytes) -> None:
+    """Has the file be these bytes."""
+    api.process.results.files[file_id] = data
+    await api.process.sql(f"UPDATE tasks.results SET size_bytes = {len(data)} WHERE file_id = '{file_id}'")
 
 
 async def test_files_whose_time_is_over_are_removed(api: TasksApi):

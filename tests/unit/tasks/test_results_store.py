@@ -20,13 +20,13 @@ async def test_a_second_run_replaces_the_firsts_file(results: NatsResults):
     file_id = str(uuid.uuid4())
     await results.put(file_id, b"first")
     await results.put(file_id, b"second")
-    assert await results.get(file_id) == b"second"
+    assert await results.read(file_id, start=0, length=100) == b"second"
 
 
 async def test_an_unknown_file_is_not_found(results: NatsResults):
     """Not a failure."""
     with pytest.raises(TollbridgeError) as caught:
-        await results.get(str(uuid.uuid4()))
+        await results.read(str(uuid.uuid4()), start=0, length=1)
     assert caught.value.code is Code.NOT_FOUND
 
 
@@ -37,5 +37,5 @@ async def test_a_file_can_be_removed_once_and_again(results: NatsResults):
     await results.delete(file_id)
     await results.delete(file_id)
     with pytest.raises(TollbridgeError) as caught:
-        await results.get(file_id)
+        await results.read(file_id, start=0, length=1)
     assert caught.value.code is Code.NOT_FOUND

@@ -1,6 +1,7 @@
 """Tasks over gRPC on a real PostgreSQL: acceptance, waiting, listing, cancelling, results and rights."""
 
 import asyncio
+import json
 import time
 import uuid
 
@@ -121,6 +122,7 @@ async def test_a_large_result_comes_in_pieces(api: TasksApi):
     file_id = (await api.get(task.id)).results[0].file_id
     whole = bytes(range(256)) * 4096
     api.process.results.files[file_id] = whole
+    await api.process.sql(f"UPDATE tasks.results SET size_bytes = {len(whole)} WHERE file_id = '{file_id}'")
     assert (await api.file(file_id, customer_id=api.customer_id))[1] == whole
 
 
@@ -151,6 +153,24 @@ async def test_a_customers_tasks_are_listed_newest_first_in_pages(api: TasksApi)
         seen += [task.id for task in page.tasks]
         more, after = page.has_more, page.tasks[-1].id
     assert seen == sorted(made, reverse=True)
+
+
+async def test_a_list_of_one_kind_says_what_was_ordered(api: TasksApi):
+    """From the oldest on as well; of tasks from before this was kept it is read out of their bodies."""
+    body = b'{"model": "m", "prompt": "Waves %d", "seconds": "4"}'
+    await api.create()
+    films = [await api.create(kind="video", model="film", body=body % number) for number in range(3)]
+    await api.process.sql(f"UPDATE tasks.tasks SET shown = '' WHERE id = '{films[0].id}'")
+    seen: list[str] = []
+    for after in ("", films[1].id):
+        request = pb.ListTasksRequest(
+            customer_id=api.customer_id, limit=2, after=after, kind="video", oldest_first=True, with_orders=True
+        )
+        page = await api.call("ListTasks", request, pb.ListTasksResponse)
+        assert len(page.tasks) == len(page.orders)
+        assert page.has_more is not bool(after)
+        seen += [json.loads(order)["prompt"] for order in page.orders]
+    assert seen == ["Waves 0", "Waves 1", "Waves 2"]
 
 
 async def test_only_those_who_may_call(api: TasksApi):

@@ -8,13 +8,13 @@ import pytest
 
 from chassis.errors import Code, TollbridgeError
 from pricing.prices import PriceVersion, Rates
-from services.tasks import kinds, speech_order
+from services.tasks import kinds, speech_maker, speech_order
 from services.tasks.kind import Making, Product, Providers
 from services.tasks.sentences import pieces_of
 from tests.fakes.listener import heard, said
 from upstream import sound_encoder
 from upstream.client import Timeouts, UpstreamClient
-from upstream.outcome import AttemptFailed
+from upstream.outcome import AnswerTooLarge, AttemptFailed
 from upstream.route import Bounds, Route, WireProtocol
 from upstream.sandbox.provider import Sandbox
 from upstream.sandbox.speech import MS_PER_CHARACTER
@@ -148,6 +148,16 @@ async def test_a_piece_that_breaks_off_is_no_file(client: UpstreamClient):
     """However much of it came."""
     with pytest.raises(AttemptFailed):
         await made(client, input='Hi.\n#sandbox {"chunks": 4, "fail_after_chunks": 2}')
+
+
+@pytest.mark.parametrize("text", ["Hi there.", LONG])
+async def test_a_sound_that_is_too_large_to_be_kept_says_so(
+    client: UpstreamClient, monkeypatch: pytest.MonkeyPatch, text: str
+):
+    """It was made, so it is not asked for again."""
+    monkeypatch.setattr(speech_maker, "MAX_FILE_BYTES", 1000)
+    with pytest.raises(AnswerTooLarge):
+        await made(client, input=text, response_format="mp3")
 
 
 def test_samples_are_found_in_files_too():

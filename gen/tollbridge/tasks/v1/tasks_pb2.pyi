@@ -355,22 +355,34 @@ class ListTasksRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    OLDEST_FIRST_FIELD_NUMBER: _builtins.int
+    WITH_ORDERS_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """Whose."""
     limit: _builtins.int
     """At most 200; 0 is 50."""
     after: _builtins.str
     """The last id of the page before, empty for the first page."""
+    kind: _builtins.str
+    """Only of this kind; empty: of all."""
+    oldest_first: _builtins.bool
+    """Oldest first instead of newest first."""
+    with_orders: _builtins.bool
+    """Also what was ordered."""
     def __init__(
         self,
         *,
         customer_id: _builtins.str = ...,
         limit: _builtins.int = ...,
         after: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        oldest_first: _builtins.bool = ...,
+        with_orders: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "customer_id", b"customer_id", "limit", b"limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "customer_id", b"customer_id", "kind", b"kind", "limit", b"limit", "oldest_first", b"oldest_first", "with_orders", b"with_orders"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -384,21 +396,27 @@ class ListTasksResponse(_message.Message):
 
     TASKS_FIELD_NUMBER: _builtins.int
     HAS_MORE_FIELD_NUMBER: _builtins.int
+    ORDERS_FIELD_NUMBER: _builtins.int
     has_more: _builtins.bool
     """True when more follow."""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]:
-        """Newest first."""
+        """Newest first, unless it was asked for otherwise."""
+
+    @_builtins.property
+    def orders(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Of each task, when that was asked for: what was ordered, as its customer is shown it, in JSON."""
 
     def __init__(
         self,
         *,
         tasks: _abc.Iterable[Global___Task] | None = ...,
         has_more: _builtins.bool = ...,
+        orders: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["has_more", b"has_more", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["has_more", b"has_more", "orders", b"orders", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -512,6 +530,8 @@ class GetResultRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     LINK_EXPIRES_S_FIELD_NUMBER: _builtins.int
     LINK_SIGNATURE_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
     file_id: _builtins.str
     """Which."""
     customer_id: _builtins.str
@@ -520,6 +540,10 @@ class GetResultRequest(_message.Message):
     """With link_signature: until when the link is good. Then customer_id does not count."""
     link_signature: _builtins.str
     """The link's proof; not_found when it does not hold or is over."""
+    offset: _builtins.int
+    """Where to begin; below 0: so many bytes before the end, or all of them."""
+    length: _builtins.int
+    """How many bytes, fewer where it ends; 0: to the end."""
     def __init__(
         self,
         *,
@@ -527,10 +551,12 @@ class GetResultRequest(_message.Message):
         customer_id: _builtins.str = ...,
         link_expires_s: _builtins.int = ...,
         link_signature: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        length: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "file_id", b"file_id", "link_expires_s", b"link_expires_s", "link_signature", b"link_signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "file_id", b"file_id", "length", b"length", "link_expires_s", b"link_expires_s", "link_signature", b"link_signature", "offset", b"offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -538,25 +564,29 @@ Global___GetResultRequest: _TypeAlias = GetResultRequest  # noqa: Y015
 
 @_typing.final
 class GetResultResponse(_message.Message):
-    """A piece of a result."""
+    """A piece of a result. There is at least one, which has no bytes where the offset is at the end or beyond."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CONTENT_TYPE_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
     content_type: _builtins.str
     """In the first piece only."""
     data: _builtins.bytes
     """At most 256 KiB."""
+    size: _builtins.int
+    """In the first piece only: the size of the whole result in bytes."""
     def __init__(
         self,
         *,
         content_type: _builtins.str = ...,
         data: _builtins.bytes = ...,
+        size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "data", b"data"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "data", b"data", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
