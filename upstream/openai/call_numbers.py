@@ -1,13 +1,14 @@
-"""Tool calls of chat providers as OpenAI sends them: each under a number of its own, and the finish says so.
+"""Tool calls of chat providers as OpenAI sends them: each under a number and an id of its own, and the finish says so.
 
 Some providers leave the numbers out, give all calls the same, or finish with `stop` although tools were called. Clients
-put the pieces together by number and run the tools when the finish says `tool_calls`, so all of that loses calls.
+put the pieces together by number, add up ids and names, answer by id, and run the tools when the finish says
+`tool_calls`, so all of that loses calls. Where a client insists on a tool by its name, `stop` is OpenAI's own finish.
 """
 
-from upstream.outcome import ProviderMisbehaved
+from chassis.ids import uuid7
+from upstream.openai.call_pieces import CallPiece, CallPieces
 
 CALLED = "tool_calls"
-MOST_CALLS = 4096
 
 
 def mend_finish(choice: dict[str, object]) -> bool:
@@ -20,52 +21,48 @@ def mend_finish(choice: dict[str, object]) -> bool:
 
 
 class CallNumbers:
-    """The calls of one choice."""
+    """The calls of one choice. Without `mends_finish` a `stop` stays one."""
 
-    __slots__ = ("_by_id", "_by_theirs", "_last")
+    __slots__ = ("_ids", "_mends_finish", "_pieces")
 
-    def __init__(self) -> None:
-        self._by_id: dict[str, int] = {}
-        self._by_theirs: dict[int, tuple[int, str]] = {}
-        self._last = -1
+    def __init__(self, *, mends_finish: bool = True) -> None:
+        self._pieces = CallPieces()
+        self._ids: set[str] = set()
+        self._mends_finish = mends_finish
 
     def mend(self, choice: dict[str, object]) -> bool:
-        """Puts right what is wrong in a chunk's choice; whether anything was."""
+        """Puts right what is wrong in a chunk's choice; whether anything was. Raises ProviderMisbehaved."""
         delta = choice.get("delta")
         calls = delta.get("tool_calls") if isinstance(delta, dict) else None
         changed = False
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, dict):
-                number = self._number_of(call)
-                changed = changed or call.get("index") != number
-                call["index"] = number
-        if choice.get("finish_reason") == "stop" and self._last >= 0:
+                changed = self._mend(call, self._pieces.take(call)) or changed
+        if self._mends_finish and choice.get("finish_reason") == "stop" and self._pieces:
             choice["finish_reason"] = CALLED
             return True
         return changed
 
-    def _number_of(self, call: dict[str, object]) -> int:
-        theirs, call_id, function = call.get("index"), call.get("id"), call.get("function")
-        own = call_id if isinstance(call_id, str) else ""
-        named = isinstance(function, dict) and bool(function.get("name"))
-        place = theirs if isinstance(theirs, int) and not isinstance(theirs, bool) else None
-        number, known = (-1, "") if place is None else self._by_theirs.get(place, (-1, ""))
-        if number >= 0 and own and own == known:
-            return number
-        begins = place is not None and number < 0 and named  # a call of its own, also under an id that another has
-        if own in self._by_id and not begins:
-            return self._by_id[own]
-        if place is None:
-            return self._new(own) if own or named or self._last < 0 else self._last
-        if number < 0 or (own and known and named):
-            number = self._new(own)
-            self._by_theirs[place] = (number, own)
-        return number
-
-    def _new(self, call_id: str) -> int:
-        self._last += 1
-        if self._last >= MOST_CALLS:
-            raise ProviderMisbehaved("the provider's answer calls more tools than any answer does")
-        if call_id:
-            self._by_id[call_id] = self._last
-        return self._last
+    def _mend(self, call: dict[str, object], piece: CallPiece) -> bool:
+        """Makes of a provider's piece OpenAI's; whether that changed it."""
+        changed = call.get("index") != piece.call.number
+        call["index"] = piece.call.number
+        if piece.begins:
+            given = piece.call.their_id
+            if not given or given in self._ids:
+                call["id"] = given = f"call_{uuid7().hex}"
+                changed = True
+            self._ids.add(given)
+        elif call.get("id"):
+            del call["id"]
+            changed = True
+        function = call.get("function")
+        if not isinstance(function, dict):
+            return changed
+        if (function.get("name") or "") != piece.name:
+            function["name"] = piece.name
+            changed = True
+        if isinstance(function.get("arguments"), dict):
+            function["arguments"] = piece.arguments
+            changed = True
+        return changed

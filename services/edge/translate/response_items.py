@@ -9,7 +9,6 @@ from typing import Literal
 
 import msgspec
 
-from services.edge.translate.call_order import is_whole
 from services.edge.translate.narrow_names import MOST_CALL_LETTERS
 
 Json = dict[str, object]
@@ -22,7 +21,8 @@ COMPLETED, IN_PROGRESS, INCOMPLETE = "completed", "in_progress", "incomplete"
 class OutputItems:
     """All items of one response. `hexes` makes their ids; each event goes out through `emit`.
 
-    `names` are the namespace and name of tools that a chat knows by one name.
+    `names` are the namespace and name of tools that a chat knows by one name. Each call has a number of its own in the
+    deltas: readers of streams see to that.
     """
 
     def __init__(self, *, hexes: str, emit: Emit, summarizes: bool, names: Mapping[str, tuple[str, str]]) -> None:
@@ -32,7 +32,7 @@ class OutputItems:
         self._summarizes = summarizes
         self._items: list[_Texts | _Call] = []
         self._open: _Texts | None = None
-        self._calls: list[_Call] = []
+        self._calls: dict[object, _Call] = {}
         self._call_ids: set[str] = set()
 
     def add(self, delta: Mapping[str, object], logprobs: object = None) -> None:
@@ -73,18 +73,15 @@ class OutputItems:
 
     def _call(self, delta: Mapping[str, object]) -> None:
         """A piece of a tool call."""
-        index, call_id = delta.get("index"), _text(delta.get("id"))
-        kind = "custom" if isinstance(delta.get("custom"), dict) else "function"
-        called = delta.get(kind)
-        name = _text(called.get("name")) if isinstance(called, dict) else ""
-        known = [call for call in self._calls if call.is_meant(index, call_id)]
-        if not known or (name and not call_id and known[-1].is_followed_by(name)):
+        number = delta.get("index")
+        call = self._calls.get(number)
+        if call is None:
             self._close_texts()
+            kind = "custom" if isinstance(delta.get("custom"), dict) else "function"
             place = self._place("ctc" if kind == "custom" else "fc")
-            known = [_Call(kind, index, *place, names=self._names, taken=self._call_ids)]
-            self._calls += known
-            self._items += known
-        known[-1].add(call_id, delta.get(known[-1].kind))
+            call = self._calls[number] = _Call(kind, *place, names=self._names, taken=self._call_ids)
+            self._items.append(call)
+        call.add(_text(delta.get("id")), delta.get(call.kind))
 
     def _close_texts(self) -> None:
         if self._open is not None:
@@ -184,12 +181,11 @@ class _Texts:
 
 
 class _Call:
-    """A call of a tool. It is told when its name has come: some providers send the id before."""
+    """A call of a tool. It is told when its arguments begin to come: until then its name may grow."""
 
     def __init__(
         self,
         kind: str,
-        number: object,
         index: int,
         item_id: str,
         emit: Emit,
@@ -198,50 +194,32 @@ class _Call:
         taken: set[str],
     ) -> None:
         self.kind = kind
-        self._number = number
         self._their_id = self._call_id = ""
         self._taken = taken
         self._index = index
         self._id = item_id
         self._emit = emit
         self._names = names
-        self._space: str | None = None
-        self._name = self._chat_name = ""
+        self._name = ""
         self._pieces: list[str] = []
         self._told = False
         self._status = IN_PROGRESS
-
-    def is_meant(self, number: object, call_id: str) -> bool:
-        """Whether a piece with this index and id is of this call.
-
-        Some providers leave indexes out, or give every call the same; an id that is new is a new call then.
-        """
-        if number is None and not call_id:
-            return True
-        return number == self._number and (not call_id or call_id == self._their_id or not self._their_id)
-
-    def is_followed_by(self, name: str) -> bool:
-        """Whether a piece that has this name, but no id, is of the next call: this one's is another, or it is whole."""
-        if not self._chat_name:
-            return False
-        return name != self._chat_name or (self.kind == "function" and is_whole(self._pieces))
 
     def add(self, call_id: str, called: object) -> None:
         """More of it. `called` is what chat calls `function` or `custom`."""
         self._their_id = self._their_id or call_id
         if not isinstance(called, dict):
             return
-        if not self._name:
-            self._chat_name = _text(called.get("name"))
-            self._space, self._name = self._names.get(self._chat_name, (None, self._chat_name))
+        if not self._told:
+            self._name += _text(called.get("name"))
         given = called.get("arguments" if self.kind == "function" else "input")
         piece = given if isinstance(given, str) else "" if given is None else msgspec.json.encode(given).decode()
-        if not self._told and self._name:
-            self._tell()
         if piece:
             self._pieces.append(piece)
-            if self._told:
-                self._delta(piece)
+        if self._told and piece:
+            self._delta(piece)
+        elif not self._told and self._name and self._pieces:
+            self._tell()
 
     def close(self, status: str) -> None:
         """Tells its end, once."""
@@ -254,27 +232,33 @@ class _Call:
         if self.kind == "custom":
             self._emit("custom_tool_call_input.done", **where, input=given)
         else:
-            self._emit("function_call_arguments.done", **where, name=self._name, arguments=given)
+            self._emit("function_call_arguments.done", **where, name=self._own_name[1], arguments=given)
         self._status = status
         self._emit("output_item.done", output_index=self._index, item=self.shown())
 
     def shown(self) -> Json:
         """The item."""
         given = "".join(self._pieces)
+        space, name = self._own_name
         shown: Json = {
             "id": self._id,
             "type": "function_call",
             "status": self._status,
             "call_id": self._call_id or self._their_id,
         }
-        if self._space is not None:
-            shown["namespace"] = self._space
+        if space is not None:
+            shown["namespace"] = space
         if self.kind == "custom":
-            return {**shown, "type": "custom_tool_call", "name": self._name, "input": given}
-        return {**shown, "name": self._name, "arguments": given}
+            return {**shown, "type": "custom_tool_call", "name": name, "input": given}
+        return {**shown, "name": name, "arguments": given}
+
+    @property
+    def _own_name(self) -> tuple[str | None, str]:
+        """The namespace and name by which the client knows the tool."""
+        return self._names.get(self._name, (None, self._name))
 
     def _tell(self) -> None:
-        """Tells of the item; what of its arguments has come before its name follows."""
+        """Tells of the item; what of its arguments has come follows."""
         is_own = self._their_id and self._their_id not in self._taken
         self._call_id = self._their_id if is_own else f"call_{self._id[-MOST_CALL_LETTERS + len('call_') :]}"
         self._taken.add(self._call_id)

@@ -13,7 +13,7 @@ from tests.unit.edge.world import World
 from tollbridge.usage.v1 import usage_pb2
 from upstream import kept_text
 from upstream.anthropic.native import MessagesRelay
-from upstream.openai.call_numbers import MOST_CALLS
+from upstream.openai.call_pieces import MOST_CALLS
 from upstream.openai.chat_stream import MOST_CHOICES, ChatStream
 from upstream.openai.completions import CompletionStream
 from upstream.outcome import ProviderMisbehaved

@@ -5,56 +5,14 @@ from typing import Any
 
 import pytest
 
+from tests.unit.upstream.odd_calls import ODD, pieces_of
 from upstream.openai.chat_stream import ChatStream
 
-F = {"name": "f", "arguments": '{"a":'}
-G = {"name": "g", "arguments": '{"b":'}
-REST = {"arguments": "1}"}
-WAYS: dict[str, list[dict[str, Any]]] = {
-    "as it should be": [
-        {"index": 0, "id": "x", "function": F},
-        {"index": 0, "function": REST},
-        {"index": 1, "id": "y", "function": G},
-        {"index": 1, "function": REST},
-    ],
-    "mixed": [
-        {"index": 0, "id": "x", "function": F},
-        {"index": 1, "id": "y", "function": G},
-        {"index": 0, "function": REST},
-        {"index": 1, "function": REST},
-    ],
-    "without numbers": [
-        {"id": "x", "function": F},
-        {"function": REST},
-        {"id": "y", "function": G},
-        {"function": REST},
-    ],
-    "null for a number": [
-        {"index": None, "id": "x", "function": F},
-        {"index": None, "function": REST},
-        {"index": None, "id": "y", "function": G},
-        {"index": None, "function": REST},
-    ],
-    "all under one number": [
-        {"index": 0, "id": "x", "function": F},
-        {"index": 0, "function": REST},
-        {"index": 0, "id": "y", "function": G},
-        {"index": 0, "function": REST},
-    ],
-    "the id with every piece": [
-        {"id": "x", "function": F},
-        {"id": "x", "function": REST},
-        {"id": "y", "function": G},
-        {"id": "y", "function": REST},
-    ],
-    "numbers that begin at one": [
-        {"index": 1, "id": "x", "function": F},
-        {"index": 1, "function": REST},
-        {"index": 2, "id": "y", "function": G},
-        {"index": 2, "function": REST},
-    ],
-    "neither numbers nor ids": [{"function": F}, {"function": REST}, {"function": G}, {"function": REST}],
-}
+CALLS = [
+    {"name": "find", "input": {"a": 1}},
+    {"name": "close", "input": {"b": 1}},
+    {"name": "close", "input": {"b": 2}},
+]
 
 
 def put_together(pieces: list[dict[str, Any]], *, finish: str) -> tuple[dict[int, list[str]], str]:
@@ -71,22 +29,34 @@ def put_together(pieces: list[dict[str, Any]], *, finish: str) -> tuple[dict[int
         choice = json.loads(line.removeprefix("data: "))["choices"][0]
         last = choice["finish_reason"] or last
         for call in choice["delta"].get("tool_calls", []):
-            known = calls.setdefault(call["index"], ["", ""])
-            known[0] += call["function"].get("name", "")
-            known[1] += call["function"].get("arguments", "")
+            known = calls.setdefault(call["index"], ["", "", ""])
+            known[0] += call.get("id") or ""
+            known[1] += call["function"].get("name") or ""
+            known[2] += call["function"].get("arguments") or ""
     return calls, last
 
 
 @pytest.mark.parametrize("finish", ["tool_calls", "stop"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ODD)
 def test_calls_can_be_put_together(way: str, finish: str) -> None:
-    """However the provider numbers them; and whoever waits for the finish of calls gets it."""
-    calls, last = put_together(WAYS[way], finish=finish)
-    assert calls == {0: ["f", '{"a":1}'], 1: ["g", '{"b":1}']}
+    """However the provider numbers and calls them; and whoever waits for the finish of calls gets it."""
+    pieces = [piece for call in ODD[way](pieces_of(CALLS, cut=3)) for piece in call]
+    calls, last = put_together(pieces, finish=finish)
+    assert list(calls) == [0, 1, 2]
+    assert [call[1:] for call in calls.values()] == [[call["name"], json.dumps(call["input"])] for call in CALLS]
+    ids = [call[0] for call in calls.values()]
+    assert all(ids)
+    assert len(set(ids)) == 3
     assert last == "tool_calls"
+
+
+def test_calls_as_they_should_be_stay_as_they_are() -> None:
+    """Ids too."""
+    calls, _ = put_together([piece for call in pieces_of(CALLS, cut=3) for piece in call], finish="tool_calls")
+    assert [call[0] for call in calls.values()] == ["call_0", "call_1", "call_2"]
 
 
 def test_other_finishes_stay() -> None:
     """A limit that cut the calls is no finish of calls, and without calls nothing is changed."""
-    assert put_together(WAYS["mixed"], finish="length")[1] == "length"
+    assert put_together(pieces_of(CALLS, cut=3)[0], finish="length")[1] == "length"
     assert put_together([], finish="stop") == ({}, "stop")

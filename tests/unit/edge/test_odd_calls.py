@@ -1,0 +1,59 @@
+"""Calls of odd providers stay apart in all three protocols that clients speak."""
+
+import json
+from typing import Any
+
+import pytest
+
+from pricing.tokens import Tokens
+from services.edge.translate.messages_over_chat import MessagesOverChat
+from services.edge.translate.responses_over_chat import ResponseHead, ResponsesOverChat
+from tests.unit.upstream.odd_calls import ODD, pieces_of
+from upstream.openai.chat_stream import ChatStream
+from upstream.usage import StreamReader
+
+CALLS = [
+    {"name": "find", "input": {"a": 1}},
+    {"name": "close", "input": {"b": 1}},
+    {"name": "close", "input": {"b": 1}},
+]
+
+
+def events(reader: StreamReader, way: str) -> list[dict[str, Any]]:
+    """The data of what a client gets."""
+    deltas = [{"tool_calls": [piece]} for call in ODD[way](pieces_of(CALLS, cut=4)) for piece in call]
+    ends = [*((delta, None) for delta in deltas), ({}, "stop")]
+    out = b""
+    for delta, finish in ends:
+        chunk = {"id": "c", "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+        out += reader.feed(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+    out += reader.feed(b"data: [DONE]\n\n") + reader.closing(tokens=Tokens(), cost=None)
+    return [json.loads(line[6:]) for line in out.decode().split("\n") if line.startswith("data: {")]
+
+
+@pytest.mark.parametrize("way", ODD)
+def test_calls_of_a_message_stay_apart(way: str) -> None:
+    """Each a block with an id of its own, and one after the other."""
+    told = events(MessagesOverChat(model="m", stops=()), way)
+    blocks = [event["content_block"] for event in told if event["type"] == "content_block_start"]
+    given = [""] * len(blocks)
+    for event in told:
+        if event["type"] == "content_block_delta":
+            given[event["index"]] += event["delta"]["partial_json"]
+    found = [(block["name"], json.loads(text)) for block, text in zip(blocks, given, strict=True)]
+    assert found == [(call["name"], call["input"]) for call in CALLS]
+    assert len({block["id"] for block in blocks}) == len(CALLS)
+    assert told[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+@pytest.mark.parametrize("way", ODD)
+def test_calls_of_a_response_stay_apart(way: str) -> None:
+    """Each an item with an id of its own, whole when it is done."""
+    head = ResponseHead(b'{"model":"m","input":"x"}', model="m")
+    told = events(ResponsesOverChat(inner=ChatStream(model="m", include_usage=False), head=head), way)
+    done = [event["item"] for event in told if event["type"] == "response.output_item.done"]
+    assert [(item["name"], json.loads(item["arguments"])) for item in done] == [
+        (call["name"], call["input"]) for call in CALLS
+    ]
+    assert len({item["call_id"] for item in done}) == len(CALLS)
+    assert told[-1]["response"]["output"] == done
