@@ -15,7 +15,8 @@ COPY upstream upstream
 COPY cli cli
 COPY services services
 COPY gen gen
-RUN /opt/tollbridge/bin/uv pip install --python /opt/tollbridge/bin/python --no-cache --no-deps --no-build-isolation .
+RUN /opt/tollbridge/bin/uv pip install --python /opt/tollbridge/bin/python --no-cache --no-deps --no-build-isolation \
+      --compile-bytecode .
 
 FROM ${PYTHON_IMAGE}
 ARG SERVICE

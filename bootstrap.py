@@ -7,6 +7,7 @@ the work; where it can't, pip does.
 
 from __future__ import annotations
 
+import compileall
 import hashlib
 import os
 import shutil
@@ -21,6 +22,8 @@ VENV = ROOT / ".venv"
 BIN = VENV / "bin"
 PYTHON = BIN / "python"
 REQUIREMENTS = ROOT / "requirements"
+OWN = ("chassis", "pricing", "upstream", "cli", "services", "gen", "tests/fakes")
+"""Our code, compiled ahead of its first start."""
 EXTRAS = ("local-models",)
 """What is installed when the environment's EXTRAS names it (`make up EXTRAS=local-models`), and then stays."""
 CHECKS = (
@@ -67,6 +70,7 @@ def main() -> int:
     if unknown:
         return refuse(f"EXTRAS: {unknown[0]!r} is none of {', '.join(EXTRAS)}")
     set_up(COMMANDS[command])
+    compile_own()
     for name in extras:
         add_extra(name)
     if command == "up":
@@ -134,6 +138,16 @@ def set_up(kind: str) -> None:
         sys.exit(refuse(f"{error.filename} can't be written; whose is it? Remove {VENV} and try again"))
     stamp(kind).write_text(wanted[kind])
     say(f"set up in {time.monotonic() - began:.0f} s")
+
+
+def compile_own() -> None:
+    """Compiles what has changed, so that a start reads it ready also where PYTHONDONTWRITEBYTECODE is set.
+
+    Otherwise each of its processes would compile all that it imports, at every start: a third of a second of a core.
+    Where nothing can be written they still do.
+    """
+    for name in OWN:
+        compileall.compile_dir(ROOT / name, quiet=2)
 
 
 def add_extra(name: str) -> None:
