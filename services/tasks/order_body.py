@@ -18,6 +18,7 @@ _UNPRICED = frozenset(
     {
         "batch_size",
         "duration",
+        "frame_count",
         "frames",
         "generate_audio",
         "height",
@@ -34,6 +35,7 @@ _UNPRICED = frozenset(
         "resolution",
         "samples",
         "steps",
+        "svg",
         "video_length",
         "width",
     }

@@ -42,6 +42,8 @@ def parse(body: bytes) -> VideoOrder:
     if problem is not None:
         raise invalid(problem[0], f"is wrong: {problem[1]}")
     refuse_unpriced(fields)
+    if fields.get("n") not in (None, 1) or fields.get("n") is True:
+        raise invalid("n", "is not priced: a video is made alone")
     sent = {name: value for name, value in fields.items() if name not in _OURS and value is not None}
     sent |= {"seconds": str(video.length_s), "size": video.picture_size}  # what is paid for is said, not guessed
     return VideoOrder(prompt=video.prompt, seconds=video.length_s, size=video.picture_size, fields=sent)

@@ -10,7 +10,8 @@ from msgspec import Meta
 
 MAX_IMAGES = 10
 MAX_PROMPT_CHARACTERS = 32_000
-SIZE = r"^(auto|[1-9][0-9]{1,3}x[1-9][0-9]{1,3})$"
+SIZE = r"^(auto|[1-9][0-9]{1,3}x[1-9][0-9]{1,3})$(?!\n)"
+"""Python's `$` alone would let a line's end follow."""
 Format = Literal["png", "jpeg", "webp"]
 
 

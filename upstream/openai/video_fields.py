@@ -14,7 +14,8 @@ DEFAULT_SECONDS = 4
 MAX_SECONDS = 60
 DEFAULT_SIZE = "720x1280"
 MAX_PROMPT_CHARACTERS = 32_000
-SIZE = r"^[1-9][0-9]{1,3}x[1-9][0-9]{1,3}$"
+SIZE = r"^[1-9][0-9]{1,3}x[1-9][0-9]{1,3}$(?!\n)"
+"""Python's `$` alone would let a line's end follow."""
 _SECONDS = r"^[1-9][0-9]?$"
 
 

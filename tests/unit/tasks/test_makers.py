@@ -260,7 +260,7 @@ def test_what_is_wrong_in_a_video_order_is_named(fields: dict[str, Any], param: 
         ({"response_format": "bytes"}, "response_format"),
         ({"output_format": "tiff"}, "output_format"),
         ({"output_compression": -1}, "output_compression"),
-        ({"stream": True}, "stream"),
+        ({"stream": True, "response_format": "url"}, "response_format"),
         ({"user": 5}, "user"),
     ],
 )
@@ -274,11 +274,28 @@ def test_what_is_wrong_in_an_image_order_is_named(fields: dict[str, Any], param:
 @pytest.mark.parametrize("parse", [image_order.parse, video_order.parse])
 def test_nobody_has_more_made_than_is_paid_for(parse: Any) -> None:
     """By a provider's own name for how many, how large or how long; what says nothing of that travels on."""
-    for field in ("num_outputs", "number_of_images", "width", "resolution", "duration", "num_frames"):
+    for field in ("num_outputs", "number_of_images", "width", "resolution", "duration", "num_frames", "svg"):
         with pytest.raises(TollbridgeError) as caught:
             parse(json.dumps({"prompt": "x", field: 10}).encode())
         assert caught.value.details["param"] == field
     assert parse(b'{"prompt": "x", "num_outputs": null, "generate_audio": false, "seed": 7}').fields["seed"] == 7
+
+
+def test_a_video_is_made_alone() -> None:
+    """Some providers make as many as `n` says, and what is paid for is the seconds of one."""
+    for n in (2, 0, "2", True):
+        with pytest.raises(TollbridgeError) as caught:
+            video_order.parse(json.dumps({"prompt": "x", "n": n}).encode())
+        assert caught.value.details["param"] == "n"
+    assert video_order.parse(b'{"prompt": "x", "n": 1}').seconds == 4
+
+
+@pytest.mark.parametrize("parse", [image_order.parse, video_order.parse])
+def test_a_size_ends_with_its_height(parse: Any) -> None:
+    """A line's end after it would be a size that no price knows."""
+    with pytest.raises(TollbridgeError) as caught:
+        parse(b'{"prompt": "x", "size": "64x64\\n"}')
+    assert caught.value.details["param"] == "size"
 
 
 def test_what_is_paid_for_is_said_to_the_provider() -> None:
