@@ -47,6 +47,13 @@ UPDATE tasks.tasks t SET status = 'running', spender = %(spender)s, claims = t.c
     started_at_us = CASE WHEN t.started_at_us = 0 THEN {NOW} ELSE t.started_at_us END
 FROM chosen WHERE t.id = chosen.id RETURNING {JOB}, t.body
 """
+_LONG_OVER = f"""
+SELECT t.id FROM tasks.tasks t WHERE t.finished_at_us > 0 AND t.finished_at_us < {NOW} - %s AND t.stop_at_us = 0
+AND NOT EXISTS (SELECT 1 FROM tasks.outbox o WHERE o.task_id = t.id)
+AND NOT EXISTS (SELECT 1 FROM tasks.results r WHERE r.task_id = t.id AND r.removed_at_us = 0)
+AND NOT EXISTS (SELECT 1 FROM tasks.webhooks w WHERE w.task_id = t.id AND w.ended_at_us = 0)
+ORDER BY t.finished_at_us LIMIT %s FOR UPDATE SKIP LOCKED
+"""
 MAX_STOPS = 8
 STOP_PAUSE_S = 30.0
 
@@ -170,7 +177,20 @@ async def take_to_stop(conn: Connection, *, limit: int) -> list[Job]:
 
 async def stopped(conn: Connection, task_id: str) -> None:
     """Nothing of an ended job runs at its provider any more."""
-    await conn.execute("UPDATE tasks.tasks SET stop_at_us = 0 WHERE id = %s", (task_id,))
+    await conn.execute(f"UPDATE tasks.tasks t SET stop_at_us = 0, body = {job_sql.NO_BODY} WHERE id = %s", (task_id,))
+
+
+async def forget(conn: Connection, *, kept_s: float, limit: int) -> int:
+    """Drops jobs that ended longer ago and of which nothing goes on; how many. None while another process does."""
+    lock = await one(conn, "SELECT pg_try_advisory_xact_lock(hashtext('tasks.forget')) AS ours", ())
+    if lock is None or not lock["ours"]:
+        return 0
+    found = [row["id"] for row in await every(conn, _LONG_OVER, (job_sql.microseconds(kept_s), limit))]
+    if found:
+        await conn.execute("DELETE FROM tasks.results WHERE task_id = ANY(%s)", (found,))
+        await conn.execute("DELETE FROM tasks.webhooks WHERE task_id = ANY(%s)", (found,))
+        await conn.execute("DELETE FROM tasks.tasks WHERE id = ANY(%s)", (found,))
+    return len(found)
 
 
 async def backlogs(conn: Connection) -> list[Backlog]:

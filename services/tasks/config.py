@@ -11,6 +11,9 @@ from chassis.config import ConfigText, section
 from upstream.public_address import Network
 
 MAX_KEEP_HOURS = 24 * 366
+MIN_KEEP_DAYS = 2
+"""Longer than keys of idempotency are kept: who comes again under one is shown the task."""
+MAX_KEEP_DAYS = 3650
 
 
 class ResultsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,9 +56,10 @@ class WebhooksSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class TasksSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`tasks`: what becomes of long jobs."""
+    """`tasks`: what becomes of long jobs. One is shown for `keep_days` from its end, and at least as long as files."""
 
     webhooks: WebhooksSection = WebhooksSection()
+    keep_days: float = 30.0
 
 
 class TasksConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,6 +68,11 @@ class TasksConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     results: ResultsSection = ResultsSection()
     tasks: TasksSection = TasksSection()
 
+    @property
+    def keep_tasks_s(self) -> float:
+        """How long a task is kept from its end, in seconds."""
+        return max(self.tasks.keep_days * 86_400, self.results.keep_s)
+
 
 def parse(text: ConfigText, environ: Mapping[str, str] | None = None) -> TasksConfig:
     """Reads tasks' sections. Raises chassis.config.ConfigError with file, line and key."""
@@ -71,6 +80,8 @@ def parse(text: ConfigText, environ: Mapping[str, str] | None = None) -> TasksCo
     problem = _problem(found.results)
     if problem is not None:
         raise text.error(problem[1], ("results", problem[0]))
+    if not MIN_KEEP_DAYS <= found.tasks.keep_days <= MAX_KEEP_DAYS:
+        raise text.error(f"is {MIN_KEEP_DAYS} to {MAX_KEEP_DAYS} days", ("tasks", "keep_days"))
     try:
         len(found.tasks.webhooks.networks)
     except ValueError as error:

@@ -18,6 +18,8 @@ JOB = (
     " t.text_tokens, t.image_tokens, t.output_tokens"
 )
 """Without the body, which may be 20 MiB: a list of jobs must not hold them all."""
+NO_BODY = "CASE WHEN t.shown = '' THEN t.body ELSE '' END"
+"""What is left of the body once a job is over: nothing, unless what of it is shown was not kept beside it."""
 
 Row = dict[str, Any]
 Arguments = Sequence[object] | dict[str, object]

@@ -161,12 +161,12 @@ class Job:
     started_at_us: int = 0
     finished_at_us: int = 0
     claims: int = 0
-    spender: str = ""
-    charge_nano_usd: int = 0
     """How often a worker took it up; the newest claim's number."""
     strikes: int = 0
     """How many of its claims came to nothing: an attempt failed, something broke, or the worker died. To wait for a
     busy provider, or for a service that is away, is none."""
+    spender: str = ""
+    charge_nano_usd: int = 0
     error_code: str = ""
     error_message: str = ""
     submission: Submission | None = None

@@ -23,6 +23,7 @@ from services.tasks.config import TasksConfig
 from services.tasks.consumer import waker
 from services.tasks.ends import Ends
 from services.tasks.file_desk import FileDesk
+from services.tasks.forgetter import Forgetter
 from services.tasks.kind import Providers
 from services.tasks.metrics import TasksCollector
 from services.tasks.news import News, StepTeller
@@ -60,7 +61,7 @@ class Parts:
         self._bus = bus
         self._log = log
         self._watch: ConfigWatch[TasksConfig] | None = None
-        self._webhook_networks: Sequence[Network] = ()
+        self._config = TasksConfig()
         secrets = _webhook_secrets(settings.at_rest_keys)
         self._webhooks = WebhookDeliveries(pool=pool, secrets=secrets, allowed=self._networks, log=log)
         webhooks = Webhooks(pool=pool, secrets=secrets, allowed=self._networks)
@@ -72,12 +73,11 @@ class Parts:
         self._client = UpstreamClient()
         self._archive = Archive(nats_url=settings.nats_url, log=log)
         self._retention = Retention(pool=pool, results=self._archive, log=log)
-        self._outbox = OutboxPublisher(
-            pool=pool, publish=Publisher(bus=bus).publish, committed=billing.committed, log=log
-        )
+        self._forgetter = Forgetter(pool=pool, keep_s=lambda: self._config.keep_tasks_s, log=log)
+        publish = Publisher(bus=bus).publish
+        self._outbox = OutboxPublisher(pool=pool, publish=publish, committed=billing.committed, log=log)
         wake = self._outbox.wake
-        ends = Ends(pool=pool, on_outbox=wake, keep_s=lambda: self._archive.rules.keep_s)
-        self._ends = ends
+        self._ends = ends = Ends(pool=pool, on_outbox=wake, keep_s=lambda: self._archive.rules.keep_s)
         self._sweeper = Sweeper(pool=pool, ends=ends, on_outbox=wake, log=log)
         workshop = Workshop(router=self._router, providers=Providers(client=self._client, sandbox=Sandbox()))
         self._stopper = Stopper(pool=pool, stop=workshop.stop, log=log)
@@ -153,6 +153,7 @@ class Parts:
         life.spawn("sweeper", self._sweeper.run())
         life.spawn("stopper", self._stopper.run())
         life.spawn("retention", self._retention.run())
+        life.spawn("forgetter", self._forgetter.run())
         for kind, shift in self._shifts.items():
             life.spawn(f"orders {kind}", self._bus.consume(events.RUN_CONSUMERS[kind], waker(shift.wake)))
             life.spawn(f"shift {kind}", shift.work())
@@ -185,11 +186,11 @@ class Parts:
         self._stopper.wake()
 
     def _networks(self) -> Sequence[Network]:
-        return self._webhook_networks
+        return self._config.tasks.webhooks.networks
 
     async def _apply(self, new: TasksConfig, _text: ConfigText) -> None:
         self._archive.use(new.results)
-        self._webhook_networks = new.tasks.webhooks.networks
+        self._config = new
 
 
 def _webhook_secrets(text: str) -> WebhookSecrets:

@@ -118,8 +118,8 @@ async def insert(conn: Connection, order: Order, *, fingerprint: bytes) -> bool:
 async def end(conn: Connection, task_id: str, how: End, *, claim_number: int | None = None) -> Job | None:
     """Ends a job, under a claim or (None) whoever has it. None when it has ended before or the claim is lost.
 
-    What an unwanted end leaves running at a provider is to be stopped there (`claim_store.take_to_stop`). The caller
-    puts the settlement into the outbox in the same transaction.
+    What an unwanted end leaves running at a provider is to be stopped there (`claim_store.take_to_stop`); until then
+    its body is kept. The caller puts the settlement into the outbox in the same transaction.
     """
     target = jobs.after(Status(jobs.sources(how.move)[0]), how.move)
     row = await one(
@@ -128,7 +128,8 @@ async def end(conn: Connection, task_id: str, how: End, *, claim_number: int | N
         " error_code = %(code)s, error_message = %(message)s, version = t.version + 1,"
         " text_tokens = %(text)s, image_tokens = %(image)s, output_tokens = %(output)s,"
         " progress = CASE WHEN %(well)s THEN 1 ELSE t.progress END,"
-        f" stop_at_us = CASE WHEN %(well)s OR t.provider_task_id = '' THEN 0 ELSE {NOW} END"
+        f" stop_at_us = CASE WHEN %(well)s OR t.provider_task_id = '' THEN 0 ELSE {NOW} END,"
+        f" body = CASE WHEN %(well)s OR t.provider_task_id = '' THEN {job_sql.NO_BODY} ELSE t.body END"
         " WHERE t.id = %(id)s AND t.status = ANY(%(sources)s)"
         f" AND (%(claim)s::integer IS NULL OR t.claims = %(claim)s::integer) RETURNING {JOB}",
         {
