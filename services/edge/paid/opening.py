@@ -11,13 +11,13 @@ import structlog
 
 from chassis.telemetry import Span
 from services.edge.bodies.request_body import aside
+from services.edge.paid.bare_streams import BareStreams, is_about_usage
 from services.edge.paid.paid_request import PaidRequest
 from services.edge.wires.wire import Wire
 from upstream.calls import send
 from upstream.client import HttpCall, UpstreamClient, UpstreamResponse
-from upstream.openai.chat import object_of
 from upstream.openai.errors import error_failure
-from upstream.outcome import AttemptFailed, Outcome, ProviderMisbehaved
+from upstream.outcome import AttemptFailed, ProviderMisbehaved
 from upstream.route import Route
 from upstream.sandbox.provider import Sandbox
 from upstream.usage import Answer, StreamReader, UsageLimits
@@ -29,7 +29,6 @@ MAX_HEAD_BYTES = 8 << 20
 LEAST_STREAM_BYTES = 64 << 20
 BYTES_PER_TOKEN = 4096
 """A chunk of one token, with twenty rivals and their likelihoods."""
-_STREAM_OPTIONS = "stream_options"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +59,7 @@ class Providers:
         self._client = client
         self._log = structlog.get_logger()
         self._sandbox = sandbox
+        self._bare_streams = BareStreams()
 
     async def send(self, route: Route, call: HttpCall) -> UpstreamResponse:
         """A successful answer whose head has come; the caller closes it. Raises AttemptFailed."""
@@ -68,24 +68,23 @@ class Providers:
     async def ask(
         self, request: PaidRequest, wire: Wire, route: Route, *, max_tokens: int, request_id: str
     ) -> UpstreamResponse:
-        """Sends the request over its wire. A provider that refuses `stream_options` is asked once more without."""
+        """Sends the request over its wire.
+
+        A provider that refuses `stream_options` is asked once more without, and later ones for a while at once so.
+        """
         make = functools.partial(aside, request.body, wire.call, request, max_tokens=max_tokens, request_id=request_id)
+        bare = dataclasses.replace(route, without_stream_options=True)
+        if request.stream and self._bare_streams.holds(request, route):
+            return await self.send(bare, await make(bare))
         try:
             return await self.send(route, await make(route))
         except AttemptFailed as failure:
-            if not _is_about_stream_options(failure, request, route):
+            if not is_about_usage(failure, request, route):
                 raise
+        response = await self.send(bare, await make(bare))
+        self._bare_streams.learn(route)
         self._log.warning("stream_options_refused", provider=route.provider_id, advice="stream_options: false")
-        bare = dataclasses.replace(route, without_stream_options=True)
-        return await self.send(bare, await make(bare))
-
-
-def _is_about_stream_options(failure: AttemptFailed, request: PaidRequest, route: Route) -> bool:
-    """Whether it was our question for usage that was refused: a client's own words are the client's to change."""
-    if not request.stream or route.without_stream_options or failure.outcome is not Outcome.REJECTED:
-        return False
-    own = object_of(request.fields.get(_STREAM_OPTIONS))
-    return _STREAM_OPTIONS in failure.message and own.keys() <= {"include_usage"}
+        return response
 
 
 async def read_whole(response: UpstreamResponse) -> bytes:

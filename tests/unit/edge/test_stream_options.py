@@ -1,15 +1,21 @@
 """Providers that answer 400 to `stream_options` serve streams all the same, and what is charged is counted."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Coroutine
 
 import pytest
 from aiohttp import web
 
+from pricing.prices import PriceVersion, Rates
+from services.edge.paid import bare_streams
+from services.edge.paid.paid_request import PaidRequest
+from tests.unit.edge.test_admission import route
 from tests.unit.edge.test_completions import piece
 from tests.unit.edge.web_provider import Provider, chunk, stream
 from tests.unit.edge.world import KEY, World
 from tollbridge.usage.v1 import usage_pb2
+from upstream.route import Bounds
 
 CHAT = {"messages": [{"role": "user", "content": "Count to two."}]}
 LEGACY = {"prompt": "Count to two."}
@@ -32,6 +38,8 @@ SAYS = [
             {"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "Extra inputs are not permitted"}
         ]
     },
+    {"error": {"message": "Unknown parameter.", "type": "invalid_request_error", "param": "stream_options"}},
+    {"error": {"message": "Not permitted.", "type": "invalid_request_error", "param": "stream_options.include_usage"}},
 ]
 
 
@@ -71,7 +79,11 @@ async def test_a_provider_without_stream_options_is_asked_without(world: World, 
     await world.settled()
 
 
-@pytest.mark.parametrize(("says", "code"), [(SAYS[0], 400), (SAYS[1], 422)], ids=["OpenAI's words", "pydantic's words"])
+@pytest.mark.parametrize(
+    ("says", "code"),
+    [(SAYS[0], 400), (SAYS[1], 422), (SAYS[2], 400), (SAYS[3], 400)],
+    ids=["OpenAI's words", "pydantic's words", "only the param", "a param within it"],
+)
 async def test_a_provider_that_refuses_stream_options_by_name_is_asked_again(
     world: World, provider: Provider, says: object, code: int
 ):
@@ -94,3 +106,57 @@ async def test_what_a_client_says_of_its_stream_beyond_usage_is_not_dropped(worl
         told = await response.json()
     assert (response.status, len(provider.calls)) == (400, 1)
     assert "stream_options" in told["error"]["message"]
+
+
+async def test_a_refusal_of_stream_options_is_remembered(world: World, provider: Provider):
+    """The next streams of that provider and model are asked for without at once; what a client says beyond, is said."""
+    provider.handlers = [strict(ENDPOINTS["/chat/completions"][1])]
+    for path in ("/chat/completions", "/messages", "/chat/completions"):
+        async with world.post({"model": "fast", **ENDPOINTS[path][0], "stream": True}, path=path) as response:
+            assert response.status == 200, await response.text()
+            await response.read()
+    assert ["stream_options" in call for call in provider.calls] == [True, False, False, False]
+    own = {"model": "fast", **CHAT, "stream": True, "stream_options": {"include_obfuscation": False}}
+    async with world.post(own) as response:
+        assert response.status == 400
+    assert "stream_options" in provider.calls[-1]
+    await world.settled()
+
+
+async def test_a_remembered_refusal_is_forgotten_after_a_while(
+    world: World, provider: Provider, monkeypatch: pytest.MonkeyPatch
+):
+    """Servers are updated."""
+    monkeypatch.setattr(bare_streams, "KEPT_S", 0.0)
+    provider.handlers = [strict(ENDPOINTS["/chat/completions"][1])]
+    for _ in range(2):
+        async with world.post({"model": "fast", **CHAT, "stream": True}) as response:
+            assert response.status == 200, await response.text()
+            await response.read()
+    assert ["stream_options" in call for call in provider.calls] == [True, False, True, False]
+    await world.settled()
+
+
+async def test_what_fails_without_stream_options_too_is_not_remembered(world: World, provider: Provider):
+    """Then it was not about the field, whatever the words: they may repeat the client's."""
+
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"error": {"message": "what do you mean by stream_options?"}}, status=400)
+
+    provider.handlers = [refuse]
+    for _ in range(2):
+        async with world.post({"model": "fast", **CHAT, "stream": True}) as response:
+            assert response.status == 400
+    assert ["stream_options" in call for call in provider.calls] == [True, False, True, False]
+
+
+def test_only_so_many_refusals_are_remembered() -> None:
+    """Below a wildcard the names of models are the clients' words."""
+    known = bare_streams.BareStreams()
+    asked = PaidRequest(body=b"{}", fields={}, model="m", stream=True)
+    to = route(PriceVersion(rates=Rates(), cost=Rates()), Bounds())
+    for number in range(bare_streams.MOST + 1):
+        known.learn(dataclasses.replace(to, provider_model=f"m{number}"))
+    held = [known.holds(asked, dataclasses.replace(to, provider_model=name)) for name in ("m0", "m1", "other")]
+    assert held == [False, True, False]
+    assert not known.holds(asked, dataclasses.replace(to, provider_model="m1", provider_id="other"))
