@@ -186,6 +186,8 @@ def test_a_video_that_fails_says_so_and_costs_nothing(account: Account, client: 
     ).json()
     other = f"{account.gateway.base_url}/v1/videos/{image['task_id']}"
     assert httpx.get(other, headers=account.headers, timeout=30).status_code == 404
+    unheard = f"{account.gateway.base_url}/v1/videos/video_123"
+    assert httpx.get(unheard, headers=account.headers, timeout=30).status_code == 404
 
 
 def test_a_video_that_nobody_wants_is_ended_and_removed(account: Account, client: openai.OpenAI) -> None:

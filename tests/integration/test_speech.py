@@ -94,6 +94,15 @@ def test_speech_that_nobody_waits_for_is_followed_as_a_task(system: Gateway):
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "speed")
 
 
+def test_who_is_to_be_told_of_speech_gets_a_task(system: Gateway):
+    """There is nothing to be told of without one; an address that can't be is named."""
+    account = system.customer(credit_usd="1")
+    body = {"model": "tts-1", "input": TEXT, "webhook_url": "https://127.0.0.1/hook"}
+    refused = httpx.post(f"{system.base_url}/v1/audio/speech", headers=account.headers, json=body, timeout=20)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "webhook_url")
+    assert account.settled_credits()["balance"] == 1
+
+
 def test_speech_is_quoted_as_it_is_charged(system: Gateway):
     """By its characters, also of a text that is spoken as a task."""
     account = system.customer(credit_usd="1")

@@ -41,9 +41,11 @@ class SpeechRequest(PaidRequest):
 
 class _Length(msgspec.Struct, frozen=True):
     input: str = ""
+    webhook_url: object = None
 
 
 _OURS = ("webhook_url",)
+_WEBHOOK = b"webhook_url"
 _NULL = msgspec.Raw(b"null")
 _DECODER = msgspec.json.Decoder(SpeechBody)
 _LENGTH = msgspec.json.Decoder(_Length)
@@ -69,12 +71,14 @@ def parse_speech(body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> Sp
 
 
 def is_job(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether it is spoken as a task: its client does not want to wait, or the text is too long for one call."""
+    """Whether it is spoken as a task: its client does not want to wait, or wants to be told of the end, or the text is
+    too long for one call."""
     if any(name == b"prefer" and b"respond-async" in value.lower() for name, value in headers):
         return True
-    if len(body) <= MAX_CHARACTERS:
+    if len(body) <= MAX_CHARACTERS and _WEBHOOK not in body:
         return False
     try:
-        return len(_LENGTH.decode(body).input) > MAX_CHARACTERS
+        found = _LENGTH.decode(body)
+        return len(found.input) > MAX_CHARACTERS or bool(found.webhook_url)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False  # whose parser says what is wrong

@@ -7,6 +7,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from chassis.errors import Code, TollbridgeError
+from chassis.ids import canonical
 from pricing.prices import usd_number
 from services.edge.bodies.request_body import MAX_BODY_BYTES, ClientLeft, read_body
 from services.edge.bodies.video_request import MAX_FORM_BYTES, VideoBody, is_form, read
@@ -56,14 +57,14 @@ def routes(*, desk: TaskDesk, identify: Identify) -> APIRouter:
     @router.get("/videos/{video_id}", openapi_extra=described(GET_VIDEO))
     async def get_video(request: Request, video_id: str) -> Response:
         caller = await identify(request)
-        task, order = await desk.get_with_order(video_id, caller)
+        task, order = await desk.get_with_order(canonical(video_id, "video_id"), caller)
         return answer(shown(_video(task), msgspec.json.decode(order)), request_id=context(request).request_id)
 
     @router.get("/videos/{video_id}/content", openapi_extra=described(GET_VIDEO_CONTENT))
     async def get_content(request: Request, video_id: str) -> Response:
         caller = await identify(request)
         _check_variant(request)
-        task = _video(await desk.get(video_id, caller, wait_s=0))
+        task = _video(await desk.get(canonical(video_id, "video_id"), caller, wait_s=0))
         file_id = _file_of(task)
         pieces = desk.pieces(file_id, customer_id=caller.customer_id)
         return await file_answer(pieces, request_id=context(request).request_id)
@@ -71,7 +72,7 @@ def routes(*, desk: TaskDesk, identify: Identify) -> APIRouter:
     @router.delete("/videos/{video_id}", openapi_extra=described(DELETE_VIDEO))
     async def delete_video(request: Request, video_id: str) -> Response:
         caller = await identify(request)
-        task = _video(await desk.get(video_id, caller, wait_s=0))
+        task = _video(await desk.get(canonical(video_id, "video_id"), caller, wait_s=0))
         await desk.cancel(task.id, caller)
         await desk.delete(caller, task_id=task.id)
         gone: DeletedVideo = {"id": task.id, "object": "video.deleted", "deleted": True}
