@@ -1,5 +1,7 @@
 // The OpenAI SDK for Node: what its users do every day.
 import assert from "node:assert/strict";
+import { createWriteStream } from "node:fs";
+import { pipeline } from "node:stream/promises";
 import OpenAI, { toFile } from "openai";
 import { zodResponseFormat } from "openai/helpers/zod";
 import { z } from "zod";
@@ -113,6 +115,41 @@ async function rest() {
   assert.equal((await client.models.retrieve(OPENAI)).id, OPENAI);
 }
 
+// Each sound goes to a file as it comes; whoever runs this plays them.
+async function speech() {
+  const spoken = async (response_format) => {
+    const body = { model: "tts-1", voice: "nova", input: given.text, response_format };
+    const response = await client.audio.speech.create(body);
+    await pipeline(response.body, createWriteStream(`${given.directory}/speech.${response_format}`));
+    return [response_format, response.headers.get("x-request-id")];
+  };
+  const late = client.audio.speech.create({ model: "tts-1", voice: "nobody", input: given.text });
+  await assert.rejects(late, (error) => error instanceof OpenAI.BadRequestError && error.param === "voice");
+  return { spoken: Object.fromEntries(await Promise.all(given.sounds.map(spoken))) };
+}
+
+async function imageStreamed() {
+  const body = { model: "sandbox-image", prompt: "a bridge", size: "64x64", stream: true, partial_images: 2 };
+  const types = [];
+  for await (const event of await client.images.generate(body)) {
+    assert.equal(Buffer.from(event.b64_json, "base64").toString("latin1", 1, 4), "PNG");
+    types.push(event.type);
+  }
+  assert.deepEqual(types, ["image_generation.completed"]);
+}
+
+async function video() {
+  let made = await client.videos.create({ model: "sora-2", prompt: "waves", seconds: "4", size: "64x48" });
+  while (["queued", "in_progress"].includes(made.status)) {
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    made = await client.videos.retrieve(made.id);
+  }
+  assert.equal(made.status, "completed");
+  const content = await (await client.videos.downloadContent(made.id)).arrayBuffer();
+  assert.equal(Buffer.from(content).toString("latin1", 4, 8), "ftyp");
+  assert.equal((await client.videos.delete(made.id)).deleted, true);
+}
+
 async function errors() {
   const messages = [{ role: "user", content: "hi" }];
   const chat = (fields, options) => client.chat.completions.create({ model: OPENAI, messages, ...fields }, options);
@@ -141,5 +178,8 @@ await run({
   ...perModel("responses", responses),
   ...perModel("leaves", leaves),
   rest,
+  speech,
+  imageStreamed,
+  video,
   errors,
 });
