@@ -126,8 +126,8 @@ SPEECH = Description(
     tag=SOUND,
     summary="A text, spoken",
     about="As OpenAI's; the sound comes as it is made. `voice` is alloy without it, `response_format` mp3. A text of "
-    "more than 4,096 characters, with `Prefer: respond-async` or a `webhook_url`, is spoken as a task: the answer is the file when "
-    "that is done within `wait` seconds (60), and else JSON, with status 202.",
+    "more than 4,096 characters, with `Prefer: respond-async` or a `webhook_url`, is spoken as a task: the answer is "
+    "the file when that is done within `wait` seconds (60), and else JSON, with status 202.",
     prefix="Speech",
     body=SpeechBody,
     answer=answers.SpeechTask,
