@@ -4,10 +4,11 @@ A request that a proxy in front of us cuts elsewhere than we do smuggles another
 that is answered 400 and the connection closed. The parser (llhttp, strict) refuses most of it; what it lets pass is
 refused here: other transfer codings than chunked, more or fewer Host headers than one, versions that nobody speaks,
 heads that are too large or don't come in time. These answers are in the openai dialect: no surface is known yet.
-Answers that their client does not read have an end too.
+Answers that their client does not read have an end too (`unread.py`).
 """
 
 import asyncio
+from typing import Any
 
 import httptools
 from uvicorn._types import ASGI3Application
@@ -16,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from services.edge.dialects import DIALECTS, RenderedError
+from services.edge.http.unread import Unread, UnreadRoom
 
 MAX_HEAD_BYTES = 64 << 10
 MAX_HEADERS = 128
@@ -23,9 +25,6 @@ HEAD_TIMEOUT_S = 30.0
 """How long the head of a request may take, from its first byte, or from the connection's beginning."""
 IDLE_TIMEOUT_S = 75
 """How long a connection may stay between two requests."""
-UNREAD_TIMEOUT_S = 90.0
-LEAST_READ_BYTES = 64 << 10
-"""A client that reads less than this of what waits for it in that time is given up, and what waits is let go."""
 LINGER_S = 1.0
 """How long what still comes after a refusal is thrown away: closed at once, the client might not see why."""
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 413: b"Content Too Large"}
@@ -44,8 +43,12 @@ class CarefulProtocol(HttpToolsProtocol):
     _refusal: TollbridgeError | None
     _refused: bool
     _running: RequestResponseCycle | None
-    _unread: asyncio.TimerHandle | None
+    _unread: Unread
     _watch: asyncio.TimerHandle
+
+    def __init__(self, *, room: UnreadRoom, **arguments: Any) -> None:  # noqa: ANN401  they are uvicorn's
+        super().__init__(**arguments)
+        self._room = room
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -56,37 +59,22 @@ class CarefulProtocol(HttpToolsProtocol):
         self._refusal = None
         self._refused = False
         self._running = None
-        self._unread = None
+        self._unread = Unread(transport=transport, room=self._room, loop=self.loop)
         self._watch = self.loop.call_later(HEAD_TIMEOUT_S, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._watch.cancel()
-        self._read_again()
+        self._unread.end()
         self._leave()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._wait_for_reader()
+        self._unread.begin()
 
     def resume_writing(self) -> None:
-        self._read_again()
+        self._unread.end()
         super().resume_writing()
-
-    def _wait_for_reader(self) -> None:
-        waiting_bytes = self.transport.get_write_buffer_size()
-        self._unread = self.loop.call_later(UNREAD_TIMEOUT_S, self._look_unread, waiting_bytes)
-
-    def _read_again(self) -> None:
-        if self._unread is not None:
-            self._unread.cancel()
-            self._unread = None
-
-    def _look_unread(self, before_bytes: int) -> None:
-        if before_bytes - self.transport.get_write_buffer_size() < LEAST_READ_BYTES:
-            self.transport.abort()
-        else:
-            self._wait_for_reader()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:

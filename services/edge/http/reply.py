@@ -19,7 +19,6 @@ BLOCKED_S = 1.0
 """A write that took so long means that the client does not read."""
 PROVIDER_WAIT_S = BLOCKED_S / 4
 """Bytes that come sooner after a write were there before it: meanwhile nobody waited for the provider."""
-WRITE_TIMEOUT_S = 60.0
 REPLAY_PIECE = 256 << 10
 JSON = b"application/json"
 EVENTS = b"text/event-stream; charset=utf-8"
@@ -38,7 +37,8 @@ class FailsItself(Protocol):
 
 
 class Reply:
-    """What one client gets. Used by one task; `on_stuck` is called when a write has not moved for WRITE_TIMEOUT_S.
+    """What one client gets. Used by one task. A write that its client does not take ends with the connection, once
+    `unread.py` gives it up.
 
     `stream` is what makes the bytes of a stream, once there is one.
     """
@@ -47,12 +47,10 @@ class Reply:
         "_dialect",
         "_has_events",
         "_loop",
-        "_on_stuck",
         "_request_id",
         "_send",
         "_sending_since_s",
         "_was_blocked",
-        "_watch",
         "_write_ended_s",
         "finished",
         "first_byte_s",
@@ -60,13 +58,11 @@ class Reply:
         "stream",
     )
 
-    def __init__(self, *, send: Send, dialect: Dialect, request_id: str, on_stuck: Callable[[], None]) -> None:
+    def __init__(self, *, send: Send, dialect: Dialect, request_id: str) -> None:
         self._send = send
         self._dialect = dialect
         self._request_id = request_id
-        self._on_stuck = on_stuck
         self._loop = asyncio.get_running_loop()
-        self._watch: asyncio.TimerHandle | None = None
         self._sending_since_s: float | None = None
         self._write_ended_s = 0.0
         self._was_blocked = False
@@ -102,7 +98,6 @@ class Reply:
         kind = self.stream.content_type if isinstance(self.stream, BareStream) else EVENTS
         self._has_events = kind == EVENTS
         self.mark_first_byte()
-        self._watch = self._loop.call_later(WRITE_TIMEOUT_S, self._look)
         marks = self._dialect.name_request(self._request_id)
         headers = [(b"content-type", kind), *_STREAM_HEADERS, *marks, *extra]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -126,7 +121,6 @@ class Reply:
 
     async def end(self, data: bytes) -> None:
         """Sends the last bytes of a stream. Their write begins before anything else can run."""
-        self.done()
         self.finished = True
         await self._send({"type": "http.response.body", "body": data})
 
@@ -181,7 +175,6 @@ class Reply:
         A stream of bare bytes is left unfinished, so that its connection is cut: what was sent must not look whole.
         """
         if self.started and not self._has_events:
-            self.done()
             return
         if self.started:
             await self.end(self.last_words(error))
@@ -191,22 +184,6 @@ class Reply:
         self.status = rendered.status
         await self._send({"type": "http.response.start", "status": rendered.status, "headers": rendered.headers})
         await self._send({"type": "http.response.body", "body": rendered.body})
-
-    def done(self) -> None:
-        """Nothing more is watched."""
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
-
-    def _look(self) -> None:
-        """One lazy timer a stream, not one a write."""
-        since_s = self._sending_since_s
-        waited_s = 0.0 if since_s is None else self._loop.time() - since_s
-        if waited_s >= WRITE_TIMEOUT_S:
-            self._watch = None
-            self._on_stuck()
-            return
-        self._watch = self._loop.call_later(WRITE_TIMEOUT_S - waited_s, self._look)
 
 
 def whole_head(body: bytes, extra: Sequence[Header], *, content_type: bytes = JSON) -> list[Header]:

@@ -6,6 +6,7 @@ left this process, which is what "handed to the client" means in settlement.
 """
 
 import contextlib
+import functools
 import socket
 from collections.abc import Iterator
 
@@ -13,6 +14,7 @@ import uvicorn
 
 from services.edge.app import EdgeApp
 from services.edge.http.protocol import IDLE_TIMEOUT_S, CarefulProtocol
+from services.edge.http.unread import UnreadRoom
 
 
 class _Server(uvicorn.Server):
@@ -31,10 +33,11 @@ class HttpServer:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         place = (host.strip("[]"), int(port))
         self._socket = socket.create_server(place, family=family, backlog=4096, reuse_port=reuse_port)
+        self.unread = UnreadRoom()
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http=CarefulProtocol,
+                http=functools.partial(CarefulProtocol, room=self.unread),  # type: ignore[arg-type]  # it only calls it
                 ws="none",
                 lifespan="off",
                 loop="none",

@@ -119,7 +119,6 @@ class Exchange:
             self._end_attempt(Outcome.CANCELLED)
             if isinstance(self._opened, OpenStream):
                 self._opened.response.close()
-            self._reply.done()
             if self._drains is not None:
                 self._relay.end_drain(self._drains)
             if self._turn is not None:

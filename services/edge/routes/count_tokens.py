@@ -54,7 +54,7 @@ class CountTokens:
     async def __call__(self, scope: Scope, receive: Receive, send: Send, *, surface: Surface, request_id: str) -> None:
         """Serves one request."""
         dialect = messages_voice(surface.dialect)
-        reply = Reply(send=send, dialect=dialect, request_id=request_id, on_stuck=lambda: None)
+        reply = Reply(send=send, dialect=dialect, request_id=request_id)
         try:
             tokens = await self._count(scope, receive, request_id=request_id)
             await reply.whole(msgspec.json.encode({"input_tokens": tokens}), ())

@@ -60,12 +60,8 @@ class PaidRoute:
         job: _Job | None = None
         share = self._relay.bodies.share()
 
-        def on_stuck() -> None:
-            if exchange is not None:
-                exchange.client_gone()
-
         dialect = self._operation.voice(surface.dialect)
-        reply = Reply(send=send, dialect=dialect, request_id=request_id, on_stuck=on_stuck)
+        reply = Reply(send=send, dialect=dialect, request_id=request_id)
         parent = traceparent_of(scope["headers"])
         with self._tools.tracer.span("edge.request", parent=parent, kind="server", request_id=request_id) as span:
             try:

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from chassis.telemetry import Span, Tracer
-from services.edge.http import reply
+from services.edge.http import unread
 from tests.patience import promised
 from tests.unit.edge.web_provider import Provider, chunk, ending, stream
 from tests.unit.edge.world import CUSTOMER, KEY, World, edge_world, until
@@ -49,8 +49,8 @@ async def test_without_its_owners_edge_says_so_within_a_second(world: World, pro
 
 
 async def test_a_client_that_does_not_read_is_given_up(world: World, provider: Provider, monkeypatch):
-    """After the write timeout it counts as gone, the provider's stream is read to its usage, and nothing leaks."""
-    monkeypatch.setattr(reply, "WRITE_TIMEOUT_S", 0.3)
+    """After the timeout it counts as gone, the provider's stream is read to its usage, and nothing leaks."""
+    monkeypatch.setattr(unread, "TIMEOUT_S", 0.3)
     many = [chunk("word " * 2000) for _ in range(600)]
     provider.handlers = [stream(*many, *ending(7, 900))]
     host, _, port = world.base_url.removeprefix("http://").rpartition(":")

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from services.edge.http import protocol
+from services.edge.http import protocol, unread
 from tests.unit.edge.web_provider import Provider, whole
 from tests.unit.edge.world import KEY, World, until
 
@@ -60,7 +60,7 @@ async def test_a_whole_answer_that_nobody_reads_is_given_up(
     world: World, provider: Provider, monkeypatch: pytest.MonkeyPatch, lost: list[object]
 ):
     """Its connection is closed and its bytes are let go; it was handed over, and is charged."""
-    monkeypatch.setattr(protocol, "UNREAD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(unread, "TIMEOUT_S", 0.2)
     provider.handlers = [whole(ANSWER)]
     client, loop = await asked(world)
     await until(lambda: len(lost) == 1, within_s=30)
@@ -77,4 +77,24 @@ async def test_an_answer_that_is_read_comes_whole(world: World, provider: Provid
     assert len(await received(client, loop)) > 12 << 20
     client.close()
     await until(lambda: len(lost) == 1)
+    await world.settled()
+
+
+async def test_too_much_that_nobody_reads_is_let_go(
+    world: World, provider: Provider, monkeypatch: pytest.MonkeyPatch, lost: list[object]
+):
+    """Long before each of them would be given up for itself; the last ones are left alone."""
+    monkeypatch.setattr(unread, "GRACE_S", 0.0)
+    world.unread.most_bytes = 20 << 20
+    provider.handlers = [whole(ANSWER)] * 4
+    clients = []
+    for _ in range(4):
+        client, _ = await asked(world)
+        clients.append(client)
+    await until(lambda: len(lost) == 2, within_s=30)
+    assert sum(world.unread.waiting.values()) <= 20 << 20
+    for client in clients:
+        client.close()
+    await until(lambda: len(lost) == 4, within_s=30)
+    assert not world.unread.waiting
     await world.settled()

@@ -23,6 +23,7 @@ from pricing.prices import PriceVersion, Rates
 from services.edge.app import EdgeApp, new_fastapi
 from services.edge.config import without_file
 from services.edge.http.hot import hot_routes
+from services.edge.http.unread import UnreadRoom
 from services.edge.http.uvicorn_server import HttpServer
 from services.edge.idempotency.answers import Answers
 from services.edge.idempotency.claims import Claims
@@ -259,6 +260,7 @@ class World:
     owners: Owners
     admission: Admission
     shelf: Shelf
+    unread: UnreadRoom
 
     def body(self, directive: dict | None = None, **fields) -> dict:
         """A chat request whose message scripts the sandbox."""
@@ -367,6 +369,7 @@ async def edge_world(
         owners=owners,
         admission=tools.admission,
         shelf=shelf,
+        unread=server.unread,
     )
     try:
         yield world
