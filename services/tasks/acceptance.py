@@ -1,8 +1,8 @@
 """Taking a job on: its price is asked, the most it can cost is held, and only then it exists.
 
 The hold's id follows from the task's, so that a caller who repeats itself after a lost answer holds once. A crash
-between the hold and the insert leaves a hold without a job: its deadline releases it, or the caller's repetition
-finds it.
+between the hold and the insert leaves a hold without a job, which lives for minutes only: the caller's repetition finds
+it, or holds anew. Once the job is there its hold outlives it.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from pricing.charge import ChargeOutOfRange, worst_case_nano_usd
 from pricing.prices import PriceVersion, usd_text
 from services.tasks import events, file_store, kinds, outbox, store
 from services.tasks.config import ResultsSection
-from services.tasks.jobs import ACCEPTANCE_GRACE_S, Job, Order
+from services.tasks.jobs import ACCEPTANCE_HOLD_S, Job, Order
 from services.tasks.kind import Wanted
 from services.tasks.webhooks import Webhooks
 from tollbridge.billing.v1 import billing_pb2
@@ -26,6 +26,8 @@ from tollbridge.router.v1 import router_pb2
 from upstream import decision
 
 HOLD_NAMESPACE = uuid.UUID("6f3c1c1e-6a0e-5c55-9a7c-0f4c9a5b7d11")
+MAX_HOLDS = 3
+"""So often a task that never came to be is ordered anew under its id."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,7 @@ class Acceptance:
         pool: db.Pool,
         models: Callable[[], Awaitable[Iterable[router_pb2.Model]]],
         hold: Callable[[billing_pb2.HoldRequest, str], Awaitable[None]],
+        extend_hold: Callable[[Job], Awaitable[None]],
         webhooks: Webhooks,
         on_outbox: Callable[[], None],
         rules: Callable[[], ResultsSection] = ResultsSection,
@@ -63,6 +66,7 @@ class Acceptance:
         self._pool = pool
         self._models = models
         self._hold = hold
+        self._extend_hold = extend_hold
         self._webhooks = webhooks
         self._on_outbox = on_outbox
         self._rules = rules
@@ -82,7 +86,7 @@ class Acceptance:
         await self._check_room(wish.customer_id)
         _check_cost(order, wish.max_cost_nano_usd)
         if order.is_held:
-            await self._hold(self._hold_request(order, wish), order.traceparent)
+            order = await self._held(order, wish)
 
         async def work(conn: db.Connection) -> store.Accepted | None:
             if await store.insert(conn, order, fingerprint=wish.fingerprint):
@@ -100,10 +104,24 @@ class Acceptance:
         self._on_outbox()
         if accepted is None:
             raise TollbridgeError(Code.INTERNAL, "The task was accepted and is gone.")
+        await self._extend_hold(accepted)
         return accepted
 
+    async def _held(self, order: Order, wish: Wish) -> Order:
+        """The order with its money held, for a short time. Where that was done before, and is over, it is done anew."""
+        for number in range(MAX_HOLDS):
+            name = wish.task_id if not number else f"{wish.task_id} {number}"
+            order = dataclasses.replace(order, hold_id=str(uuid.uuid5(HOLD_NAMESPACE, name)))
+            try:
+                await self._hold(self._hold_request(order, wish), order.traceparent)
+            except TollbridgeError as error:
+                if error.code is not Code.CONFLICT or number + 1 == MAX_HOLDS:
+                    raise
+            else:
+                break
+        return order
+
     def _hold_request(self, order: Order, wish: Wish) -> billing_pb2.HoldRequest:
-        deadline_s = order.time_to_live_s + ACCEPTANCE_GRACE_S
         return billing_pb2.HoldRequest(
             hold_id=order.hold_id,
             customer_id=order.customer_id,
@@ -111,7 +129,7 @@ class Acceptance:
             request_id=order.id,
             kind="task",
             amount_nano_usd=order.hold_nano_usd,
-            deadline_us=self._now_us() + int(deadline_s * 1_000_000),
+            deadline_us=self._now_us() + int(ACCEPTANCE_HOLD_S * 1_000_000),
             caps=wish.caps,
         )
 

@@ -15,10 +15,10 @@ MAX_STRIKES = 8
 LEASE_S = 30.0
 """How long a claim lives without a heartbeat."""
 HEARTBEAT_S = 5.0
-ACCEPTANCE_GRACE_S = 300.0
-"""A hold that is asked for before its job exists outlives the job's deadline by this only."""
+ACCEPTANCE_HOLD_S = 120.0
+"""A hold lives so long until its job is there: should it never come to be, its money is soon free."""
 HOLD_GRACE_S = 24 * 3600.0
-"""Once a worker has the job its hold outlives it by a day, so that a late settlement still finds its money."""
+"""Once the job is there its hold outlives it by a day, so that a late settlement still finds its money."""
 MAX_PAUSE_S = 180.0
 WAIT_S = 1.0
 """A job that nobody has room for is looked at again after this, or after what is said of the room."""

@@ -113,6 +113,7 @@ class Parts:
                 pool=pool,
                 models=self._router.models,
                 hold=billing.hold,
+                extend_hold=billing.extend,
                 webhooks=webhooks,
                 on_outbox=wake,
                 rules=lambda: self._archive.rules,

@@ -132,10 +132,13 @@ class FakeBilling:
         self.available = 10_000_000_000
         self.holds: dict[str, int] = {}
         self.known: set[tuple[str, int]] = set()
+        self.over: set[str] = set()
         self.deadlines: dict[str, int] = {}
         self.caps: dict[str, list[billing_pb2.SpendCap]] = {}
 
     async def hold(self, request: billing_pb2.HoldRequest, _: CallContext) -> billing_pb2.HoldResponse:
+        if request.hold_id in self.over:
+            raise TollbridgeError(Code.CONFLICT, "The hold is over.")
         if request.hold_id not in self.holds:
             if request.amount_nano_usd > self.available:
                 raise TollbridgeError(Code.INSUFFICIENT_CREDITS, "No money.")
@@ -222,6 +225,7 @@ class TasksProcess:
             pool=pool,
             models=self.routing.models,
             hold=self.money.hold,
+            extend_hold=self.money.extend,
             webhooks=webhooks,
             on_outbox=self.outbox.wake,
             rules=lambda: self.rules,
