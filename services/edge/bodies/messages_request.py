@@ -17,6 +17,7 @@ from services.edge.paid.paid_request import PaidRequest, Piece
 
 _Share = Annotated[float, Meta(ge=0, le=1)]
 _Count = Annotated[int, Meta(ge=1, le=1 << 40)]
+_Name = Annotated[str, Meta(min_length=1)]
 
 PASSED_ON_BETAS = (
     "advanced-tool-use",
@@ -44,6 +45,8 @@ class _Object(msgspec.Struct, frozen=True):
 
 
 class _Message(msgspec.Struct, frozen=True):
+    """`system` is for instructions that come later in a conversation."""
+
     role: Literal["user", "assistant", "system"]
     content: str | list[Block]
 
@@ -51,8 +54,8 @@ class _Message(msgspec.Struct, frozen=True):
 class _Tool(msgspec.Struct, frozen=True):
     """One of the client's own needs a schema; of the provider's nothing is known but that it has a type."""
 
-    type: str | None = None
-    name: str | None = None
+    type: _Name | None = None
+    name: _Name | None = None
     description: str | None = None
     input_schema: _Object | None = None
 
@@ -142,6 +145,9 @@ def handed_on(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str], 
 
 def _checked(found: Prompt) -> tuple[Piece, ...]:
     """Checks what the types alone don't tell; the images and files."""
+    if found.messages[0].role == "system":
+        words = "messages[0].role is not valid: what comes before all messages stands in the top-level `system`."
+        raise TollbridgeError(Code.INVALID_REQUEST, words, details={"param": "messages[0].role"})
     pieces: list[Piece] = []
     for number, message in enumerate(found.messages):
         if isinstance(message.content, list):

@@ -104,7 +104,11 @@ def test_nothing_in_a_body_makes_anything_but_a_refusal(value: Any) -> None:
         ({"temperature": 1.01}, "temperature"),
         ({"top_p": 2}, "top_p"),
         ({"system": 7}, "system"),
+        ({"messages": [{"role": "system", "content": "x"}, {"role": "user", "content": "x"}]}, "messages[0].role"),
         ({"tools": [{"name": "f"}]}, "tools[0].input_schema"),
+        ({"tools": [{}]}, "tools[0].name"),
+        ({"tools": [{"name": "", "input_schema": {}}]}, "tools[0].name"),
+        ({"tools": [{"type": ""}]}, "tools[0].type"),
         ({"tool_choice": {"type": "tool"}}, "tool_choice.name"),
         ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
         ({"stop_sequences": "x"}, "stop_sequences"),
@@ -117,6 +121,12 @@ def test_a_wrong_field_is_named(fields: dict[str, Any], param: str) -> None:
         parse_messages(json.dumps(body).encode())
     assert refused.value.details["param"] == param
     assert param in refused.value.message
+
+
+def test_instructions_may_come_later_in_a_conversation() -> None:
+    """As Anthropic's API has it: only before all messages they stand elsewhere."""
+    said = [{"role": "user", "content": "x"}, {"role": "system", "content": [{"type": "text", "text": "Be brief."}]}]
+    parse_messages(json.dumps({"model": "m", "max_tokens": 5, "messages": said}).encode())
 
 
 @pytest.mark.parametrize(
