@@ -29,7 +29,8 @@ class SpeechMaker:
             return _product(order, sound, said)
         with contextlib.closing(FileEncoder(order.spoken.wanted)) as encoder:
             for number, piece in enumerate(order.pieces, start=1):
-                samples = await asyncio.to_thread(plain_samples, await _spoken(making, piece, said))
+                part = dataclasses.replace(making, idempotency_key=f"{making.idempotency_key}-{number}")
+                samples = await asyncio.to_thread(plain_samples, await _spoken(part, piece, said))
                 size = await asyncio.to_thread(encoder.feed, samples)
                 if size > MAX_FILE_BYTES:
                     raise ResultTooLarge(_product(order, b"", said))
@@ -51,7 +52,7 @@ async def _spoken(making: Making[SpeechOrder], text: str, said: list[Captured]) 
     fields = {**order.fields, "input": text, "response_format": spoken.wanted}
     call = speech.prepare(fields, making.route, request_id=making.task_id, as_events=by_token)
     reader = SpeechStream(spoken=spoken, rates=rates, as_events=False, may_be_events=by_token)
-    response = await making.providers.send(making.route, call)
+    response = await making.send(call)
     sound = bytearray()
     try:
         async for data in response.chunks():

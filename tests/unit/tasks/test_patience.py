@@ -8,6 +8,9 @@ from services.tasks.workshop import Workshop
 from tests.unit.tasks.stage import CHARGE_PER_IMAGE, TasksApi, usage_of
 from tollbridge.tasks.v1 import tasks_pb2 as pb
 from tollbridge.usage.v1 import usage_pb2
+from upstream.client import HttpCall
+from upstream.outcome import AttemptFailed, Outcome
+from upstream.sandbox.provider import Sandbox
 
 
 @pytest.mark.parametrize("code", [Code.OVERLOADED, Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED])
@@ -111,6 +114,24 @@ async def test_a_job_that_waited_often_has_as_many_tries_as_any_other(api: Tasks
     await api.process.sql("UPDATE tasks.tasks SET lease_until_us = 1")
     assert await api.process.sweeper.sweep() == 1
     assert (await api.get(task.id)).status == pb.TASK_STATUS_PENDING
+
+
+@pytest.mark.parametrize(("outcome", "is_same"), [(Outcome.TIMED_OUT, True), (Outcome.SERVER_ERROR, False)])
+async def test_an_order_whose_answer_was_not_heard_is_the_same_order_again(
+    api: TasksApi, monkeypatch: pytest.MonkeyPatch, outcome: Outcome, is_same: bool
+):
+    """The provider may have made it, and hands it out to whoever has the key; after a failure it is another order."""
+    keys: list[str] = []
+
+    async def send(_: Sandbox, call: HttpCall, *, timeouts: object) -> None:
+        keys.append(call.headers["idempotency-key"])
+        raise AttemptFailed(outcome, f"after {timeouts}")
+
+    monkeypatch.setattr(Sandbox, "send", send)
+    await api.create()
+    assert await api.process.run() is not None
+    assert await api.process.run() is not None
+    assert (keys[0] == keys[-1]) is is_same
 
 
 async def broken(*_: object) -> None:

@@ -13,7 +13,7 @@ from services.tasks.kind import Making, Product, Providers
 from services.tasks.sentences import pieces_of
 from tests.fakes.listener import heard, said
 from upstream import sound_encoder
-from upstream.client import Timeouts, UpstreamClient
+from upstream.client import HttpCall, Timeouts, UpstreamClient, UpstreamResponse
 from upstream.outcome import AnswerTooLarge, AttemptFailed
 from upstream.route import Bounds, Route, WireProtocol
 from upstream.sandbox.provider import Sandbox
@@ -105,6 +105,7 @@ async def made(client: UpstreamClient, *, rates: Rates = BY_CHARACTER, **fields:
         providers=Providers(client=client, sandbox=Sandbox()),
         submitted=lambda _: pytest.fail("nothing is submitted"),
         progress=progress.append,
+        idempotency_key="t-0",
     )
     return await kinds.SPEECH.maker_of(route).make(making), progress
 
@@ -148,6 +149,28 @@ async def test_a_piece_that_breaks_off_is_no_file(client: UpstreamClient):
     """However much of it came."""
     with pytest.raises(AttemptFailed):
         await made(client, input='Hi.\n#sandbox {"chunks": 4, "fail_after_chunks": 2}')
+
+
+async def test_what_a_dead_worker_had_spoken_is_the_same_order_again(
+    client: UpstreamClient, monkeypatch: pytest.MonkeyPatch
+):
+    """Each piece is an order of its own, by a key that follows from the task's: who heeds it is paid once."""
+    keys: list[str] = []
+    send = Sandbox.send
+
+    async def noted_send(self: Sandbox, call: HttpCall, *, timeouts: Timeouts) -> UpstreamResponse:
+        keys.append(call.headers["idempotency-key"])
+        return await send(self, call, timeouts=timeouts)
+
+    monkeypatch.setattr(Sandbox, "send", noted_send)
+    await made(client, input="Hi there.")
+    assert keys == ["t-0"]
+    keys.clear()
+    for _ in range(2):
+        await made(client, input=LONG, speed=4)
+    first, second = keys[: len(keys) // 2], keys[len(keys) // 2 :]
+    assert first == second
+    assert len(set(first)) == len(first) > 1
 
 
 @pytest.mark.parametrize("text", ["Hi there.", LONG])
