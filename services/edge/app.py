@@ -5,6 +5,7 @@ times as much per stream. FastAPI serves all else. Public paths are seen by Fast
 set of routes serves every surface, and a changed surface table takes effect at the next request.
 """
 
+import dataclasses
 import ipaddress
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
@@ -31,7 +32,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 HotRoute = Callable[..., Awaitable[Receive | None]]
 """`(scope, receive, send, *, surface, request_id)`: answers everything itself, errors too; or it returns a way to read
-the body again, for FastAPI to answer. One that does so in other words than the surface's has them as its `voice`."""
+the body again, for FastAPI to answer. One with other words than the surface's has them as its `voice`, and so has
+what is below its path."""
 Voice = Callable[[Dialect], Dialect]
 
 OWN_SURFACE = Surface(prefix="", dialect=DEFAULT, models_public=False, without=frozenset())
@@ -83,7 +85,7 @@ class EdgeApp:
             send = with_limits(send)
         if surface.hides(rest):
             error = TollbridgeError(Code.NOT_FOUND, f"There is nothing at {path[:200]}.")
-            await send_rendered(send, surface.dialect.render_error(error, request_id=request_id))
+            await send_rendered(send, self._dialect(surface, rest).render_error(error, request_id=request_id))
             return
         hot = self._hot.get((scope["method"], rest))
         if hot is not None:
@@ -94,13 +96,13 @@ class EdgeApp:
         allowed = {method: route for (method, hot_path), route in self._hot.items() if hot_path == rest}
         if allowed and hot is None:
             error = TollbridgeError(Code.METHOD_NOT_ALLOWED, f"{scope['method']} is not possible at {path[:200]}.")
-            voice: Voice | None = getattr(next(iter(allowed.values())), "voice", None)
-            dialect = surface.dialect if voice is None else voice(surface.dialect)
-            rendered = dialect.render_error(error, request_id=request_id)
+            rendered = self._dialect(surface, rest).render_error(error, request_id=request_id)
             rendered.headers.append((b"allow", ", ".join(allowed).encode()))
             await send_rendered(send, rendered)
             return
         inner = {**scope, "path": rest, "raw_path": rest.encode(), "root_path": ""}
+        dialect = self._dialect(surface, rest)
+        surface = surface if dialect is surface.dialect else dataclasses.replace(surface, dialect=dialect)
         parent = checked_traceparent(Headers(scope=scope).get("traceparent", ""))
         with self._tracer.span("edge.request", parent=parent, kind="server", request_id=request_id) as span:
             trace = span.traceparent or parent
@@ -109,6 +111,14 @@ class EdgeApp:
             )
 
     async def _dispatch(
+    def _dialect(self, surface: Surface, rest: str) -> Dialect:
+        """The words of the path `rest`: the surface's, or those of the hot route that it is at or below."""
+        for (_, hot_path), route in self._hot.items():
+            voice: Voice | None = getattr(route, "voice", None)
+            if voice is not None and f"{rest}/".startswith(f"{hot_path}/"):
+                return voice(surface.dialect)
+        return surface.dialect
+
         self,
         app: FastAPI,
         scope: Scope,

@@ -11,6 +11,7 @@ from chassis.telemetry import Tracer
 from services.edge.app import EdgeApp, new_fastapi
 from services.edge.clients import Clients
 from services.edge.config import without_file
+from services.edge.dialects.messages import messages_voice
 from services.edge.http.uvicorn_server import HttpServer
 from services.edge.routes.health import DrainSwitch
 from services.edge.settings import Settings
@@ -20,6 +21,13 @@ from services.edge.site import own_site
 async def answers_nothing(*_: object, **__: object) -> None:
     """A hot route that no request of these tests reaches."""
     raise AssertionError("reached")
+
+
+class Messages:
+    """One that no request reaches either, in Anthropic's words."""
+
+    voice = staticmethod(messages_voice)
+    __call__ = staticmethod(answers_nothing)
 
 
 @pytest.fixture
@@ -43,7 +51,7 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
         unready=lambda: None,
         forget=lambda **_: None,
     )
-    hot = {("POST", "/chat/completions"): answers_nothing}
+    hot = {("POST", "/chat/completions"): answers_nothing, ("POST", "/messages"): Messages()}
     app = EdgeApp(config=without_file(), public=new_fastapi(), own=own, hot=hot, tracer=tracer)
     server = HttpServer(app=app, bind="127.0.0.1:0", grace_s=1)
     serving = asyncio.create_task(server.serve())
@@ -71,3 +79,21 @@ async def test_a_wrong_method_is_told_the_right_one(http: httpx.AsyncClient, pat
     answer = await http.delete(path)
     assert answer.status_code == 405
     assert answer.headers["allow"] == method
+
+
+@pytest.mark.parametrize("path", ["/v1/messages/batches", "/v1/messages/batches/b_1/results", "/v1/messages/x"])
+async def test_what_is_below_messages_is_not_there_in_anthropics_words(http: httpx.AsyncClient, path: str):
+    """Its SDKs read the type; elsewhere the surface's words hold."""
+    for method in ("GET", "POST"):
+        reply = await http.request(method, path)
+        assert reply.status_code == 404
+        assert (reply.json()["type"], reply.json()["error"]["type"]) == ("error", "not_found_error")
+        assert reply.headers["request-id"] == reply.headers["x-request-id"]
+    other = await http.get("/v1/messagesandmore")
+    assert (other.status_code, other.json()["error"]["code"]) == (404, "not_found")
+
+
+async def test_a_wrong_method_at_messages_is_told_in_anthropics_words(http: httpx.AsyncClient):
+    """As everything there."""
+    reply = await http.get("/v1/messages")
+    assert (reply.status_code, reply.json()["type"], reply.headers["allow"]) == (405, "error", "POST")
