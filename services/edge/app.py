@@ -100,9 +100,9 @@ class EdgeApp:
             rendered.headers.append((b"allow", ", ".join(allowed).encode()))
             await send_rendered(send, rendered)
             return
-        inner = {**scope, "path": rest, "raw_path": rest.encode(), "root_path": ""}
         dialect = self._dialect(surface, rest)
         surface = surface if dialect is surface.dialect else dataclasses.replace(surface, dialect=dialect)
+        inner = {**scope, "path": rest, "raw_path": rest.encode(), "root_path": ""}
         parent = checked_traceparent(Headers(scope=scope).get("traceparent", ""))
         with self._tracer.span("edge.request", parent=parent, kind="server", request_id=request_id) as span:
             trace = span.traceparent or parent
@@ -110,7 +110,6 @@ class EdgeApp:
                 self._public, inner, receive, send, surface=surface, request_id=request_id, traceparent=trace
             )
 
-    async def _dispatch(
     def _dialect(self, surface: Surface, rest: str) -> Dialect:
         """The words of the path `rest`: the surface's, or those of the hot route that it is at or below."""
         for (_, hot_path), route in self._hot.items():
@@ -119,6 +118,7 @@ class EdgeApp:
                 return voice(surface.dialect)
         return surface.dialect
 
+    async def _dispatch(
         self,
         app: FastAPI,
         scope: Scope,
