@@ -19,7 +19,8 @@ ACCEPTANCE_HOLD_S = 120.0
 """A hold lives so long until its job is there: should it never come to be, its money is soon free."""
 HOLD_GRACE_S = 24 * 3600.0
 """Once the job is there its hold outlives it by a day, so that a late settlement still finds its money."""
-MAX_PAUSE_S = 180.0
+MAX_PAUSE_S = 30.0
+MAX_OUTAGE_S = 180.0
 WAIT_S = 1.0
 """A job that nobody has room for is looked at again after this, or after what is said of the room."""
 
@@ -77,11 +78,21 @@ def sources(move: Move) -> list[str]:
 
 
 def pause_s(strikes: int, *, chance: float) -> float:
-    """How long to wait before a job is tried again after so many strikes: 1, 3, 9 … seconds, about 8 minutes in all.
+    """How long to wait before a provider is asked again after so many strikes: 1, 2, 4 … seconds, 90 s in all.
 
-    `chance` (0 to 1) spreads what failed together by a quarter to both sides.
+    Accounts that keep failing rest, and to wait for those is no strike. `chance` (0 to 1) spreads what failed together
+    by a quarter to both sides.
     """
-    return min(MAX_PAUSE_S, 3.0 ** max(0, min(strikes, 10) - 1)) * (0.75 + chance / 2)
+    return min(MAX_PAUSE_S, 2.0 ** _exponent(strikes)) * (0.75 + chance / 2)
+
+
+def outage_s(strikes: int, *, chance: float) -> float:
+    """The same after a fault of ours, that may last: 1, 3, 9 … seconds, 8 minutes in all."""
+    return min(MAX_OUTAGE_S, 3.0 ** _exponent(strikes)) * (0.75 + chance / 2)
+
+
+def _exponent(strikes: int) -> int:
+    return max(0, min(strikes, 10) - 1)
 
 
 def wait_s(least_s: float | None, *, chance: float) -> float:

@@ -70,7 +70,7 @@ class Sweeper:
         found = await claim_store.lapsed(conn, limit=BATCH)
         hopeful = [job for job in found if job.strikes + 1 < jobs.MAX_STRIKES]
         for job in hopeful:
-            pause_s = jobs.pause_s(job.strikes + 1, chance=self._chance())
+            pause_s = jobs.outage_s(job.strikes + 1, chance=self._chance())
             await claim_store.release(conn, job.order.id, claim_number=job.claims, pause_s=pause_s, is_strike=True)
             order, trace = events.work_order(job.order), job.order.traceparent
             await outbox.add(conn, kind="run", task_id=job.order.id, payload=order, traceparent=trace)

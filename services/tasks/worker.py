@@ -237,7 +237,8 @@ class Worker:
         chance = self._chance()
         pause_s = jobs.wait_s(error.retry_after_s, chance=chance)
         if is_strike or has_failed:
-            pause_s = max(pause_s, jobs.pause_s(max(job.strikes, job.failures) + 1, chance=chance))
+            growing = jobs.outage_s if error.code is Code.INTERNAL else jobs.pause_s
+            pause_s = max(pause_s, growing(max(job.strikes, job.failures) + 1, chance=chance))
         self._log.info("job_given_back", task_id=job.order.id, code=error.code.value, pause_s=pause_s)
         await self._release(job, pause_s=pause_s, has_failed=has_failed, is_strike=is_strike)
         return pause_s

@@ -5,7 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from services.tasks.jobs import MAX_PAUSE_S, IllegalMove, Move, Status, after, pause_s, sources, wait_s
+from services.tasks.jobs import (
+    MAX_OUTAGE_S,
+    MAX_PAUSE_S,
+    IllegalMove,
+    Move,
+    Status,
+    after,
+    outage_s,
+    pause_s,
+    sources,
+    wait_s,
+)
 
 moves = st.sampled_from(list(Move))
 
@@ -68,8 +79,9 @@ def test_every_move_starts_somewhere_and_no_move_starts_at_an_end():
 @given(st.integers(0, 1000), st.floats(0, 1))
 def test_pauses_are_bounded_and_never_shrink(strikes: int, chance: float):
     """A job is not tried in a tight loop and not forgotten either."""
-    pause = pause_s(strikes, chance=chance)
-    assert 0.75 <= pause <= pause_s(strikes + 1, chance=chance) <= 1.25 * MAX_PAUSE_S
+    for growing, most in ((pause_s, MAX_PAUSE_S), (outage_s, MAX_OUTAGE_S)):
+        pause = growing(strikes, chance=chance)
+        assert 0.75 <= pause <= growing(strikes + 1, chance=chance) <= 1.25 * most
 
 
 @given(st.none() | st.floats(0, 60), st.floats(0, 1))

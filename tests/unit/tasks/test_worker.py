@@ -124,6 +124,17 @@ async def test_a_job_that_keeps_failing_fails_in_the_end(api: TasksApi, monkeypa
     assert [record.kind for record in usage_of(await api.process.publish())] == [usage_pb2.USAGE_KIND_VOID]
 
 
+async def test_a_provider_that_hangs_costs_nothing(api: TasksApi, monkeypatch: pytest.MonkeyPatch):
+    """The job's own time ends it."""
+    monkeypatch.setitem(kinds.KINDS, "image", dataclasses.replace(kinds.IMAGE, time_to_live_s=0.3))
+    task = await api.create(prompt='x\n#sandbox {"first_byte_ms": 20000}')
+    assert await api.process.run() is None
+    done = await api.get(task.id)
+    assert (done.status, done.error_code) == (pb.TASK_STATUS_FAILED, Code.DEADLINE_EXCEEDED.value)
+    (record,) = usage_of(await api.process.publish())
+    assert (record.kind, record.charge_nano_usd, record.closes_hold) == (usage_pb2.USAGE_KIND_VOID, 0, True)
+
+
 async def test_when_every_account_is_busy_the_job_waits_as_long_as_router_says(api: TasksApi):
     """It is given back, not failed."""
     api.process.router.refusal = TollbridgeError(Code.OVERLOADED, "All busy.", retry_after_s=7)
