@@ -12,7 +12,6 @@ import nats
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.api import ObjectInfo
-from nats.js.client import JetStreamContext
 from nats.js.errors import NotFoundError
 from nats.js.object_store import ObjectStore
 
@@ -48,7 +47,6 @@ class Bucket:
         self._client_name = client
         self._transfer_timeout_s = transfer_timeout_s
         self._client: Client | None = None
-        self._jetstream: JetStreamContext | None = None
         self._bucket: ObjectStore | None = None
         self._opening = asyncio.Lock()
 
@@ -121,8 +119,8 @@ class Bucket:
                 connecting = asyncio.create_task(self._connect(), context=contextvars.Context())
                 self._client = await connecting
             if self._bucket is None:
-                self._jetstream = self._client.jetstream(timeout=TRANSFER_TIMEOUT_S)
-                self._bucket = await self._jetstream.create_object_store(self._name, ttl=self._max_age_s)
+                jetstream = self._client.jetstream(timeout=TRANSFER_TIMEOUT_S)
+                self._bucket = await jetstream.create_object_store(self._name, ttl=self._max_age_s)
             return self._bucket
 
     async def _connect(self) -> Client:

@@ -36,6 +36,7 @@ the body again, for FastAPI to answer. One with other words than the surface's h
 what is below its path."""
 Voice = Callable[[Dialect], Dialect]
 
+HEAD_KEY = "tollbridge.head"
 OWN_SURFACE = Surface(prefix="", dialect=DEFAULT, models_public=False, without=frozenset())
 """What is outside every surface (`/health`, `/admin`) speaks the default dialect."""
 
@@ -65,7 +66,7 @@ class EdgeApp:
         request_id = str(uuid7())
         path: str = scope["path"]
         if scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}  # to everything here; the server leaves the body out
+            scope = {**scope, "method": "GET", HEAD_KEY: True}  # to everything here; the server leaves the body out
         scope["client"] = (client_address(scope, self.config.trusted_proxies), 0)
         found = self.config.surfaces.find(path)
         if found is None:
@@ -135,6 +136,7 @@ class EdgeApp:
             client_ip=scope["client"][0],
             public_url=self.config.public_url,
             traceparent=traceparent,
+            is_head=HEAD_KEY in scope,
         )
         await app(scope, receive, send)
 

@@ -3,7 +3,6 @@
 The task is tasks' once it is accepted, whether or not the client waits. A client that leaves does not cancel it.
 """
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -18,17 +17,13 @@ from services.edge.model_names import may_use
 from services.edge.paid.max_cost import max_cost_of
 from services.edge.routes.task_shapes import WebhookWish
 from services.edge.spending.spend_caps import to_wire
+from services.edge.task_files import PASSES, READ_TRIES, SLICE_BYTES, TaskFile, opened
 from tollbridge.tasks.v1 import tasks_pb2
 
 TIMEOUT_S = 5.0
 MAX_WAIT_S = 60.0
 MAX_RESULT_BYTES = 64 << 20
-FILE_TIMEOUT_S = 60.0
-READ_TRIES = 5
-"""Of a file that is part of a paid answer: an error would be retried, as a second job with a second charge."""
-READ_PAUSE_S = 1.0
 SUCCEEDED = tasks_pb2.TASK_STATUS_SUCCEEDED
-PASSES = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.OVERLOADED})
 ENDED = frozenset({SUCCEEDED, tasks_pb2.TASK_STATUS_FAILED, tasks_pb2.TASK_STATUS_CANCELLED})
 
 
@@ -145,17 +140,26 @@ class TaskDesk:
 
     async def whole(self, file_id: str, caller: Caller) -> bytes:
         """A file's bytes at once. Raises NOT_FOUND, INVALID_REQUEST for one that is too large for that."""
-        content = bytearray()
-        async for piece in self.pieces(file_id, customer_id=caller.customer_id, tries=READ_TRIES):
-            content += piece.data
-            if len(content) > MAX_RESULT_BYTES:
-                raise TollbridgeError(Code.INVALID_REQUEST, "The result is too large for b64_json; ask for url.")
-        return bytes(content)
+        file = await self.file(file_id, customer_id=caller.customer_id, tries=READ_TRIES)
+        if file.size > MAX_RESULT_BYTES:
+            raise TollbridgeError(Code.INVALID_REQUEST, "The result is too large for b64_json; ask for url.")
+        return b"".join([piece async for piece in file.pieces(0, file.size)])
 
-    def pieces(
-        self, file_id: str, *, customer_id: str = "", expires_s: int = 0, signature: str = "", tries: int = 1
-    ) -> AsyncIterator[tasks_pb2.GetResultResponse]:
-        """A file as it comes, its customer's or by a link. Raises NOT_FOUND, after some tries what passes by itself."""
+    async def file(
+        self,
+        file_id: str,
+        *,
+        customer_id: str = "",
+        expires_s: int = 0,
+        signature: str = "",
+        offset: int = 0,
+        length: int = SLICE_BYTES,
+        tries: int = 1,
+    ) -> TaskFile:
+        """A file, its customer's or by a link, open from an offset on (below 0: from so many bytes before its end).
+
+        Raises NOT_FOUND, after some tries what passes by itself.
+        """
         if not customer_id and not signature:
             raise ValueError("a file is read in somebody's name, or by a link")
         return self._stream(
@@ -164,23 +168,7 @@ class TaskDesk:
             ),
             tries=tries,
         )
-
-    async def _stream(
-        self, request: tasks_pb2.GetResultRequest, *, tries: int
-    ) -> AsyncIterator[tasks_pb2.GetResultResponse]:
-        while True:
-            tries, has_begun = tries - 1, False
-            try:
-                async for piece in self._tasks.stream(
-                    "GetResult", request, tasks_pb2.GetResultResponse, timeout_s=FILE_TIMEOUT_S
-                ):
-                    has_begun = True
-                    yield piece
-                return
-            except TollbridgeError as error:
-                if has_begun or not tries or error.code not in PASSES:
-                    raise
-            await asyncio.sleep(READ_PAUSE_S)
+        return await opened(self._tasks, request, tries=tries)
 
     async def _found(self, task_id: str, caller: Caller) -> tasks_pb2.Task | None:
         try:

@@ -73,6 +73,6 @@ class SlicedBucket(Bucket):
         return found.data or b""
 
     def _stream(self) -> JetStreamContext:
-        if self._jetstream is None:
+        if self._client is None:
             raise RuntimeError("the bucket is not open")
-        return self._jetstream
+        return self._client.jetstream(timeout=TRANSFER_TIMEOUT_S)

@@ -32,6 +32,9 @@ EXPOSED = ", ".join(
         "x-tollbridge-dropped-tools",
         "idempotency-replayed",
         "content-disposition",
+        "accept-ranges",
+        "content-range",
+        "etag",
         "location",
     ]
 ).encode()

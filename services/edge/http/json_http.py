@@ -42,6 +42,8 @@ class RequestContext:
     """Where clients reach this API, without a trailing slash; empty when the config does not say."""
     traceparent: str
     """The trace to go on with, well formed or empty."""
+    is_head: bool = False
+    """Whether only the head of the answer is asked for."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,7 +50,8 @@ class Description:
 
     `prefix` stands before the names of the types that are its body's alone. `answer` is the JSON of a good answer, None
     without any; `media` are what it may be besides, `headers` what may stand in its head, `statuses` further ones that
-    come with the same. `refuses` are the codes beyond those that every endpoint of its access has.
+    come with the same. `others` are statuses that say something else, and what it is. `refuses` are the codes
+    beyond those that every endpoint of its access has.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Description:
     answer: object = None
     status: int = 200
     statuses: tuple[int, ...] = ()
+    others: tuple[tuple[int, str], ...] = ()
     media: tuple[Media, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     headers: tuple[Parameter, ...] = ()

@@ -183,7 +183,8 @@ class _Writer:
         made: Json = {"description": "Done", "headers": headers}
         if content:
             made["content"] = content
-        return {str(status): made for status in (about.status, *about.statuses)}
+        others = {str(status): {"description": what} for status, what in about.others}
+        return {str(status): made for status in (about.status, *about.statuses)} | others
 
     def _refusals(self, about: Description, dialect: Dialect) -> Json:
         name = self._error(dialect)

@@ -4,7 +4,8 @@ The content type is what the worker found in the bytes, one of a closed list; no
 and nothing in a file can act in our name.
 """
 
-from collections.abc import AsyncIterator
+import functools
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Literal, TypedDict
 
 from fastapi import APIRouter, Request, Response
@@ -12,12 +13,14 @@ from fastapi.responses import StreamingResponse
 from msgspec import Meta
 
 from chassis.errors import Code, TollbridgeError
-from services.edge.http.json_http import Identify, answer, context
+from services.edge.http.json_http import Identify, RequestContext, answer, context
+from services.edge.http.ranges import asked_part, is_known
 from services.edge.openapi.description import Description, Media, Parameter, described
 from services.edge.task_desk import TaskDesk
-from tollbridge.tasks.v1 import tasks_pb2
+from services.edge.task_files import TaskFile
 
 _UNKNOWN = "application/octet-stream"
+_CACHE = {"cache-control": "private, max-age=3600"}
 _KEY_HEADERS = ("authorization", "x-api-key")
 
 
@@ -37,13 +40,20 @@ _LINK = (
     ),
     Parameter(name="signature", about="Of a link: its proof."),
 )
+RANGE = Parameter(name="Range", about="One range, `bytes=0-1023` say; several bring the whole.", is_header=True)
+IF_RANGE = Parameter(
+    name="If-Range", about="The `ETag` that the rest is of; with another comes the whole.", is_header=True
+)
+PARTS = ((304, "It is what `If-None-Match` names"), (416, "`Range` is beyond its end"))
 GET_FILE = Description(
     name="getFile",
     tag="Images and tasks",
     summary="A task's result",
     about="Its owner's key opens it for as long as it is kept; the links in answers do without one, for an hour.",
     media=(Media(content_type="*/*", shape=bytes),),
-    parameters=_LINK,
+    parameters=(*_LINK, RANGE, IF_RANGE),
+    statuses=(206,),
+    others=PARTS,
     refuses=frozenset({Code.NOT_FOUND}),
 )
 DELETE_FILE = Description(
@@ -63,11 +73,11 @@ def routes(*, desk: TaskDesk, identify: Identify) -> APIRouter:
     async def get_file(request: Request, file_id: str) -> Response:
         signature = request.query_params.get("signature", "")
         if signature and not any(request.headers.get(name) for name in _KEY_HEADERS):
-            pieces = desk.pieces(file_id, expires_s=_expires_s(request), signature=signature)
+            read = functools.partial(desk.file, file_id, expires_s=_expires_s(request), signature=signature)
         else:
             caller = await identify(request)
-            pieces = desk.pieces(file_id, customer_id=caller.customer_id)
-        return await file_answer(pieces, request_id=context(request).request_id)
+            read = functools.partial(desk.file, file_id, customer_id=caller.customer_id)
+        return await sent(request, file_id, read)
 
     @router.delete("/files/{file_id}", openapi_extra=described(DELETE_FILE))
     async def delete_file(request: Request, file_id: str) -> Response:
@@ -79,24 +89,52 @@ def routes(*, desk: TaskDesk, identify: Identify) -> APIRouter:
     return router
 
 
-async def file_answer(pieces: AsyncIterator[tasks_pb2.GetResultResponse], *, request_id: str) -> Response:
-    """A file's bytes, streamed. Raises what the first of them fails with."""
-    first = await anext(pieces)
+async def sent(request: Request, file_id: str, open_file: Callable[..., Awaitable[TaskFile]]) -> Response:
+    """A file, or the part of it that is asked for. Raises what opening it fails with."""
+    found, tag = context(request), f'"{file_id}"'
+    if found.is_head:
+        return file_answer(await open_file(length=1), request_id=found.request_id, is_head=True)
+    part = asked_part(request.headers, tag=tag)
+    file = await open_file(offset=part.offset if part is not None else 0)
+    if is_known(request.headers, tag=tag):
+        return Response(status_code=304, headers={"x-request-id": found.request_id, "etag": tag, **_CACHE})
+    place = part.within(file.size) if part is not None else None
+    if part is not None and place is None:
+        return _beyond(file, found)
+    return file_answer(file, request_id=found.request_id, place=place)
+
+
+def file_answer(
+    file: TaskFile, *, request_id: str, place: tuple[int, int] | None = None, is_head: bool = False
+) -> Response:
+    """A file's bytes, streamed; only those from a start to before an end with `place`."""
+    start, end = place or (0, file.size)
     headers = {
         "x-request-id": request_id,
         "x-content-type-options": "nosniff",
         "content-security-policy": "default-src 'none'; sandbox",
-        "cache-control": "private, max-age=3600",
+        "content-length": str(end - start),
+        "accept-ranges": "bytes",
+        "etag": f'"{file.file_id}"',
+        **_CACHE,
     }
-    if first.content_type == _UNKNOWN:
+    if file.content_type == _UNKNOWN:
         headers["content-disposition"] = "attachment"
+    if place is not None:
+        headers["content-range"] = f"bytes {start}-{end - 1}/{file.size}"
+    if is_head:
+        return Response(headers=headers, media_type=file.content_type)
+    status = 206 if place is not None else 200
+    pieces = file.pieces(start, end)
+    return StreamingResponse(pieces, status_code=status, media_type=file.content_type, headers=headers)
 
-    async def relay() -> AsyncIterator[bytes]:
-        yield first.data
-        async for piece in pieces:
-            yield piece.data
 
-    return StreamingResponse(relay(), media_type=first.content_type, headers=headers)
+def _beyond(file: TaskFile, found: RequestContext) -> Response:
+    error = TollbridgeError(Code.INVALID_REQUEST, f"The file has {file.size} bytes, and none of those asked for.")
+    rendered = found.surface.dialect.render_error(error, request_id=found.request_id)
+    response = Response(content=rendered.body, status_code=416)
+    response.raw_headers = [*rendered.headers, (b"content-range", b"bytes */%d" % file.size)]
+    return response
 
 
 def _expires_s(request: Request) -> int:

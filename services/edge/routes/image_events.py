@@ -18,7 +18,8 @@ from chassis.errors import Code, TollbridgeError
 from services.edge.http.json_http import Caller, context
 from services.edge.routes.task_events import QUIET_S
 from services.edge.routes.task_shapes import CompletedImage, ImageBody, ImageUsage, image_usage
-from services.edge.task_desk import ENDED, PASSES, SUCCEEDED, TaskDesk, failure
+from services.edge.task_desk import ENDED, SUCCEEDED, TaskDesk, failure
+from services.edge.task_files import PASSES
 from tollbridge.tasks.v1 import tasks_pb2
 
 STREAM_S = 900.0

@@ -12,7 +12,8 @@ from services.edge.http.json_http import Identify, answer, body_of, parsed
 from services.edge.openapi import answers, paid
 from services.edge.openapi.description import described
 from services.edge.routes.files import file_answer
-from services.edge.task_desk import ENDED, MAX_WAIT_S, READ_TRIES, SUCCEEDED, TaskDesk, failure, preferred_wait_s
+from services.edge.task_desk import ENDED, MAX_WAIT_S, SUCCEEDED, TaskDesk, failure, preferred_wait_s
+from services.edge.task_files import READ_TRIES
 from tollbridge.tasks.v1 import tasks_pb2
 
 _PENDING = {tasks_pb2.TASK_STATUS_PENDING: "pending", tasks_pb2.TASK_STATUS_RUNNING: "running"}
@@ -60,5 +61,5 @@ async def _response(desk: TaskDesk, task: tasks_pb2.Task, *, customer_id: str, r
         raise failure(task)
     if not task.results:
         raise TollbridgeError(Code.NOT_FOUND, "This speech's file is not kept any more.")
-    pieces = desk.pieces(task.results[0].file_id, customer_id=customer_id, tries=READ_TRIES)
-    return await file_answer(pieces, request_id=request_id)
+    file = await desk.file(task.results[0].file_id, customer_id=customer_id, tries=READ_TRIES)
+    return file_answer(file, request_id=request_id)

@@ -15,6 +15,7 @@ from services.edge.openapi.description import (
     Media,
     Parameter,
 )
+from services.edge.routes.files import IF_RANGE, PARTS, RANGE
 from services.edge.routes.task_shapes import PREFER
 
 COUNT = Annotated[int, Meta(ge=0)]
@@ -88,7 +89,9 @@ GET_VIDEO_CONTENT = Description(
     summary="A video's file",
     about="409 `conflict` until it is completed.",
     media=(Media(content_type="video/mp4", shape=bytes),),
-    parameters=(Parameter(name="variant", about="Only `video` is made.", shape=Literal["video"]),),
+    parameters=(Parameter(name="variant", about="Only `video` is made.", shape=Literal["video"]), RANGE, IF_RANGE),
+    statuses=(206,),
+    others=PARTS,
     refuses=frozenset({Code.NOT_FOUND, Code.CONFLICT}),
 )
 DELETE_VIDEO = Description(

@@ -1,5 +1,6 @@
 """`/videos` in OpenAI's shape, over tasks: a video's id is its task's."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from services.edge.bodies.request_body import MAX_BODY_BYTES, ClientLeft, read_b
 from services.edge.bodies.video_request import MAX_FORM_BYTES, VideoBody, is_form, read
 from services.edge.http.json_http import Identify, answer, context
 from services.edge.openapi.description import described
-from services.edge.routes.files import file_answer
+from services.edge.routes.files import sent
 from services.edge.routes.video_shapes import (
     CREATE_VIDEO,
     DELETE_VIDEO,
@@ -66,8 +67,7 @@ def routes(*, desk: TaskDesk, identify: Identify) -> APIRouter:
         _check_variant(request)
         task = _video(await desk.get(canonical(video_id, "video_id"), caller, wait_s=0))
         file_id = _file_of(task)
-        pieces = desk.pieces(file_id, customer_id=caller.customer_id)
-        return await file_answer(pieces, request_id=context(request).request_id)
+        return await sent(request, file_id, functools.partial(desk.file, file_id, customer_id=caller.customer_id))
 
     @router.delete("/videos/{video_id}", openapi_extra=described(DELETE_VIDEO))
     async def delete_video(request: Request, video_id: str) -> Response:
