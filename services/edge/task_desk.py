@@ -162,11 +162,13 @@ class TaskDesk:
         """
         if not customer_id and not signature:
             raise ValueError("a file is read in somebody's name, or by a link")
-        return self._stream(
-            tasks_pb2.GetResultRequest(
-                file_id=file_id, customer_id=customer_id, link_expires_s=expires_s, link_signature=signature
-            ),
-            tries=tries,
+        request = tasks_pb2.GetResultRequest(
+            file_id=file_id,
+            customer_id=customer_id,
+            link_expires_s=expires_s,
+            link_signature=signature,
+            offset=offset,
+            length=length,
         )
         return await opened(self._tasks, request, tries=tries)
 
