@@ -23,6 +23,9 @@ BODY_TIMEOUT_S = 60.0
 MAX_DEPTH = 64
 MOST_CONTAINERS = 1 << 17
 """Objects and lists of one body: each takes microseconds of everybody's time. Anthropic's limit is 100,000 messages."""
+MANY_CONTAINERS = 1000
+"""So many are read, checked and translated within some milliseconds."""
+TINY_BYTES = 8 << 10
 _TEXTS = re.compile(rb'"[^"]*+"')
 _SLICE_BYTES = 1 << 20
 """What one step looks at: meanwhile nothing else runs, in whichever thread."""
@@ -73,9 +76,16 @@ def top_level(body: bytes) -> Fields:
 
 async def aside(body: bytes, work: Callable[..., T], *arguments: object, **named: object) -> T:
     """What `work` makes of a request with this body: off the loop when it is large, since everybody's streams wait."""
-    if len(body) <= SMALL_BYTES:
-        return work(*arguments, **named)
-    return await asyncio.to_thread(work, *arguments, **named)
+    if _is_large(body):
+        return await asyncio.to_thread(work, *arguments, **named)
+    return work(*arguments, **named)
+
+
+def _is_large(body: bytes) -> bool:
+    """By its bytes, or by its objects and lists, of which those in texts are counted too."""
+    if len(body) <= TINY_BYTES:
+        return False
+    return len(body) > SMALL_BYTES or body.count(b"{") + body.count(b"[") > MANY_CONTAINERS
 
 
 async def read_body(
@@ -107,6 +117,7 @@ async def _read(receive: Receive, most_bytes: int, share: BodyShare) -> bytes:
         whole: bytes = message.get("body", b"")
         if len(whole) > most_bytes:
             raise _too_large(most_bytes)
+        share.grow(len(whole))
         return whole
     parts = bytearray()
     while message["type"] == "http.request":

@@ -7,6 +7,7 @@ client waits within one `asyncio.timeout`, and `client_gone` moves its deadline:
 """
 
 import asyncio
+import functools
 from collections.abc import Sequence
 
 from chassis.errors import Code, TollbridgeError
@@ -189,15 +190,16 @@ class Exchange:
         await self._tab.open(route=route, draw=allowance.draw)
         span = tools.tracer.span("edge.attempt", parent=trace, kind="client", provider=route.provider_id)
         span.__enter__()
+        limits, most, ours = allowance.limits, allowance.max_tokens, self._request_id
+        ask = functools.partial(tools.providers.ask, request, wire, route, max_tokens=most, request_id=ours)
         try:
-            response = await tools.providers.ask(
-                request, wire, route, max_tokens=allowance.max_tokens, request_id=self._request_id
-            )
             if not request.stream:
-                answer = wire.answer(await read_whole(response), request, route, limits=allowance.limits)
+                body = await read_whole(await ask())
+                answer = await aside(request.body, wire.answer, body, request, route, limits=limits)
                 return WholeAnswer(route=route, span=span, answer=answer)
-            reader = wire.stream(request, route, include_usage=self._include_usage, limits=allowance.limits)
-            chunks, head = await begin_stream(response, reader, limits=allowance.limits)
+            make = functools.partial(wire.stream, request, route, include_usage=self._include_usage, limits=limits)
+            reader = await aside(request.body, make)  # before the call: no open answer waits for it
+            chunks, head = await begin_stream(response := await ask(), reader, limits=limits)
         except BaseException as error:
             span.__exit__(type(error), error, error.__traceback__)
             raise

@@ -14,6 +14,7 @@ from chassis.pipe import PipeClient
 from pricing.charge import ChargeOutOfRange, charge_nano_usd, worst_case_nano_usd
 from pricing.prices import PriceVersion
 from pricing.tokens import Tokens, Units
+from services.edge.bodies.request_body import aside
 from services.edge.paid.admission import Terms
 from services.edge.paid.operation import Operation
 from services.edge.paid.paid_request import PaidRequest
@@ -48,7 +49,7 @@ class Quotes:
         bounds = decision.bounds(asked.bounds)
         terms = [Terms(request, price=decision.price(offer.price), bounds=bounds) for offer in asked.offers]
         price, first = decision.price(asked.offers[0].price), terms[0]
-        operation.refuse_costly(request.fields, rates=price.rates)
+        await aside(request.body, operation.refuse_costly, request.fields, rates=price.rates)
         prompt = await asyncio.to_thread(request.prompt_tokens, asked.offers[0].provider_model)
         sound = request.likely_sound_tokens
         text = 0 if sound else request.choices * min(first.wanted_tokens, TYPICAL_OUTPUT + request.thinking_budget)

@@ -17,6 +17,7 @@ from chassis.ids import uuid7
 from services.edge.bodies.messages_request import parse_count
 from services.edge.bodies.request_body import ClientLeft, aside, read_body
 from services.edge.dialects.messages import messages_voice
+from services.edge.http.body_room import BodyShare
 from services.edge.http.reply import Reply
 from services.edge.paid.admission import api_key_of
 from services.edge.paid.opening import read_whole
@@ -48,6 +49,7 @@ class CountTokens:
 
     def __init__(self, *, relay: Relay) -> None:
         self._tools = relay.tools
+        self._bodies = relay.bodies
         self.voice = messages_voice
         self._log = structlog.get_logger()
 
@@ -55,8 +57,9 @@ class CountTokens:
         """Serves one request."""
         dialect = messages_voice(surface.dialect)
         reply = Reply(send=send, dialect=dialect, request_id=request_id)
+        share = self._bodies.share()
         try:
-            tokens = await self._count(scope, receive, request_id=request_id)
+            tokens = await self._count(scope, receive, request_id=request_id, share=share)
             await reply.whole(msgspec.json.encode({"input_tokens": tokens}), ())
         except TollbridgeError as error:
             await reply.refuse(error)
@@ -66,14 +69,16 @@ class CountTokens:
             self._log.exception("request_failed", request_id=request_id)
             if not reply.started:
                 await reply.refuse(TollbridgeError(Code.INTERNAL, "Something went wrong on our side."))
+        finally:
+            share.end()
 
-    async def _count(self, scope: Scope, receive: Receive, *, request_id: str) -> int:
+    async def _count(self, scope: Scope, receive: Receive, *, request_id: str, share: BodyShare) -> int:
         headers = scope["headers"]
         trace = traceparent_of(headers)
         admission = self._tools.admission
         client_ip = scope["client"][0] if scope.get("client") else ""
         authority = await admission.authorize(api_key=api_key_of(headers), client_ip=client_ip, traceparent=trace)
-        body = await read_body(receive, headers)
+        body = await read_body(receive, headers, share=share)
         request = await aside(body, parse_count, body, headers)
         attempts, attempt_id = self._tools.attempts, str(uuid7())
         attempts.begin(attempt_id)
@@ -92,7 +97,8 @@ class CountTokens:
         try:
             admission.check_model(authority, route.model)
             is_native = route.protocol is WireProtocol.ANTHROPIC
-            refuse_costly(request.fields, rates=route.price.rates, caches=is_native)
+            rates = route.price.rates
+            await aside(request.body, refuse_costly, request.fields, rates=rates, caches=is_native)
             if is_native:
                 return await self._asked(request, route, request_id=request_id)
         finally:
