@@ -21,6 +21,7 @@ from chassis.ids import uuid7
 from chassis.telemetry import Tracer, checked_traceparent
 from services.edge.config import EdgeConfig, Network
 from services.edge.dialects import DEFAULT, Dialect, RenderedError
+from services.edge.http.body_room import BodyRoom
 from services.edge.http.cors import is_preflight, preflight, with_origin, with_vary
 from services.edge.http.json_http import SCOPE_KEY, RequestContext, context
 from services.edge.http.limit_headers import with_limits
@@ -52,12 +53,14 @@ class EdgeApp:
         own: FastAPI,
         hot: Mapping[tuple[str, str], HotRoute],
         tracer: Tracer,
+        bodies: BodyRoom | None = None,
     ) -> None:
         self.config = config
         self._tracer = tracer
         self._public = public
         self._own = own
         self._hot = hot
+        self._bodies = bodies or BodyRoom()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -130,6 +133,7 @@ class EdgeApp:
         request_id: str,
         traceparent: str = "",
     ) -> None:
+        share = self._bodies.share()
         scope[SCOPE_KEY] = RequestContext(
             surface=surface,
             request_id=request_id,
@@ -137,8 +141,12 @@ class EdgeApp:
             public_url=self.config.public_url,
             traceparent=traceparent,
             is_head=HEAD_KEY in scope,
+            body=share,
         )
-        await app(scope, receive, send)
+        try:
+            await app(scope, receive, send)
+        finally:
+            share.end()
 
 
 def new_fastapi() -> FastAPI:

@@ -197,7 +197,14 @@ class Parts:
         )
         hot = hot_routes(self._relay)
         describe(own, public=public, config=lambda: self._configuration.current)
-        return EdgeApp(config=self._configuration.current, public=public, own=own, hot=hot, tracer=tracer)
+        return EdgeApp(
+            config=self._configuration.current,
+            public=public,
+            own=own,
+            hot=hot,
+            tracer=tracer,
+            bodies=self._relay.bodies,
+        )
 
     def unready(self) -> str | None:
         """Why this replica must get no new requests; None when it may."""

@@ -17,8 +17,9 @@ from fastapi import Request, Response
 from chassis.errors import Code, TollbridgeError
 from pricing.charge import MAX_CHARGE
 from pricing.prices import NANO_PER_USD, nano_usd, usd_number
-from services.edge.bodies.request_body import ClientLeft, check_bytes, check_structure, read_body
+from services.edge.bodies.request_body import MAX_BODY_BYTES, ClientLeft, check_bytes, check_structure, read_body
 from services.edge.dialects.dialect import RETRY_AFTER_S
+from services.edge.http.body_room import BodyRoom, BodyShare
 from services.edge.openapi.description import Page
 from services.edge.spending.spend_caps import SpendCap
 from services.edge.surfaces import Surface
@@ -44,6 +45,8 @@ class RequestContext:
     """The trace to go on with, well formed or empty."""
     is_head: bool = False
     """Whether only the head of the answer is asked for."""
+    body: BodyShare = dataclasses.field(default_factory=lambda: BodyRoom().share())
+    """What its body may take of the process's memory, until it has been answered."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +90,10 @@ async def decode(request: Request, kind: type[T]) -> T:
     return parsed(await body_of(request), kind)
 
 
-async def body_of(request: Request) -> bytes:
-    """The body, bounded as the hot path's is. Raises REQUEST_TOO_LARGE, INVALID_REQUEST."""
+async def body_of(request: Request, *, most_bytes: int = MAX_BODY_BYTES) -> bytes:
+    """The body, bounded as the hot path's is. Raises REQUEST_TOO_LARGE, INVALID_REQUEST, OVERLOADED."""
     try:
-        return await read_body(request.receive, request.headers.raw)
+        return await read_body(request.receive, request.headers.raw, most_bytes=most_bytes, share=context(request).body)
     except ClientLeft:  # nobody hears this
         raise TollbridgeError(Code.INVALID_REQUEST, "The body did not come whole.") from None
 

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Request, Response
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import canonical
 from pricing.prices import usd_number
-from services.edge.bodies.request_body import MAX_BODY_BYTES, ClientLeft, read_body
+from services.edge.bodies.request_body import MAX_BODY_BYTES, aside
 from services.edge.bodies.video_request import MAX_FORM_BYTES, VideoBody, is_form, read
-from services.edge.http.json_http import Identify, answer, context
+from services.edge.http.json_http import Identify, answer, body_of, context
 from services.edge.openapi.description import described
 from services.edge.routes.files import sent
 from services.edge.routes.video_shapes import (
@@ -114,11 +114,8 @@ def _usage(task: tasks_pb2.Task, order: Mapping[str, Any]) -> VideoUsage:
 async def _read(request: Request) -> tuple[VideoBody, bytes]:
     content_type = request.headers.get("content-type", "")
     most_bytes = MAX_FORM_BYTES if is_form(content_type) else MAX_BODY_BYTES
-    try:
-        body = await read_body(request.receive, request.headers.raw, most_bytes=most_bytes)
-    except ClientLeft:  # nobody hears this
-        raise TollbridgeError(Code.INVALID_REQUEST, "The body did not come whole.") from None
-    return read(body, content_type)
+    body = await body_of(request, most_bytes=most_bytes)
+    return await aside(body, read, body, content_type)
 
 
 def _order_of(video: VideoBody) -> dict[str, str]:

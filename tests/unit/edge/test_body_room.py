@@ -3,7 +3,16 @@
 import asyncio
 import json
 
+import httpx
+import pytest
+
+from chassis.telemetry import Tracer
+from services.edge.app import EdgeApp, new_fastapi
+from services.edge.config import without_file
 from services.edge.http.body_room import MOST_BYTES, SMALL_BYTES, BodyRoom
+from services.edge.http.json_http import Caller
+from services.edge.routes import tasks
+from tests.unit.edge.claim_desk import NOBODY
 from tests.unit.edge.world import KEY, World, until
 
 LARGE = "x" * (3 * SMALL_BYTES)
@@ -43,6 +52,38 @@ async def _leave_while_sending(world: World, host: str, port: int) -> None:
     writer.write(b"Content-Length: %d\r\n\r\n" % (9 * SMALL_BYTES) + LARGE.encode())
     await until(lambda: world.relay.bodies.left_bytes < MOST_BYTES)
     writer.transport.abort()
+
+
+async def test_what_only_counts_takes_its_share_too(world: World):
+    """It is free, so nobody else would bound it."""
+    body = {"model": "fast", "messages": [{"role": "user", "content": LARGE}]}
+    world.relay.bodies.left_bytes = 2 * SMALL_BYTES
+    url, key = f"{world.base_url}/v1/messages/count_tokens", {"x-api-key": KEY}
+    async with world.session.post(url, json=body, headers=key) as response:
+        assert response.status == 503
+    world.relay.bodies.left_bytes = MOST_BYTES
+    async with world.session.post(url, json=body, headers=key) as response:
+        assert response.status == 200, await response.text()
+    await until(lambda: world.relay.bodies.left_bytes == MOST_BYTES)
+    await world.settled()
+
+
+@pytest.mark.parametrize("path", ["/v1/videos", "/v1/images/generations", "/v1/audio/speech"])
+async def test_long_jobs_take_their_share_too(path: str):
+    """And give it back when they are refused."""
+    room = BodyRoom(most_bytes=2 * SMALL_BYTES)
+    public = new_fastapi()
+    public.include_router(tasks.routes(tasks=NOBODY, claims=NOBODY, catalogue=NOBODY, identify=identify))  # type: ignore[arg-type]  # nobody is asked
+    tracer = Tracer(service="edge", replica="0", otlp_endpoint="")
+    app = EdgeApp(config=without_file(), public=public, own=new_fastapi(), hot={}, tracer=tracer, bodies=room)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://edge") as client:
+        for body, status in ((LARGE.encode(), 503), (LARGE[: 2 * SMALL_BYTES].encode(), 400), (b"x", 400)):
+            assert (await client.post(path, content=body)).status_code == status
+            assert room.left_bytes == 2 * SMALL_BYTES
+
+
+async def identify(_: object) -> Caller:
+    return Caller(customer_id="c", key_id="k", models=frozenset())
 
 
 def test_a_share_is_what_its_body_has_become():

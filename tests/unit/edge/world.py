@@ -346,6 +346,7 @@ async def edge_world(
         own=new_fastapi(),
         hot=hot_routes(relay),
         tracer=tracer,
+        bodies=relay.bodies,
     )
     server = HttpServer(app=app, bind="127.0.0.1:0", grace_s=5)
     end_former = functools.partial(end_spender, billing=billing, router=router, claims=claims)
