@@ -106,10 +106,13 @@ def run(main: Callable[[Lifecycle], Awaitable[None]]) -> None:
 
 
 def _calm_collector() -> None:
-    """What is loaded now stays: it need not be walked over again; and a request's objects die without the collector."""
-    gc.collect()
+    """What is loaded now stays: it need not be walked over again; and a request's objects die without the collector.
+
+    Not even once, for the little garbage in it: that look would take a tenth of a start. `services` turned it off.
+    """
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+    gc.enable()
 
 
 async def _supervise(main: Callable[[Lifecycle], Awaitable[None]], exit_for_certain: threading.Timer) -> int:

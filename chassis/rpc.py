@@ -19,10 +19,10 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from chassis.errors import Code, TollbridgeError
+from chassis.reflection import reflection
 from chassis.settings import SettingsError
 from chassis.status import STATUS, STATUS_KEY, failure_of, status_of
 from chassis.telemetry import Tracer
@@ -134,8 +134,7 @@ class RpcServer:
             server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, handlers)])
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = [*self._methods, health.SERVICE_NAME, reflection.SERVICE_NAME]
-        reflection.enable_server_reflection(names, server)
+        server.add_generic_rpc_handlers([reflection([*self._methods, health.SERVICE_NAME])])
         port = server.add_insecure_port(self._bind)
         await server.start()
         return f"{self._bind.rpartition(':')[0]}:{port}"

@@ -5,6 +5,8 @@ Alembic and SQLAlchemy are loaded only when a schema is missing something, so th
 
 import asyncio
 import importlib.util
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,3 +68,16 @@ def _has_schema(service: str) -> bool:
     spec = importlib.util.find_spec(f"services.{service}")
     places = spec.submodule_search_locations if spec else None
     return any(any(Path(place, "migrations", "versions").glob("*.py")) for place in places or ())
+
+
+def main() -> None:
+    """`python -m cli.migrate`: the supervisor's, without what a command line takes to load."""
+    try:
+        for line in migrate_all(os.environ.get("TOLLBRIDGE_DATABASE_URL", "")):
+            print(line)
+    except MigrationRefused as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -14,7 +14,8 @@ from yarl import URL
 
 from upstream.client import HttpCall, UpstreamClient
 from upstream.outcome import AnswerTooLarge, AttemptFailed, Outcome, ProviderMisbehaved
-from upstream.public_address import Forbidden, Network, Pinned, checked_url, resolve
+from upstream.pinned import Pinned
+from upstream.public_address import Forbidden, Network, checked_url, resolve
 from upstream.route import Route
 
 MAX_REDIRECTS = 3

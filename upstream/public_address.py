@@ -1,7 +1,7 @@
 """Which addresses a URL that a customer gave us may lead to: public ones, so that nobody makes us call our own network.
 
-The name is resolved once, each address is judged, and the connection goes to a judged address (`Pinned`): a name that
-answers otherwise the second time changes nothing. Networks that the operator allows go before every rule.
+The name is resolved once, each address is judged, and the connection goes to a judged address (`upstream.pinned`): a
+name that answers otherwise the second time changes nothing. Networks that the operator allows go before every rule.
 """
 
 import asyncio
@@ -10,8 +10,6 @@ import re
 import socket
 from collections.abc import Sequence
 from urllib.parse import SplitResult, urlsplit
-
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -75,32 +73,6 @@ async def resolve(parts: SplitResult, *, allowed: Sequence[Network]) -> list[Add
     if not reachable:
         raise Forbidden("its address is not public" if parts.scheme == "https" else "it must be an https URL")
     return reachable
-
-
-class Pinned(AbstractResolver):
-    """Answers every name with the addresses that were judged."""
-
-    def __init__(self, addresses: Sequence[Address]) -> None:
-        self._addresses = addresses
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """The judged addresses, whatever the name."""
-        return [
-            ResolveResult(
-                hostname=host,
-                host=str(address),
-                port=port,
-                family=socket.AF_INET if address.version == 4 else socket.AF_INET6,
-                proto=0,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for address in self._addresses
-        ]
-
-    async def close(self) -> None:
-        """Nothing is open."""
 
 
 def _literal(host: str) -> Address | None:

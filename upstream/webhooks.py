@@ -16,7 +16,8 @@ from collections.abc import Sequence
 import aiohttp
 from yarl import URL
 
-from upstream.public_address import Forbidden, Network, Pinned, checked_url, resolve
+from upstream.pinned import Pinned
+from upstream.public_address import Forbidden, Network, checked_url, resolve
 
 SECRET_PREFIX = "whsec_"
 SECRET_BYTES = 24

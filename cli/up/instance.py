@@ -174,7 +174,7 @@ class Instance:
     ) -> None:
         """Migrates and starts; later, with little to migrate, at the same time: the services wait for their schemas."""
         environ = cli_environ(shared, secrets)
-        migrating = run_helper("cli", "migrate", environ=environ, timeout_s=FIRST_START_WITHIN_S)
+        migrating = run_helper("cli.migrate", environ=environ, timeout_s=FIRST_START_WITHIN_S)
         if is_first:
             await migrating
         started = [
