@@ -2,12 +2,13 @@
 
 A provider that speaks Messages is asked, in an attempt like any other but for its verdict: whatever comes of it says
 nothing of how the account answers messages, so router learns nothing. Everywhere else, and where the provider does not
-answer, it is our own count: exact for OpenAI's models, near for others', images and files at the model's usual size.
+answer, it is our own count: exact for OpenAI's models, near for others', images and files at the model's usual size. A
+client that leaves is counted for no further, but for what a thread has begun.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -19,6 +20,7 @@ from services.edge.bodies.request_body import ClientLeft, aside, read_body
 from services.edge.dialects.messages import messages_voice
 from services.edge.http.body_room import BodyShare
 from services.edge.http.reply import Reply
+from services.edge.owners import Authority
 from services.edge.paid.admission import api_key_of
 from services.edge.paid.opening import read_whole
 from services.edge.paid.paid_request import PaidRequest
@@ -39,6 +41,7 @@ CATEGORY = "chat"
 ASK_S = 10.0
 """How long a provider is waited for before we count."""
 
+T = TypeVar("T")
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -80,6 +83,11 @@ class CountTokens:
         authority = await admission.authorize(api_key=api_key_of(headers), client_ip=client_ip, traceparent=trace)
         body = await read_body(receive, headers, share=share)
         request = await aside(body, parse_count, body, headers)
+        count = self._counted(request, authority, request_id=request_id, trace=trace)
+        return await while_there(receive, count)
+
+    async def _counted(self, request: PaidRequest, authority: Authority, *, request_id: str, trace: str) -> int:
+        admission = self._tools.admission
         attempts, attempt_id = self._tools.attempts, str(uuid7())
         attempts.begin(attempt_id)
         try:
@@ -124,6 +132,28 @@ class CountTokens:
 def _call(request: PaidRequest, route: Route, *, request_id: str) -> HttpCall:
     fields = with_plain_ids(with_signed_thoughts(request.fields))
     return native.prepare_count(fields, route, request_id=request_id, headers=dict(request.headers))
+
+
+async def while_there(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` comes to, as long as its client is there; else it is cancelled. Raises ClientLeft.
+
+    The body must have been read: from then on `receive` says nothing but that the client has left.
+    """
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_leave(receive))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientLeft
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _leave(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        continue
 
 
 async def own_count(request: PaidRequest, route: Route) -> int:

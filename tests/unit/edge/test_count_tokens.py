@@ -1,13 +1,15 @@
 """`POST /messages/count_tokens`: free, by the provider where it is Anthropic's, else by our own count."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
 from services.edge.paid.prompt import count_prompt
+from services.edge.routes import count_tokens as route
 from tests.unit.edge.test_messages import ask, asking, whole
-from tests.unit.edge.web_provider import Provider, status
+from tests.unit.edge.web_provider import Provider, status, stream
 from tests.unit.edge.world import KEY, World, until
 from upstream.usage import count_tokens
 
@@ -111,3 +113,27 @@ async def test_marks_for_a_cache_that_reach_nobody_cost_nobody(world: World, pro
     world.truth.routes[0]["protocol"] = "anthropic"
     async with world.session.post(f"{world.base_url}/v1/{path}", data=json.dumps(body), headers=headers) as response:
         assert response.status == 400
+
+
+async def test_nobody_is_counted_for_who_has_left(world: World, provider: Provider, monkeypatch: pytest.MonkeyPatch):
+    """The provider's answer is not waited for, we don't count in its place, and the slot comes back."""
+    counted: list[object] = []
+
+    async def own_count(*_: object) -> int:
+        counted.append(1)
+        return 1
+
+    monkeypatch.setattr(route, "own_count", own_count)
+    world.truth.routes[0]["protocol"] = "anthropic"
+    provider.handlers = [stream(asyncio.Event())]
+
+    async def ask() -> None:
+        async with count(world, prompt()):
+            raise AssertionError("answered")
+
+    asking = asyncio.create_task(ask())
+    await until(lambda: bool(provider.calls))
+    asking.cancel()
+    await until(lambda: len(world.truth.finished) == 1)
+    await until(lambda: provider.disconnects == 1)
+    assert not counted
