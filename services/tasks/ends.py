@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from chassis import db
 from chassis.errors import Code
-from services.tasks import events, outbox, settlement, store, webhook_body, webhook_store
+from services.tasks import events, file_store, outbox, settlement, store, webhook_body, webhook_store
 from services.tasks.config import ResultsSection
 from services.tasks.jobs import Job, Move, ResultFile, Status
 from services.tasks.settlement import Made
@@ -105,5 +105,6 @@ class Ends:
 async def _add_webhook(conn: db.Connection, ended: Job) -> None:
     order = ended.order
     if order.webhook_url:
-        body = webhook_body.of_end(ended)
+        newest, *_ = await file_store.link_secrets(conn)
+        body = webhook_body.of_end(ended, link_secret=newest)
         await webhook_store.add(conn, task_id=order.id, customer_id=order.customer_id, url=order.webhook_url, body=body)

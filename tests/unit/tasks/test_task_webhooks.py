@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import json
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -69,7 +70,11 @@ async def test_the_end_of_a_task_is_told_signed_and_with_links(api: TasksApi, re
     done = await api.get(task.id)
     assert (told["type"], told["data"]["id"], told["data"]["status"]) == ("task.succeeded", task.id, "succeeded")
     (file,) = told["data"]["result"]["data"]
-    assert file["url"] == f"https://host/v1/files/{done.results[0].file_id}/content"
+    url, _, proof = file["url"].partition("?")
+    assert url == f"https://host/v1/files/{done.results[0].file_id}/content"
+    expires_s, mac = re.fullmatch(r"expires=(\d+)&signature=(\w+)", proof).groups()
+    link = {"link_expires_s": int(expires_s), "link_signature": mac}
+    assert (await api.file(done.results[0].file_id, customer_id="", **link))[0] == "image/png"
     signed = signature(
         await secret_of(api),
         message_id=headers["webhook-id"],
