@@ -113,6 +113,10 @@ class BareStream(Protocol):
     def content_type(self) -> bytes:
         """What the client gets. Known once there is content."""
 
+    @property
+    def most_bytes(self) -> int:
+        """How many of them there may be, generously."""
+
     def at_end(self) -> None:
         """The provider's answer has come to its end without a failure."""
 

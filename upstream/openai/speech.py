@@ -29,6 +29,8 @@ PATH = "/audio/speech"
 EVENTS = b"text/event-stream; charset=utf-8"
 TOKENS_PER_S = 21
 """What OpenAI's model makes of a second of sound: its price by tokens is so that of its price by the minute."""
+MOST_BYTES_PER_MS = 512
+"""48,000 samples a second of two channels of four bytes, in base64."""
 _NULL = b"null"
 _DELTA, _DONE = "speech.audio.delta", "speech.audio.done"
 _BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
@@ -98,6 +100,11 @@ class SpeechStream:
     def content_type(self) -> bytes:
         """What the client gets, as far as the first bytes tell."""
         return EVENTS if self._as_events else CONTENT_TYPES[self._kind].encode()
+
+    @property
+    def most_bytes(self) -> int:
+        """All of the longest sound, in the largest of formats."""
+        return self._spoken.most_ms * MOST_BYTES_PER_MS
 
     def feed(self, data: bytes) -> bytes:
         """The bytes to relay for one read. Raises ProviderMisbehaved."""

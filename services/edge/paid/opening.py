@@ -20,7 +20,7 @@ from upstream.openai.errors import error_failure
 from upstream.outcome import AttemptFailed, ProviderMisbehaved
 from upstream.route import Route
 from upstream.sandbox.provider import Sandbox
-from upstream.usage import Answer, StreamReader, UsageLimits
+from upstream.usage import Answer, BareStream, StreamReader, UsageLimits
 from upstream.whole_signs import with_whole_signs
 
 MAX_ANSWER_BYTES = 64 << 20
@@ -96,13 +96,13 @@ async def read_whole(response: UpstreamResponse) -> bytes:
 
 
 class _Bounded:
-    """A stream's reads, until they are more than an answer of so many tokens can be."""
+    """A stream's reads, until they are more than the answer can be."""
 
     __slots__ = ("_chunks", "_left_bytes")
 
-    def __init__(self, chunks: AsyncIterator[bytes], *, output_tokens: int) -> None:
+    def __init__(self, chunks: AsyncIterator[bytes], *, most_bytes: int) -> None:
         self._chunks = chunks
-        self._left_bytes = LEAST_STREAM_BYTES + output_tokens * BYTES_PER_TOKEN
+        self._left_bytes = most_bytes
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -120,9 +120,12 @@ async def begin_stream(
 ) -> tuple[AsyncIterator[bytes], bytes]:
     """Reads until something of the answer itself was seen; what may be relayed of it. Raises AttemptFailed.
 
-    All of the stream may be as long as an answer within `limits`, generously.
+    All of the stream may be as long as an answer within `limits`, or as the sound that is asked for, generously.
     """
-    chunks = _Bounded(response.chunks(), output_tokens=limits.max_output)
+    most_bytes = LEAST_STREAM_BYTES + limits.max_output * BYTES_PER_TOKEN
+    if isinstance(reader, BareStream):
+        most_bytes += reader.most_bytes
+    chunks = _Bounded(response.chunks(), most_bytes=most_bytes)
     head = bytearray()
     try:
         async for data in chunks:

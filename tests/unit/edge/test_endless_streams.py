@@ -1,10 +1,12 @@
 """A provider that never ends its answer fills no memory, and its client is charged what was paid for at most."""
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from pricing.prices import Rates
+from pricing.tokens import Tokens
 from services.edge.paid import opening
 from services.edge.translate.chat_over_messages import ChatOverMessages
 from services.edge.translate.messages_over_chat import MessagesOverChat
@@ -16,6 +18,7 @@ from upstream.anthropic.native import MessagesRelay
 from upstream.openai.call_pieces import MOST_CALLS
 from upstream.openai.chat_stream import MOST_CHOICES, ChatStream
 from upstream.openai.completions import CompletionStream
+from upstream.openai.speech import SpeechStream, Spoken
 from upstream.outcome import ProviderMisbehaved
 from upstream.usage import StreamReader, UsageLimits, count_tokens
 
@@ -109,3 +112,34 @@ def test_numbers_of_choices_and_calls_are_bounded() -> None:
         reader = ChatStream(model="m", include_usage=True)
         with pytest.raises(ProviderMisbehaved):
             reader.feed(b"data: " + json.dumps({**head, "choices": choices}).encode() + b"\n\n")
+
+
+@pytest.mark.parametrize("too_much", [False, True])
+async def test_a_sound_may_be_as_long_as_its_text(monkeypatch: pytest.MonkeyPatch, too_much: bool) -> None:
+    """Whatever it is in tokens: uncompressed it is larger than any other answer. It has an end all the same."""
+    monkeypatch.setattr(opening, "LEAST_STREAM_BYTES", 0)
+    spoken = Spoken(wanted="pcm", characters=10, likely_ms=600, most_ms=4000)
+    reader = SpeechStream(spoken=spoken, rates=Rates(), as_events=False, may_be_events=False)
+    sound = bytes((3 if too_much else 1) * 1_000_000)
+    response = Sounding(sound)
+    chunks, head = await opening.begin_stream(response, reader, limits=UsageLimits(max_input=1, max_output=1))
+    if too_much:
+        with pytest.raises(ProviderMisbehaved):
+            _ = [each async for each in chunks]
+    else:
+        found = head + b"".join([reader.feed(each) async for each in chunks])
+        assert len(found + reader.closing(tokens=Tokens(), cost=None)) == len(sound)
+
+
+class Sounding:
+    """A provider's answer."""
+
+    def __init__(self, sound: bytes) -> None:
+        self._sound = sound
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self._sound), 1000):
+            yield self._sound[start : start + 1000]
+
+    def close(self) -> None:
+        return None
