@@ -71,11 +71,14 @@ class EventSplitter:
 
 
 def data_of(event: bytes) -> bytes | None:
-    """The data of an event, its lines joined, of whole signs only; None for one that has none, such as a comment."""
+    """The data of an event, of whole signs only; None for one that has none, such as a comment.
+
+    Several lines are joined by a space, not by a line end: all data here is JSON, which goes on as one line.
+    """
     if event.startswith(b"data: ") and b"\n" not in event:
         return with_whole_signs(event[6:])
     lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
-    return with_whole_signs(b"\n".join(lines)) if lines else None
+    return with_whole_signs(b" ".join(lines)) if lines else None
 
 
 def is_error(event: bytes) -> bool:

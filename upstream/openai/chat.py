@@ -14,6 +14,7 @@ from upstream.client import HttpCall
 from upstream.openai.call_numbers import mend_finish
 from upstream.openai.chat_stream import FAILED, texts_of
 from upstream.openai.errors import error_failure, read_error
+from upstream.openai.shapes import lacks_head, made_head, mend_calls, mend_content, with_head
 from upstream.openai.usage_block import UsageBlock
 from upstream.outcome import ProviderMisbehaved
 from upstream.route import Route
@@ -92,8 +93,18 @@ class ChatAnswer:
         return "".join(text for choice in _choices(self.fields) for text in texts_of(choice.get("message")))
 
 
-def read_answer(body: bytes, *, model: str, limits: UsageLimits | None = None) -> ChatAnswer:
-    """Reads a whole answer with status 2xx. Raises AttemptFailed when it is an error after all, or no answer."""
+def read_answer(
+    body: bytes,
+    *,
+    model: str,
+    limits: UsageLimits | None = None,
+    kind: str = "chat.completion",
+    mends_finish: bool = True,
+) -> ChatAnswer:
+    """Reads a whole answer with status 2xx. Raises AttemptFailed when it is an error after all, or no answer.
+
+    Without `mends_finish` a `stop` after calls stays one.
+    """
     try:
         fields = decode_fields(body)
         choices = _choices(fields)
@@ -106,7 +117,7 @@ def read_answer(body: bytes, *, model: str, limits: UsageLimits | None = None) -
     for choice in choices:
         if choice.get("finish_reason") == FAILED:
             raise error_failure(*read_error(msgspec.json.encode(choice.get("error"))))
-    mended = [choice for choice in choices if mend_finish(choice)]
+    mended = [choice for choice in choices if _mend(choice, mends_finish)]
     if mended:
         fields["choices"] = msgspec.Raw(msgspec.json.encode(choices))
     usage = UsageBlock(limits)
@@ -122,7 +133,16 @@ def read_answer(body: bytes, *, model: str, limits: UsageLimits | None = None) -
         implausible=usage.implausible,
         beyond_input=usage.beyond_input,
     )
+    if lacks_head(fields):
+        fields = with_head(fields, kind=kind, made=made_head())
     return ChatAnswer(captured=captured, usage=usage, fields=fields, model=model)
+
+
+def _mend(choice: dict[str, object], mends_finish: bool) -> bool:
+    """Puts right what is not OpenAI's in a choice; whether anything was."""
+    message = choice.get("message")
+    finish, content, calls = mends_finish and mend_finish(choice), mend_content(message), mend_calls(message)
+    return finish or content or calls
 
 
 def _choices(fields: Mapping[str, msgspec.Raw]) -> list[dict[str, object]]:
@@ -133,6 +153,11 @@ def _choices(fields: Mapping[str, msgspec.Raw]) -> list[dict[str, object]]:
 def _text(raw: msgspec.Raw | None) -> str:
     value: object = msgspec.json.decode(raw) if raw is not None else ""
     return value[:200] if isinstance(value, str) else ""
+
+
+def insists_on_a_tool(body: ChatBody) -> bool:
+    """Whether a tool must be called by its name: such an answer OpenAI itself ends with `stop`."""
+    return object_of(body.get("tool_choice")).get("type") in ("function", "custom")
 
 
 def object_of(value: object) -> dict[str, object]:

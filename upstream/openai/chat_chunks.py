@@ -7,6 +7,7 @@ import msgspec
 
 from upstream.openai.chat_stream import FAILED
 from upstream.openai.errors import read_error
+from upstream.openai.shapes import mend_content
 from upstream.openai.usage_block import UsageBlock
 from upstream.outcome import ProviderMisbehaved
 from upstream.sse import EventSplitter, data_of, is_error
@@ -97,6 +98,7 @@ class ChatChunks:
             self._id = chunk.id[:200]
         firsts = [choice for choice in chunk.choices or [] if not choice.get("index")]
         for choice in firsts:
+            mend_content(choice.get("delta"))
             finish = choice.get("finish_reason")
             if finish == FAILED:
                 self._error, self._error_status = read_error(msgspec.json.encode(choice.get("error")))

@@ -15,6 +15,7 @@ from pricing.tokens import Tokens
 from upstream.kept_text import KeptText
 from upstream.openai.call_numbers import CallNumbers
 from upstream.openai.errors import read_error
+from upstream.openai.shapes import lacks_head, made_head, mend_content, with_head
 from upstream.openai.usage_block import UsageBlock
 from upstream.outcome import ProviderMisbehaved
 from upstream.sse import EventSplitter, data_of, is_error
@@ -44,17 +45,20 @@ _DELTA_TEXTS = ("content", "reasoning_content", "refusal")
 class ChatStream:
     """One stream's `StreamReader`. `model` is the public id that takes the place of the provider's.
 
-    `kind` is what its chunks are, `nothing_more` what stands in one for no text.
+    `kind` is what its chunks are, `nothing_more` what stands in one for no text, `text_key` where text stands.
+    Without `mends_finish` a `stop` after calls stays one.
     """
 
     kind: ClassVar[str] = "chat.completion.chunk"
     nothing_more: ClassVar[Mapping[str, object]] = {"delta": {}}
+    text_key: ClassVar[bytes] = b'"delta"'
     __slots__ = (
         "_calls",
         "_done",
         "_error",
         "_error_status",
         "_fast_from",
+        "_fast_list",
         "_fast_no_usage",
         "_fast_open",
         "_fast_to",
@@ -66,6 +70,8 @@ class ChatStream:
         "_kept",
         "_kept_bytes",
         "_kept_text",
+        "_made",
+        "_mends_finish",
         "_model",
         "_opened",
         "_splitter",
@@ -73,13 +79,17 @@ class ChatStream:
         "has_content",
     )
 
-    def __init__(self, *, model: str, include_usage: bool, limits: UsageLimits | None = None) -> None:
+    def __init__(
+        self, *, model: str, include_usage: bool, limits: UsageLimits | None = None, mends_finish: bool = True
+    ) -> None:
+        self._mends_finish = mends_finish
         self._model = msgspec.Raw(msgspec.json.encode(model))
         self._include_usage = include_usage
         self._splitter = EventSplitter()
         self._usage = UsageBlock(limits)
         self._head: dict[str, msgspec.Raw] = {}
-        self._fast_from = self._fast_to = self._fast_open = self._fast_no_usage = b""
+        self._made: dict[str, msgspec.Raw] = {}
+        self._fast_from = self._fast_to = self._fast_open = self._fast_no_usage = self._fast_list = b""
         self._generation_id = ""
         self._calls: dict[int, CallNumbers] = {}
         self._finishes: dict[int, str] = {}
@@ -113,7 +123,8 @@ class ChatStream:
             if (
                 data.count(b"\n") == 2 * events
                 and (events == 1 or data.count(b"}\n\ndata: {") == events - 1)
-                and data.count(name) == events == data.count(b'"model"')
+                and data.count(name) == events == data.count(b'"model"') == data.count(self.text_key)
+                and self._fast_list not in data
                 and data.count(b'"finish_reason"') == data.count(self._fast_open)
                 and (b'"usage"' not in data or data.count(b'"usage"') == data.count(self._fast_no_usage))
                 and not may_hold_halves(data)
@@ -213,13 +224,17 @@ class ChatStream:
             mended = self._choice(choice) or mended
         if mended:
             fields["choices"] = msgspec.Raw(msgspec.json.encode(choices))
+        self._generation_id = self._generation_id or _text_of(fields.get("id"))
+        if beheaded := lacks_head(fields):
+            self._made = self._made or made_head()
+            fields = with_head(fields, kind=self.kind, made=self._made)
         if not self._head:
             self._begin(fields)
         if not choices and usage is not None and bytes(usage) != _NULL:
             return b""
         theirs = fields.get("model")
         fields["model"] = self._model
-        if self.has_content and theirs is not None:
+        if self.has_content and theirs is not None and not beheaded:
             self._learn(bytes(theirs), payload)
         return _event(fields)
 
@@ -228,7 +243,6 @@ class ChatStream:
         kept = ("id", "object", "created", "system_fingerprint", "service_tier")
         # A copy: a Raw is a view that would hold the whole event.
         self._head = {name: msgspec.Raw(bytes(fields[name])) for name in kept if name in fields}
-        self._generation_id = _text_of(fields.get("id"))
 
     def _choice(self, choice: dict[str, object]) -> bool:
         """Takes a choice in; whether it had to be mended."""
@@ -238,8 +252,13 @@ class ChatStream:
         if calls is None:
             if len(self._calls) >= MOST_CHOICES:
                 raise ProviderMisbehaved("the provider's answer has more choices than any request may ask for")
-            calls = self._calls[number] = CallNumbers()
-        mended = calls.mend(choice)
+            calls = self._calls[number] = CallNumbers(mends_finish=self._mends_finish)
+        mended = mend_content(choice.get("delta"))
+        for name, nothing in self.nothing_more.items():
+            if choice.get(name) is None:
+                choice[name] = nothing
+                mended = True
+        mended = calls.mend(choice) or mended
         finish = choice.get("finish_reason")
         self._opened.add(number)
         if isinstance(finish, str):
@@ -255,6 +274,7 @@ class ChatStream:
                 self._fast_from, self._fast_to = written, b'"model":' + bytes(self._model)
                 self._fast_open = b'"finish_reason":' + space + _NULL
                 self._fast_no_usage = b'"usage":' + space + _NULL
+                self._fast_list = b'"content":' + space + b"["
 
     def _fail(self, raw: msgspec.Raw | bytes) -> None:
         self._error, self._error_status = read_error(raw)

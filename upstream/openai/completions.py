@@ -49,7 +49,8 @@ def read_answer(
     body: bytes, *, model: str, limits: UsageLimits | None = None, echoed: Sequence[str] = ()
 ) -> CompletionAnswer:
     """Reads a whole answer with status 2xx. Raises AttemptFailed when it is an error after all, or no answer."""
-    return CompletionAnswer(answer=chat.read_answer(body, model=model, limits=limits), echoed=echoed)
+    answer = chat.read_answer(body, model=model, limits=limits, kind="text_completion")
+    return CompletionAnswer(answer=answer, echoed=echoed)
 
 
 class CompletionStream(ChatStream):
@@ -58,6 +59,7 @@ class CompletionStream(ChatStream):
     __slots__ = ("_echoed",)
     kind: ClassVar[str] = "text_completion"
     nothing_more: ClassVar[Mapping[str, object]] = {"text": ""}
+    text_key: ClassVar[bytes] = b'"text"'
 
     def __init__(
         self, *, model: str, include_usage: bool, limits: UsageLimits | None = None, echoed: Sequence[str] = ()

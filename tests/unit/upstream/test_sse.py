@@ -50,7 +50,7 @@ def test_a_large_event_in_small_reads_is_not_slow() -> None:
 
 def test_data_lines_are_joined() -> None:
     """Several data lines are one datum, one space after the colon is not part of it, comments have none."""
-    assert data_of(b"event: a\ndata: 1\ndata:  2\ndata:3") == b"1\n 2\n3"
+    assert data_of(b"event: a\ndata: 1\ndata:  2\ndata:3") == b"1  2 3"
     assert data_of(b": comment") is None
     assert data_of(b"data: 1") == b"1"
 

@@ -1,0 +1,116 @@
+"""Providers whose answers are nearly OpenAI's: what SDKs read without asking is there, and in OpenAI's shape."""
+
+import json
+from typing import Any
+
+import pytest
+
+from upstream.openai.chat import read_answer
+from upstream.openai.chat_chunks import ChatChunks
+from upstream.openai.chat_stream import ChatStream
+
+THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+TEXT = {"type": "text", "text": "Ahoj"}
+
+
+def chunk(choice: dict[str, Any], **more: Any) -> dict[str, Any]:
+    choices = [{"index": 0, "finish_reason": None, **choice}]
+    return {"id": "c-1", "object": "chat.completion.chunk", "created": 7, "model": "theirs", "choices": choices, **more}
+
+
+def relayed(*events: dict[str, Any] | bytes) -> list[dict[str, Any]]:
+    """What a client gets of these events, each fed as one read; every line of it has to be a whole event."""
+    reader = ChatStream(model="public", include_usage=False)
+    reads = [event if isinstance(event, bytes) else b"data: " + json.dumps(event).encode() for event in events]
+    out = b"".join(reader.feed(read + b"\n\n") for read in reads)
+    lines = out.decode().splitlines()
+    assert all(line.startswith("data: ") for line in lines if line)
+    return [json.loads(line[6:]) for line in lines if line]
+
+
+def whole(message: dict[str, Any], **more: Any) -> dict[str, Any]:
+    usage = {"prompt_tokens": 1, "completion_tokens": 1}
+    choices = [{"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"}]
+    answer = read_answer(json.dumps({"choices": choices, "usage": usage, **more}).encode(), model="public")
+    rendered: dict[str, Any] = json.loads(answer.render(tokens=answer.captured.tokens, cost=None))  # type: ignore[arg-type]  # it says both
+    return rendered
+
+
+def test_an_event_of_several_lines_leaves_on_one() -> None:
+    """A provider may write its JSON over many lines of data; a line without its name would end the client's stream."""
+    pretty = json.dumps(chunk({"delta": {"content": "Hi"}}), indent=1).encode()
+    event = b"\n".join(b"data: " + line for line in pretty.split(b"\n"))
+    (found,) = relayed(event)
+    assert found["choices"][0]["delta"] == {"content": "Hi"}
+
+
+@pytest.mark.parametrize("delta", [{}, {"delta": None}])
+def test_a_chunk_without_a_delta_has_an_empty_one(delta: dict[str, Any]) -> None:
+    """Azure's chunks about its filters have none, at the beginning and in the midst of the text."""
+    filtered = chunk({"content_filter_results": {}})
+    text = chunk({"delta": {"content": "Hi"}})
+    found = relayed(chunk(delta), text, text, filtered, text)
+    assert [each["choices"][0]["delta"] for each in found] == [{}, *[{"content": "Hi"}] * 2, {}, {"content": "Hi"}]
+
+
+def test_chunks_without_an_id_share_one() -> None:
+    """Clients put a stream's chunks together by it, and typed ones refuse those without a kind or a time."""
+    named = ("id", "object", "created")
+    bare = {name: value for name, value in chunk({"delta": {"content": "Hi"}}).items() if name not in named}
+    found = relayed(*[bare] * 3)
+    assert {each["object"] for each in found} == {"chat.completion.chunk"}
+    assert len({(each["id"], each["created"]) for each in found}) == 1
+    assert found[0]["id"]
+    assert found[0]["created"] > 0
+
+
+def test_an_empty_head_is_none() -> None:
+    """Azure's first chunk has an empty id and kind, and no time."""
+    first = {**chunk({"delta": {}}), "id": "", "object": "", "created": 0}
+    found = relayed(first)[0]
+    assert found["id"]
+    assert (found["object"], found["created"] > 0) == ("chat.completion.chunk", True)
+
+
+def test_content_in_parts_is_streamed_as_text_and_reasoning() -> None:
+    """Mistral's thinking models stream lists, between plain texts too; SDKs add up what they take for text."""
+    parts = [chunk({"delta": {"content": [part]}}) for part in (THINKING, TEXT)]
+    plain = chunk({"delta": {"content": "!"}})
+    deltas = [each["choices"][0]["delta"] for each in relayed(*parts, plain, plain, *parts)]
+    mended = [{"content": None, "reasoning_content": "hm"}, {"content": "Ahoj"}]
+    assert deltas == [*mended, {"content": "!"}, {"content": "!"}, *mended]
+
+
+def test_content_in_parts_is_read_alike_for_other_endpoints() -> None:
+    """Messages and Responses are made of the same chunks."""
+    event = b"data: " + json.dumps(chunk({"delta": {"content": [THINKING, TEXT]}})).encode() + b"\n\n"
+    (choice,) = ChatChunks().feed(event)
+    assert choice["delta"] == {"content": "Ahoj", "reasoning_content": "hm"}
+
+
+def test_whole_content_in_parts_is_text_and_reasoning() -> None:
+    """As in a stream."""
+    message = whole({"content": [THINKING, TEXT]})["choices"][0]["message"]
+    assert (message["content"], message["reasoning_content"]) == ("Ahoj", "hm")
+
+
+def test_parts_that_are_no_text_stay_as_they_came() -> None:
+    """A picture in an answer has no place in a text."""
+    parts = [TEXT, {"type": "image_url", "image_url": {"url": "data:"}}]
+    assert whole({"content": parts})["choices"][0]["message"]["content"] == parts
+
+
+def test_calls_of_a_whole_answer_have_ids_and_written_arguments() -> None:
+    """Results are matched by id, and arguments are read as JSON text."""
+    calls = [{"id": "", "function": {"name": "f", "arguments": {"a": 1}}}, {"id": "x", "function": {"name": "g"}}]
+    choice = whole({"content": None, "tool_calls": [*calls, calls[1]]})["choices"][0]
+    found = choice["message"]["tool_calls"]
+    assert len({call["id"] for call in found}) == 3
+    assert (found[0]["type"], json.loads(found[0]["function"]["arguments"])) == ("function", {"a": 1})
+    assert (found[1]["id"], choice["finish_reason"]) == ("x", "tool_calls")
+
+
+def test_a_whole_answer_without_a_head_gets_one() -> None:
+    """As in a stream."""
+    found = whole({"content": "Hi"})
+    assert (found["object"], bool(found["id"]), found["created"] > 0) == ("chat.completion", True, True)
