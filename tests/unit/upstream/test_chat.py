@@ -87,8 +87,16 @@ def test_whole_answer() -> None:
 @pytest.mark.parametrize(
     ("message", "said", "shown"),
     [
-        ({"tool_calls": [{"id": "t", "function": {"name": "f", "arguments": "{}"}}]}, "stop", "tool_calls"),
-        ({"tool_calls": [{"id": "t", "function": {"name": "f", "arguments": "{"}}]}, "length", "length"),
+        (
+            {"tool_calls": [{"id": "t", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+            "stop",
+            "tool_calls",
+        ),
+        (
+            {"tool_calls": [{"id": "t", "type": "function", "function": {"name": "f", "arguments": "{"}}]},
+            "length",
+            "length",
+        ),
         ({"content": "Hi", "tool_calls": []}, "stop", "stop"),
         ({"content": "Hi", "tool_calls": None}, "stop", "stop"),
     ],
