@@ -1,6 +1,12 @@
-"""OpenAI's embeddings: the call, and its answer. The vectors are relayed as the provider wrote them."""
+"""OpenAI's embeddings: the call, and its answer.
 
+The vectors are relayed as the provider wrote them, but for numbers where the client asked for base64: OpenAI's SDK for
+Node asks so by itself and takes whatever comes for base64, and many providers don't know that format.
+"""
+
+import base64
 import dataclasses
+import struct
 from collections.abc import Mapping
 
 import msgspec
@@ -15,6 +21,13 @@ from upstream.route import Route
 from upstream.usage import Captured, UsageLimits
 
 _NULL = b"null"
+
+
+class _Numbers(msgspec.Struct, frozen=True):
+    embedding: list[float]
+
+
+_NUMBERS = msgspec.json.Decoder(_Numbers)
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -41,7 +54,9 @@ class EmbeddingsAnswer:
         return ""
 
 
-def read_answer(body: bytes, *, model: str, limits: UsageLimits | None = None) -> EmbeddingsAnswer:
+def read_answer(
+    body: bytes, *, model: str, limits: UsageLimits | None = None, as_base64: bool = False
+) -> EmbeddingsAnswer:
     """Reads an answer with status 2xx. Raises AttemptFailed when it is an error after all, or holds no vectors."""
     try:
         fields = decode_fields(body)
@@ -52,6 +67,8 @@ def read_answer(body: bytes, *, model: str, limits: UsageLimits | None = None) -
         if bytes(fields.get("error", _NULL)) != _NULL:
             raise error_failure(*read_error(fields["error"]))
         raise ProviderMisbehaved("the provider's answer holds no embeddings")
+    if as_base64:
+        fields["data"] = msgspec.Raw(msgspec.json.encode([_in_base64(vector) for vector in vectors]))
     usage = UsageBlock(limits)
     usage.read(_with_output(fields.pop("usage", _NULL)))
     captured = Captured(
@@ -64,6 +81,16 @@ def read_answer(body: bytes, *, model: str, limits: UsageLimits | None = None) -
         beyond_input=usage.beyond_input,
     )
     return EmbeddingsAnswer(captured=captured, fields=fields, model=model)
+
+
+def _in_base64(raw: msgspec.Raw) -> msgspec.Raw:
+    """An embedding whose numbers are written as OpenAI writes them in base64: little-endian, four bytes each."""
+    try:
+        numbers = _NUMBERS.decode(raw).embedding
+        written = base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
+        return msgspec.Raw(msgspec.json.encode({**decode_fields(bytes(raw)), "embedding": written}))
+    except (*_UNREADABLE, struct.error, OverflowError):
+        return raw  # it is in base64 already, or nothing that could be
 
 
 def _with_output(raw: msgspec.Raw | bytes) -> bytes:

@@ -1,5 +1,7 @@
 """`POST /embeddings`, which providers of OpenAI's protocol have; nobody else's is known here."""
 
+import msgspec
+
 from services.edge.paid.paid_request import PaidRequest
 from services.edge.wires.wire import WithoutStreams
 from upstream.client import HttpCall
@@ -22,4 +24,6 @@ class EmbeddingsOverOpenAI(WithoutStreams):
 
     def answer(self, body: bytes, request: PaidRequest, route: Route, *, limits: UsageLimits) -> Answer:
         """See Wire."""
-        return embeddings.read_answer(body, model=route.model, limits=limits)
+        wanted = request.fields.get("encoding_format")
+        as_base64 = isinstance(wanted, msgspec.Raw) and bytes(wanted) == b'"base64"'
+        return embeddings.read_answer(body, model=route.model, limits=limits, as_base64=as_base64)
