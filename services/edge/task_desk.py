@@ -119,6 +119,25 @@ class TaskDesk:
         )
         return reply.task, reply.order
 
+    async def list_with_orders(
+        self, caller: Caller, *, kind: str, limit: int, after: str, oldest_first: bool
+    ) -> tuple[list[tuple[tasks_pb2.Task, bytes]], bool]:
+        """A page of the caller's tasks of a kind, each with what was ordered as JSON; and whether there are more."""
+        reply = await self._tasks.call(
+            "ListTasks",
+            tasks_pb2.ListTasksRequest(
+                customer_id=caller.customer_id,
+                kind=kind,
+                limit=limit,
+                after=after,
+                oldest_first=oldest_first,
+                with_orders=True,
+            ),
+            tasks_pb2.ListTasksResponse,
+            timeout_s=TIMEOUT_S,
+        )
+        return list(zip(reply.tasks, reply.orders, strict=True)), reply.has_more
+
     async def cancel(self, task_id: str, caller: Caller) -> tasks_pb2.Task:
         """The task, ended if it had not been."""
         reply = await self._tasks.call(

@@ -155,6 +155,31 @@ def test_a_video_is_made_polled_and_downloaded(account: Account, client: openai.
     assert (opened.size, opened.seconds) == ((720, 1280), 4)
     assert next(opened.pictures()).size == (720, 1280)
     assert Decimal(account.receipt(video.id)["charge"]) == 4 * PER_SECOND_USD
+    url = f"{account.gateway.base_url}/v1/videos/{video.id}/content"
+    size = len(content.content)
+    assert httpx.head(url, headers=account.headers, timeout=30).headers["content-length"] == str(size)
+    part = httpx.get(url, headers=account.headers | {"range": f"bytes={size // 2}-{size // 2 + 9}"}, timeout=30)
+    assert (part.status_code, part.content) == (206, content.content[size // 2 : size // 2 + 10])
+
+
+def test_videos_are_listed_page_by_page(account: Account) -> None:
+    """Newest first or last, one's own and no other task."""
+    mine = account.gateway.customer(credit_usd="5")
+    with warnings.catch_warnings(), openai.OpenAI(api_key=mine.key, base_url=f"{mine.gateway.base_url}/v1") as client:
+        warnings.simplefilter("ignore", DeprecationWarning)
+        assert list(client.videos.list()) == []
+        client.images.generate(model="sandbox-image", prompt="x", size="16x16")  # type: ignore[call-overload]  # ours
+        made_ids = [
+            client.videos.create(model="sora-2", prompt=f"no. {number}", seconds="4", size="64x48").id  # type: ignore[arg-type]  # ours
+            for number in range(3)
+        ]
+        first = client.videos.list(limit=2)
+        assert [video.id for video in first.data] == made_ids[:0:-1]
+        assert (first.has_more, first.last_id) == (True, made_ids[1])
+        assert [video.prompt for video in client.videos.list(limit=2, order="asc")] == ["no. 0", "no. 1", "no. 2"]
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.videos.list(limit=101)
+    assert refused.value.param == "limit"
 
 
 def test_a_picture_to_begin_with_reaches_the_provider(client: openai.OpenAI) -> None:

@@ -139,11 +139,11 @@ def page(rows: Sequence[Row], *, has_more: bool) -> Page[Row]:
     return {"object": "list", "data": list(rows), "has_more": has_more, "next": following}
 
 
-def page_limit(request: Request) -> int:
-    """`?limit=` within 1 to 200, 50 without one; raises INVALID_REQUEST."""
-    text = request.query_params.get("limit", "50")
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= 200):
-        raise TollbridgeError(Code.INVALID_REQUEST, "limit must be 1 to 200.", details={"param": "limit"})
+def page_limit(request: Request, *, otherwise: int = 50, most: int = 200) -> int:
+    """`?limit=` from 1 to the most; raises INVALID_REQUEST."""
+    text = request.query_params.get("limit", str(otherwise))
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
+        raise TollbridgeError(Code.INVALID_REQUEST, f"limit must be 1 to {most}.", details={"param": "limit"})
     return int(text)
 
 

@@ -7,6 +7,7 @@ from msgspec import Meta
 from chassis.errors import Code
 from services.edge.bodies.video_request import VideoBody
 from services.edge.openapi.description import (
+    ID_OR_NOTHING,
     IDEMPOTENCY_KEY,
     MAX_COST,
     PAID,
@@ -54,6 +55,16 @@ class Video(TypedDict):
     usage: NotRequired[VideoUsage]
 
 
+class Videos(TypedDict):
+    """A page as OpenAI has it; `last_id` is what `after` takes for the next one."""
+
+    object: Literal["list"]
+    data: list[Video]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
 class DeletedVideo(TypedDict):
     """It is gone: ended if it ran, its file removed."""
 
@@ -79,6 +90,18 @@ CREATE_VIDEO = Description(
     parameters=(IDEMPOTENCY_KEY, MAX_COST, PREFER),
     headers=(REPLAYED,),
     refuses=PAID,
+)
+LIST_VIDEOS = Description(
+    name="listVideos",
+    tag=_TAG,
+    summary="Your videos",
+    about="Newest first.",
+    answer=Videos,
+    parameters=(
+        Parameter(name="limit", about="How many, 20 without it.", shape=Annotated[int, Meta(ge=1, le=100)]),
+        Parameter(name="after", about="The `last_id` of the page before.", shape=ID_OR_NOTHING),
+        Parameter(name="order", about="By when they were ordered.", shape=Literal["asc", "desc"]),
+    ),
 )
 GET_VIDEO = Description(
     name="getVideo", tag=_TAG, summary="A video's state", answer=Video, refuses=frozenset({Code.NOT_FOUND})

@@ -12,7 +12,7 @@ from chassis.ids import canonical
 from pricing.prices import usd_number
 from services.edge.bodies.request_body import MAX_BODY_BYTES, aside
 from services.edge.bodies.video_request import MAX_FORM_BYTES, VideoBody, is_form, read
-from services.edge.http.json_http import Identify, answer, body_of, context
+from services.edge.http.json_http import Identify, answer, body_of, context, page_limit
 from services.edge.openapi.description import described
 from services.edge.routes.files import sent
 from services.edge.routes.video_shapes import (
@@ -20,9 +20,11 @@ from services.edge.routes.video_shapes import (
     DELETE_VIDEO,
     GET_VIDEO,
     GET_VIDEO_CONTENT,
+    LIST_VIDEOS,
     DeletedVideo,
     Video,
     VideoError,
+    Videos,
     VideoUsage,
 )
 from services.edge.task_desk import SUCCEEDED, TaskDesk, preferred_wait_s
@@ -54,6 +56,26 @@ def routes(*, desk: TaskDesk, identify: Identify) -> APIRouter:
         if is_replayed:
             response.headers["idempotency-replayed"] = "true"
         return response
+
+    @router.get("/videos", openapi_extra=described(LIST_VIDEOS))
+    async def list_videos(request: Request) -> Response:
+        caller = await identify(request)
+        rows, has_more = await desk.list_with_orders(
+            caller,
+            kind=KIND,
+            limit=page_limit(request, otherwise=20, most=100),
+            after=_after(request),
+            oldest_first=_oldest_first(request),
+        )
+        videos = [shown(task, msgspec.json.decode(order)) for task, order in rows]
+        page: Videos = {
+            "object": "list",
+            "data": videos,
+            "first_id": videos[0]["id"] if videos else None,
+            "last_id": videos[-1]["id"] if videos else None,
+            "has_more": has_more,
+        }
+        return answer(page, request_id=context(request).request_id)
 
     @router.get("/videos/{video_id}", openapi_extra=described(GET_VIDEO))
     async def get_video(request: Request, video_id: str) -> Response:
@@ -134,6 +156,18 @@ def _file_of(task: tasks_pb2.Task) -> str:
     if task.status == SUCCEEDED:
         raise TollbridgeError(Code.NOT_FOUND, "This video's file is not kept any more.")
     raise TollbridgeError(Code.CONFLICT, f"This video is not completed: it is {_STATUS[task.status]}.")
+
+
+def _after(request: Request) -> str:
+    after = request.query_params.get("after", "")
+    return canonical(after, "after") if after else ""
+
+
+def _oldest_first(request: Request) -> bool:
+    order = request.query_params.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise TollbridgeError(Code.INVALID_REQUEST, "order must be asc or desc.", details={"param": "order"})
+    return order == "asc"
 
 
 def _check_variant(request: Request) -> None:
