@@ -59,6 +59,9 @@ class CallNumbers:
         function = call.get("function")
         if not isinstance(function, dict):
             return changed
+        if piece.begins and not call.get("type"):
+            call["type"] = "function"
+            changed = True
         if (function.get("name") or "") != piece.name:
             function["name"] = piece.name
             changed = True

@@ -26,11 +26,13 @@ class ChatOverOpenAI:
 
     def stream(self, request: PaidRequest, route: Route, *, include_usage: bool, limits: UsageLimits) -> StreamReader:
         """See Wire."""
-        return ChatStream(model=route.model, include_usage=include_usage, limits=limits)
+        mends = not chat.insists_on_a_tool(request.fields)
+        return ChatStream(model=route.model, include_usage=include_usage, limits=limits, mends_finish=mends)
 
     def answer(self, body: bytes, request: PaidRequest, route: Route, *, limits: UsageLimits) -> Answer:
         """See Wire."""
-        return chat.read_answer(body, model=route.model, limits=limits)
+        mends = not chat.insists_on_a_tool(request.fields)
+        return chat.read_answer(body, model=route.model, limits=limits, mends_finish=mends)
 
 
 class ChatOverAnthropic:
