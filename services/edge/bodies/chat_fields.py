@@ -5,9 +5,10 @@ names of models and tools, which fields belong together) is the provider's to ju
 not document. Objects are looked into no further than a mistake is likely; decoding skips the rest of them.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 
 class _Object(msgspec.Struct, frozen=True):
@@ -15,7 +16,7 @@ class _Object(msgspec.Struct, frozen=True):
 
 
 class _Function(msgspec.Struct, frozen=True):
-    name: str
+    name: Annotated[str, Meta(min_length=1)]
     description: str | None = None
     parameters: _Object | None = None
     strict: bool | None = None
@@ -32,8 +33,18 @@ _Choice = Literal["auto", "none", "required", "any"]
 """OpenAI's three, and what Mistral calls the third."""
 
 
-class _Typed(msgspec.Struct, frozen=True):
+class _Named(msgspec.Struct, frozen=True):
+    name: Annotated[str, Meta(min_length=1)]
+
+
+class _ChosenTool(msgspec.Struct, frozen=True):
+    type: str | None = None
+    function: _Named | None = None
+
+
+class _Format(msgspec.Struct, frozen=True):
     type: str
+    json_schema: _Object | None = None
 
 
 class _Called(msgspec.Struct, frozen=True):
@@ -41,7 +52,9 @@ class _Called(msgspec.Struct, frozen=True):
     arguments: str | None = None
 
 
-class _ToolCall(msgspec.Struct, frozen=True):
+class ToolCall(msgspec.Struct, frozen=True):
+    """A call in an earlier answer."""
+
     id: str | None = None
     type: str | None = None
     function: _Called | None = None
@@ -54,9 +67,18 @@ class MessageFields(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None = None
     refusal: str | None = None
     tool_call_id: str | None = None
-    tool_calls: list[_ToolCall] | None = None
+    tool_calls: list[ToolCall] | None = None
     function_call: _Called | None = None
     audio: _Object | None = None
+
+    def lacking(self) -> str | None:
+        """The field that this message's role or a call promises and that is not there."""
+        if self.role == "tool" and not self.tool_call_id:
+            return "tool_call_id"
+        for number, call in enumerate(self.tool_calls or ()):
+            if call.type == "function" and call.function is None:
+                return f"tool_calls[{number}].function"
+        return None
 
 
 class PassedOn(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,22 +96,27 @@ class PassedOn(msgspec.Struct, frozen=True, kw_only=True):
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     reasoning_effort: str | None = None
-    response_format: _Typed | None = None
+    response_format: _Format | None = None
     safety_identifier: str | None = None
     seed: int | None = None
     service_tier: str | None = None
     stop: str | list[str] | None = None
     store: bool | None = None
-    tool_choice: _Choice | _Object | None = None
+    tool_choice: _Choice | _ChosenTool | None = None
     tools: list[_Tool] | None = None
-    top_logprobs: int | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     user: str | None = None
     verbosity: str | None = None
     web_search_options: _Object | None = None
 
     def lacking(self) -> str | None:
-        """The place of a function that a tool promises by its type and doesn't have."""
+        """The place of what a tool, the choice of one or a format promises by its type and doesn't have."""
         for number, tool in enumerate(self.tools or ()):
             if tool.type == "function" and tool.function is None:
                 return f"tools[{number}].function"
+        choice, shape = self.tool_choice, self.response_format
+        if isinstance(choice, _ChosenTool) and choice.type == "function" and choice.function is None:
+            return "tool_choice.function"
+        if shape is not None and shape.type == "json_schema" and shape.json_schema is None:
+            return "response_format.json_schema"
         return None

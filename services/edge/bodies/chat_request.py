@@ -147,8 +147,10 @@ def _parts(messages: list[_Message]) -> list[_Part]:
     """The parts of all messages; a message or a part without what its kind promises is refused."""
     parts = []
     for number, message in enumerate(messages):
-        if message.content is None and message.role in _NEVER_WITHOUT_CONTENT:
+        if message.content in (None, []) and message.role in _NEVER_WITHOUT_CONTENT:
             raise _missing(f"messages[{number}].content")
+        if (lacking := message.lacking()) is not None:
+            raise _missing(f"messages[{number}].{lacking}")
         if not isinstance(message.content, list):
             continue
         for place, part in enumerate(message.content):

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from chassis.errors import Code, TollbridgeError
 from services.edge.bodies.request_body import decode_body, top_level
 from services.edge.paid.paid_request import PaidRequest
 
@@ -30,4 +31,10 @@ _DECODER = msgspec.json.Decoder(EmbeddingsBody)
 def parse_embeddings(body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> PaidRequest:
     """Checks the body. Raises INVALID_REQUEST with `param` where a field is to blame."""
     found = decode_body(body, _DECODER)
+    if isinstance(found.input, list):
+        kind = type(found.input[0])
+        for place, one in enumerate(found.input):
+            if type(one) is not kind:
+                message = f"input[{place}] is not valid: an input is texts or tokens, not both."
+                raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": f"input[{place}]"})
     return PaidRequest(body=body, fields=top_level(body), model=found.model, choices=0)

@@ -68,6 +68,7 @@ async def test_input_beyond_the_balance_is_refused_before_it_runs(world: World):
         ({"input": []}, "input"),
         ({"input": {"a": 1}}, "input"),
         ({"input": ["a", ""]}, "input[1]"),
+        ({"input": ["a", 1]}, "input[1]"),
         ({"input": [[1], []]}, "input[1]"),
         ({"input": [-1]}, "input[0]"),
         ({"input": "a", "dimensions": 0}, "dimensions"),
