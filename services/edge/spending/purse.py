@@ -28,6 +28,7 @@ REFILL_LIMIT = 256
 ROUNDS = 3
 ROUND_S = 0.1
 """How often and how long a request waits for the lease that another one is asking for, before it asks for itself."""
+_LASTING = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _UNSURE = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED})
 """After these billing may grant the lease all the same."""
 
@@ -76,7 +77,7 @@ class _Need(msgspec.Struct, frozen=True, kw_only=True):
 
 def lasting_clock() -> float:
     """Seconds since some moment, the machine's sleep among them: macOS, without CLOCK_BOOTTIME, counts sleep anyway."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    return time.clock_gettime(_LASTING)
 
 
 class Purse:
@@ -142,9 +143,9 @@ class Purse:
             replaces = None
         if caps:
             return await self._ask(need, replaces=replaces)
-        wallet = self._book.wallet(customer_id)
-        is_busy = wallet.need(worst_case_nano_usd, now_s=self._clock())
-        drawn = await self._shared(wallet, need, patient=is_busy)
+        wallet, now_s = self._book.wallet(customer_id), self._clock()
+        is_busy = wallet.need(worst_case_nano_usd, now_s=now_s)
+        drawn = await self._shared(wallet, need, patient=is_busy, now_s=now_s)
         if drawn is not None:
             return drawn
         wishes = is_busy and customer_id not in self._asking
@@ -212,14 +213,13 @@ class Purse:
 
     # Drawing.
 
-    async def _shared(self, wallet: Wallet, need: _Need, *, patient: bool) -> Draw | None:
+    async def _shared(self, wallet: Wallet, need: _Need, *, patient: bool, now_s: float) -> Draw | None:
         """A draw from a lease for many; None when the request has to ask for itself. Raises UNAVAILABLE."""
         for _ in range(ROUNDS):
-            now_s = self._clock()
             lease = wallet.draw(need.amount_nano_usd, now_s=now_s)
             if lease is not None:
                 draw = self._drawn(lease, need.amount_nano_usd)
-                self._refill_early(wallet, need)
+                self._refill_early(wallet, need, now_s=now_s)
                 return draw
             asking = self._asking.get(need.customer_id)
             if asking is None or not patient or wallet.is_quiet(now_s):
@@ -229,6 +229,7 @@ class Purse:
                 return None
             if (error := asking.result()) is not None:
                 raise error
+            now_s = self._clock()
         return None
 
     async def _ask(self, need: _Need, *, replaces: Draw | None, wish_nano_usd: int = 0) -> Draw:
@@ -247,11 +248,11 @@ class Purse:
         lease.open_nano_usd = granted
         return self._drawn(lease, granted)
 
-    def _refill_early(self, wallet: Wallet, need: _Need) -> None:
+    def _refill_early(self, wallet: Wallet, need: _Need, *, now_s: float) -> None:
         """Asks for more in the background, when it will soon be needed. The purse owns the task."""
-        if need.customer_id in self._asking or len(self._refills) >= REFILL_LIMIT or not wallet.is_low(self._clock()):
+        if need.customer_id in self._asking or len(self._refills) >= REFILL_LIMIT or not wallet.is_low(now_s):
             return
-        wish = wallet.wish(need.amount_nano_usd, now_s=self._clock())
+        wish = wallet.wish(need.amount_nano_usd, now_s=now_s)
         spare = _Need(customer_id=need.customer_id, request_id="", amount_nano_usd=need.amount_nano_usd, spare=True)
         # Named at once, so that requests of this turn of the loop find it, and not only those after it.
         asking = self._asking[need.customer_id] = asyncio.get_running_loop().create_future()

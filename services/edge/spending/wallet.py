@@ -54,7 +54,7 @@ class Lease:
         if not self.shared:
             return self.asked_beyond_nano_usd
         used = self.returned_nano_usd + self.open_nano_usd + self.spent_nano_usd + self.captured_nano_usd
-        return max(0, self.amount_nano_usd - used)
+        return self.amount_nano_usd - used if used < self.amount_nano_usd else 0
 
     @property
     def is_over(self) -> bool:
@@ -71,6 +71,10 @@ class Lease:
             free_nano_usd=self.free_nano_usd,
             returned_nano_usd=self.returned_nano_usd,
         )
+
+    def serves(self, need_nano_usd: int, now_s: float) -> bool:
+        """Whether so much can be drawn now."""
+        return not self.retired and self.valid_until_s > now_s and self.free_nano_usd >= need_nano_usd
 
     def may_serve(self, need_nano_usd: int) -> bool:
         """Whether it can cover so much, now or once its running requests have ended."""
@@ -111,10 +115,11 @@ class Demand:
     def __init__(self) -> None:
         self._second, self._now, self._before = 0, 0, 0
 
-    def add(self, amount_nano_usd: int, *, now_s: float) -> None:
-        """Counts one draw."""
-        self._move(int(now_s))
+    def add(self, amount_nano_usd: int, *, now_s: float) -> int:
+        """Counts one draw; the sum of both seconds before it."""
+        before = self.recent(now_s)
         self._now += amount_nano_usd
+        return before
 
     def recent(self, now_s: float) -> int:
         """The sum of both seconds."""
@@ -129,14 +134,24 @@ class Demand:
 
 
 class Wallet:
-    """All leases of one customer. Shared ones are drawn from in the order in which they came."""
+    """All leases of one customer. One that is shared is drawn from until it can't serve, then the oldest that can."""
 
-    __slots__ = ("_demand", "_last_draw_s", "_last_grant", "_last_need", "_leases", "_quiet_until_s", "_shared")
+    __slots__ = (
+        "_current",
+        "_demand",
+        "_last_draw_s",
+        "_last_grant",
+        "_last_need",
+        "_leases",
+        "_quiet_until_s",
+        "_shared",
+    )
 
     def __init__(self) -> None:
         self._demand = Demand()
         self._leases: dict[str, Lease] = {}
         self._shared: dict[str, Lease] = {}
+        self._current: Lease | None = None  # what was drawn from last, so that a draw need not look at all of them
         self._quiet_until_s = 0.0
         self._last_draw_s = 0.0
         self._last_need = 0
@@ -162,21 +177,23 @@ class Wallet:
         """It is over, or never came to be."""
         self._leases.pop(lease.hold_id, None)
         self._shared.pop(lease.hold_id, None)
+        if self._current is lease:
+            self._current = None
 
     def need(self, amount_nano_usd: int, *, now_s: float) -> bool:
         """A request needs so much; whether another did a moment ago, so that a lease for more than one makes sense."""
-        is_busy = self._demand.recent(now_s) > 0
-        self._demand.add(amount_nano_usd, now_s=now_s)
         self._last_draw_s, self._last_need = now_s, amount_nano_usd
-        return is_busy
+        return self._demand.add(amount_nano_usd, now_s=now_s) > 0
 
     def draw(self, amount_nano_usd: int, *, now_s: float) -> Lease | None:
         """Draws from a shared lease that has so much free; None when none has."""
-        for lease in self._shared.values():
-            if not lease.retired and lease.valid_until_s > now_s and lease.free_nano_usd >= amount_nano_usd:
-                lease.draw(amount_nano_usd)
-                return lease
-        return None
+        lease = self._current
+        if lease is None or not lease.serves(amount_nano_usd, now_s):
+            serving = (each for each in self._shared.values() if each.serves(amount_nano_usd, now_s))
+            lease = self._current = next(serving, None)
+        if lease is not None:
+            lease.draw(amount_nano_usd)
+        return lease
 
     def wish(self, need_nano_usd: int, *, now_s: float) -> int:
         """How much to wish for when so much is needed: what two seconds need; 0 while credit is short."""
@@ -187,10 +204,11 @@ class Wallet:
         if self.is_quiet(now_s) or not self._shared:
             return False
         enough = min(self._demand.recent(now_s), self._last_grant) // 2
-        for lease in self._drawable(now_s):
+        for lease in reversed(self._shared.values()):  # the youngest has the most
             if enough <= 0:
                 return False
-            enough -= lease.free_nano_usd
+            if not lease.retired and lease.valid_until_s > now_s:
+                enough -= lease.free_nano_usd
         return enough > 0
 
     def be_quiet(self, now_s: float) -> None:
@@ -225,6 +243,3 @@ class Wallet:
     def ended(self) -> list[Lease]:
         """Retired leases of which nothing is open or unconfirmed: billing may end them."""
         return [lease for lease in self._shared.values() if lease.retired and lease.is_over]
-
-    def _drawable(self, now_s: float) -> Iterator[Lease]:
-        return (lease for lease in self._shared.values() if not lease.retired and lease.valid_until_s > now_s)

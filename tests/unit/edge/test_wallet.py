@@ -176,3 +176,17 @@ def test_demand_forgets_what_is_older_than_two_seconds():
     demand.add(5, now_s=10.9)
     demand.add(7, now_s=11.1)
     assert [demand.recent(now_s) for now_s in (11.9, 12.0, 13.0)] == [12, 7, 0]
+
+
+def test_a_lease_that_is_gone_is_drawn_from_no_more() -> None:
+    """What billing has ended is not drawn from again, though it was what served last and had more."""
+    wallet = Wallet()
+    first, second = (Lease(hold_id=name, customer_id="c", amount_nano_usd=10, shared=True, ttl_s=30) for name in "ab")
+    for lease in (first, second):
+        lease.renew(1000.0)
+        wallet.add(lease)
+    assert wallet.draw(1, now_s=1000.0) is first
+    wallet.remove(first)
+    assert wallet.draw(1, now_s=1000.0) is second
+    second.retired = True
+    assert wallet.draw(1, now_s=1000.0) is None
