@@ -1,6 +1,6 @@
 """Transfers leave for the stream LEDGER: what one transaction wrote is published after it, at least once, in order.
 
-A trigger gives a transfer its place in the outbox as it is written; a place is dropped only after JetStream has acked.
+A trigger gives what one statement writes a place in the outbox; a place is dropped only after JetStream has acked.
 One replica sends at a time (an advisory lock), so the order is that of the places; a customer's transfers are in the
 order of their versions, because their account was locked when they were written.
 """
@@ -44,14 +44,17 @@ class Outbox:
         while True:
             try:
                 sent = await self.send_once()
-                pause_s = 0.0 if sent == MAX_BATCH else IDLE_PAUSE_S
+                pause_s = 0.0 if sent >= MAX_BATCH else IDLE_PAUSE_S
             except (TollbridgeError, store.DatabaseError) as error:
                 self._log.warning("outbox_delayed", reason=str(error))
                 pause_s = TROUBLE_PAUSE_S
             await asyncio.sleep(pause_s)
 
     async def send_once(self) -> int:
-        """Publishes one batch as one message; returns how many transfers left. Raises UNAVAILABLE."""
+        """Publishes a batch as one message; returns how many transfers left: all, if fewer than MAX_BATCH.
+
+        Raises UNAVAILABLE.
+        """
         async with db.transaction(self._pool) as connection:
             leaving = await receipt_store.take_outbox(connection, limit=MAX_BATCH)
             if not leaving:
@@ -64,7 +67,7 @@ class Outbox:
                 source="billing",
             )
             await self._notices.tell(connection, leaving)
-            await receipt_store.forget_outbox(connection, [item.place for item in leaving])
+            await receipt_store.forget_outbox(connection, {item.place for item in leaving})
         self._figures.transfers_published.inc(len(leaving))
         return len(leaving)
 

@@ -34,7 +34,13 @@ _HOLD_COLUMNS = """id, customer_id, kind, spender, amount, captured, freed, stat
     cap_ids"""
 _LOCK_HOLDS = f"SELECT {_HOLD_COLUMNS} FROM billing.holds WHERE id = ANY(%s::uuid[]) ORDER BY id FOR NO KEY UPDATE"
 _HOLDS_OF_REQUEST = f"SELECT {_HOLD_COLUMNS} FROM billing.holds WHERE request_id = %s ORDER BY granted_at DESC LIMIT 1"
-_APPLIED = "SELECT request_id, kind FROM billing.usage_events WHERE request_id = ANY(%s::uuid[])"
+# One by one from the index: else the planner reads a whole day of the log while that is short or thought to be.
+_APPLIED = """
+    SELECT u.request_id, u.kind FROM unnest(%s::uuid[]) AS asked (id)
+    CROSS JOIN LATERAL (
+        SELECT request_id, kind FROM billing.usage_events WHERE request_id = asked.id OFFSET 0
+    ) AS u
+"""
 _TRANSFER_COLUMNS = """id, debit, credit, amount, kind, event_id, leg, reverses, request_id, reason, customer_id,
     version, balance_after, cap_ids"""
 

@@ -145,7 +145,7 @@ _FIGURES = """
         (SELECT count(*) FROM billing.usage_events WHERE kind = 'void'),
         (SELECT coalesce(sum(charge), 0) FROM billing.usage_events WHERE kind = 'charge')::text,
         (SELECT count(*) FROM billing.dead_letters WHERE resolved_at IS NULL),
-        (SELECT count(*) FROM billing.outbox)
+        (SELECT coalesce(sum(cardinality(transfer_ids)), 0)::bigint FROM billing.outbox)
 """
 
 

@@ -7,7 +7,7 @@ from services.billing.proof.replay import Live
 _TRANSFERS = """
     SELECT t.id, t.debit, t.credit, t.amount, t.kind, t.event_id, t.leg,
         (extract(epoch FROM t.created_at) * 1000000)::bigint, o.id IS NOT NULL
-    FROM billing.transfers t LEFT JOIN billing.outbox o ON o.transfer_id = t.id
+    FROM billing.transfers t LEFT JOIN (SELECT unnest(transfer_ids) AS id FROM billing.outbox) o ON o.id = t.id
 """
 _BALANCES = "SELECT customer_id, posted, version FROM billing.ledger_accounts"
 _CHARGES = "SELECT request_id, charge FROM billing.usage_events WHERE kind = 'charge'"

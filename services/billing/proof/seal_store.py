@@ -1,6 +1,6 @@
 """SQL of the seals: the queue of transfers that wait, the closed batches, and the rows as they are sealed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from uuid import UUID
 
 import psycopg
@@ -13,11 +13,6 @@ from services.billing.proof.seals import Row, Seal, canonical
 FETCH_SEALS = 20
 # One replica seals at a time; another's try ends with nothing taken.
 _LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('billing.seals'))"
-_TAKE = """
-    DELETE FROM billing.unsealed WHERE transfer_id IN (
-        SELECT transfer_id FROM billing.unsealed ORDER BY transfer_id LIMIT %s)
-    RETURNING transfer_id
-"""
 _COLUMNS = "n, previous, hash, transfer_ids, emptied, sealed_at"
 _NEWEST = f"SELECT {_COLUMNS} FROM billing.ledger_seals ORDER BY n DESC LIMIT 1"
 _AT = f"SELECT {_COLUMNS} FROM billing.ledger_seals WHERE n = %s"
@@ -25,39 +20,51 @@ _ALL = f"SELECT {_COLUMNS} FROM billing.ledger_seals ORDER BY n"
 _ADD = """
     INSERT INTO billing.ledger_seals (n, previous, hash, transfer_ids, emptied) VALUES (%s, %s, %s, %s::uuid[], %s)
 """
-_ROWS = """
-    SELECT id, amount, balance_after, array_to_string(cap_ids, ' ') AS cap_ids,
-        (extract(epoch FROM created_at) * 1000000)::bigint AS created_at_us, credit, customer_id, debit, event_id, kind,
-        leg, reason, request_id::text, reverses::text, version
-    FROM billing.transfers WHERE id = ANY(%s::uuid[])
+_TRANSFER = """
+    id::text, amount::text, balance_after::text, array_to_string(cap_ids, ' ') AS cap_ids,
+    (extract(epoch FROM created_at) * 1000000)::bigint::text AS created_at_us, credit, customer_id, debit, event_id,
+    kind, leg::text, reason, request_id::text, reverses::text, version::text
+"""
+_ROWS = f"SELECT {_TRANSFER} FROM billing.transfers WHERE id = ANY(%s::uuid[])"
+# Row by row from the index: the planner would read all transfers of a ledger that is small or that it thinks so.
+_TAKE = f"""
+    WITH taken AS (
+        DELETE FROM billing.unsealed WHERE id IN (
+            SELECT id FROM (
+                SELECT id, sum(cardinality(transfer_ids)) OVER (ORDER BY id) - cardinality(transfer_ids) AS ahead
+                FROM (SELECT id, transfer_ids FROM billing.unsealed ORDER BY id LIMIT %(limit)s) AS oldest
+            ) AS counted WHERE ahead < %(limit)s)
+        RETURNING transfer_ids
+    )
+    SELECT waiting.id::text AS waiting, found.* FROM taken CROSS JOIN unnest(transfer_ids) AS waiting (id)
+    LEFT JOIN LATERAL (SELECT {_TRANSFER} FROM billing.transfers t WHERE t.id = waiting.id OFFSET 0) AS found ON true
+    ORDER BY waiting.id
 """
 _UNSEALED = """
     SELECT t.id FROM billing.transfers t
     LEFT JOIN (SELECT unnest(transfer_ids) AS id FROM billing.ledger_seals) s ON s.id = t.id
-    LEFT JOIN billing.unsealed w ON w.transfer_id = t.id
-    WHERE s.id IS NULL AND w.transfer_id IS NULL
+    LEFT JOIN (SELECT unnest(transfer_ids) AS id FROM billing.unsealed) w ON w.id = t.id
+    WHERE s.id IS NULL AND w.id IS NULL
 """
 _REMOVED = """
-    SELECT w.transfer_id FROM billing.unsealed w LEFT JOIN billing.transfers t ON t.id = w.transfer_id
-    WHERE t.id IS NULL
+    SELECT w.id FROM (SELECT unnest(transfer_ids) AS id FROM billing.unsealed) w
+    LEFT JOIN billing.transfers t ON t.id = w.id WHERE t.id IS NULL
 """
 
 
-async def take(connection: Connection, *, limit: int) -> list[UUID]:
-    """Takes the oldest waiting transfers out of the queue; none when another replica is sealing."""
+async def take(connection: Connection, *, limit: int) -> list[tuple[str, str | None]]:
+    """Takes the oldest waiting transfers out of the queue, in order: ids and canonical texts, None for a removed one.
+
+    What one statement wrote leaves together, so it may be more than `limit`. None when another replica is sealing.
+    """
     cursor = await connection.execute(_LOCK)
     row = await cursor.fetchone()
     if not row or not row[0]:
         return []
-    cursor = await connection.execute(_TAKE, (limit,))
-    return sorted(row[0] for row in await cursor.fetchall())
-
-
-async def rows(connection: Connection, ids: Sequence[UUID]) -> list[Row]:
-    """These transfers, in no order."""
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(_ROWS, (arrays.ids(ids),))
-        return [_row(found) for found in await cursor.fetchall()]
+    async with connection.cursor(row_factory=dict_row) as reader:
+        await reader.execute(_TAKE, {"limit": limit})
+        taken = await reader.fetchall()
+    return [(found.pop("waiting"), canonical(found) if found["id"] else None) for found in taken]
 
 
 async def newest(connection: Connection) -> Seal | None:
@@ -68,10 +75,10 @@ async def newest(connection: Connection) -> Seal | None:
 
 
 async def add(
-    connection: Connection, *, n: int, previous: bytes, hash_: bytes, transfer_ids: Sequence[UUID], emptied: bool
+    connection: Connection, *, n: int, previous: bytes, hash_: bytes, transfer_ids: Iterable[str], emptied: bool
 ) -> None:
     """Closes a batch."""
-    await connection.execute(_ADD, (n, previous, hash_, arrays.ids(transfer_ids), emptied))
+    await connection.execute(_ADD, (n, previous, hash_, arrays.texts(transfer_ids), emptied))
 
 
 def each(connection: psycopg.Connection) -> Iterator[tuple[Seal, Mapping[UUID, Row]]]:
@@ -110,6 +117,5 @@ def _seal(row: TupleRow) -> Seal:
     )
 
 
-def _row(found: Mapping[str, object]) -> Row:
-    id_, created_at_us = found["id"], found["created_at_us"]
-    return Row(id=id_, created_at_us=created_at_us, text=canonical(found))  # type: ignore[arg-type]  # as the table has them
+def _row(found: Mapping[str, str]) -> Row:
+    return Row(id=UUID(found["id"]), created_at_us=int(found["created_at_us"]), text=canonical(found))

@@ -44,8 +44,7 @@ class Sealer:
             waiting = await seal_store.take(connection, limit=MAX_BATCH)
             if not waiting:
                 return False
-            rows = {row.id: row for row in await seal_store.rows(connection, waiting)}
-            missing = [str(id_) for id_ in waiting if id_ not in rows]
+            missing = [id_ for id_, text in waiting if text is None]
             if missing:
                 self._log.error("transfers_removed_before_sealed", ids=missing[:10], count=len(missing))
             last = await seal_store.newest(connection)
@@ -54,8 +53,8 @@ class Sealer:
                 connection,
                 n=n,
                 previous=previous,
-                hash_=seal_hash(n, previous, (rows[id_] for id_ in waiting if id_ in rows)),
-                transfer_ids=waiting,
+                hash_=seal_hash(n, previous, (text for _, text in waiting if text is not None)),
+                transfer_ids=(id_ for id_, _ in waiting),
                 emptied=len(waiting) < MAX_BATCH,
             )
         return True

@@ -61,13 +61,10 @@ def canonical(columns: Mapping[str, object]) -> str:
     return "{" + ",".join(pairs) + "}"
 
 
-def seal_hash(n: int, previous: bytes, rows: Iterable[Row]) -> bytes:
-    """SHA-256 over the number, the seal before and the rows in order, each on a line of its own."""
-    digest = hashlib.sha256(n.to_bytes(8, "big") + previous)
-    for row in rows:
-        digest.update(row.text.encode())
-        digest.update(b"\n")
-    return digest.digest()
+def seal_hash(n: int, previous: bytes, texts: Iterable[str]) -> bytes:
+    """SHA-256 over the number, the seal before and the rows' texts in order, each on a line of its own."""
+    lines = "".join(f"{text}\n" for text in texts)
+    return hashlib.sha256(n.to_bytes(8, "big") + previous + lines.encode()).digest()
 
 
 def broken(seals: Iterable[tuple[Seal, Mapping[UUID, Row]]]) -> Iterator[str]:
@@ -79,7 +76,7 @@ def broken(seals: Iterable[tuple[Seal, Mapping[UUID, Row]]]) -> Iterator[str]:
             yield f"seal {seal.n} does not follow {before.name if before else 'the beginning'}"
         missing = [id_ for id_ in seal.transfer_ids if id_ not in rows]
         yield from (f"transfer {id_} of seal {seal.n} was removed" for id_ in missing)
-        if not missing and seal_hash(seal.n, seal.previous, (rows[id_] for id_ in seal.transfer_ids)) != seal.hash:
+        if not missing and seal_hash(seal.n, seal.previous, (rows[id_].text for id_ in seal.transfer_ids)) != seal.hash:
             yield f"a transfer of seal {seal.n} was altered ({seal.transfer_ids[0]} to {seal.transfer_ids[-1]})"
         if before is not None and before.emptied:
             oldest = before.sealed_at - LATE

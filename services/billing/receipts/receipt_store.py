@@ -1,7 +1,7 @@
 """SQL of the request log: reading lines, what was paid for them, and their transfers."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 import msgspec
@@ -27,11 +27,19 @@ _MOVEMENTS = """
     SELECT request_id, id, debit, credit, amount, kind, (extract(epoch FROM created_at) * 1000000)::bigint
     FROM billing.transfers WHERE request_id = ANY(%s) ORDER BY created_at, leg
 """
+# Row by row from the index: the planner would read all transfers of a ledger that is small or that it thinks so.
 _OUTBOX = """
-    SELECT o.id, t.id, t.debit, t.credit, t.amount, t.kind, t.event_id, t.leg, t.customer_id, t.version,
-        t.balance_after, (extract(epoch FROM t.created_at) * 1000000)::bigint
-    FROM (SELECT id, transfer_id FROM billing.outbox ORDER BY id LIMIT %s) o
-    JOIN billing.transfers t ON t.id = o.transfer_id ORDER BY o.id
+    SELECT o.id, t.* FROM (
+        SELECT id, transfer_ids, sum(cardinality(transfer_ids)) OVER (ORDER BY id) - cardinality(transfer_ids) AS ahead
+        FROM (SELECT id, transfer_ids FROM billing.outbox ORDER BY id LIMIT %(limit)s) AS oldest
+    ) AS o
+    CROSS JOIN unnest(o.transfer_ids) WITH ORDINALITY AS leaving (id, n)
+    CROSS JOIN LATERAL (
+        SELECT id, debit, credit, amount, kind, event_id, leg, customer_id, version, balance_after,
+            (extract(epoch FROM created_at) * 1000000)::bigint
+        FROM billing.transfers WHERE id = leaving.id OFFSET 0
+    ) AS t
+    WHERE o.ahead < %(limit)s ORDER BY o.id, leaving.n
 """
 LAST = UUID(int=(1 << 128) - 1)
 
@@ -66,7 +74,7 @@ class Movement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Leaving(msgspec.Struct, frozen=True, kw_only=True):
-    """A transfer in the outbox, with its place there.
+    """A transfer in the outbox, with the place there that it shares with those of its statement.
 
     When a customer takes part: who, its number among theirs (without a gap) and their balance after it.
     """
@@ -132,12 +140,15 @@ async def movements(connection: Connection, request_ids: Sequence[UUID]) -> list
 
 
 async def take_outbox(connection: Connection, *, limit: int) -> list[Leaving]:
-    """The oldest transfers that have not left; nothing when another replica is sending them (until it commits)."""
+    """The oldest transfers that have not left; nothing when another replica is sending them (until it commits).
+
+    What one statement wrote leaves together, so it may be more than `limit`; less only if nothing else waits.
+    """
     cursor = await connection.execute("SELECT pg_try_advisory_xact_lock(hashtext('billing.outbox'))")
     row = await cursor.fetchone()
     if not row or not row[0]:
         return []
-    cursor = await connection.execute(_OUTBOX, (limit,))
+    cursor = await connection.execute(_OUTBOX, {"limit": limit})
     leaving = []
     for row in await cursor.fetchall():
         place, id_, debit, credit, amount, kind, event_id, leg, customer_id, version, balance_after, created_us = row
@@ -163,7 +174,7 @@ async def take_outbox(connection: Connection, *, limit: int) -> list[Leaving]:
     return leaving
 
 
-async def forget_outbox(connection: Connection, places: Sequence[int]) -> None:
+async def forget_outbox(connection: Connection, places: Iterable[int]) -> None:
     """Drops what has left."""
     await connection.execute("DELETE FROM billing.outbox WHERE id = ANY(%s::bigint[])", (arrays.numbers(places),))
 

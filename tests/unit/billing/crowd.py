@@ -155,7 +155,7 @@ class Crowd(RuleBasedStateMachine):
             figures=Figures(registry=CollectorRegistry()),
             log=structlog.get_logger(),
         )
-        while first.run(outbox.send_once()) == MAX_BATCH:
+        while first.run(outbox.send_once()) >= MAX_BATCH:
             pass
         live = read_live(self.ledgers.url)
         report = compare(live, self.ledgers.streams, live)

@@ -186,13 +186,13 @@ def test_every_transfer_leaves_and_is_sealed(billing_url: str, as_billing: psyco
     _transfer(as_billing, id=made)
     with psycopg.connect(billing_url) as admin:
         for queue in ("outbox", "unsealed"):
-            found = admin.execute(f"SELECT count(*) FROM billing.{queue} WHERE transfer_id = %s", (made,))
+            found = admin.execute(f"SELECT count(*) FROM billing.{queue} WHERE %s = ANY(transfer_ids)", (made,))
             assert found.fetchone() == (1,)
 
 
 def test_the_migration_of_a_ledger_in_use_waits_where_settlement_begins(billing_url: str, customer: str):
     """At the accounts: what has those locked goes on to its transfers and ends, instead of both waiting for ever."""
-    lock = import_module("services.billing.migrations.versions.0021_queues_by_trigger")._STATEMENTS[0]
+    lock = import_module("services.billing.migrations.versions.0022_queues_by_statement")._STATEMENTS[0]
     with (
         psycopg.connect(billing_url) as settling,
         psycopg.connect(billing_url) as migrating,

@@ -25,7 +25,7 @@ NOW_US = int(NOW.timestamp()) * 1_000_000
 def _sealed(batches: list[list[Row]]) -> list[tuple[Seal, dict[UUID, Row]]]:
     made, previous = [], FIRST
     for n, rows in enumerate(batches, start=1):
-        hash_, ids = seal_hash(n, previous, rows), [row.id for row in rows]
+        hash_, ids = seal_hash(n, previous, (row.text for row in rows)), [row.id for row in rows]
         seal = Seal(n=n, previous=previous, hash=hash_, transfer_ids=ids, emptied=True, sealed_at=NOW)
         made.append((seal, {row.id: row for row in rows}))
         previous = hash_
@@ -88,7 +88,7 @@ def sealer(bank: PostgresBank, monkeypatch: pytest.MonkeyPatch) -> Iterator[Seal
     yield made
     with psycopg.connect(bank.url, autocommit=True, options="-c session_replication_role=replica") as admin:
         admin.execute("TRUNCATE billing.ledger_seals, billing.unsealed")
-        admin.execute("INSERT INTO billing.unsealed SELECT id FROM billing.transfers")
+        admin.execute("INSERT INTO billing.unsealed (transfer_ids) SELECT ARRAY[id] FROM billing.transfers")
 
 
 def _found(url: str, kept: str = "") -> dict[str, list[str]]:
@@ -141,7 +141,7 @@ def test_a_past_that_was_sealed_anew_is_convicted_by_a_kept_seal(bank: PostgresB
     with psycopg.connect(bank.url, autocommit=True, options="-c session_replication_role=replica") as admin:
         admin.execute("UPDATE billing.transfers SET reason = 'nicer'")
         admin.execute("TRUNCATE billing.ledger_seals")
-        admin.execute("INSERT INTO billing.unsealed SELECT id FROM billing.transfers")
+        admin.execute("INSERT INTO billing.unsealed (transfer_ids) SELECT ARRAY[id] FROM billing.transfers")
     assert bank.run(sealer.seal()) >= 3
     assert _found(bank.url) == {}
     assert kept in _found(bank.url, kept)["kept_seal"][0]
@@ -154,7 +154,7 @@ def test_a_past_that_was_sealed_anew_is_convicted_by_a_kept_seal(bank: PostgresB
     [
         "UPDATE billing.ledger_seals SET hash = previous",
         "DELETE FROM billing.ledger_seals",
-        "INSERT INTO billing.unsealed VALUES (gen_random_uuid())",
+        "INSERT INTO billing.unsealed (transfer_ids) VALUES (ARRAY[gen_random_uuid()])",
         "TRUNCATE billing.unsealed",
     ],
 )
