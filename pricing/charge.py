@@ -125,12 +125,15 @@ def _sum(tokens: Tokens, units: Units, rates: Rates) -> int:
         tokens.input * rates.input
         + tokens.cached_input * rates.cached_input
         + tokens.cache_write * rates.cache_write
-        + tokens.cache_write_1h * rates.for_cache_write_1h
         + tokens.output * rates.output
-        + tokens.audio_input * rates.for_audio_input
-        + tokens.audio_output * rates.for_audio_output
         + tokens.image_input * rates.image_input
     )
+    if tokens.cache_write_1h or tokens.audio_input or tokens.audio_output:  # rates that have to be worked out
+        by_token += (
+            tokens.cache_write_1h * rates.for_cache_write_1h
+            + tokens.audio_input * rates.for_audio_input
+            + tokens.audio_output * rates.for_audio_output
+        )
     return by_token * _MS_PER_MINUTE + _pieces(units, rates)
 
 
