@@ -38,6 +38,7 @@ class CallOrder:
         self._calls: list[Call] = []
         self._ids: set[str] = set()
         self._live = 0
+        self._added: Call | None = None
 
     def __bool__(self) -> bool:
         return bool(self._calls)
@@ -55,8 +56,14 @@ class CallOrder:
             own = theirs if theirs and theirs not in self._ids else f"toolu_{uuid7().hex}"
             self._ids.add(own)
             self._calls.append(Call(id=own, so_far=piece.call))
+        self._added = self._calls[piece.call.number]
         if piece.arguments:
-            self._calls[piece.call.number].waiting.append(piece.arguments)
+            self._added.waiting.append(piece.arguments)
+
+    @property
+    def left_waiting(self) -> int:
+        """How many characters of the last piece were not handed out."""
+        return len(self._added.waiting[-1]) if self._added is not None and self._added.waiting else 0
 
     def ready(self, *, final: bool = False) -> list[tuple[Call, bool, str]]:
         """What can be handed out now: the call, whether it begins with this, and a piece of its arguments."""

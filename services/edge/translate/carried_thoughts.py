@@ -8,29 +8,37 @@ A chat has no field for their signatures; this is the one that other gateways us
 from collections.abc import Iterable, Mapping, Sequence
 
 from upstream.anthropic.messages import Block, Delta
+from upstream.kept_text import LONGEST_TOKEN, TextRoom
 
 FIELD = "thinking_blocks"
 Json = dict[str, object]
 
 
 class Thoughts:
-    """Those of one stream, as they come: which blocks are thoughts, and what they hold so far."""
+    """Those of one stream, as they come: which blocks are thoughts, and what they hold so far.
 
-    def __init__(self) -> None:
+    They are told once more at the end, so there is `room` for them.
+    """
+
+    def __init__(self, *, room: TextRoom) -> None:
+        self._room = room
         self._blocks: dict[int, Block] = {}
         self._pieces: dict[int, list[str]] = {}
         self._signatures: dict[int, list[str]] = {}
 
     def begin(self, index: int, block: Block) -> None:
-        """A block begins, of any kind."""
+        """A block begins, of any kind. Raises ProviderMisbehaved for more than there is room for."""
         if block.type in ("thinking", "redacted_thinking"):
+            held = (block.thinking, block.signature, block.data)
+            self._room.take(LONGEST_TOKEN + sum(len(text or "") for text in held))
             self._blocks[index] = block
             self._pieces[index] = [block.thinking or ""]
             self._signatures[index] = [block.signature or ""]
 
     def add(self, index: int, delta: Delta) -> None:
-        """A piece of one."""
+        """A piece of one. Raises as `begin`."""
         if index in self._blocks:
+            self._room.take(len(delta.thinking or "") + len(delta.signature or ""))
             self._pieces[index].append(delta.thinking or "")
             self._signatures[index].append(delta.signature or "")
 

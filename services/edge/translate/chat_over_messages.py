@@ -15,7 +15,7 @@ from services.edge.translate.chat_to_messages import messages_request
 from upstream.anthropic import messages
 from upstream.anthropic.messages import Block, Event, Message, MessagesReader
 from upstream.client import HttpCall
-from upstream.kept_text import KeptText
+from upstream.kept_text import KeptText, TextRoom
 from upstream.openai.usage_block import render_usage, usage_object
 from upstream.route import Route
 from upstream.usage import Captured, UsageLimits
@@ -88,7 +88,7 @@ class ChatOverMessages:
         self._head = b""
         self._tools: dict[int, int] = {}
         self._silent_tools: dict[int, str] = {}
-        self._thoughts = carried_thoughts.Thoughts()
+        self._thoughts = carried_thoughts.Thoughts(room=TextRoom(limits))
         self._kept = KeptText(limits)
         self.has_content = False
 

@@ -14,7 +14,7 @@ from pricing.tokens import Tokens
 from services.edge.translate.call_order import CallOrder
 from services.edge.translate.message_events import PING, MessageEvents
 from upstream.anthropic.usage_block import usage_object
-from upstream.kept_text import KeptText
+from upstream.kept_text import KeptText, TextRoom
 from upstream.openai import chat
 from upstream.openai.chat_chunks import KEEP_ALIVE, ChatChunks
 from upstream.openai.chat_stream import texts_of
@@ -104,6 +104,7 @@ class MessagesOverChat:
         self._late: list[str] = []
         self._refused = False
         self._kept = KeptText(limits)
+        self._room = TextRoom(limits)
         self.has_content = False
 
     @property
@@ -152,6 +153,7 @@ class MessagesOverChat:
             if isinstance(call, dict):
                 self._calls.add(call)
                 out.append(self._ready())
+                self._room.take(self._calls.left_waiting)
         if choice.get("finish_reason"):
             self.has_content = True
             self._last = choice
@@ -164,7 +166,10 @@ class MessagesOverChat:
     def _text(self, text: str) -> bytes:
         """A piece of text; amid the arguments of a call it waits for their end."""
         self._late.append(text)
-        return b"" if self._calls.is_busy else self._said()
+        if not self._calls.is_busy:
+            return self._said()
+        self._room.take(len(text))
+        return b""
 
     def _ready(self, *, final: bool = False) -> bytes:
         out: list[bytes] = []

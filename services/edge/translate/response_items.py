@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from services.edge.translate.narrow_names import MOST_CALL_LETTERS
+from upstream.kept_text import LONGEST_TOKEN, TextRoom
 
 Json = dict[str, object]
 Emit = Callable[..., None]
@@ -22,10 +23,20 @@ class OutputItems:
     """All items of one response. `hexes` makes their ids; each event goes out through `emit`.
 
     `names` are the namespace and name of tools that a chat knows by one name. Each call has a number of its own in the
-    deltas: readers of streams see to that.
+    deltas: readers of streams see to that. All of it is told again at the end, so there is `room` for texts, and as
+    much for what is known of their tokens; None for a whole answer, which is bounded as such.
     """
 
-    def __init__(self, *, hexes: str, emit: Emit, summarizes: bool, names: Mapping[str, tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        *,
+        hexes: str,
+        emit: Emit,
+        summarizes: bool,
+        names: Mapping[str, tuple[str, str]],
+        room: tuple[TextRoom, TextRoom] | None = None,
+    ) -> None:
+        self._room = room
         self._hexes = hexes
         self._names = names
         self._emit = emit
@@ -36,15 +47,17 @@ class OutputItems:
         self._call_ids: set[str] = set()
 
     def add(self, delta: Mapping[str, object], logprobs: object = None) -> None:
-        """Takes a delta, or a whole message, in."""
+        """Takes a delta, or a whole message, in. Raises ProviderMisbehaved for more than there is room for."""
         content = delta.get("content")
         thought = thinking_of(content) + (_text(delta.get("reasoning_content")) or _text(delta.get("reasoning")))
+        said, refusal, likely = _text(content), _text(delta.get("refusal")), _logprobs(logprobs)
+        if self._room is not None:
+            self._room[0].take(len(thought) + len(said) + len(refusal))
+            self._room[1].take(LONGEST_TOKEN * len(likely))
         if thought:
             self._texts("reasoning").add("reasoning", thought)
-        said = _text(content)
         if said:
-            self._texts("message").add("text", said, _logprobs(logprobs))
-        refusal = _text(delta.get("refusal"))
+            self._texts("message").add("text", said, likely)
         if refusal:
             self._texts("message").add("refusal", refusal)
         calls = delta.get("tool_calls")
@@ -66,6 +79,7 @@ class OutputItems:
         """The open item of this kind, a new one after any other."""
         if self._open is None or self._open.kind != kind:
             self._close_texts()
+            self._make_room(LONGEST_TOKEN)
             self._open = _Texts(kind, *self._place("msg" if kind == "message" else "rs"), summarizes=self._summarizes)
             self._items.append(self._open)
             self._open.begin()
@@ -81,7 +95,11 @@ class OutputItems:
             place = self._place("ctc" if kind == "custom" else "fc")
             call = self._calls[number] = _Call(kind, *place, names=self._names, taken=self._call_ids)
             self._items.append(call)
-        call.add(_text(delta.get("id")), delta.get(call.kind))
+        self._make_room(call.add(_text(delta.get("id")), delta.get(call.kind)))
+
+    def _make_room(self, characters: int) -> None:
+        if self._room is not None:
+            self._room[0].take(characters)
 
     def _close_texts(self) -> None:
         if self._open is not None:
@@ -205,11 +223,11 @@ class _Call:
         self._told = False
         self._status = IN_PROGRESS
 
-    def add(self, call_id: str, called: object) -> None:
-        """More of it. `called` is what chat calls `function` or `custom`."""
+    def add(self, call_id: str, called: object) -> int:
+        """More of it; how many characters of arguments. `called` is what chat calls `function` or `custom`."""
         self._their_id = self._their_id or call_id
         if not isinstance(called, dict):
-            return
+            return 0
         if not self._told:
             self._name += _text(called.get("name"))
         given = called.get("arguments" if self.kind == "function" else "input")
@@ -220,6 +238,7 @@ class _Call:
             self._delta(piece)
         elif not self._told and self._name and self._pieces:
             self._tell()
+        return len(piece)
 
     def close(self, status: str) -> None:
         """Tells its end, once."""

@@ -17,10 +17,11 @@ from services.edge.bodies.responses_fields import Tool
 from services.edge.dialects import ErrorView
 from services.edge.translate.response_items import COMPLETED, INCOMPLETE, Json, OutputItems
 from services.edge.translate.tool_names import own_names
+from upstream.kept_text import TextRoom
 from upstream.openai.usage_block import render_usage
 from upstream.outcome import ProviderMisbehaved
 from upstream.sse import data_of
-from upstream.usage import Answer, Captured, StreamReader
+from upstream.usage import Answer, Captured, StreamReader, UsageLimits
 
 _CUT = {"length": "max_output_tokens", "content_filter": "content_filter"}
 """Why an answer is incomplete, by chat's reason to finish."""
@@ -136,10 +137,16 @@ class ResponseOfChat:
 class ResponsesOverChat:
     """The stream's `StreamReader`: what `inner` makes of the provider's stream, made events of a response."""
 
-    def __init__(self, *, inner: StreamReader, head: ResponseHead) -> None:
+    def __init__(self, *, inner: StreamReader, head: ResponseHead, limits: UsageLimits | None = None) -> None:
         self._inner = inner
         self._head = head
-        self._items = OutputItems(hexes=head.hexes, emit=self._emit, summarizes=head.summarizes, names=head.names)
+        self._items = OutputItems(
+            hexes=head.hexes,
+            emit=self._emit,
+            summarizes=head.summarizes,
+            names=head.names,
+            room=(TextRoom(limits), TextRoom(limits)),
+        )
         self._events: list[bytes] = []
         self._number = 0
         self._heard = True

@@ -29,7 +29,7 @@ class ResponsesOver:
     def stream(self, request: PaidRequest, route: Route, *, include_usage: bool, limits: UsageLimits) -> StreamReader:
         """See Wire. The end always says the usage."""
         inner = self._chat.stream(request, route, include_usage=False, limits=limits)
-        return ResponsesOverChat(inner=inner, head=ResponseHead(request.body, model=route.model))
+        return ResponsesOverChat(inner=inner, head=ResponseHead(request.body, model=route.model), limits=limits)
 
     def answer(self, body: bytes, request: PaidRequest, route: Route, *, limits: UsageLimits) -> Answer:
         """See Wire."""

@@ -10,6 +10,7 @@ from pricing.tokens import Tokens
 from services.edge.paid import opening
 from services.edge.translate.chat_over_messages import ChatOverMessages
 from services.edge.translate.messages_over_chat import MessagesOverChat
+from services.edge.translate.responses_over_chat import ResponseHead, ResponsesOverChat
 from tests.unit.edge.web_provider import Provider, chunk, stream
 from tests.unit.edge.world import World
 from tollbridge.usage.v1 import usage_pb2
@@ -59,6 +60,78 @@ def test_no_more_text_is_kept_than_can_be_charged(monkeypatch: pytest.MonkeyPatc
         sizes.append(len(reader.delivered_text()))
     assert count_tokens(reader.delivered_text(), "gpt-5") > LIMITS.max_output
     assert sizes[-1] == sizes[-20], "it still grows"
+
+
+def event(name: str, **fields: object) -> bytes:
+    return f"event: {name}\ndata: {json.dumps({'type': name, **fields})}\n\n".encode()
+
+
+def delta(**fields: object) -> bytes:
+    choice = {"index": 0, "delta": fields, "finish_reason": None}
+    return b"data: " + json.dumps({"id": "c", "model": "m", "choices": [choice]}).encode() + b"\n\n"
+
+
+def call(number: int, name: str, arguments: str) -> bytes:
+    return delta(tool_calls=[{"index": number, "id": f"t{number}", "function": {"name": name, "arguments": arguments}}])
+
+
+def responses() -> StreamReader:
+    head = ResponseHead(b'{"model":"m","input":"x"}', model="m")
+    return ResponsesOverChat(inner=ChatStream(model="m", include_usage=False, limits=LIMITS), head=head, limits=LIMITS)
+
+
+THINKS = event("content_block_start", index=0, content_block={"type": "thinking", "thinking": "", "signature": ""})
+LIKELY = {"content": [{"token": "a", "logprob": -1.0, "bytes": [97], "top_logprobs": []}]}
+HELD: dict[str, tuple[Callable[[], StreamReader], bytes, bytes]] = {
+    "text of a response": (responses, b"", said(PIECE)),
+    "thoughts of a response": (responses, b"", delta(reasoning_content=PIECE)),
+    "arguments of a response": (responses, call(0, "f", "{"), call(0, "", PIECE)),
+    "items of a response": (responses, b"", delta(reasoning_content="a") + said("b")),
+    "likelihoods of a response": (
+        responses,
+        b"",
+        said("a").replace(b'"text"', b'"logprobs": %b, "text"' % json.dumps(LIKELY).encode()),
+    ),
+    "a call without a name": (READERS["messages over chat"][0], b"", call(0, "", PIECE)),
+    "a call that waits": (READERS["messages over chat"][0], call(0, "f", "{"), call(1, "g", PIECE)),
+    "text that waits": (READERS["messages over chat"][0], call(0, "f", "{"), said(PIECE)),
+    "thoughts": (
+        READERS["chat over messages"][0],
+        THINKS,
+        event("content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": PIECE}),
+    ),
+    "signatures": (
+        READERS["chat over messages"][0],
+        THINKS,
+        event("content_block_delta", index=0, delta={"type": "signature_delta", "signature": PIECE}),
+    ),
+    "empty thoughts": (READERS["chat over messages"][0], b"", THINKS),
+}
+
+
+def _feed_for_ever(reader: StreamReader, more: bytes) -> None:
+    for _ in range(200):
+        reader.feed(more)
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_text_that_is_told_again_or_waits_has_an_end(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """It can't be let go, so a provider that sends more of it than can be charged has failed."""
+    monkeypatch.setattr(kept_text, "LEAST_CHARACTERS", 0)
+    make, begin, more = HELD[name]
+    reader = make()
+    reader.feed(begin)
+    with pytest.raises(ProviderMisbehaved):
+        _feed_for_ever(reader, more)
+
+
+def test_what_can_be_charged_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many of the longest tokens as were asked for, and what is known of each."""
+    monkeypatch.setattr(kept_text, "LEAST_CHARACTERS", 0)
+    reader = responses()
+    for _ in range(LIMITS.max_output):
+        token = "x" * (kept_text.LONGEST_TOKEN - 2)
+        assert reader.feed(said(token).replace(b'"text"', b'"logprobs": %b, "text"' % json.dumps(LIKELY).encode()))
 
 
 def test_an_echoed_prompt_takes_nothing_of_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
