@@ -45,13 +45,13 @@ _DELTA_TEXTS = ("content", "reasoning_content", "refusal")
 class ChatStream:
     """One stream's `StreamReader`. `model` is the public id that takes the place of the provider's.
 
-    `kind` is what its chunks are, `nothing_more` what stands in one for no text, `text_key` where text stands.
+    `kind` is what its chunks are, `nothing_more` what stands in one for no text, `text_begins` where text does.
     Without `mends_finish` a `stop` after calls stays one.
     """
 
     kind: ClassVar[str] = "chat.completion.chunk"
     nothing_more: ClassVar[Mapping[str, object]] = {"delta": {}}
-    text_key: ClassVar[bytes] = b'"delta"'
+    text_begins: ClassVar[tuple[bytes, bytes]] = (b'"delta":', b"{")
     __slots__ = (
         "_calls",
         "_done",
@@ -61,6 +61,7 @@ class ChatStream:
         "_fast_list",
         "_fast_no_usage",
         "_fast_open",
+        "_fast_said",
         "_fast_to",
         "_finishes",
         "_generation_id",
@@ -89,7 +90,8 @@ class ChatStream:
         self._usage = UsageBlock(limits)
         self._head: dict[str, msgspec.Raw] = {}
         self._made: dict[str, msgspec.Raw] = {}
-        self._fast_from = self._fast_to = self._fast_open = self._fast_no_usage = self._fast_list = b""
+        self._fast_from = self._fast_to = self._fast_open = self._fast_no_usage = b""
+        self._fast_list = self._fast_said = b""
         self._generation_id = ""
         self._calls: dict[int, CallNumbers] = {}
         self._finishes: dict[int, str] = {}
@@ -123,7 +125,7 @@ class ChatStream:
             if (
                 data.count(b"\n") == 2 * events
                 and (events == 1 or data.count(b"}\n\ndata: {") == events - 1)
-                and data.count(name) == events == data.count(b'"model"') == data.count(self.text_key)
+                and data.count(name) == events == data.count(b'"model"') == data.count(self._fast_said)
                 and self._fast_list not in data
                 and data.count(b'"finish_reason"') == data.count(self._fast_open)
                 and (b'"usage"' not in data or data.count(b'"usage"') == data.count(self._fast_no_usage))
@@ -275,6 +277,7 @@ class ChatStream:
                 self._fast_open = b'"finish_reason":' + space + _NULL
                 self._fast_no_usage = b'"usage":' + space + _NULL
                 self._fast_list = b'"content":' + space + b"["
+                self._fast_said = space.join(self.text_begins)
 
     def _fail(self, raw: msgspec.Raw | bytes) -> None:
         self._error, self._error_status = read_error(raw)

@@ -59,7 +59,7 @@ class CompletionStream(ChatStream):
     __slots__ = ("_echoed",)
     kind: ClassVar[str] = "text_completion"
     nothing_more: ClassVar[Mapping[str, object]] = {"text": ""}
-    text_key: ClassVar[bytes] = b'"text"'
+    text_begins: ClassVar[tuple[bytes, bytes]] = (b'"text":', b'"')
 
     def __init__(
         self, *, model: str, include_usage: bool, limits: UsageLimits | None = None, echoed: Sequence[str] = ()

@@ -47,9 +47,9 @@ def test_an_event_of_several_lines_leaves_on_one() -> None:
 @pytest.mark.parametrize("delta", [{}, {"delta": None}])
 def test_a_chunk_without_a_delta_has_an_empty_one(delta: dict[str, Any]) -> None:
     """Azure's chunks about its filters have none, at the beginning and in the midst of the text."""
-    filtered = chunk({"content_filter_results": {}})
+    filtered = chunk({**delta, "content_filter_results": {}})
     text = chunk({"delta": {"content": "Hi"}})
-    found = relayed(chunk(delta), text, text, filtered, text)
+    found = relayed(filtered, text, text, filtered, text)
     assert [each["choices"][0]["delta"] for each in found] == [{}, *[{"content": "Hi"}] * 2, {}, {"content": "Hi"}]
 
 
