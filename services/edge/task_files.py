@@ -24,20 +24,23 @@ PASSES = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.OVERLOADED})
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFile:
-    """A file, open. Whoever opened it may read it: that is not asked again."""
+    """A file, open, with the slice that was read of it, which is let go once it was given out.
+
+    Whoever opened it may read it: that is not asked again.
+    """
 
     file_id: str
     content_type: str
     size: int
     _tasks: PipeClient
     _at: int
-    _read: bytes = dataclasses.field(repr=False)
+    _read: list[bytes] = dataclasses.field(repr=False)
 
     async def pieces(self, start: int, end: int) -> AsyncIterator[bytes]:
         """Its bytes from `start` to before `end`."""
         if start == self._at and self._read:
-            yield self._read[: end - start]
-            start += len(self._read)
+            start = min(end, start + len(self._read[0]))
+            yield self._read.pop()[: end - self._at]
         while start < end:
             request = tasks_pb2.GetResultRequest(
                 file_id=self.file_id, offset=start, length=min(SLICE_BYTES, end - start)
@@ -58,7 +61,7 @@ async def opened(tasks: PipeClient, request: tasks_pb2.GetResultRequest, *, trie
         size=found.size,
         _tasks=tasks,
         _at=request.offset if request.offset >= 0 else max(0, found.size + request.offset),
-        _read=found.data,
+        _read=[found.data],
     )
 
 
