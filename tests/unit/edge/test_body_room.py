@@ -11,7 +11,7 @@ from services.edge.app import EdgeApp, new_fastapi
 from services.edge.config import without_file
 from services.edge.http.body_room import MOST_BYTES, SMALL_BYTES, BodyRoom
 from services.edge.http.json_http import Caller
-from services.edge.routes import tasks
+from services.edge.routes import quote, tasks
 from tests.unit.edge.claim_desk import NOBODY
 from tests.unit.edge.world import KEY, World, until
 
@@ -68,12 +68,13 @@ async def test_what_only_counts_takes_its_share_too(world: World):
     await world.settled()
 
 
-@pytest.mark.parametrize("path", ["/v1/videos", "/v1/images/generations", "/v1/audio/speech"])
-async def test_long_jobs_take_their_share_too(path: str):
+@pytest.mark.parametrize("path", ["/v1/videos", "/v1/images/generations", "/v1/audio/speech", "/v1/quote"])
+async def test_long_jobs_and_quotes_take_their_share_too(path: str):
     """And give it back when they are refused."""
     room = BodyRoom(most_bytes=2 * SMALL_BYTES)
     public = new_fastapi()
     public.include_router(tasks.routes(tasks=NOBODY, claims=NOBODY, catalogue=NOBODY, identify=identify))  # type: ignore[arg-type]  # nobody is asked
+    public.include_router(quote.routes(quotes=NOBODY, catalogue=NOBODY, identify=identify))  # type: ignore[arg-type]  # nobody is asked
     tracer = Tracer(service="edge", replica="0", otlp_endpoint="")
     app = EdgeApp(config=without_file(), public=public, own=new_fastapi(), hot={}, tracer=tracer, bodies=room)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://edge") as client:
