@@ -150,7 +150,7 @@ def _provider(text: ConfigText, entry: ProviderSection, where: _Key) -> Provider
     return Provider(
         id=entry.id,
         protocol=protocol,
-        base_url="" if protocol == "sandbox" else entry.base_url.rstrip("/"),
+        base_url="" if entry.protocol == "sandbox" else entry.base_url.rstrip("/"),
         timeouts=Timeouts(
             connect_s=entry.timeouts.connect,
             first_byte_s=entry.timeouts.first_byte,

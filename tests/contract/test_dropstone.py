@@ -108,6 +108,7 @@ def test_a_stream_ends_with_usage_and_done_without_being_asked(client: Client) -
     assert all(chunk["object"] == "chat.completion.chunk" for chunk in found.chunks)
     assert found.usages == [found.chunks[-1]["usage"]]
     assert {"prompt_tokens", "completion_tokens", "total_tokens", "cost"} <= set(found.usages[0])
+    assert re.fullmatch(r"gen-[0-9]{10}-[0-9A-Za-z]{20}", found.chunks[0]["id"])
     unasked = client.stream("dropstone-fast", stream_options={"include_usage": False})
     assert unasked.chunks[-1]["usage"]["cost"] > 0
 

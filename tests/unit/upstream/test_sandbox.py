@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 from openai.types.chat import ChatCompletionChunk
@@ -37,6 +38,18 @@ async def test_says_that_it_is_a_sandbox() -> None:
     assert "sandbox" in answer["choices"][0]["message"]["content"]
     assert answer["usage"]["prompt_tokens"] == 2
     assert answer["usage"]["total_tokens"] == 2 + answer["usage"]["completion_tokens"]
+
+
+async def test_names_its_answers_as_the_provider_does_for_whom_it_stands_in() -> None:
+    """OpenRouter's ids tell their time; all others are named as OpenAI names them."""
+    body = chat("hello").body
+    for base_url, shape in (("https://openrouter.ai/api/v1", r"gen-17-\w{20}"), ("sandbox:", r"chatcmpl-\w{24}")):
+        url = f"{base_url}/chat/completions"
+        asked = HttpCall(method="POST", url=url, headers={}, body=body)
+        response = await Sandbox(clock=lambda: 17.5).send(asked, timeouts=QUICK)
+        answer = json.loads(await response.read(100_000))
+        assert re.fullmatch(shape, answer["id"])
+        assert answer["created"] == 17
 
 
 async def test_streams_as_scripted() -> None:
