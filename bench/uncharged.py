@@ -57,9 +57,6 @@ class NoSpool:
     def append(self, record: Record) -> None:
         """Drops it."""
 
-    def append_now(self, record: Record) -> None:
-        """Drops it."""
-
     async def written(self) -> None:
         """At once."""
 

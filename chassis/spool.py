@@ -16,7 +16,6 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -35,6 +34,7 @@ from chassis.spool_files import (
     unlink_segment,
     write_all,
 )
+from chassis.spool_sync import Syncer
 
 __all__ = ["FormerSpool", "Kind", "Record", "Spool", "SpoolFull", "former"]
 
@@ -61,8 +61,8 @@ class _Segment:
 class Spool:
     """This incarnation's journal, of one event loop, whose thread writes; syncing has a thread of its own.
 
-    A disk that fails makes `append`, `append_now` and `written` raise OSError and `has_room` false. A failed write is
-    tried again each second and with each call; a failed sync is final, as nobody knows what the disk then holds.
+    A disk that fails makes `append` and `written` raise OSError and `has_room` false: for a second after a failed
+    write, for good after a failed sync, as nobody knows what the disk then holds.
     """
 
     def __init__(
@@ -74,19 +74,15 @@ class Spool:
         self._max_bytes = max_bytes
         self._segment_bytes = min(SEGMENT_BYTES, max_bytes // LEAST_SEGMENTS)
         self._loop = loop
-        self._waiting: list[bytes] = []  # encoded, not written yet
-        self._waiting_keys: list[bytes] = []
-        self._flush_due: asyncio.Handle | None = None
         self._closed = False
-        self._failure: OSError | None = None
+        self._failed = False
         self._sync_failure: OSError | None = None
         self._sync_due: asyncio.TimerHandle | None = None
         self._syncing = False
         self._unsynced = False
-        self._flush_waiters: list[asyncio.Future[None]] = []
-        self._sync_waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[asyncio.Future[None]] = []  # for a sync
         self._retired: list[int] = []  # descriptors of full segments, closed after their last sync
-        self._syncer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool-sync")
+        self._syncer = Syncer(loop=loop)
         self._segments: dict[int, _Segment] = {}
         self._where: dict[bytes, list[int]] = {}  # which segments hold a key that is not forgotten
         self._bytes = 0
@@ -116,49 +112,48 @@ class Spool:
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes on disk and about to be; whole segments count until all that is in them is forgotten."""
-        return self._bytes + sum(map(len, self._waiting))
+        """Bytes on disk."""
+        return self._bytes
 
     @property
     def has_room(self) -> bool:
         """False from 90 % of `max_bytes` on, and while the disk fails: take no new requests."""
-        healthy = self._failure is None and self._sync_failure is None
-        return healthy and self.pending_bytes < self._max_bytes * ROOM_FRACTION
+        return not self._failed and self._sync_failure is None and self._bytes < self._max_bytes * ROOM_FRACTION
 
     def append(self, record: Record) -> None:
-        """Queues the record; all records of one loop turn leave in one write at its end.
+        """Writes the record before it returns; when it raises OSError, the record is not there.
 
-        Raises SpoolFull for what starts beyond `max_bytes` (what has started may always end), OSError when an earlier
-        write failed and fails again.
+        At once, since to gather a turn's records costs each of them a turn more, which is dearer than a write.
+        Raises SpoolFull for what starts beyond `max_bytes`: what has started may always end.
         """
         self._refuse_when_failed()
-        if record.kind is Kind.STARTED and self.pending_bytes >= self._max_bytes:
+        if record.kind is Kind.STARTED and self._bytes >= self._max_bytes:
             raise SpoolFull("the spool is full")
-        if self._failure is not None:
-            self._flush()
-        self._queue(record)
-        if self._flush_due is None:
-            self._flush_due = self._loop.call_soon(self._flush_turn)
-
-    def append_now(self, record: Record) -> None:
-        """Writes the record, and all before it, before it returns. When it raises OSError, the record is not there."""
-        self._refuse_when_failed()
-        self._queue(record)
+        data = encode(record)
         try:
-            self._flush()
+            if self._active.size >= self._segment_bytes:
+                self._roll()
+            write_all(self._fd, data, at=self._active.size)
         except OSError:
-            self._waiting.pop()
-            self._waiting_keys.pop()
+            self._look_again()
             raise
+        self._failed = False
+        self._active.size += len(data)
+        self._bytes += len(data)
+        segments = self._where.setdefault(record.key, [])
+        if self._active.number not in segments:
+            segments.append(self._active.number)
+            self._active.live += 1
+        self._unsynced = True
+        self._plan_sync()
 
     async def written(self) -> None:
-        """Returns when all that was appended so far is written, or synced with `always`. Raises OSError."""
+        """With `always`, returns when all that was appended so far is synced; else at once. Raises OSError."""
         self._refuse_when_failed()
-        behind = self._waiting or (self._always and (self._unsynced or self._syncing))
-        if not behind:
+        if not self._always or not (self._unsynced or self._syncing):
             return
         done: asyncio.Future[None] = self._loop.create_future()
-        (self._sync_waiters if self._always else self._flush_waiters).append(done)
+        self._waiters.append(done)
         await done
 
     def forget(self, keys: Iterable[bytes]) -> None:
@@ -166,7 +161,6 @@ class Spool:
 
         Raises OSError: what is not settled then still counts, and can be forgotten again.
         """
-        self._flush()
         settled: defaultdict[int, list[bytes]] = defaultdict(list)
         for key in set(keys):
             for number in self._where.get(key, ()):
@@ -176,65 +170,31 @@ class Spool:
             self._forget_in(self._segments[number], settled[number])
 
     def close(self) -> None:
-        """Writes and syncs the rest and gives the lock back; a spool with nothing to tell removes itself."""
+        """Syncs the rest and gives the lock back; a spool with nothing to tell removes itself."""
         self._closed = True
         try:
-            self._syncer.shutdown(wait=True)
-            self._flush()
+            self._syncer.close()
             sync_files([self._fd, *self._retired], self._folder)
         finally:
             for descriptor in (self._fd, *self._retired):
                 os.close(descriptor)
-            _settle(self._sync_waiters, None)
-            if not self._where and not self._waiting:
+            _settle(self._waiters, None)
+            if not self._where:
                 shutil.rmtree(self._folder, ignore_errors=True)
             os.close(self._lock)
-
-    def _queue(self, record: Record) -> None:
-        self._waiting.append(encode(record))
-        self._waiting_keys.append(record.key)
 
     def _refuse_when_failed(self) -> None:
         if self._sync_failure is not None:
             raise OSError(self._sync_failure.errno, "an earlier sync of the spool failed") from self._sync_failure
 
-    def _flush_turn(self) -> None:
-        """The flush at a turn's end; its failure reaches whoever waits, and whoever appends next."""
-        self._flush_due = None
-        if not self._waiting:
-            self._failure = None  # nothing is owed; the next write tells whether the disk is well
-        try:
-            self._flush()
-        except OSError as error:
-            _settle(self._flush_waiters, error)
-            _settle(self._sync_waiters, error)
+    def _look_again(self) -> None:
+        """After a failed write there is no room for a while: the next write then tells whether the disk is well."""
+        if not self._failed and not self._closed:
+            self._loop.call_later(RETRY_S, self._hope)
+        self._failed = True
 
-    def _flush(self) -> None:
-        if not self._waiting:
-            return
-        data = b"".join(self._waiting)
-        try:
-            if self._active.size >= self._segment_bytes:
-                self._roll()
-            write_all(self._fd, data, at=self._active.size)
-        except OSError as error:
-            self._failure = error
-            if self._flush_due is None and not self._closed:
-                self._flush_due = self._loop.call_later(RETRY_S, self._flush_turn)
-            raise
-        self._failure = None
-        self._active.size += len(data)
-        self._bytes += len(data)
-        for key in self._waiting_keys:
-            segments = self._where.setdefault(key, [])
-            if self._active.number not in segments:
-                segments.append(self._active.number)
-                self._active.live += 1
-        self._waiting.clear()
-        self._waiting_keys.clear()
-        self._unsynced = True
-        _settle(self._flush_waiters, None)
-        self._plan_sync()
+    def _hope(self) -> None:
+        self._failed = False
 
     def _plan_sync(self) -> None:
         if self._syncing or self._sync_due is not None or self._closed:
@@ -247,28 +207,26 @@ class Spool:
         if self._closed:
             return
         self._syncing = True
-        if self._waiting:  # or, with records in every turn, nobody would ever be told
-            self._flush_turn()
         self._unsynced = False
-        # Who waits for bytes that the disk did not take waits for the sync after this one.
-        covered, self._sync_waiters = ([], self._sync_waiters) if self._waiting else (self._sync_waiters, [])
+        covered, self._waiters = self._waiters, []
         retired, self._retired = self._retired, []
-        job = self._loop.run_in_executor(self._syncer, sync_files, [self._fd, *retired], self._folder)
-        job.add_done_callback(lambda done: self._synced(done, covered, retired))
+        descriptors = [self._fd, *retired]
+        self._syncer.submit(
+            lambda: sync_files(descriptors, self._folder), lambda error: self._synced(error, covered, retired)
+        )
 
-    def _synced(self, job: "asyncio.Future[None]", covered: list["asyncio.Future[None]"], retired: list[int]) -> None:
+    def _synced(self, error: OSError | None, covered: list["asyncio.Future[None]"], retired: list[int]) -> None:
         self._syncing = False
         for descriptor in retired:
             os.close(descriptor)
-        error = None if job.cancelled() else job.exception()
         _settle(covered, error)
-        if isinstance(error, OSError):
+        if error is not None:
             self._sync_failure = error
-            _settle(self._sync_waiters, error)
+            _settle(self._waiters, error)
         elif self._unsynced:
             self._plan_sync()
-        elif not self._waiting:
-            _settle(self._sync_waiters, None)
+        else:
+            _settle(self._waiters, None)
 
     def _new_segment(self, number: int) -> tuple[_Segment, int]:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC

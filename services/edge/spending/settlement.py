@@ -42,8 +42,6 @@ class Journal(Protocol):
 
     def append(self, record: Record) -> None: ...
 
-    def append_now(self, record: Record) -> None: ...
-
     async def written(self) -> None: ...
 
 
@@ -139,7 +137,7 @@ class Settlement:
             return
         key = UUID(event.request_id).bytes
         try:
-            self._spool.append_now(Record(kind=Kind.FINISHED, key=key, payload=event.SerializeToString()))
+            self._spool.append(Record(kind=Kind.FINISHED, key=key, payload=event.SerializeToString()))
         except OSError as error:
             self._log.error("spool_failed", request_id=event.request_id, reason=str(error))
         self._outbox.add(event)
@@ -238,7 +236,7 @@ class Tab:
         self.charge = event.charge_nano_usd
         payload = event.SerializeToString()
         try:
-            self._spool.append_now(Record(kind=Kind.FINISHED, key=self._facts.request_id.bytes, payload=payload))
+            self._spool.append(Record(kind=Kind.FINISHED, key=self._facts.request_id.bytes, payload=payload))
         except OSError as error:  # the disk fails: the event is still on its way, it only can't survive us
             self._log.error("spool_failed", request_id=event.request_id, reason=str(error))
         self._purse.settled(self.draw, spent_nano_usd=self.charge)

@@ -51,7 +51,7 @@ def left_behind(directory: Path) -> list[Record]:
 def crashed(spool: Spool) -> Iterator[None]:
     """Lets go of everything as a dead process does, without a last write."""
     spool._closed = True
-    spool._syncer.shutdown(wait=True)
+    spool._syncer.close()
     for descriptor in (spool._fd, *spool._retired, spool._lock):
         os.close(descriptor)
     yield
@@ -65,7 +65,7 @@ async def test_what_was_written_is_read_back_in_order(tmp_path: Path) -> None:
         spool.append(each)
     await spool.written()
     last = record(3, Kind.FINISHED, b"end")
-    spool.append_now(last)
+    spool.append(last)
     with crashed(spool):
         assert left_behind(tmp_path) == [*records, last]
 
@@ -73,7 +73,7 @@ async def test_what_was_written_is_read_back_in_order(tmp_path: Path) -> None:
 async def test_a_living_incarnation_is_nobodys_to_replay(tmp_path: Path) -> None:
     """The lock hides a spool while its process lives, and shows it afterwards to one reader at a time."""
     spool, incarnation = opened(tmp_path)
-    spool.append_now(record())
+    spool.append(record())
     assert list(former(tmp_path, own=uuid.uuid4())) == []
     with crashed(spool):
         (left,) = former(tmp_path, own=uuid.uuid4())
@@ -84,19 +84,13 @@ async def test_a_living_incarnation_is_nobodys_to_replay(tmp_path: Path) -> None
         assert found(tmp_path, "*") == []
 
 
-async def test_one_turn_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred records of one loop turn leave in a single write, which no append waits for."""
-    spool, _ = opened(tmp_path)
-    writes: list[int] = []
-    plain = spool_module.write_all
-    monkeypatch.setattr(
-        spool_module, "write_all", lambda fd, data, *, at: (writes.append(len(data)), plain(fd, data, at=at))[1]
-    )
-    for number in range(1, 101):
+async def test_a_record_is_in_the_file_when_append_returns(tmp_path: Path) -> None:
+    """Nobody has to wait for a turn of the loop until what began, or ended, outlives the process."""
+    spool, incarnation = opened(tmp_path)
+    file = tmp_path / str(incarnation) / "1.spool"
+    for number in range(1, 4):
         spool.append(record(number))
-    assert writes == []
-    await spool.written()
-    assert writes == [100 * len(encode(record()))]
+        assert file.stat().st_size == number * len(encode(record()))
     spool.close()
 
 
@@ -149,7 +143,7 @@ async def test_many_waiters_share_their_syncs(tmp_path: Path, monkeypatch: pytes
 
 
 async def test_records_in_every_turn_keep_nobody_waiting(tmp_path: Path) -> None:
-    """What is queued when a sync begins is in it, however soon the next record comes."""
+    """What is written when a sync begins is in it, however soon the next record comes."""
     spool, _ = opened(tmp_path, sync="always")
 
     async def one() -> None:
@@ -169,10 +163,10 @@ async def test_forgotten_segments_are_deleted(tmp_path: Path, monkeypatch: pytes
     """Disk use follows what is unconfirmed: one long request keeps its own segment and no other."""
     monkeypatch.setattr(spool_module, "SEGMENT_BYTES", 1000)
     spool, _ = opened(tmp_path)
-    spool.append_now(record(1, Kind.STARTED))
+    spool.append(record(1, Kind.STARTED))
     for number in range(2, 200):
-        spool.append_now(record(number, Kind.STARTED, b"x" * 50))
-        spool.append_now(record(number, Kind.FINISHED, b"y" * 50))
+        spool.append(record(number, Kind.STARTED, b"x" * 50))
+        spool.append(record(number, Kind.FINISHED, b"y" * 50))
         spool.forget([record(number).key])
     segments = found(tmp_path, "*/*.spool")
     assert len(segments) == 2
@@ -184,7 +178,7 @@ async def test_forgotten_segments_are_deleted(tmp_path: Path, monkeypatch: pytes
 async def test_a_spool_with_nothing_to_tell_removes_itself(tmp_path: Path) -> None:
     """An orderly end leaves no folder behind, unless something is unconfirmed."""
     spool, _ = opened(tmp_path)
-    spool.append_now(record())
+    spool.append(record())
     spool.forget([record().key])
     spool.close()
     assert found(tmp_path, "*") == []
@@ -197,19 +191,19 @@ async def test_a_spool_with_nothing_to_tell_removes_itself(tmp_path: Path) -> No
 async def test_a_full_spool_lets_requests_end_but_none_begin(tmp_path: Path) -> None:
     """At 90 % there is no room; at 100 % a start is refused and an end still written."""
     spool, _ = opened(tmp_path, max_bytes=1000)
-    spool.append_now(record(1, Kind.STARTED, b"x" * 850))
+    spool.append(record(1, Kind.STARTED, b"x" * 850))
     assert spool.has_room
-    spool.append_now(record(2, Kind.STARTED, b"x" * 100))
+    spool.append(record(2, Kind.STARTED, b"x" * 100))
     assert not spool.has_room
     with pytest.raises(SpoolFull):
         spool.append(record(3, Kind.STARTED))
-    spool.append_now(record(1, Kind.FINISHED, b"end"))
+    spool.append(record(1, Kind.FINISHED, b"end"))
     spool.close()
     assert [each.kind for each in left_behind(tmp_path)] == [Kind.STARTED, Kind.STARTED, Kind.FINISHED]
 
 
 async def test_a_failing_disk_raises_and_heals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A failed write raises, takes the room away, leaves no half record, and is made good when the disk is well."""
+    """A failed write raises, takes the room away and leaves nothing of its record; the next one finds the disk well."""
     spool, _ = opened(tmp_path)
     plain = os.pwrite
     broken = True
@@ -221,21 +215,17 @@ async def test_a_failing_disk_raises_and_heals(tmp_path: Path, monkeypatch: pyte
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", pwrite)
-    spool.append(record(1))
-    with pytest.raises(OSError, match="No space"):
-        await spool.written()
-    assert not spool.has_room
-    with pytest.raises(OSError, match="No space"):
-        spool.append(record(2))
-    with pytest.raises(OSError, match="No space"):
-        spool.append_now(record(3))
+    for number in range(1, 3):
+        with pytest.raises(OSError, match="No space"):
+            spool.append(record(number))
+        assert not spool.has_room
     assert all(path.stat().st_size == 0 for path in found(tmp_path, "*/*.spool"))
     broken = False
     spool.append(record(4))
     await spool.written()
     assert spool.has_room
     spool.close()
-    assert left_behind(tmp_path) == [record(1), record(4)]
+    assert left_behind(tmp_path) == [record(4)]
 
 
 async def test_a_healed_disk_is_noticed_without_a_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +235,7 @@ async def test_a_healed_disk_is_noticed_without_a_request(tmp_path: Path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
         with pytest.raises(OSError, match="Input/output"):
-            spool.append_now(record(1))
+            spool.append(record(1))
         assert not spool.has_room
     deadline = asyncio.get_running_loop().time() + 30
     while not spool.has_room:
@@ -303,7 +293,7 @@ class Model:
 
 
 appends = st.tuples(
-    st.sampled_from(["append", "append_now"]),
+    st.just("append"),
     st.sampled_from([Kind.STARTED, Kind.FINISHED, Kind.NOTE]),
     st.sampled_from(KEYS),
     st.binary(max_size=60),
@@ -329,30 +319,18 @@ def test_any_history_and_any_torn_tail_replay_exactly_the_unforgotten(
 
 async def _play(directory: Path, steps: list[tuple[object, ...]], cut: int) -> None:
     spool, incarnation = opened(directory)
-    waiting: list[Record] = []
     model = Model()
-
-    def wrote() -> None:
-        end = spool._active.size - sum(len(encode(each)) for each in waiting)
-        for each in waiting:
-            end += len(encode(each))
-            model.kept.append((spool._active.number, end, each))
-        waiting.clear()
-
     for name, *arguments in steps:
         if name == "turn":
-            await spool.written()
-            wrote()
+            await asyncio.sleep(0)
         elif name == "forget":
             spool.forget(arguments[0])
-            wrote()
             model.kept = [kept for kept in model.kept if kept[2].key not in arguments[0]]
         else:
             kind, key, payload = arguments
-            waiting.append(Record(kind=kind, key=key, payload=payload))
-            getattr(spool, name)(waiting[-1])
-            if name == "append_now":
-                wrote()
+            each = Record(kind=kind, key=key, payload=payload)
+            spool.append(each)
+            model.kept.append((spool._active.number, spool._active.size, each))
     last, size = spool._active.number, max(0, spool._active.size - cut)
     with crashed(spool):
         path = directory / str(incarnation) / f"{last}.spool"
