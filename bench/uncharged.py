@@ -18,7 +18,6 @@ from typing import cast
 
 import httpx
 
-from chassis.ids import uuid7
 from chassis.spool import Record, Spool
 from services.edge import __main__ as edge
 from services.edge import parts
@@ -39,7 +38,7 @@ class FreePurse(Purse):
 
     async def draw(self, *, worst_case_nano_usd: int, **_rest: object) -> Draw:
         """Whatever is asked."""
-        return Draw(hold_id=str(uuid7()), amount_nano_usd=worst_case_nano_usd)
+        return Draw(hold_id=str(self.spender), amount_nano_usd=worst_case_nano_usd)
 
     def settled(self, draw: Draw, *, spent_nano_usd: int) -> None:
         """Nobody pays."""
