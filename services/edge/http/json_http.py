@@ -6,7 +6,6 @@ hot path does not come through here.
 
 import dataclasses
 import datetime
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Protocol, TypeVar
@@ -17,7 +16,7 @@ from fastapi import Request, Response
 from chassis.errors import Code, TollbridgeError
 from pricing.charge import MAX_CHARGE
 from pricing.prices import NANO_PER_USD, nano_usd, usd_number
-from services.edge.bodies.request_body import MAX_BODY_BYTES, ClientLeft, check_bytes, check_structure, read_body
+from services.edge.bodies.request_body import MAX_BODY_BYTES, ClientLeft, decode_body, read_body
 from services.edge.dialects.dialect import RETRY_AFTER_S
 from services.edge.http.body_room import BodyRoom, BodyShare
 from services.edge.openapi.description import Page
@@ -28,8 +27,6 @@ T = TypeVar("T")
 Row = TypeVar("Row", bound=Mapping[str, object])
 
 SCOPE_KEY = "tollbridge"
-_FIELD_PATH = re.compile(r" - at `\$\.?(.*?)`$")
-_MISSING_FIELD = re.compile(r"missing required field `(.+?)`")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,26 +97,7 @@ async def body_of(request: Request, *, most_bytes: int = MAX_BODY_BYTES) -> byte
 
 def parsed(body: bytes, kind: type[T]) -> T:
     """JSON as `kind`; raises INVALID_REQUEST with `param`."""
-    check_bytes(body)
-    try:
-        found = msgspec.json.decode(body, type=kind)
-        check_structure(body)
-        return found
-    except msgspec.ValidationError as error:
-        raise TollbridgeError(Code.INVALID_REQUEST, _readable(str(error)), details=_param(str(error))) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise TollbridgeError(Code.INVALID_REQUEST, "The body is not valid JSON.") from error
-
-
-def _readable(message: str) -> str:
-    return _FIELD_PATH.sub("", message) + "."
-
-
-def _param(message: str) -> dict[str, str]:
-    path = _FIELD_PATH.search(message)
-    missing = _MISSING_FIELD.search(message)
-    parts = [found.group(1) for found in (path, missing) if found and found.group(1)]
-    return {"param": ".".join(parts)} if parts else {}
+    return decode_body(body, msgspec.json.Decoder(kind))
 
 
 def answer(payload: object, *, request_id: str, status: int = 200) -> Response:
