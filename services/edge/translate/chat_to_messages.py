@@ -226,12 +226,32 @@ def _add_tools(fields: Mapping[str, object], request: dict[str, object], called:
         return
     if not isinstance(tools, list):
         raise _invalid("tools", "tools must be a list")
-    request["tools"] = [_tool(tool, f"tools[{number}]") for number, tool in enumerate(tools)]
-    choice = _choice(fields.get("tool_choice"))
+    made = [_tool(tool, f"tools[{number}]") for number, tool in enumerate(tools)]
+    allowed, mode = _allowed(fields.get("tool_choice"))
+    request["tools"] = made if allowed is None else [tool for tool in made if tool["name"] in allowed]
+    if not request["tools"]:
+        raise _invalid("tool_choice.allowed_tools.tools", "none of the tools is allowed")
+    choice = _choice(mode)
     if fields.get("parallel_tool_calls") is False and (choice is None or choice["type"] != "none"):
         choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": True}
     if choice is not None:
         request["tool_choice"] = choice
+
+
+def _allowed(choice: object) -> tuple[set[str] | None, object]:
+    """Which tools may be called, None for all, and what else is chosen. Anthropic is told of no others."""
+    if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
+        return None, choice
+    where = "tool_choice.allowed_tools"
+    given = choice.get("allowed_tools")
+    tools = given.get("tools") if isinstance(given, dict) else None
+    if not isinstance(given, dict) or not isinstance(tools, list):
+        raise _invalid(where, "allowed_tools has a mode and tools")
+    functions = [tool.get("function") if isinstance(tool, dict) else None for tool in tools]
+    names = [function.get("name") if isinstance(function, dict) else None for function in functions]
+    return {_text(name, f"{where}.tools[{number}].function.name") for number, name in enumerate(names)}, given.get(
+        "mode"
+    )
 
 
 def _tool(tool: object, where: str) -> dict[str, object]:
@@ -261,7 +281,7 @@ def _choice(choice: object) -> dict[str, object] | None:
     raise _invalid("tool_choice", "tool_choice must be auto, none, required or a function")
 
 
-_CHOICES = {"auto": "auto", "none": "none", "required": "any"}
+_CHOICES = {"auto": "auto", "none": "none", "required": "any", "any": "any"}
 
 
 def _text(value: object, where: str) -> str:

@@ -75,6 +75,11 @@ def test_raw_fields_are_read() -> None:
 TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}
 
 
+def allowing(name: str) -> dict[str, Any]:
+    tools = [{"type": "function", "function": {"name": name}}]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": tools}}
+
+
 @pytest.mark.parametrize(
     ("choice", "parallel", "expected"),
     [
@@ -82,6 +87,7 @@ TOOL = {"type": "function", "function": {"name": "f", "description": "d", "param
         ("auto", None, {"type": "auto"}),
         ("none", False, {"type": "none"}),
         ("required", None, {"type": "any"}),
+        ("any", None, {"type": "any"}),
         ({"type": "function", "function": {"name": "f"}}, None, {"type": "tool", "name": "f"}),
         (None, False, {"type": "auto", "disable_parallel_tool_use": True}),
     ],
@@ -91,6 +97,14 @@ def test_tool_choices(choice: object, parallel: object, expected: object) -> Non
     made = request(tools=[TOOL], tool_choice=choice, parallel_tool_calls=parallel)
     assert made["tools"] == [{"name": "f", "description": "d", "input_schema": {"type": "object"}}]
     assert made.get("tool_choice") == expected
+
+
+def test_only_allowed_tools_are_told() -> None:
+    """Anthropic has no list of allowed tools beside that of all."""
+    other = {"type": "function", "function": {"name": "g"}}
+    made = request(tools=[TOOL, other], tool_choice=allowing("g"))
+    assert [tool["name"] for tool in made["tools"]] == ["g"]
+    assert made["tool_choice"] == {"type": "any"}
 
 
 def test_sampling_and_format() -> None:
@@ -125,6 +139,8 @@ def test_sampling_and_format() -> None:
         ({"tools": "x"}, "tools"),
         ({"tools": [{"type": "function"}]}, "tools[0]"),
         ({"tools": [TOOL], "tool_choice": "maybe"}, "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools"}}, "tool_choice.allowed_tools"),
+        ({"tools": [TOOL], "tool_choice": allowing("other")}, "tool_choice.allowed_tools.tools"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema"),
     ],
 )
