@@ -11,7 +11,7 @@ from tests.faults.seen import Seen, Told
 from tests.integration.offer import RATES
 from tests.integration.running import Account, Gateway, Provider
 
-AT_REST_WITHIN_S = 60.0
+AT_REST_WITHIN_S = 120.0
 LOGGED = [model for model in RATES if model != "sandbox-chat"]
 """The sandbox keeps no log that its charges could be compared with."""
 PRICES = {model: Price(per_million=RATES[model]) for model in LOGGED} | {

@@ -97,8 +97,7 @@ def check_books(running: Gateway, account: Account, ended: list[tuple[str, bool]
     for request_id, complete in ended:
         receipt = account.receipt(request_id, timeout_s=40)
         assert Decimal(receipt["charge"]) == (PRICE if complete else 0)
-    left = account.settled_credits(timeout_s=60)
-    assert left["total_usage"] == PRICE * len(finished) + Decimal("0.03") * extra
+    account.charged(PRICE * len(finished) + Decimal("0.03") * extra, timeout_s=60)
     assert running.verify()["clean"]
 
 

@@ -87,7 +87,7 @@ def test_every_event_is_charged_once_when_the_whole_bus_is_lost(running: Gateway
         os.kill(billing, signal.SIGCONT)
     for request_id in ids:
         assert Decimal(account.receipt(request_id, timeout_s=60)["charge"]) == PRICE
-    assert account.settled_credits(timeout_s=60)["total_usage"] == PRICE * STREAMS
+    account.charged(PRICE * STREAMS)
     assert running.verify()["clean"]
 
 
@@ -106,5 +106,5 @@ def test_with_a_bus_that_never_was_there_charges_come_within_ten_seconds(tmp_pat
         for reply in replies:
             assert reply.status_code == 200, reply.text
             assert Decimal(account.receipt(reply.headers["x-request-id"], timeout_s=10)["charge"]) == PRICE
-        assert account.settled_credits(timeout_s=10)["total_usage"] == PRICE * 3
+        account.charged(PRICE * 3)
         assert alone.verify()["clean"]

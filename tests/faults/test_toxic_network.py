@@ -112,7 +112,7 @@ async def test_a_provider_connection_reset_in_mid_stream_costs_nothing(rig: Rig)
         assert b"[DONE]" not in seen
         receipt = await asyncio.to_thread(account.receipt, request_id)
         assert (Decimal(receipt["charge"]), receipt["ended"]) == (0, "upstream_failed")
-    assert (await asyncio.to_thread(account.settled_credits))["balance"] == 20
+    await asyncio.to_thread(account.charged, 0)
     await asyncio.to_thread(rig.gateway.verify)
 
 
@@ -127,7 +127,7 @@ async def test_a_provider_cut_after_some_bytes_costs_nothing(rig: Rig) -> None:
     for request_id, seen in ended:
         assert b'"error"' in seen
         assert Decimal((await asyncio.to_thread(account.receipt, request_id))["charge"]) == 0
-    assert (await asyncio.to_thread(account.settled_credits))["balance"] == 20
+    await asyncio.to_thread(account.charged, 0)
 
 
 @pytest.mark.thorough

@@ -240,6 +240,19 @@ class Account:
         found: dict[str, Decimal] = wait_until(settled, timeout_s=timeout_s, what="nothing is held")
         return found
 
+    def charged(self, usd: Decimal | int, timeout_s: float = 20) -> None:
+        """Waits until exactly so much was charged; a lease may still hold credit for the next requests.
+
+        It goes back after five idle seconds: `settled_credits` waits for that, and `test_shared_leases` proves it.
+        """
+
+        def is_so() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                return self.credits()["total_usage"] == usd
+            return False
+
+        wait_until(is_so, timeout_s=timeout_s, what=f"{usd} USD are charged")
+
     def receipt(self, request_id: str, timeout_s: float = 20) -> dict[str, Any]:
         """A request's receipt, once it is settled; an edge that is being restarted is waited for."""
 
