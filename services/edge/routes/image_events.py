@@ -8,7 +8,7 @@ for longer than a plain answer can. What ends sooner than that is answered with 
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 from fastapi import Request
@@ -35,6 +35,15 @@ def image_stream(
         raise failure(task)
     headers = {"x-request-id": task.id, "cache-control": "no-store", "x-accel-buffering": "no"}
     return StreamingResponse(_told(desk, task, image, caller, request), media_type="text/event-stream", headers=headers)
+
+
+def files_of(task: tasks_pb2.Task) -> Sequence[tasks_pb2.Result]:
+    """The images of a task that has ended. Raises what it failed with, NOT_FOUND when they were removed since."""
+    if task.status != SUCCEEDED:
+        raise failure(task)
+    if not task.results:
+        raise TollbridgeError(Code.NOT_FOUND, "These images' files are not kept any more.")
+    return task.results
 
 
 async def _told(
@@ -66,11 +75,7 @@ async def _later(desk: TaskDesk, task: tasks_pb2.Task, caller: Caller) -> tasks_
 
 
 async def _completed(desk: TaskDesk, task: tasks_pb2.Task, image: ImageBody, caller: Caller) -> AsyncIterator[bytes]:
-    if task.status != SUCCEEDED:
-        raise failure(task)
-    if not task.results:
-        raise TollbridgeError(Code.NOT_FOUND, "These images' files are not kept any more.")
-    for number, result in enumerate(task.results, start=1):
+    for number, result in enumerate(files_of(task), start=1):
         content = await desk.whole(result.file_id, caller)
         event: CompletedImage = {
             "type": "image_generation.completed",

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Request, Response
 from chassis.errors import Code, TollbridgeError
 from services.edge.http.json_http import Caller, Identify, answer, body_of, context, parsed
 from services.edge.openapi.description import described
-from services.edge.routes.image_events import image_stream
+from services.edge.routes.image_events import files_of, image_stream
 from services.edge.routes.task_events import QUIET_S
 from services.edge.routes.task_shapes import CREATE_IMAGE, Image, ImageBody, Images, image_usage
-from services.edge.task_desk import ENDED, MAX_WAIT_S, SUCCEEDED, TaskDesk, failure, file_link, preferred_wait_s
+from services.edge.task_desk import ENDED, MAX_WAIT_S, TaskDesk, file_link, preferred_wait_s
 from tollbridge.tasks.v1 import tasks_pb2
 
 
@@ -64,10 +64,8 @@ async def _payload(desk: TaskDesk, task: tasks_pb2.Task, image: ImageBody, calle
             "status": "pending",  # as documented, also when a worker has it already: `/tasks` says more
             "model": task.model,
         }
-    if task.status != SUCCEEDED:
-        raise failure(task)
     data: list[Image] = []
-    for result in task.results:
+    for result in files_of(task):
         if image.response_format == "b64_json":
             content = await desk.whole(result.file_id, caller)
             data.append({"b64_json": base64.b64encode(content).decode()})

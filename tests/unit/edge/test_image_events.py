@@ -8,7 +8,7 @@ import pytest
 
 from chassis.errors import Code, TollbridgeError
 from services.edge.dialects import openai
-from services.edge.routes import image_events
+from services.edge.routes import image_events, images
 from services.edge.routes.task_shapes import ImageBody
 from tollbridge.tasks.v1 import tasks_pb2
 
@@ -66,3 +66,11 @@ async def test_what_fails_late_is_the_last_event(monkeypatch: pytest.MonkeyPatch
     *_, last = await told(monkeypatch, gone if is_gone else failed)
     error = msgspec.json.decode(last.removeprefix("data: "))["error"]
     assert error["code"] == ("not_found" if is_gone else "provider_error")
+
+
+async def test_a_repeated_call_is_told_that_its_images_are_gone() -> None:
+    """Its key still stands for the task that made and charged them; none at all would look like a free answer."""
+    task = tasks_pb2.Task(id="t", status=tasks_pb2.TASK_STATUS_SUCCEEDED)
+    with pytest.raises(TollbridgeError) as refused:
+        await images._payload(None, task, BODY, None, None)
+    assert refused.value.code is Code.NOT_FOUND
