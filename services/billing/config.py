@@ -33,7 +33,10 @@ class StripeSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class CryptoSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`billing.crypto`. `chain_file` is the chain of the local watcher, which is for tests."""
+    """`billing.crypto`. `chain_file` is the chain of the local watcher, which is for tests.
+
+    With `round_first` a payment asks for just its sum while no other at its address does, see `chain`.
+    """
 
     address: str
     network: Literal["TRC-20"] = "TRC-20"
@@ -45,6 +48,7 @@ class CryptoSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     contract: str = "TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t"
     poll_seconds: int = 10
     chain_file: str = ""
+    round_first: bool = False
 
 
 class WebhooksSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -241,13 +241,15 @@ def test_what_is_not_listed_is_said_in_its_style(client: Client) -> None:
 
 
 def test_a_crypto_payment_is_asked_for_in_cents(client: Client) -> None:
-    """1000 cents are 10 USDT and a few digits more, which tell this payment from others."""
+    """1000 cents are 10.00 USDT; whoever pays the same at the same time is told from it by a few digits more."""
     answer = client.post("/billing/crypto/create-payment", {"amount_cents": 1000})
     assert answer.status_code == 200, answer.text
     made = answer.json()
     assert list(made)[:5] == ["payment_id", "amount_usdt", "address", "network", "expires_at"]
     assert made["payment_id"].startswith("pay_")
-    assert re.fullmatch(r"10\.00[0-9]*", made["amount_usdt"])
+    assert made["amount_usdt"] == "10.00"
+    another = client.post("/billing/crypto/create-payment", {"amount_cents": 1000}).json()
+    assert re.fullmatch(r"10\.00[0-9]{4}", another["amount_usdt"])
     assert re.fullmatch(r"T[1-9A-HJ-NP-Za-km-z]{33}", made["address"])
     assert made["network"] == "TRC-20"
     until = datetime.datetime.strptime(made["expires_at"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.UTC)

@@ -5,6 +5,9 @@ an amount whose last four digits, in millionths of a USDT, no other open payment
 for 25.503147 USDT. The digits name the payment also when more or less is sent. A transfer that names none, or one that
 has its money, is kept for the operator, and so is one from before the payment began: otherwise somebody could claim a
 stranger's transfer by beginning a payment that fits it.
+
+With `round_first` a payment asks for 25.50 USDT itself while it is the only one to do so. Just that sum pays it then,
+and not even that while another payment over it is open, as its payer may have rounded: an operator decides.
 """
 
 import dataclasses

@@ -10,7 +10,7 @@ from uuid import UUID
 from psycopg.rows import TupleRow
 
 from chassis.db import Connection
-from services.billing.payments.chain import OnChain
+from services.billing.payments.chain import OnChain, suffix_of
 
 _CLAIM = """
     INSERT INTO billing.crypto_watches AS w (address, seen_until, claimed_by, claimed_until)
@@ -49,6 +49,9 @@ _MATCH = """
     WHERE provider = 'crypto' AND address = %(address)s AND suffix = %(suffix)s AND object_id IS NULL
         AND created_at <= 'epoch'::timestamptz + (%(at)s + %(slack)s) * interval '1 microsecond'
         AND open_until >= 'epoch'::timestamptz + %(at)s * interval '1 microsecond'
+        AND (suffix > 0 OR (amount_micro_usdt = %(amount)s AND NOT EXISTS (
+            SELECT FROM billing.payments o WHERE o.address = %(address)s AND o.suffix > 0 AND o.object_id IS NULL
+                AND o.amount_micro_usdt - o.suffix = %(amount)s)))
     FOR NO KEY UPDATE
 """
 _SEE = """
@@ -139,9 +142,14 @@ async def lock_rows(connection: Connection, transaction_id: str, *, stale_s: int
     }
 
 
-async def match(connection: Connection, address: str, *, suffix: int, arrived_at_us: int) -> UUID | None:
-    """The payment that these digits name, if it still waits for its transfer; locked."""
+async def match(connection: Connection, address: str, *, amount_micro_usdt: int, arrived_at_us: int) -> UUID | None:
+    """The payment that the digits of this amount name, if it still waits for its transfer; locked.
+
+    A round sum names the payment over just that, unless somebody else is asked for as much: they may have rounded.
+    """
+    suffix = suffix_of(amount_micro_usdt)
     values = {"address": address, "suffix": suffix, "at": arrived_at_us, "slack": CLAIM_SLACK_US}
+    values["amount"] = amount_micro_usdt
     cursor = await connection.execute(_MATCH, values)
     row = await cursor.fetchone()
     return row[0] if row else None

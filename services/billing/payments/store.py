@@ -29,9 +29,12 @@ _ADD = f"""
     ON CONFLICT (customer_id, request_id) DO NOTHING RETURNING {_COLUMNS}
 """
 _FREE_SUFFIX = """
-    SELECT s FROM generate_series(1, 9999) s
-    WHERE NOT EXISTS (SELECT FROM billing.payments p WHERE p.address = %s AND p.suffix = s)
-    ORDER BY random() LIMIT 1
+    SELECT s FROM generate_series(0, 9999) s
+    WHERE NOT EXISTS (SELECT FROM billing.payments p WHERE p.address = %(address)s AND p.suffix = s)
+        AND (s > 0 OR %(round_first)s AND NOT EXISTS (
+            SELECT FROM billing.payments p WHERE p.address = %(address)s AND p.suffix IS NOT NULL
+                AND p.amount_micro_usdt - p.suffix = %(base)s AND p.object_id IS NULL))
+    ORDER BY s > 0, random() LIMIT 1
 """
 _FREE_OLD_SUFFIXES = """
     UPDATE billing.payments SET suffix = NULL WHERE id IN (
@@ -119,12 +122,16 @@ async def count_suffixes(connection: Connection, customer_id: str) -> int:
 
 
 async def give_suffix(
-    connection: Connection, payment: Payment, *, address: str, base_micro_usdt: int
+    connection: Connection, payment: Payment, *, address: str, base_micro_usdt: int, round_first: bool
 ) -> Payment | None:
-    """Gives a payment an amount that no other open payment to this address ends with; None when all are in use."""
+    """Gives a payment an amount that no other open payment to this address ends with; None when all are in use.
+
+    With `round_first` it is the sum itself, if nobody's is and no other payment waits for the same sum.
+    """
     await connection.execute("SELECT pg_advisory_xact_lock(hashtext('billing.payments.suffix'))")
     await connection.execute(_FREE_OLD_SUFFIXES)
-    cursor = await connection.execute(_FREE_SUFFIX, (address,))
+    values = {"address": address, "base": base_micro_usdt, "round_first": round_first}
+    cursor = await connection.execute(_FREE_SUFFIX, values)
     row = await cursor.fetchone()
     if row is None:
         return None

@@ -34,7 +34,6 @@ from services.billing.payments.chain import (
     Listed,
     OnChain,
     note_of,
-    suffix_of,
 )
 from services.billing.payments.crypto_store import Row
 from services.billing.payments.desk import Arrival, PaymentDesk, new_payment
@@ -111,7 +110,9 @@ class CryptoPayments:
                 message = f"There were {MAX_OPEN} unpaid payments in USDT within a day; pay one or try again later."
                 raise TollbridgeError(Code.RATE_LIMIT_EXCEEDED, message, retry_after_s=3600)
             base = amount_nano_usd // NANO_USD_PER_MICRO_USDT
-            named = await store.give_suffix(connection, payment, address=section.address, base_micro_usdt=base)
+            named = await store.give_suffix(
+                connection, payment, address=section.address, base_micro_usdt=base, round_first=section.round_first
+            )
             if named is None:
                 raise TollbridgeError(Code.OVERLOADED, "Too many payments are open; try again later.", retry_after_s=60)
             return named
@@ -235,7 +236,7 @@ class Watch:
             payment_id = await crypto_store.match(
                 connection,
                 address,
-                suffix=suffix_of(transfer.amount_micro_usdt),
+                amount_micro_usdt=transfer.amount_micro_usdt,
                 arrived_at_us=transfer.arrived_at_us,
             )
         is_open, payment_id = await crypto_store.see(

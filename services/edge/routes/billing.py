@@ -195,5 +195,6 @@ def _name(payment: payments_pb2.Payment) -> str:
 
 
 def _usdt(amount_micro_usdt: int) -> str:
-    """Six decimals, always: the last four tell this payment from others."""
-    return f"{amount_micro_usdt // 1_000_000}.{amount_micro_usdt % 1_000_000:06d}"
+    """Six decimals, of which the last four tell this payment from others; two for a payment over a round sum."""
+    text = f"{amount_micro_usdt // 1_000_000}.{amount_micro_usdt % 1_000_000:06d}"
+    return text.removesuffix("0000")
