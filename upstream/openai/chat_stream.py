@@ -15,7 +15,7 @@ from pricing.tokens import Tokens
 from upstream.kept_text import KeptText
 from upstream.openai.call_numbers import CallNumbers
 from upstream.openai.errors import read_error
-from upstream.openai.shapes import lacks_head, made_head, mend_content, with_head
+from upstream.openai.shapes import lacks_head, made_head, mend_content, mend_role, with_head
 from upstream.openai.usage_block import UsageBlock
 from upstream.outcome import ProviderMisbehaved
 from upstream.sse import EventSplitter, data_of, is_error
@@ -260,6 +260,8 @@ class ChatStream:
             if choice.get(name) is None:
                 choice[name] = nothing
                 mended = True
+        if number not in self._opened:
+            mended = mend_role(choice) or mended
         mended = calls.mend(choice) or mended
         finish = choice.get("finish_reason")
         self._opened.add(number)

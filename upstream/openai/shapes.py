@@ -54,6 +54,15 @@ def mend_content(message: object) -> bool:
     return True
 
 
+def mend_role(choice: dict[str, object]) -> bool:
+    """Says who speaks in the first delta of a choice, for SDKs that read it there; whether that was missing."""
+    delta = choice.get("delta")
+    if not isinstance(delta, dict) or delta.get("role"):
+        return False
+    choice["delta"] = {**delta, "role": "assistant"}
+    return True
+
+
 def mend_calls(message: object) -> bool:
     """Gives the calls of a whole message ids of their own and arguments that are text; whether that changed any."""
     calls = message.get("tool_calls") if isinstance(message, dict) else None

@@ -125,8 +125,8 @@ def test_there_is_one_finish() -> None:
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
 def test_reasoning_is_not_lost(name: str) -> None:
     """Under either name: as it came for chat clients, as thinking for Anthropic's."""
-    events = [chunk({name: "hm"}), chunk({"content": "a"}), chunk({}, "stop")]
-    assert deltas(chat(*events))[0] == {name: "hm"}
+    events = [chunk({"role": "assistant", name: "hm"}), chunk({"content": "a"}), chunk({}, "stop")]
+    assert deltas(chat(*events))[0] == {"role": "assistant", name: "hm"}
     thoughts = [each["delta"] for each in messages(*events) if each["type"] == "content_block_delta"]
     assert thoughts[0] == {"type": "thinking_delta", "thinking": "hm"}
 

@@ -18,6 +18,12 @@ def chunk(choice: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"id": "c-1", "object": "chat.completion.chunk", "created": 7, "model": "theirs", "choices": choices, **more}
 
 
+def deltas(*events: dict[str, Any] | bytes) -> list[dict[str, Any]]:
+    """What they say, whoever speaks."""
+    found = [each["choices"][0]["delta"] for each in relayed(*events)]
+    return [{name: value for name, value in each.items() if name != "role"} for each in found]
+
+
 def relayed(*events: dict[str, Any] | bytes) -> list[dict[str, Any]]:
     """What a client gets of these events, each fed as one read; every line of it has to be a whole event."""
     reader = ChatStream(model="public", include_usage=False)
@@ -40,8 +46,7 @@ def test_an_event_of_several_lines_leaves_on_one() -> None:
     """A provider may write its JSON over many lines of data; a line without its name would end the client's stream."""
     pretty = json.dumps(chunk({"delta": {"content": "Hi"}}), indent=1).encode()
     event = b"\n".join(b"data: " + line for line in pretty.split(b"\n"))
-    (found,) = relayed(event)
-    assert found["choices"][0]["delta"] == {"content": "Hi"}
+    assert deltas(event) == [{"content": "Hi"}]
 
 
 @pytest.mark.parametrize("delta", [{}, {"delta": None}])
@@ -49,8 +54,13 @@ def test_a_chunk_without_a_delta_has_an_empty_one(delta: dict[str, Any]) -> None
     """Azure's chunks about its filters have none, at the beginning and in the midst of the text."""
     filtered = chunk({**delta, "content_filter_results": {}})
     text = chunk({"delta": {"content": "Hi"}})
-    found = relayed(filtered, text, text, filtered, text)
-    assert [each["choices"][0]["delta"] for each in found] == [{}, *[{"content": "Hi"}] * 2, {}, {"content": "Hi"}]
+    assert deltas(filtered, text, text, filtered, text) == [{}, *[{"content": "Hi"}] * 2, {}, {"content": "Hi"}]
+
+
+def test_the_first_chunk_says_who_speaks() -> None:
+    """OpenAI's SDK for Node refuses a stream whose first delta has no role."""
+    text = chunk({"delta": {"content": "Hi"}})
+    assert [each["choices"][0]["delta"].get("role") for each in relayed(text, text)] == ["assistant", None]
 
 
 def test_chunks_without_an_id_share_one() -> None:
@@ -76,9 +86,9 @@ def test_content_in_parts_is_streamed_as_text_and_reasoning() -> None:
     """Mistral's thinking models stream lists, between plain texts too; SDKs add up what they take for text."""
     parts = [chunk({"delta": {"content": [part]}}) for part in (THINKING, TEXT)]
     plain = chunk({"delta": {"content": "!"}})
-    deltas = [each["choices"][0]["delta"] for each in relayed(*parts, plain, plain, *parts)]
+    found = deltas(*parts, plain, plain, *parts)
     mended = [{"content": None, "reasoning_content": "hm"}, {"content": "Ahoj"}]
-    assert deltas == [*mended, {"content": "!"}, {"content": "!"}, *mended]
+    assert found == [*mended, {"content": "!"}, {"content": "!"}, *mended]
 
 
 def test_content_in_parts_is_read_alike_for_other_endpoints() -> None:
