@@ -16,11 +16,13 @@ from chassis import db
 from chassis.errors import Code, TollbridgeError
 from pricing.charge import ChargeOutOfRange, worst_case_nano_usd
 from pricing.prices import PriceVersion, usd_text
-from services.tasks import events, file_store, kinds, outbox, store
+from services.tasks import events, outbox, store
 from services.tasks.config import ResultsSection
+from services.tasks.files import file_store
 from services.tasks.jobs import ACCEPTANCE_HOLD_S, Job, Order
-from services.tasks.kind import Wanted
-from services.tasks.webhooks import Webhooks
+from services.tasks.making import kinds
+from services.tasks.making.kind import Wanted
+from services.tasks.webhooks.webhooks import Webhooks
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
 from upstream import decision

@@ -9,10 +9,12 @@ from collections.abc import Callable
 
 from chassis import db
 from chassis.errors import Code
-from services.tasks import events, file_store, outbox, settlement, store, webhook_body, webhook_store
+from services.tasks import events, outbox, settlement, store
 from services.tasks.config import ResultsSection
+from services.tasks.files import file_store
 from services.tasks.jobs import Job, Move, ResultFile, Status
 from services.tasks.settlement import Made
+from services.tasks.webhooks import webhook_body, webhook_store
 from tollbridge.usage.v1 import usage_pb2
 
 CANCELLED_STATUS = 499

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from services.tasks.backlog import BacklogWatch
 from services.tasks.ends import Ends
-from services.tasks.shift import Shift
-from services.tasks.worker import Worker
+from services.tasks.work.backlog import BacklogWatch
+from services.tasks.work.shift import Shift
+from services.tasks.work.worker import Worker
 
 
 class TasksCollector(Collector):

@@ -15,32 +15,33 @@ from chassis.lifecycle import Lifecycle
 from chassis.pipe import PipeClient
 from chassis.settings import SettingsError
 from chassis.telemetry import Tracer
-from services.tasks import config, events, kinds
+from services.tasks import config, events
 from services.tasks.acceptance import Acceptance
-from services.tasks.archive import Archive
-from services.tasks.backlog import BacklogWatch
 from services.tasks.config import TasksConfig
 from services.tasks.consumer import waker
 from services.tasks.ends import Ends
-from services.tasks.file_desk import FileDesk
-from services.tasks.forgetter import Forgetter
-from services.tasks.kind import Providers
+from services.tasks.files.archive import Archive
+from services.tasks.files.file_desk import FileDesk
+from services.tasks.files.retention import Retention
+from services.tasks.making import kinds
+from services.tasks.making.kind import Providers
 from services.tasks.metrics import TasksCollector
 from services.tasks.news import News, StepTeller
 from services.tasks.outbox import OutboxPublisher
 from services.tasks.owners import Billing, Router
 from services.tasks.publisher import Publisher
-from services.tasks.retention import Retention
 from services.tasks.server import TasksServer
 from services.tasks.settings import Settings
-from services.tasks.shift import Shift
-from services.tasks.stopper import Stopper
-from services.tasks.sweeper import Sweeper
-from services.tasks.webhook_deliveries import WebhookDeliveries
-from services.tasks.webhook_secrets import WebhookSecrets
-from services.tasks.webhooks import Webhooks
-from services.tasks.worker import Worker
-from services.tasks.workshop import Workshop
+from services.tasks.webhooks.webhook_deliveries import WebhookDeliveries
+from services.tasks.webhooks.webhook_secrets import WebhookSecrets
+from services.tasks.webhooks.webhooks import Webhooks
+from services.tasks.work.backlog import BacklogWatch
+from services.tasks.work.forgetter import Forgetter
+from services.tasks.work.shift import Shift
+from services.tasks.work.stopper import Stopper
+from services.tasks.work.sweeper import Sweeper
+from services.tasks.work.worker import Worker
+from services.tasks.work.workshop import Workshop
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
 from upstream.client import UpstreamClient

@@ -13,14 +13,15 @@ from chassis.errors import Code, TollbridgeError
 from chassis.ids import canonical
 from chassis.rpc import CallContext, Handler, RpcService, StreamHandler
 from chassis.telemetry import checked_traceparent
-from services.tasks import kinds, store
+from services.tasks import store
 from services.tasks.acceptance import Acceptance, Wish
 from services.tasks.ends import Ends
 from services.tasks.events import to_wire
-from services.tasks.file_desk import FileDesk
+from services.tasks.files.file_desk import FileDesk
 from services.tasks.jobs import Job
+from services.tasks.making import kinds
 from services.tasks.news import News
-from services.tasks.webhooks import Webhooks
+from services.tasks.webhooks.webhooks import Webhooks
 from tollbridge.tasks.v1 import tasks_pb2 as pb
 
 CALLERS = frozenset({"edge", "teams"})

@@ -7,7 +7,8 @@ is one UPDATE that names the states it may start from (`jobs.sources`): of two a
 import dataclasses
 
 from chassis.db import Connection
-from services.tasks import file_store, job_sql, jobs
+from services.tasks import job_sql, jobs
+from services.tasks.files import file_store
 from services.tasks.job_sql import JOB, NOW, every, one
 from services.tasks.jobs import NOTHING_USED, Job, Move, Order, ResultFile, Status, Used
 

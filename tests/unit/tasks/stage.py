@@ -18,27 +18,28 @@ from chassis.rpc import CallContext, Handler, RpcServer, RpcService
 from chassis.status import error_of
 from chassis.telemetry import Tracer
 from pricing.prices import PriceVersion, Rates
-from services.tasks import claim_store, kinds
 from services.tasks.acceptance import Acceptance
-from services.tasks.backlog import BacklogWatch
 from services.tasks.config import ResultsSection
 from services.tasks.ends import Ends
-from services.tasks.file_desk import FileDesk
+from services.tasks.files.file_desk import FileDesk
+from services.tasks.files.retention import Retention
 from services.tasks.jobs import Job
-from services.tasks.kind import Providers
+from services.tasks.making import kinds
+from services.tasks.making.kind import Providers
 from services.tasks.news import News
 from services.tasks.outbox import Letter, OutboxPublisher
 from services.tasks.owners import Billing, Router
-from services.tasks.retention import Retention
 from services.tasks.server import ConfigState, TasksServer
-from services.tasks.shift import Shift
-from services.tasks.stopper import Stopper
-from services.tasks.sweeper import Sweeper
-from services.tasks.webhook_deliveries import WebhookDeliveries
-from services.tasks.webhook_secrets import WebhookSecrets
-from services.tasks.webhooks import Webhooks
-from services.tasks.worker import Worker
-from services.tasks.workshop import Workshop
+from services.tasks.webhooks.webhook_deliveries import WebhookDeliveries
+from services.tasks.webhooks.webhook_secrets import WebhookSecrets
+from services.tasks.webhooks.webhooks import Webhooks
+from services.tasks.work import claim_store
+from services.tasks.work.backlog import BacklogWatch
+from services.tasks.work.shift import Shift
+from services.tasks.work.stopper import Stopper
+from services.tasks.work.sweeper import Sweeper
+from services.tasks.work.worker import Worker
+from services.tasks.work.workshop import Workshop
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
 from tollbridge.tasks.v1 import tasks_pb2 as pb

@@ -9,8 +9,8 @@ import pytest
 
 from chassis import db
 from chassis.errors import Code, TollbridgeError
-from services.tasks import file_desk
 from services.tasks.config import ResultsSection
+from services.tasks.files import file_desk
 from tests.unit.tasks.stage import TasksApi
 from tollbridge.tasks.v1 import tasks_pb2 as pb
 

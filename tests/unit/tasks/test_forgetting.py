@@ -10,7 +10,7 @@ from chassis import db
 from chassis.errors import Code, TollbridgeError
 from services.tasks import config
 from services.tasks.config import ResultsSection, TasksConfig, TasksSection
-from services.tasks.forgetter import Forgetter
+from services.tasks.work.forgetter import Forgetter
 from tests.unit.tasks.stage import TasksApi
 from tollbridge.tasks.v1 import tasks_pb2 as pb
 from tollbridge.usage.v1 import usage_pb2

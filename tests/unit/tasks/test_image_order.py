@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.errors import Code, TollbridgeError
-from services.tasks import image_order
+from services.tasks.making import image_order
 
 
 def test_a_request_without_n_is_for_one_image():

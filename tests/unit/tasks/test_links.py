@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.tasks import links
+from services.tasks.files import links
 
 SECRET, FILE = b"s" * 32, "96d912c4-6173-5153-a542-76013d40a0cf"
 

@@ -11,8 +11,8 @@ import pytest
 from chassis.errors import TollbridgeError
 from pricing.prices import PriceVersion, Rates
 from pricing.tokens import Units
-from services.tasks import image_order, kinds, submission_maker, video_order
-from services.tasks.kind import Kind, Making, NotWanted, Product, Providers
+from services.tasks.making import image_order, kinds, submission_maker, video_order
+from services.tasks.making.kind import Kind, Making, NotWanted, Product, Providers
 from tests.fakes.jobs import JobsProvider, jobs_provider
 from upstream.client import HttpCall, Timeouts, UpstreamClient, UpstreamResponse
 from upstream.outcome import AttemptFailed, JobFailed, Outcome

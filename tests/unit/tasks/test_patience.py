@@ -4,7 +4,7 @@ import pytest
 
 from chassis.errors import Code, TollbridgeError
 from services.tasks import jobs
-from services.tasks.workshop import Workshop
+from services.tasks.work.workshop import Workshop
 from tests.unit.tasks.stage import CHARGE_PER_IMAGE, TasksApi, usage_of
 from tollbridge.tasks.v1 import tasks_pb2 as pb
 from tollbridge.usage.v1 import usage_pb2
@@ -34,7 +34,7 @@ async def test_a_job_that_nobody_has_room_for_waits_as_often_as_it_takes(
 async def test_a_provider_over_its_limit_is_a_busy_one(api: TasksApi, monkeypatch: pytest.MonkeyPatch):
     """A 429 at every account is waited for, with growing pauses."""
     monkeypatch.setattr(jobs, "MAX_STRIKES", 2)
-    monkeypatch.setattr("services.tasks.workshop.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("services.tasks.work.workshop.MAX_ATTEMPTS", 1)
     monkeypatch.setattr(api.process.worker, "_chance", lambda: 0.5)
     task = await api.create(prompt='x\n#sandbox {"status": 429}')
     pauses = [await api.process.run() for _ in range(4)]

@@ -5,7 +5,7 @@ import uuid
 import pytest
 
 from chassis.errors import Code, TollbridgeError
-from services.tasks.results_store import NatsResults
+from services.tasks.files.results_store import NatsResults
 
 
 @pytest.fixture

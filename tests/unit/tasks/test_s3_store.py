@@ -14,9 +14,9 @@ import structlog
 
 from chassis.config import ConfigError, read
 from chassis.errors import Code, TollbridgeError
-from services.tasks.archive import Archive
 from services.tasks.config import ResultsSection, parse
-from services.tasks.s3_store import S3Results
+from services.tasks.files.archive import Archive
+from services.tasks.files.s3_store import S3Results
 
 BUCKET = "tollbridge"
 KEYS = {"access_key": "AKIDEXAMPLE", "secret_key": "example"}

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.tasks.sliced_store import SlicedBucket
+from services.tasks.files.sliced_store import SlicedBucket
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 
 from chassis.errors import Code, TollbridgeError
 from pricing.prices import PriceVersion, Rates
-from services.tasks import kinds, speech_maker, speech_order
-from services.tasks.kind import Making, Product, Providers
-from services.tasks.sentences import pieces_of
+from services.tasks.making import kinds, speech_maker, speech_order
+from services.tasks.making.kind import Making, Product, Providers
+from services.tasks.making.sentences import pieces_of
 from tests.fakes.listener import heard, said
 from upstream import sound_encoder
 from upstream.client import HttpCall, Timeouts, UpstreamClient, UpstreamResponse

@@ -8,10 +8,11 @@ import pytest
 
 from chassis.errors import Code
 from pricing.tokens import Units
-from services.tasks import jobs, kinds
-from services.tasks.image_order import ImageOrder
+from services.tasks import jobs
 from services.tasks.jobs import Job, Submission
-from services.tasks.kind import File, Kind, Making, Product
+from services.tasks.making import kinds
+from services.tasks.making.image_order import ImageOrder
+from services.tasks.making.kind import File, Kind, Making, Product
 from tests.unit.tasks.stage import CHARGE_PER_IMAGE, TasksApi, TasksProcess, usage_of
 from tollbridge.tasks.v1 import tasks_pb2 as pb
 from tollbridge.usage.v1 import usage_pb2
@@ -259,7 +260,7 @@ async def test_a_provider_can_tell_the_order_of_a_dead_worker_from_a_new_one(
         return await send(self, call, timeouts=timeouts)
 
     monkeypatch.setattr(Sandbox, "send", noted_send)
-    monkeypatch.setattr("services.tasks.workshop.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("services.tasks.work.workshop.MAX_ATTEMPTS", 1)
     await api.create(prompt='x\n#sandbox {"status": 500}')
     assert await api.process.claimed() is not None, "and its worker dies"
     for _ in range(1000):

@@ -10,8 +10,8 @@ import pytest
 from aiohttp import web
 
 from chassis.errors import Code, TollbridgeError
-from services.tasks import webhook_deliveries
-from services.tasks.webhook_secrets import SecretName, WebhookSecrets
+from services.tasks.webhooks import webhook_deliveries
+from services.tasks.webhooks.webhook_secrets import SecretName, WebhookSecrets
 from tests.unit.tasks.stage import TasksApi
 from tollbridge.tasks.v1 import tasks_pb2 as pb
 from upstream.webhooks import signature

@@ -6,8 +6,8 @@ import uuid
 import pytest
 
 from chassis import db
-from services.tasks import claim_store
 from services.tasks.jobs import Job
+from services.tasks.work import claim_store
 from tests.unit.tasks.stage import TasksApi, TasksProcess
 from tollbridge.tasks.v1 import tasks_pb2 as pb
 

@@ -9,7 +9,9 @@ import pytest
 
 from chassis import db, ids
 from chassis.errors import Code, TollbridgeError
-from services.tasks import image_maker, jobs, kinds, store, worker
+from services.tasks import jobs, store
+from services.tasks.making import image_maker, kinds
+from services.tasks.work import worker
 from tests.unit.tasks.stage import CHARGE_PER_IMAGE, PRICE, TasksApi, TasksProcess, usage_of
 from tollbridge.router.v1 import router_pb2
 from tollbridge.tasks.v1 import tasks_pb2 as pb

@@ -7,9 +7,9 @@ import dataclasses
 from typing import Any
 
 from pricing.tokens import Units
-from services.tasks.order_body import invalid, read
-from services.tasks.results import MAX_FILE_BYTES
-from services.tasks.sentences import pieces_of
+from services.tasks.files.results import MAX_FILE_BYTES
+from services.tasks.making.order_body import invalid, read
+from services.tasks.making.sentences import pieces_of
 from upstream.openai.speech import Spoken
 from upstream.openai.speech_fields import DEFAULT_VOICE, MAX_CHARACTERS, SpeechFields, most_tokens, spoken_of
 from upstream.sound_encoder import missing

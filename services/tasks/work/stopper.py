@@ -11,8 +11,8 @@ from structlog.typing import FilteringBoundLogger
 
 from chassis import db
 from chassis.errors import TollbridgeError
-from services.tasks import claim_store
 from services.tasks.jobs import Job
+from services.tasks.work import claim_store
 from upstream.outcome import AttemptFailed
 
 LOOK_S = 5.0

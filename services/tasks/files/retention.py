@@ -11,8 +11,8 @@ from structlog.typing import FilteringBoundLogger
 
 from chassis import db
 from chassis.errors import TollbridgeError
-from services.tasks import file_store, leftovers
-from services.tasks.results import Results
+from services.tasks.files import file_store, leftovers
+from services.tasks.files.results import Results
 
 ROUND_S = 60.0
 BATCH = 100

@@ -11,12 +11,22 @@ import functools
 from collections.abc import Awaitable, Callable, Sequence
 
 from pricing.tokens import Tokens
-from services.tasks import kinds
 from services.tasks.jobs import Job, Submission
-from services.tasks.kind import AnyKind, File, Maker, Making, NotWanted, Product, Providers, ResultTooLarge, Wanted
+from services.tasks.making import kinds
+from services.tasks.making.kind import (
+    AnyKind,
+    File,
+    Maker,
+    Making,
+    NotWanted,
+    Product,
+    Providers,
+    ResultTooLarge,
+    Wanted,
+)
 from services.tasks.owners import Router
 from services.tasks.settlement import NO_TOKENS, Made
-from services.tasks.unbroken import unbroken
+from services.tasks.work.unbroken import unbroken
 from upstream.attempt import Tried, ended, run_attempts
 from upstream.outcome import AnswerTooLarge, AttemptFailed, JobFailed, Outcome
 from upstream.route import Route

@@ -11,7 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from chassis import db
 from chassis.errors import TollbridgeError
-from services.tasks import claim_store
+from services.tasks.work import claim_store
 
 ROUND_S = 60.0
 BATCH = 100

@@ -3,9 +3,9 @@
 from structlog.typing import FilteringBoundLogger
 
 from services.tasks.config import ResultsSection
-from services.tasks.results import Results
-from services.tasks.results_store import NatsResults
-from services.tasks.s3_store import S3Results
+from services.tasks.files.results import Results
+from services.tasks.files.results_store import NatsResults
+from services.tasks.files.s3_store import S3Results
 
 
 class Archive:

@@ -11,9 +11,10 @@ from structlog.typing import FilteringBoundLogger
 
 from chassis import db
 from chassis.errors import Code, TollbridgeError
-from services.tasks import claim_store, events, jobs, outbox
+from services.tasks import events, jobs, outbox
 from services.tasks.ends import Ends
 from services.tasks.jobs import Job
+from services.tasks.work import claim_store
 
 SWEEP_S = 5.0
 BATCH = 100

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 
 from chassis import db
 from chassis.errors import Code, TollbridgeError
-from services.tasks import webhook_store
 from services.tasks.jobs import Order
-from services.tasks.webhook_secrets import WebhookSecrets
+from services.tasks.webhooks import webhook_store
+from services.tasks.webhooks.webhook_secrets import WebhookSecrets
 from upstream.public_address import Forbidden, Network, checked_url
 
 

@@ -9,7 +9,7 @@ import datetime
 import msgspec
 
 from pricing.prices import usd_text
-from services.tasks import links
+from services.tasks.files import links
 from services.tasks.jobs import Job, ResultFile
 
 

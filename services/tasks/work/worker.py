@@ -21,13 +21,15 @@ from chassis import db
 from chassis.errors import Code, TollbridgeError
 from chassis.telemetry import Tracer
 from pricing.charge import ChargeOutOfRange
-from services.tasks import claim_store, jobs, leftovers
+from services.tasks import jobs
 from services.tasks.ends import Ends
+from services.tasks.files import leftovers
+from services.tasks.files.results import Results, file_id
 from services.tasks.jobs import Job, ResultFile, Submission
-from services.tasks.kind import File, NotWanted
-from services.tasks.results import Results, file_id
+from services.tasks.making.kind import File, NotWanted
 from services.tasks.settlement import Made
-from services.tasks.workshop import Ledge, MadeTooLarge, Unfinished, Workshop
+from services.tasks.work import claim_store
+from services.tasks.work.workshop import Ledge, MadeTooLarge, Unfinished, Workshop
 from upstream.outcome import AttemptFailed, Outcome, to_error
 
 T = TypeVar("T")

@@ -7,8 +7,8 @@ from structlog.typing import FilteringBoundLogger
 
 from chassis import db
 from chassis.errors import TollbridgeError
-from services.tasks import claim_store
-from services.tasks.claim_store import Backlog
+from services.tasks.work import claim_store
+from services.tasks.work.claim_store import Backlog
 
 LOOK_S = 5.0
 

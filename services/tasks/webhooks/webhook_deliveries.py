@@ -12,9 +12,9 @@ from structlog.typing import FilteringBoundLogger
 
 from chassis import db
 from chassis.errors import TollbridgeError
-from services.tasks import webhook_store
-from services.tasks.webhook_secrets import WebhookSecrets
-from services.tasks.webhook_store import Taken
+from services.tasks.webhooks import webhook_store
+from services.tasks.webhooks.webhook_secrets import WebhookSecrets
+from services.tasks.webhooks.webhook_store import Taken
 from upstream.public_address import Network
 from upstream.webhooks import Delivery, Webhook, send
 

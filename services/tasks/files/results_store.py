@@ -1,7 +1,7 @@
 """Results in a bucket of NATS Object Store, bytes by file id. While it is away the job is tried again."""
 
 from chassis.errors import Code, TollbridgeError
-from services.tasks.sliced_store import SlicedBucket
+from services.tasks.files.sliced_store import SlicedBucket
 
 BUCKET = "tollbridge-results"
 TRANSFER_TIMEOUT_S = 30.0

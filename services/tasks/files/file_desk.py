@@ -5,10 +5,11 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 from chassis import db
 from chassis.errors import Code, TollbridgeError
-from services.tasks import file_store, links, store
+from services.tasks import store
+from services.tasks.files import file_store, links
+from services.tasks.files.results import PIECE_BYTES, SLICE_BYTES, Results
+from services.tasks.files.retention import Retention
 from services.tasks.jobs import ResultFile
-from services.tasks.results import PIECE_BYTES, SLICE_BYTES, Results
-from services.tasks.retention import Retention
 from tollbridge.tasks.v1 import tasks_pb2 as pb
 
 MAX_READERS = 256

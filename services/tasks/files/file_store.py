@@ -9,7 +9,8 @@ import secrets
 from collections.abc import Sequence
 
 from chassis.db import Connection
-from services.tasks import job_sql, leftovers
+from services.tasks import job_sql
+from services.tasks.files import leftovers
 from services.tasks.job_sql import NOW, every, one
 from services.tasks.jobs import ResultFile
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from chassis.db import Connection
 from services.tasks.job_sql import NOW, every, microseconds, one
-from services.tasks.webhook_secrets import SecretName
+from services.tasks.webhooks.webhook_secrets import SecretName
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from pricing.tokens import Units
-from services.tasks.order_body import invalid, read, refuse_unpriced
+from services.tasks.making.order_body import invalid, read, refuse_unpriced
 from upstream.openai.image_fields import ImageFields
 
 

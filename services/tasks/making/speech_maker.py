@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 
 from pricing.tokens import Tokens, Units
-from services.tasks.kind import File, Making, Product, ResultTooLarge
-from services.tasks.results import MAX_FILE_BYTES
-from services.tasks.speech_order import SpeechOrder, piece_of
+from services.tasks.files.results import MAX_FILE_BYTES
+from services.tasks.making.kind import File, Making, Product, ResultTooLarge
+from services.tasks.making.speech_order import SpeechOrder, piece_of
 from upstream.openai import speech
 from upstream.openai.speech import SpeechStream
 from upstream.outcome import AnswerTooLarge, AttemptFailed, Outcome

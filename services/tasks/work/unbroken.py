@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Coroutine
 from typing import TypeVar
 
-from services.tasks.kind import NotWanted
+from services.tasks.making.kind import NotWanted
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from structlog.typing import FilteringBoundLogger
 
 from chassis import db
 from chassis.errors import TollbridgeError
-from services.tasks import claim_store
 from services.tasks.jobs import Job
+from services.tasks.work import claim_store
 
 LOOK_S = 1.0
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Generic
 
 from pricing.tokens import Units
-from services.tasks.file_types import content_type
-from services.tasks.kind import File, Making, Product, ResultTooLarge, W
-from services.tasks.results import MAX_FILE_BYTES
-from services.tasks.unbroken import unbroken
+from services.tasks.files.file_types import content_type
+from services.tasks.files.results import MAX_FILE_BYTES
+from services.tasks.making.kind import File, Making, Product, ResultTooLarge, W
+from services.tasks.work.unbroken import unbroken
 from upstream import links
 from upstream.client import HttpCall
 from upstream.outcome import AnswerTooLarge, AttemptFailed, JobFailed, Outcome

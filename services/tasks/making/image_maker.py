@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from pricing.tokens import Units
-from services.tasks.file_types import content_type
-from services.tasks.image_order import ImageOrder
-from services.tasks.kind import File, Making, Product, ResultTooLarge
-from services.tasks.results import MAX_FILE_BYTES
+from services.tasks.files.file_types import content_type
+from services.tasks.files.results import MAX_FILE_BYTES
+from services.tasks.making.image_order import ImageOrder
+from services.tasks.making.kind import File, Making, Product, ResultTooLarge
 from upstream import links
 from upstream.openai import images
 from upstream.outcome import AnswerTooLarge

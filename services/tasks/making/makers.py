@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 
 from pricing.tokens import Units
-from services.tasks.image_maker import ImageMaker, sent
-from services.tasks.image_order import ImageOrder
-from services.tasks.kind import Maker
-from services.tasks.speech_maker import SpeechMaker
-from services.tasks.speech_order import SpeechOrder
-from services.tasks.submission_maker import SubmissionMaker
-from services.tasks.video_order import VideoOrder
+from services.tasks.making.image_maker import ImageMaker, sent
+from services.tasks.making.image_order import ImageOrder
+from services.tasks.making.kind import Maker
+from services.tasks.making.speech_maker import SpeechMaker
+from services.tasks.making.speech_order import SpeechOrder
+from services.tasks.making.submission_maker import SubmissionMaker
+from services.tasks.making.video_order import VideoOrder
 from upstream.openai.videos import Videos
 from upstream.predictions.jobs import Predictions
 from upstream.route import WireProtocol

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from chassis.errors import Code, TollbridgeError
-from services.tasks import image_order, makers, speech_order, video_order
-from services.tasks.kind import AnyKind, Kind
+from services.tasks.making import image_order, makers, speech_order, video_order
+from services.tasks.making.kind import AnyKind, Kind
 
 IMAGE = Kind(
     name="image",

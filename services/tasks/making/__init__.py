@@ -1,0 +1,1 @@
+"""What can be made, and how: kinds of jobs, what their orders say, and who makes them over which protocol."""

@@ -1,0 +1,1 @@
+"""Telling customers of the end of a job by signed webhooks."""
