@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 
 from chassis import db
+from services.edge import owners
 from services.edge.spending import publisher
 from tests.unit.edge.web_provider import Provider
 from tests.unit.edge.world import World, edge_world
@@ -15,8 +16,9 @@ from tests.unit.edge.world import World, edge_world
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Billing is asked often, so that no test waits for it."""
+    """Billing is asked often, so that no test waits for it; auth is waited for, however busy the machine is."""
     monkeypatch.setattr(publisher, "CONFIRM_EVERY_S", 0.05)
+    monkeypatch.setattr(owners, "AUTHORIZE_TIMEOUT_S", 20.0)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from chassis.telemetry import Span, Tracer
+from services.edge import owners
 from services.edge.http import unread
 from tests.patience import promised
 from tests.unit.edge.web_provider import Provider, chunk, ending, stream
@@ -18,8 +19,10 @@ from tollbridge.auth.v1 import auth_pb2
 from tollbridge.usage.v1 import usage_pb2
 
 
-async def test_auths_answer_is_kept_until_the_key_changes(world: World):
-    """Within a second auth is asked once; a KeyChanged makes edge ask again."""
+async def test_auths_answer_is_kept_until_the_key_changes(world: World, monkeypatch):
+    """As long as it may be believed, auth is asked once; a KeyChanged makes edge ask again."""
+    world.truth.keep_ms = 60_000
+    monkeypatch.setattr(owners, "MAX_KEEP_S", 60.0)
     for _ in range(3):
         async with world.post(world.body()) as response:
             assert response.status == 200
@@ -31,13 +34,14 @@ async def test_auths_answer_is_kept_until_the_key_changes(world: World):
     assert world.truth.authorized == 2
 
 
-async def test_without_its_owners_edge_says_so_within_a_second(world: World, provider: Provider):
+async def test_without_its_owners_edge_says_so_within_a_second(world: World, provider: Provider, monkeypatch):
     """A running stream ends well; a new request gets 503 with Retry-After soon; what was used reaches billing later."""
     go_on = asyncio.Event()
     provider.handlers = [stream(chunk("one "), go_on, *ending(4, 1))]
     running = await world.post(world.body(stream=True))
     assert b"one " in await running.content.readany()
     await world.owners.server.stop(0)
+    monkeypatch.setattr(owners, "AUTHORIZE_TIMEOUT_S", 0.9)
     started_s = time.monotonic()
     async with world.post(world.body()) as response:
         assert response.status == 503, await response.text()

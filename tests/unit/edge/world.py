@@ -69,6 +69,7 @@ class Truth:
     lose_events: bool = False
     key_models: tuple[str, ...] = ()
     authorized: int = 0
+    keep_ms: int = 1000
     decisions: list[router_pb2.DecideRequest] = dataclasses.field(default_factory=list)
     finished: list[router_pb2.AttemptOutcome] = dataclasses.field(default_factory=list)
     routes: list[dict] = dataclasses.field(default_factory=lambda: [{}])
@@ -153,7 +154,11 @@ class Owners:
         if request.api_key != KEY:
             raise TollbridgeError(Code.INVALID_API_KEY, "Incorrect API key provided.")
         return auth_pb2.AuthorizeResponse(
-            customer_id=CUSTOMER, key_id=CUSTOMER, plan="free", models=self.truth.key_models, keep_ms=1000
+            customer_id=CUSTOMER,
+            key_id=CUSTOMER,
+            plan="free",
+            models=self.truth.key_models,
+            keep_ms=self.truth.keep_ms,
         )
 
     async def decide(self, request: router_pb2.DecideRequest, _: CallContext) -> router_pb2.DecideResponse:
@@ -314,6 +319,7 @@ async def edge_world(
     }
     for pipe in pipes.values():
         await pipe.start()
+    await until(lambda: all(pipe.reachable for pipe in pipes.values()))
     billing = BillingOwner(pipe=pipes["BillingService"], spender=incarnation)
     router = RouterOwner(pipe=pipes["RouterService"], spender=incarnation)
     spool = Spool.open(
