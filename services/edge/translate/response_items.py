@@ -107,7 +107,10 @@ class OutputItems:
             self._open = None
 
     def _place(self, prefix: str) -> tuple[int, str, Emit]:
+        """The next item's; a call before it that waits for arguments is told first, since clients count the items."""
         index = len(self._items)
+        if index and isinstance(last := self._items[-1], _Call):
+            last.tell()
         return index, f"{prefix}_{self._hexes}{index:04x}", self._emit
 
 
@@ -199,7 +202,7 @@ class _Texts:
 
 
 class _Call:
-    """A call of a tool. It is told when its arguments begin to come: until then its name may grow."""
+    """A call of a tool. It is told when its arguments or the next item begin to come: until then its name may grow."""
 
     def __init__(
         self,
@@ -236,16 +239,15 @@ class _Call:
             self._pieces.append(piece)
         if self._told and piece:
             self._delta(piece)
-        elif not self._told and self._name and self._pieces:
-            self._tell()
+        elif self._name and self._pieces:
+            self.tell()
         return len(piece)
 
     def close(self, status: str) -> None:
         """Tells its end, once."""
         if self._status != IN_PROGRESS:
             return
-        if not self._told:
-            self._tell()
+        self.tell()
         given = "".join(self._pieces)
         where: Json = {"item_id": self._id, "output_index": self._index}
         if self.kind == "custom":
@@ -276,8 +278,10 @@ class _Call:
         """The namespace and name by which the client knows the tool."""
         return self._names.get(self._name, (None, self._name))
 
-    def _tell(self) -> None:
-        """Tells of the item; what of its arguments has come follows."""
+    def tell(self) -> None:
+        """Tells of the item, once; what of its arguments has come follows."""
+        if self._told:
+            return
         is_own = self._their_id and self._their_id not in self._taken
         self._call_id = self._their_id if is_own else f"call_{self._id[-MOST_CALL_LETTERS + len('call_') :]}"
         self._taken.add(self._call_id)

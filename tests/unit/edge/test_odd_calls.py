@@ -20,8 +20,12 @@ CALLS = [
 
 
 def events(reader: StreamReader, way: str) -> list[dict[str, Any]]:
-    """The data of what a client gets."""
-    deltas = [{"tool_calls": [piece]} for call in ODD[way](pieces_of(CALLS, cut=4)) for piece in call]
+    """What a client gets of calls that come in this way."""
+    return told_of(reader, [{"tool_calls": [piece]} for call in ODD[way](pieces_of(CALLS, cut=4)) for piece in call])
+
+
+def told_of(reader: StreamReader, deltas: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The data of the events."""
     ends = [*((delta, None) for delta in deltas), ({}, "stop")]
     out = b""
     for delta, finish in ends:
@@ -57,3 +61,13 @@ def test_calls_of_a_response_stay_apart(way: str) -> None:
     ]
     assert len({item["call_id"] for item in done}) == len(CALLS)
     assert told[-1]["response"]["output"] == done
+
+
+@pytest.mark.parametrize("follows", [{"content": "Hi"}, {"tool_calls": [pieces_of(CALLS, cut=99)[1][1]]}])
+def test_items_of_a_response_are_told_in_their_order(follows: dict[str, Any]) -> None:
+    """OpenAI's SDKs count them: an item that is told before an earlier one, a call without arguments, breaks them."""
+    head = ResponseHead(b'{"model":"m","input":"x"}', model="m")
+    reader = ResponsesOverChat(inner=ChatStream(model="m", include_usage=False), head=head)
+    told = told_of(reader, [{"tool_calls": [call[0]]} for call in pieces_of(CALLS, cut=9)] + [follows])
+    added = [event["output_index"] for event in told if event["type"] == "response.output_item.added"]
+    assert added == list(range(len(told[-1]["response"]["output"])))
