@@ -44,6 +44,8 @@ LEAST_SEGMENTS = 8
 SYNC_WITHIN_S = 0.02
 ROOM_FRACTION = 0.9
 RETRY_S = 1.0
+_TRIAL = bytes(4096)
+"""More than a record: room for one is not yet room for its end."""
 
 
 class SpoolFull(OSError):
@@ -61,8 +63,8 @@ class _Segment:
 class Spool:
     """This incarnation's journal, of one event loop, whose thread writes; syncing has a thread of its own.
 
-    A disk that fails makes `append` and `written` raise OSError and `has_room` false: for a second after a failed
-    write, for good after a failed sync, as nobody knows what the disk then holds.
+    A disk that fails makes `append` and `written` raise OSError and `has_room` false: after a failed write until one
+    succeeds, for good after a failed sync, as nobody knows what the disk then holds.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Spool:
         self._loop = loop
         self._closed = False
         self._failed = False
+        self._trial: asyncio.TimerHandle | None = None
         self._sync_failure: OSError | None = None
         self._sync_due: asyncio.TimerHandle | None = None
         self._syncing = False
@@ -188,13 +191,23 @@ class Spool:
             raise OSError(self._sync_failure.errno, "an earlier sync of the spool failed") from self._sync_failure
 
     def _look_again(self) -> None:
-        """After a failed write there is no room for a while: the next write then tells whether the disk is well."""
-        if not self._failed and not self._closed:
-            self._loop.call_later(RETRY_S, self._hope)
+        """After a failed write there is no room until one succeeds: a record's, or the trial of each second."""
         self._failed = True
+        if self._trial is None:
+            self._trial = self._loop.call_later(RETRY_S, self._try_disk)
 
-    def _hope(self) -> None:
-        self._failed = False
+    def _try_disk(self) -> None:
+        """Writes what no reader takes for a record, and takes it away again."""
+        self._trial = None
+        if self._closed or not self._failed:
+            return
+        try:
+            write_all(self._fd, _TRIAL, at=self._active.size)
+            os.ftruncate(self._fd, self._active.size)
+        except OSError:
+            self._look_again()
+        else:
+            self._failed = False
 
     def _plan_sync(self) -> None:
         if self._syncing or self._sync_due is not None or self._closed:

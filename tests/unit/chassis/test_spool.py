@@ -244,6 +244,40 @@ async def test_a_healed_disk_is_noticed_without_a_request(tmp_path: Path, monkey
     spool.close()
 
 
+async def test_a_full_disk_leaves_no_room_until_a_write_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time alone gives no room back: else every second a request would be let in, and readiness flap."""
+    monkeypatch.setattr(spool_module, "RETRY_S", 0.005)
+    spool, incarnation = opened(tmp_path)
+    file = tmp_path / str(incarnation) / "1.spool"
+    spool.append(record(1))
+    tries: list[int] = []
+    with monkeypatch.context() as patch:
+
+        def pwrite(_descriptor: int, data: bytes, _position: int) -> int:
+            tries.append(len(data))
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(os, "pwrite", pwrite)
+        with pytest.raises(OSError, match="No space"):
+            spool.append(record(2))
+        deadline = asyncio.get_running_loop().time() + 30
+        while len(tries) < 4:
+            assert not spool.has_room
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.001)
+        assert not spool.has_room
+    deadline = asyncio.get_running_loop().time() + 30
+    while not spool.has_room:
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.001)
+    assert file.stat().st_size == spool.pending_bytes == len(encode(record(1)))
+    spool.append(record(3))
+    spool.close()
+    assert left_behind(tmp_path) == [record(1), record(3)]
+
+
 async def test_a_failed_sync_is_final(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a sync failed nobody knows what the disk holds, so nothing more is promised."""
     spool, _ = opened(tmp_path, sync="always")
