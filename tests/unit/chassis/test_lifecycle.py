@@ -282,3 +282,25 @@ lifecycle.run(main)
     assert "things_total" in out
     assert "seconds_sum" in out
     assert "_created" not in out
+
+
+def test_a_service_loads_without_the_collector_and_runs_with_it(tmp_path: Path) -> None:
+    """Only what Python starts as a service turns it off, and then until it runs: a process without it only grows."""
+    process = start(
+        tmp_path,
+        """
+import gc, importlib
+import services
+
+async def main(life):
+    say(f"{gc.isenabled()} {gc.get_threshold() == lifecycle.GC_THRESHOLDS}")
+
+say(gc.isenabled())
+sys.argv[0] = "-m"
+importlib.reload(services)
+say(gc.isenabled())
+lifecycle.run(main)
+""",
+    )
+    status, out, err = rest(process)
+    assert (status, out.split("\n")[:3]) == (0, ["True", "False", "True True"]), err
