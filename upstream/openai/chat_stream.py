@@ -229,8 +229,8 @@ class ChatStream:
         self._generation_id = self._generation_id or _text_of(fields.get("id"))
         if beheaded := lacks_head(fields):
             self._made = self._made or made_head()
-            fields = with_head(fields, kind=self.kind, made=self._made)
-        if not self._head:
+            fields = with_head(fields, kind=self.kind, made={**self._made, **self._head})
+        if self._head.get("id") in (None, self._made.get("id")):  # none yet, or ours until the provider has one
             self._begin(fields)
         if not choices and usage is not None and bytes(usage) != _NULL:
             return b""

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pricing.tokens import Tokens
 from upstream.openai.chat import read_answer
 from upstream.openai.chat_chunks import ChatChunks
 from upstream.openai.chat_stream import ChatStream
@@ -61,6 +62,18 @@ def test_the_first_chunk_says_who_speaks() -> None:
     """OpenAI's SDK for Node refuses a stream whose first delta has no role."""
     text = chunk({"delta": {"content": "Hi"}})
     assert [each["choices"][0]["delta"].get("role") for each in relayed(text, text)] == ["assistant", None]
+
+
+def test_the_last_chunks_have_the_id_of_the_others() -> None:
+    """Azure's filters send chunks without any id before the text and amid it; its id is known then."""
+    bare = {**chunk({}), "id": "", "created": 0}
+    text = chunk({"delta": {"content": "Hi"}})
+    reader = ChatStream(model="public", include_usage=True)
+    out = b"".join(reader.feed(b"data: " + json.dumps(each).encode() + b"\n\n") for each in (bare, text, bare, text))
+    out += reader.closing(tokens=Tokens(), cost=None)
+    found = [json.loads(event[6:]) for event in out.split(b"\n\n") if event.startswith(b"data: {")]
+    assert [(each["id"], each["created"]) for each in found[1:]] == [("c-1", 7)] * 4
+    assert found[0]["id"].startswith("chatcmpl-")
 
 
 def test_chunks_without_an_id_share_one() -> None:
