@@ -8,8 +8,9 @@ from psycopg.rows import dict_row
 from chassis.db import Connection
 from services.tasks.jobs import Job, Order, ResultFile, Status, Submission, Used
 
-NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-"""The database's clock, in microseconds: the same to every worker whatever its own says."""
+NOW = "(SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)"
+"""The database's clock, in microseconds: the same to every worker whatever its own says. A SELECT, so that it is read
+once: what may differ from row to row is compared with all of them, and no index helps to find what is due."""
 JOB = (
     "t.id, t.customer_id, t.key_id, t.kind, t.model, t.price_version, t.hold_id, t.hold_nano_usd,"
     " t.traceparent, t.status, t.claims, t.spender, t.created_at_us, t.deadline_us, t.started_at_us,"
