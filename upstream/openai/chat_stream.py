@@ -119,6 +119,7 @@ class ChatStream:
             and data[:7] == b"data: {"
             and b'"error"' not in data
             and b'"tool_calls"' not in data
+            and b'"role"' not in data
             and self._splitter.between_events
         ):
             events = data.count(b"\n\n")
@@ -260,8 +261,7 @@ class ChatStream:
             if choice.get(name) is None:
                 choice[name] = nothing
                 mended = True
-        if number not in self._opened:
-            mended = mend_role(choice) or mended
+        mended = mend_role(choice, is_first=number not in self._opened) or mended
         mended = calls.mend(choice) or mended
         finish = choice.get("finish_reason")
         self._opened.add(number)

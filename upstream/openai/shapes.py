@@ -54,12 +54,16 @@ def mend_content(message: object) -> bool:
     return True
 
 
-def mend_role(choice: dict[str, object]) -> bool:
-    """Says who speaks in the first delta of a choice, for SDKs that read it there; whether that was missing."""
+def mend_role(choice: dict[str, object], *, is_first: bool) -> bool:
+    """Says in the first delta of a choice who speaks, and in no other; whether it had to be mended.
+
+    OpenAI's SDK for Node refuses a stream that never says so, the one for Python adds up what each chunk says.
+    """
     delta = choice.get("delta")
-    if not isinstance(delta, dict) or delta.get("role"):
+    if not isinstance(delta, dict) or bool(delta.get("role")) == is_first:
         return False
-    choice["delta"] = {**delta, "role": "assistant"}
+    others = {name: value for name, value in delta.items() if name != "role"}
+    choice["delta"] = {**others, "role": "assistant"} if is_first else others
     return True
 
 

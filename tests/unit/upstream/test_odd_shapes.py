@@ -58,10 +58,19 @@ def test_a_chunk_without_a_delta_has_an_empty_one(delta: dict[str, Any]) -> None
     assert deltas(filtered, text, text, filtered, text) == [{}, *[{"content": "Hi"}] * 2, {}, {"content": "Hi"}]
 
 
-def test_the_first_chunk_says_who_speaks() -> None:
-    """OpenAI's SDK for Node refuses a stream whose first delta has no role."""
+@pytest.mark.parametrize("first", [{}, {"delta": {"content": "Hi"}}, {"delta": {"role": "assistant", "content": "Hi"}}])
+def test_the_first_chunk_alone_says_who_speaks(first: dict[str, Any]) -> None:
+    """OpenAI's SDK for Node refuses a stream whose deltas have no role, and the one for Python adds the roles up."""
+    text = chunk({"delta": {"role": "assistant", "content": "Hi"}})
+    found = relayed(chunk(first), *[text] * 3)
+    assert [each["choices"][0]["delta"].get("role") for each in found] == ["assistant", None, None, None]
+
+
+def test_each_choice_says_who_speaks() -> None:
+    """Also one that begins when others have said much."""
     text = chunk({"delta": {"content": "Hi"}})
-    assert [each["choices"][0]["delta"].get("role") for each in relayed(text, text)] == ["assistant", None]
+    found = relayed(text, text, chunk({"index": 1, "delta": {"role": "assistant", "content": "Ho"}}))
+    assert found[-1]["choices"][0]["delta"] == {"role": "assistant", "content": "Ho"}
 
 
 def test_the_last_chunks_have_the_id_of_the_others() -> None:
