@@ -97,16 +97,19 @@ def test_every_transfer_arrives_in_the_order_of_its_version(
         assert not bank.open(customer, 10_000)
 
     async def charge(count: int) -> None:
-        for number in range(count):
-            usage = Usage(
-                request_id=uuid7(),
-                kind=UsageKind.CHARGE,
-                customer_id=customers[number % 3],
-                hold_id=None,
-                closes_hold=False,
-                charge_nano_usd=1 + number,
-            )
-            await bank.settlement.apply([event(usage)])
+        for first in range(0, count, 4):  # one statement writes four transfers, and two of them are one customer's
+            usages = [
+                Usage(
+                    request_id=uuid7(),
+                    kind=UsageKind.CHARGE,
+                    customer_id=customers[number % 3],
+                    hold_id=None,
+                    closes_hold=False,
+                    charge_nano_usd=1 + number,
+                )
+                for number in range(first, first + 4)
+            ]
+            await bank.settlement.apply([event(usage) for usage in usages])
 
     async def work() -> None:
         bus = await _bus(nats_url)
@@ -118,11 +121,11 @@ def test_every_transfer_arrives_in_the_order_of_its_version(
             log=LOG,
         )
         tasks = [asyncio.create_task(sender.run()), asyncio.create_task(bus.consume(ears.spec, ears.handle))]
-        await charge(20)
+        await charge(40)
         nats_server.kill()
-        await charge(20)
+        await charge(40)
         nats_server.start()
-        await charge(20)
+        await charge(40)
         wanted = len(_rows(bank))
 
         async def all_there() -> bool:
