@@ -100,4 +100,5 @@ def to_wire(job: Job) -> pb.Task:
         output_tokens=job.used.output_tokens,
         provider_task_id=job.submission.provider_task_id if job.submission else "",
         version=job.version,
+        deleted=job.deleted,
     )

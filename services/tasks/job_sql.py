@@ -16,7 +16,7 @@ JOB = (
     " t.traceparent, t.status, t.claims, t.spender, t.created_at_us, t.deadline_us, t.started_at_us,"
     " t.finished_at_us, t.charge_nano_usd, t.error_code, t.error_message, t.provider_account_id,"
     " t.provider_task_id, t.progress, t.failures, t.strikes, t.version, t.webhook_url, t.files_url,"
-    " t.text_tokens, t.image_tokens, t.output_tokens"
+    " t.text_tokens, t.image_tokens, t.output_tokens, t.deleted_at_us"
 )
 """Without the body, which may be 20 MiB: a list of jobs must not hold them all."""
 NO_BODY = "CASE WHEN t.shown = '' THEN t.body ELSE '' END"
@@ -91,6 +91,7 @@ def job(row: Row, files: tuple[ResultFile, ...] = ()) -> Job:
         version=row["version"],
         results=files,
         used=Used(text_tokens=row["text_tokens"], image_tokens=row["image_tokens"], output_tokens=row["output_tokens"]),
+        deleted=row["deleted_at_us"] > 0,
     )
 
 

@@ -189,3 +189,5 @@ class Job:
     """Grows with every change that its customer can see."""
     results: tuple[ResultFile, ...] = ()
     used: Used = NOTHING_USED
+    deleted: bool = False
+    """Whether its customer deleted it, with all that it made."""

@@ -117,6 +117,7 @@ class TasksServer:
                 limit=size + 1,
                 kind=request.kind,
                 oldest_first=request.oldest_first,
+                without_deleted=request.without_deleted,
             )
         tasks = [await self._files.with_links(to_wire(job)) for job in jobs[:size]]
         orders = [await self._shown_order(job) for job in jobs[:size]] if request.with_orders else []

@@ -69,7 +69,14 @@ async def version(conn: Connection, task_id: str) -> tuple[int, bool]:
 
 
 async def jobs_of(
-    conn: Connection, customer_id: str, *, after: str | None, limit: int, kind: str = "", oldest_first: bool = False
+    conn: Connection,
+    customer_id: str,
+    *,
+    after: str | None,
+    limit: int,
+    kind: str = "",
+    oldest_first: bool = False,
+    without_deleted: bool = False,
 ) -> list[Job]:
     """A customer's jobs beyond `after`, newest first, of one kind or of all."""
     beyond, order = (">", "ASC") if oldest_first else ("<", "DESC")
@@ -77,12 +84,21 @@ async def jobs_of(
         conn,
         f"SELECT {JOB} FROM tasks.tasks t WHERE t.customer_id = %(customer)s"
         + (" AND t.kind = %(kind)s" if kind else "")
+        + (" AND t.deleted_at_us = 0" if without_deleted else "")
         + (f" AND t.id {beyond} %(after)s::uuid" if after else "")
         + f" ORDER BY t.id {order} LIMIT %(limit)s",
         {"customer": customer_id, "after": after, "limit": limit, "kind": kind},
     )
     files = await file_store.of_tasks(conn, [str(row["id"]) for row in found])
     return [job_sql.job(row, files.get(str(row["id"]), ())) for row in found]
+
+
+async def delete(conn: Connection, task_id: str) -> None:
+    """Notes that its customer deleted it; the first time counts."""
+    await conn.execute(
+        f"UPDATE tasks.tasks SET deleted_at_us = {NOW} WHERE id = %s AND deleted_at_us = 0",
+        (task_id,),
+    )
 
 
 # Moves

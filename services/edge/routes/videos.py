@@ -42,7 +42,7 @@ _STATUS = {
 
 
 def routes(*, desk: TaskDesk, identify: Identify) -> APIRouter:
-    """The routes; another customer's video, and another kind of task, are not found."""
+    """The routes; another customer's video, one that was deleted, and another kind of task are not found."""
     router = APIRouter()
 
     @router.post("/videos", openapi_extra=described(CREATE_VIDEO))
@@ -145,7 +145,7 @@ def _order_of(video: VideoBody) -> dict[str, str]:
 
 
 def _video(task: tasks_pb2.Task) -> tasks_pb2.Task:
-    if task.kind != KIND:
+    if task.kind != KIND or task.deleted:
         raise TollbridgeError(Code.NOT_FOUND, "There is no such video.")
     return task
 

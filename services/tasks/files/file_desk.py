@@ -76,12 +76,14 @@ class FileDesk:
         await self._retention.remove((file_id,))
 
     async def delete_all(self, task_id: str, *, customer_id: str) -> None:
-        """Removes what a customer's task made. Raises NOT_FOUND, UNAVAILABLE."""
+        """Removes what a customer's task made, and notes that it is deleted. Raises NOT_FOUND, UNAVAILABLE."""
         async with db.transaction(self._pool) as conn:
             job = await store.job(conn, task_id)
         if job is None or customer_id not in ("", job.order.customer_id):
             raise TollbridgeError(Code.NOT_FOUND, "There is no such task.")
         await self._retention.remove([file.file_id for file in job.results])
+        async with db.transaction(self._pool) as conn:  # last, so that whoever is told of a failure may ask again
+            await store.delete(conn, task_id)
 
     async def _link_secrets(self) -> Sequence[bytes]:
         """They don't change while a process lives."""

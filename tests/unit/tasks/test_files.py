@@ -215,6 +215,21 @@ async def test_only_its_owner_deletes_a_file(api: TasksApi):
         assert await code_of(delete(api, **fields)) is Code.INVALID_REQUEST
 
 
+async def test_a_task_that_was_deleted_says_so(api: TasksApi):
+    """It is left out of lists that want none such, one whose file alone was removed is not."""
+    gone, kept = await made(api), await made(api)
+    await delete(api, task_id=gone.id)
+    await delete(api, file_id=kept.results[0].file_id)
+
+    async def listed(*, without_deleted: bool) -> dict[str, bool]:
+        request = pb.ListTasksRequest(customer_id=api.customer_id, without_deleted=without_deleted)
+        reply = await api.call("ListTasks", request, pb.ListTasksResponse)
+        return {task.id: task.deleted for task in reply.tasks}
+
+    assert await listed(without_deleted=False) == {gone.id: True, kept.id: False}
+    assert await listed(without_deleted=True) == {kept.id: False}
+
+
 async def delete(api: TasksApi, **fields: str) -> None:
     request = pb.DeleteResultsRequest(customer_id=api.customer_id, **fields)
     await api.call("DeleteResults", request, pb.DeleteResultsResponse)

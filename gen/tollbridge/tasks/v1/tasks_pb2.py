@@ -26,57 +26,57 @@ from tollbridge.billing.v1 import billing_pb2 as tollbridge_dot_billing_dot_v1_d
 from tollbridge.pipe.v1 import pipe_pb2 as tollbridge_dot_pipe_dot_v1_dot_pipe__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftollbridge/tasks/v1/tasks.proto\x12\x13tollbridge.tasks.v1\x1a#tollbridge/billing/v1/billing.proto\x1a\x1dtollbridge/pipe/v1/pipe.proto\"\x85\x01\n\x06Result\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\x12\r\n\x05\x62ytes\x18\x03 \x01(\x03\x12\x15\n\rexpires_at_us\x18\x04 \x01(\x03\x12\x16\n\x0elink_expires_s\x18\x05 \x01(\x03\x12\x16\n\x0elink_signature\x18\x06 \x01(\t\"\xac\x03\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12/\n\x06status\x18\x05 \x01(\x0e\x32\x1f.tollbridge.tasks.v1.TaskStatus\x12\x10\n\x08progress\x18\x06 \x01(\x01\x12\x15\n\rcreated_at_us\x18\x07 \x01(\x03\x12\x15\n\rstarted_at_us\x18\x08 \x01(\x03\x12\x16\n\x0e\x66inished_at_us\x18\t \x01(\x03\x12,\n\x07results\x18\n \x03(\x0b\x32\x1b.tollbridge.tasks.v1.Result\x12\x12\n\nerror_code\x18\x0b \x01(\t\x12\x15\n\rerror_message\x18\x0c \x01(\t\x12\x17\n\x0f\x63harge_nano_usd\x18\r \x01(\x03\x12\x18\n\x10provider_task_id\x18\x0e \x01(\t\x12\x0f\n\x07version\x18\x0f \x01(\x05\x12\x13\n\x0btext_tokens\x18\x14 \x01(\x03\x12\x14\n\x0cimage_tokens\x18\x15 \x01(\x03\x12\x15\n\routput_tokens\x18\x16 \x01(\x03\"\x96\x02\n\x11\x43reateTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0c\n\x04\x62ody\x18\x06 \x01(\x0c\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\x12-\n\x04\x63\x61ps\x18\x08 \x03(\x0b\x32\x1f.tollbridge.billing.v1.SpendCap\x12\x1e\n\x11max_cost_nano_usd\x18\t \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x0bwebhook_url\x18\n \x01(\t\x12\x11\n\tfiles_url\x18\x0b \x01(\tB\x14\n\x12_max_cost_nano_usd\"=\n\x12\x43reateTaskResponse\x12\'\n\x04task\x18\x01 \x01(\x0b\x32\x19.tollbridge.tasks.v1.Task\"q\n\x0eGetTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0e\n\x06wait_s\x18\x03 \x01(\x01\x12\x12\n\nwith_order\x18\n \x01(\x08\x12\x15\n\rafter_version\x18\x04 \x01(\x05\"I\n\x0fGetTaskResponse\x12\'\n\x04task\x18\x01 \x01(\x0b\x32\x19.tollbridge.tasks.v1.Task\x12\r\n\x05order\x18\n \x01(\x0c\"~\n\x10ListTasksRequest\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x14\n\x0coldest_first\x18\x05 \x01(\x08\x12\x13\n\x0bwith_orders\x18\x06 \x01(\x08\"_\n\x11ListTasksResponse\x12(\n\x05tasks\x18\x01 \x03(\x0b\x32\x19.tollbridge.tasks.v1.Task\x12\x10\n\x08has_more\x18\x02 \x01(\x08\x12\x0e\n\x06orders\x18\x03 \x03(\x0c\"9\n\x11\x43\x61ncelTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\"=\n\x12\x43\x61ncelTaskResponse\x12\'\n\x04task\x18\x01 \x01(\x0b\x32\x19.tollbridge.tasks.v1.Task\"=\n\x17GetWebhookSecretRequest\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\r\n\x05renew\x18\x02 \x01(\x08\"*\n\x18GetWebhookSecretResponse\x12\x0e\n\x06secret\x18\x01 \x01(\t\"\x88\x01\n\x10GetResultRequest\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x16\n\x0elink_expires_s\x18\x03 \x01(\x03\x12\x16\n\x0elink_signature\x18\x04 \x01(\t\x12\x0e\n\x06offset\x18\x05 \x01(\x03\x12\x0e\n\x06length\x18\x06 \x01(\x03\"E\n\x11GetResultResponse\x12\x14\n\x0c\x63ontent_type\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\x03\"M\n\x14\x44\x65leteResultsRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0f\n\x07\x66ile_id\x18\x03 \x01(\t\"\x17\n\x15\x44\x65leteResultsResponse\"1\n\tWorkOrder\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0btraceparent\x18\x02 \x01(\t\"I\n\x0cTaskFinished\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\'\n\x04task\x18\x02 \x01(\x0b\x32\x19.tollbridge.tasks.v1.Task\"9\n\x0eTaskProgressed\x12\'\n\x04task\x18\x01 \x01(\x0b\x32\x19.tollbridge.tasks.v1.Task\"\x17\n\x15GetConfigStateRequest\"K\n\x16GetConfigStateResponse\x12\x0c\n\x04hash\x18\x01 \x01(\t\x12\x14\n\x0cloaded_at_us\x18\x02 \x01(\x03\x12\r\n\x05\x65rror\x18\x03 \x01(\t*\xa9\x01\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13TASK_STATUS_PENDING\x10\x01\x12\x17\n\x13TASK_STATUS_RUNNING\x10\x02\x12\x19\n\x15TASK_STATUS_SUCCEEDED\x10\x03\x12\x16\n\x12TASK_STATUS_FAILED\x10\x04\x12\x19\n\x15TASK_STATUS_CANCELLED\x10\x05\x32\xeb\x06\n\x0cTasksService\x12]\n\nCreateTask\x12&.tollbridge.tasks.v1.CreateTaskRequest\x1a\'.tollbridge.tasks.v1.CreateTaskResponse\x12T\n\x07GetTask\x12#.tollbridge.tasks.v1.GetTaskRequest\x1a$.tollbridge.tasks.v1.GetTaskResponse\x12Z\n\tListTasks\x12%.tollbridge.tasks.v1.ListTasksRequest\x1a&.tollbridge.tasks.v1.ListTasksResponse\x12]\n\nCancelTask\x12&.tollbridge.tasks.v1.CancelTaskRequest\x1a\'.tollbridge.tasks.v1.CancelTaskResponse\x12o\n\x10GetWebhookSecret\x12,.tollbridge.tasks.v1.GetWebhookSecretRequest\x1a-.tollbridge.tasks.v1.GetWebhookSecretResponse\x12\\\n\tGetResult\x12%.tollbridge.tasks.v1.GetResultRequest\x1a&.tollbridge.tasks.v1.GetResultResponse0\x01\x12\x66\n\rDeleteResults\x12).tollbridge.tasks.v1.DeleteResultsRequest\x1a*.tollbridge.tasks.v1.DeleteResultsResponse\x12i\n\x0eGetConfigState\x12*.tollbridge.tasks.v1.GetConfigStateRequest\x1a+.tollbridge.tasks.v1.GetConfigStateResponse\x12I\n\x04Pipe\x12\x1d.tollbridge.pipe.v1.CallBatch\x1a\x1e.tollbridge.pipe.v1.ReplyBatch(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftollbridge/tasks/v1/tasks.proto\x12\x13tollbridge.tasks.v1\x1a#tollbridge/billing/v1/billing.proto\x1a\x1dtollbridge/pipe/v1/pipe.proto\"\x85\x01\n\x06Result\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\x12\r\n\x05\x62ytes\x18\x03 \x01(\x03\x12\x15\n\rexpires_at_us\x18\x04 \x01(\x03\x12\x16\n\x0elink_expires_s\x18\x05 \x01(\x03\x12\x16\n\x0elink_signature\x18\x06 \x01(\t\"\xbd\x03\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12/\n\x06status\x18\x05 \x01(\x0e\x32\x1f.tollbridge.tasks.v1.TaskStatus\x12\x10\n\x08progress\x18\x06 \x01(\x01\x12\x15\n\rcreated_at_us\x18\x07 \x01(\x03\x12\x15\n\rstarted_at_us\x18\x08 \x01(\x03\x12\x16\n\x0e\x66inished_at_us\x18\t \x01(\x03\x12,\n\x07results\x18\n \x03(\x0b\x32\x1b.tollbridge.tasks.v1.Result\x12\x12\n\nerror_code\x18\x0b \x01(\t\x12\x15\n\rerror_message\x18\x0c \x01(\t\x12\x17\n\x0f\x63harge_nano_usd\x18\r \x01(\x03\x12\x18\n\x10provider_task_id\x18\x0e \x01(\t\x12\x0f\n\x07version\x18\x0f \x01(\x05\x12\x13\n\x0btext_tokens\x18\x14 \x01(\x03\x12\x14\n\x0cimage_tokens\x18\x15 \x01(\x03\x12\x15\n\routput_tokens\x18\x16 \x01(\x03\x12\x0f\n\x07\x64\x65leted\x18\x17 \x01(\x08\"\x96\x02\n\x11\x43reateTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0c\n\x04\x62ody\x18\x06 \x01(\x0c\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\x12-\n\x04\x63\x61ps\x18\x08 \x03(\x0b\x32\x1f.tollbridge.billing.v1.SpendCap\x12\x1e\n\x11max_cost_nano_usd\x18\t \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x0bwebhook_url\x18\n \x01(\t\x12\x11\n\tfiles_url\x18\x0b \x01(\tB\x14\n\x12_max_cost_nano_usd\"=\n\x12\x43reateTaskResponse\x12\'\n\x04task\x18\x01 \x01(\x0b\x32\x19.tollbridge.tasks.v1.Task\"q\n\x0eGetTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0e\n\x06wait_s\x18\x03 \x01(\x01\x12\x12\n\nwith_order\x18\n \x01(\x08\x12\x15\n\rafter_version\x18\x04 \x01(\x05\"I\n\x0fGetTaskResponse\x12\'\n\x04task\x18\x01 \x01(\x0b\x32\x19.tollbridge.tasks.v1.Task\x12\r\n\x05order\x18\n \x01(\x0c\"\x97\x01\n\x10ListTasksRequest\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x14\n\x0coldest_first\x18\x05 \x01(\x08\x12\x13\n\x0bwith_orders\x18\x06 \x01(\x08\x12\x17\n\x0fwithout_deleted\x18\x07 \x01(\x08\"_\n\x11ListTasksResponse\x12(\n\x05tasks\x18\x01 \x03(\x0b\x32\x19.tollbridge.tasks.v1.Task\x12\x10\n\x08has_more\x18\x02 \x01(\x08\x12\x0e\n\x06orders\x18\x03 \x03(\x0c\"9\n\x11\x43\x61ncelTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\"=\n\x12\x43\x61ncelTaskResponse\x12\'\n\x04task\x18\x01 \x01(\x0b\x32\x19.tollbridge.tasks.v1.Task\"=\n\x17GetWebhookSecretRequest\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\r\n\x05renew\x18\x02 \x01(\x08\"*\n\x18GetWebhookSecretResponse\x12\x0e\n\x06secret\x18\x01 \x01(\t\"\x88\x01\n\x10GetResultRequest\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x16\n\x0elink_expires_s\x18\x03 \x01(\x03\x12\x16\n\x0elink_signature\x18\x04 \x01(\t\x12\x0e\n\x06offset\x18\x05 \x01(\x03\x12\x0e\n\x06length\x18\x06 \x01(\x03\"E\n\x11GetResultResponse\x12\x14\n\x0c\x63ontent_type\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\x03\"M\n\x14\x44\x65leteResultsRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x0f\n\x07\x66ile_id\x18\x03 \x01(\t\"\x17\n\x15\x44\x65leteResultsResponse\"1\n\tWorkOrder\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x13\n\x0btraceparent\x18\x02 \x01(\t\"I\n\x0cTaskFinished\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\'\n\x04task\x18\x02 \x01(\x0b\x32\x19.tollbridge.tasks.v1.Task\"9\n\x0eTaskProgressed\x12\'\n\x04task\x18\x01 \x01(\x0b\x32\x19.tollbridge.tasks.v1.Task\"\x17\n\x15GetConfigStateRequest\"K\n\x16GetConfigStateResponse\x12\x0c\n\x04hash\x18\x01 \x01(\t\x12\x14\n\x0cloaded_at_us\x18\x02 \x01(\x03\x12\r\n\x05\x65rror\x18\x03 \x01(\t*\xa9\x01\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13TASK_STATUS_PENDING\x10\x01\x12\x17\n\x13TASK_STATUS_RUNNING\x10\x02\x12\x19\n\x15TASK_STATUS_SUCCEEDED\x10\x03\x12\x16\n\x12TASK_STATUS_FAILED\x10\x04\x12\x19\n\x15TASK_STATUS_CANCELLED\x10\x05\x32\xeb\x06\n\x0cTasksService\x12]\n\nCreateTask\x12&.tollbridge.tasks.v1.CreateTaskRequest\x1a\'.tollbridge.tasks.v1.CreateTaskResponse\x12T\n\x07GetTask\x12#.tollbridge.tasks.v1.GetTaskRequest\x1a$.tollbridge.tasks.v1.GetTaskResponse\x12Z\n\tListTasks\x12%.tollbridge.tasks.v1.ListTasksRequest\x1a&.tollbridge.tasks.v1.ListTasksResponse\x12]\n\nCancelTask\x12&.tollbridge.tasks.v1.CancelTaskRequest\x1a\'.tollbridge.tasks.v1.CancelTaskResponse\x12o\n\x10GetWebhookSecret\x12,.tollbridge.tasks.v1.GetWebhookSecretRequest\x1a-.tollbridge.tasks.v1.GetWebhookSecretResponse\x12\\\n\tGetResult\x12%.tollbridge.tasks.v1.GetResultRequest\x1a&.tollbridge.tasks.v1.GetResultResponse0\x01\x12\x66\n\rDeleteResults\x12).tollbridge.tasks.v1.DeleteResultsRequest\x1a*.tollbridge.tasks.v1.DeleteResultsResponse\x12i\n\x0eGetConfigState\x12*.tollbridge.tasks.v1.GetConfigStateRequest\x1a+.tollbridge.tasks.v1.GetConfigStateResponse\x12I\n\x04Pipe\x12\x1d.tollbridge.pipe.v1.CallBatch\x1a\x1e.tollbridge.pipe.v1.ReplyBatch(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tollbridge.tasks.v1.tasks_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TASKSTATUS']._serialized_start=2281
-  _globals['_TASKSTATUS']._serialized_end=2450
+  _globals['_TASKSTATUS']._serialized_start=2324
+  _globals['_TASKSTATUS']._serialized_end=2493
   _globals['_RESULT']._serialized_start=125
   _globals['_RESULT']._serialized_end=258
   _globals['_TASK']._serialized_start=261
-  _globals['_TASK']._serialized_end=689
-  _globals['_CREATETASKREQUEST']._serialized_start=692
-  _globals['_CREATETASKREQUEST']._serialized_end=970
-  _globals['_CREATETASKRESPONSE']._serialized_start=972
-  _globals['_CREATETASKRESPONSE']._serialized_end=1033
-  _globals['_GETTASKREQUEST']._serialized_start=1035
-  _globals['_GETTASKREQUEST']._serialized_end=1148
-  _globals['_GETTASKRESPONSE']._serialized_start=1150
-  _globals['_GETTASKRESPONSE']._serialized_end=1223
-  _globals['_LISTTASKSREQUEST']._serialized_start=1225
-  _globals['_LISTTASKSREQUEST']._serialized_end=1351
-  _globals['_LISTTASKSRESPONSE']._serialized_start=1353
-  _globals['_LISTTASKSRESPONSE']._serialized_end=1448
-  _globals['_CANCELTASKREQUEST']._serialized_start=1450
-  _globals['_CANCELTASKREQUEST']._serialized_end=1507
-  _globals['_CANCELTASKRESPONSE']._serialized_start=1509
-  _globals['_CANCELTASKRESPONSE']._serialized_end=1570
-  _globals['_GETWEBHOOKSECRETREQUEST']._serialized_start=1572
-  _globals['_GETWEBHOOKSECRETREQUEST']._serialized_end=1633
-  _globals['_GETWEBHOOKSECRETRESPONSE']._serialized_start=1635
-  _globals['_GETWEBHOOKSECRETRESPONSE']._serialized_end=1677
-  _globals['_GETRESULTREQUEST']._serialized_start=1680
-  _globals['_GETRESULTREQUEST']._serialized_end=1816
-  _globals['_GETRESULTRESPONSE']._serialized_start=1818
-  _globals['_GETRESULTRESPONSE']._serialized_end=1887
-  _globals['_DELETERESULTSREQUEST']._serialized_start=1889
-  _globals['_DELETERESULTSREQUEST']._serialized_end=1966
-  _globals['_DELETERESULTSRESPONSE']._serialized_start=1968
-  _globals['_DELETERESULTSRESPONSE']._serialized_end=1991
-  _globals['_WORKORDER']._serialized_start=1993
-  _globals['_WORKORDER']._serialized_end=2042
-  _globals['_TASKFINISHED']._serialized_start=2044
-  _globals['_TASKFINISHED']._serialized_end=2117
-  _globals['_TASKPROGRESSED']._serialized_start=2119
-  _globals['_TASKPROGRESSED']._serialized_end=2176
-  _globals['_GETCONFIGSTATEREQUEST']._serialized_start=2178
-  _globals['_GETCONFIGSTATEREQUEST']._serialized_end=2201
-  _globals['_GETCONFIGSTATERESPONSE']._serialized_start=2203
-  _globals['_GETCONFIGSTATERESPONSE']._serialized_end=2278
-  _globals['_TASKSSERVICE']._serialized_start=2453
-  _globals['_TASKSSERVICE']._serialized_end=3328
+  _globals['_TASK']._serialized_end=706
+  _globals['_CREATETASKREQUEST']._serialized_start=709
+  _globals['_CREATETASKREQUEST']._serialized_end=987
+  _globals['_CREATETASKRESPONSE']._serialized_start=989
+  _globals['_CREATETASKRESPONSE']._serialized_end=1050
+  _globals['_GETTASKREQUEST']._serialized_start=1052
+  _globals['_GETTASKREQUEST']._serialized_end=1165
+  _globals['_GETTASKRESPONSE']._serialized_start=1167
+  _globals['_GETTASKRESPONSE']._serialized_end=1240
+  _globals['_LISTTASKSREQUEST']._serialized_start=1243
+  _globals['_LISTTASKSREQUEST']._serialized_end=1394
+  _globals['_LISTTASKSRESPONSE']._serialized_start=1396
+  _globals['_LISTTASKSRESPONSE']._serialized_end=1491
+  _globals['_CANCELTASKREQUEST']._serialized_start=1493
+  _globals['_CANCELTASKREQUEST']._serialized_end=1550
+  _globals['_CANCELTASKRESPONSE']._serialized_start=1552
+  _globals['_CANCELTASKRESPONSE']._serialized_end=1613
+  _globals['_GETWEBHOOKSECRETREQUEST']._serialized_start=1615
+  _globals['_GETWEBHOOKSECRETREQUEST']._serialized_end=1676
+  _globals['_GETWEBHOOKSECRETRESPONSE']._serialized_start=1678
+  _globals['_GETWEBHOOKSECRETRESPONSE']._serialized_end=1720
+  _globals['_GETRESULTREQUEST']._serialized_start=1723
+  _globals['_GETRESULTREQUEST']._serialized_end=1859
+  _globals['_GETRESULTRESPONSE']._serialized_start=1861
+  _globals['_GETRESULTRESPONSE']._serialized_end=1930
+  _globals['_DELETERESULTSREQUEST']._serialized_start=1932
+  _globals['_DELETERESULTSREQUEST']._serialized_end=2009
+  _globals['_DELETERESULTSRESPONSE']._serialized_start=2011
+  _globals['_DELETERESULTSRESPONSE']._serialized_end=2034
+  _globals['_WORKORDER']._serialized_start=2036
+  _globals['_WORKORDER']._serialized_end=2085
+  _globals['_TASKFINISHED']._serialized_start=2087
+  _globals['_TASKFINISHED']._serialized_end=2160
+  _globals['_TASKPROGRESSED']._serialized_start=2162
+  _globals['_TASKPROGRESSED']._serialized_end=2219
+  _globals['_GETCONFIGSTATEREQUEST']._serialized_start=2221
+  _globals['_GETCONFIGSTATEREQUEST']._serialized_end=2244
+  _globals['_GETCONFIGSTATERESPONSE']._serialized_start=2246
+  _globals['_GETCONFIGSTATERESPONSE']._serialized_end=2321
+  _globals['_TASKSSERVICE']._serialized_start=2496
+  _globals['_TASKSSERVICE']._serialized_end=3371
 # @@protoc_insertion_point(module_scope)

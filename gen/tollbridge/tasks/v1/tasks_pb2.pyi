@@ -122,6 +122,7 @@ class Task(_message.Message):
     TEXT_TOKENS_FIELD_NUMBER: _builtins.int
     IMAGE_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7; also the request_id of its charge."""
     customer_id: _builtins.str
@@ -156,6 +157,8 @@ class Task(_message.Message):
     """Tokens of pictures that went in."""
     output_tokens: _builtins.int
     """Tokens that came out."""
+    deleted: _builtins.bool
+    """Its customer deleted it, with DeleteResults: what shows it as a thing of its own, such as a video, has it no more."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___Result]:
         """When it succeeded."""
@@ -181,10 +184,11 @@ class Task(_message.Message):
         text_tokens: _builtins.int = ...,
         image_tokens: _builtins.int = ...,
         output_tokens: _builtins.int = ...,
+        deleted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["charge_nano_usd", b"charge_nano_usd", "created_at_us", b"created_at_us", "customer_id", b"customer_id", "error_code", b"error_code", "error_message", b"error_message", "finished_at_us", b"finished_at_us", "id", b"id", "image_tokens", b"image_tokens", "kind", b"kind", "model", b"model", "output_tokens", b"output_tokens", "progress", b"progress", "provider_task_id", b"provider_task_id", "results", b"results", "started_at_us", b"started_at_us", "status", b"status", "text_tokens", b"text_tokens", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charge_nano_usd", b"charge_nano_usd", "created_at_us", b"created_at_us", "customer_id", b"customer_id", "deleted", b"deleted", "error_code", b"error_code", "error_message", b"error_message", "finished_at_us", b"finished_at_us", "id", b"id", "image_tokens", b"image_tokens", "kind", b"kind", "model", b"model", "output_tokens", b"output_tokens", "progress", b"progress", "provider_task_id", b"provider_task_id", "results", b"results", "started_at_us", b"started_at_us", "status", b"status", "text_tokens", b"text_tokens", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -358,6 +362,7 @@ class ListTasksRequest(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     OLDEST_FIRST_FIELD_NUMBER: _builtins.int
     WITH_ORDERS_FIELD_NUMBER: _builtins.int
+    WITHOUT_DELETED_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """Whose."""
     limit: _builtins.int
@@ -370,6 +375,8 @@ class ListTasksRequest(_message.Message):
     """Oldest first instead of newest first."""
     with_orders: _builtins.bool
     """Also what was ordered."""
+    without_deleted: _builtins.bool
+    """Without those that their customer deleted."""
     def __init__(
         self,
         *,
@@ -379,10 +386,11 @@ class ListTasksRequest(_message.Message):
         kind: _builtins.str = ...,
         oldest_first: _builtins.bool = ...,
         with_orders: _builtins.bool = ...,
+        without_deleted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "customer_id", b"customer_id", "kind", b"kind", "limit", b"limit", "oldest_first", b"oldest_first", "with_orders", b"with_orders"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "customer_id", b"customer_id", "kind", b"kind", "limit", b"limit", "oldest_first", b"oldest_first", "with_orders", b"with_orders", "without_deleted", b"without_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -602,7 +610,7 @@ class DeleteResultsRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     FILE_ID_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
-    """Of this task, all of them. Empty with file_id."""
+    """Of this task, all of them, and it counts as deleted from now on. Empty with file_id."""
     customer_id: _builtins.str
     """When set, it must be this customer's, else not_found."""
     file_id: _builtins.str
