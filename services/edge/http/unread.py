@@ -21,7 +21,7 @@ LEAST_BYTES = 64 << 10
 MOST_WAITING_BYTES = 512 << 20
 """In the write buffers of all clients that wait."""
 GRACE_S = 10.0
-"""Nobody is given up for want of room so soon: what waits only now is mostly gone in a moment."""
+"""No wait is ended for want of room so soon: what waits only now is mostly gone in a moment."""
 _SO_NWRITE = 0x1024
 
 
@@ -38,17 +38,22 @@ class UnreadRoom:
         if sum(self.waiting.values()) <= self.most_bytes:
             return
         for each in self.waiting:
+            each.look()
             self.waiting[each] = each.waiting_bytes
-        for each in sorted(self.waiting, key=lambda found: found.taken_at_s):
-            if sum(self.waiting.values()) <= self.most_bytes or not each.give_up_after(GRACE_S):
+        excess_bytes = sum(self.waiting.values()) - self.most_bytes
+        for each in sorted(self.waiting, key=lambda found: (found.taken_at_s, found.begun_at_s)):
+            if excess_bytes <= 0:
                 return
-            self.waiting[each] = 0
+            if each.has_waited(GRACE_S):
+                each.give_up()
+                excess_bytes -= self.waiting[each]
+                self.waiting[each] = 0
 
 
 class Unread:
     """What one connection's client has not taken; watched while a write waits for it."""
 
-    __slots__ = ("_least_left_bytes", "_loop", "_room", "_socket", "_timer", "_transport", "taken_at_s")
+    __slots__ = ("_least_left_bytes", "_loop", "_room", "_socket", "_timer", "_transport", "begun_at_s", "taken_at_s")
 
     def __init__(self, *, transport: asyncio.Transport, room: UnreadRoom, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
@@ -57,6 +62,8 @@ class Unread:
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
         self._least_left_bytes = 0
+        self.begun_at_s = 0.0
+        """When this wait began."""
         self.taken_at_s = 0.0
         """When it was last seen that the client had taken something."""
 
@@ -68,9 +75,9 @@ class Unread:
     def begin(self) -> None:
         """A write waits for the client."""
         self.end()
-        self.taken_at_s = self._loop.time()
+        self.begun_at_s = self.taken_at_s = self._loop.time()
         self._least_left_bytes = self._left_bytes()
-        self._timer = self._loop.call_later(TIMEOUT_S / LOOKS, self._look)
+        self._timer = self._loop.call_later(TIMEOUT_S / LOOKS, self._judge)
         self._room.keep(self)
 
     def end(self) -> None:
@@ -80,21 +87,28 @@ class Unread:
             self._timer = None
             self._room.waiting.pop(self, None)
 
-    def give_up_after(self, seconds: float) -> bool:
-        """Ends the connection of a client that has taken nothing for so long; whether it did."""
-        if self._loop.time() - self.taken_at_s < seconds:
-            return False
-        self._transport.abort()
-        return True
-
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Sees whether the client has taken something since it was last seen to."""
         left_bytes = self._left_bytes()
         if self._least_left_bytes - left_bytes >= LEAST_BYTES:
             self._least_left_bytes = left_bytes
             self.taken_at_s = self._loop.time()
-        if not self.give_up_after(TIMEOUT_S):
-            self._timer = self._loop.call_later(TIMEOUT_S / LOOKS, self._look)
-            self._room.keep(self)
+
+    def has_waited(self, seconds: float) -> bool:
+        """Whether this wait lasts for so long, however much was taken meanwhile."""
+        return self._loop.time() - self.begun_at_s >= seconds
+
+    def give_up(self) -> None:
+        """Ends the connection."""
+        self._transport.abort()
+
+    def _judge(self) -> None:
+        self.look()
+        if self._loop.time() - self.taken_at_s >= TIMEOUT_S:
+            self.give_up()
+            return
+        self._timer = self._loop.call_later(TIMEOUT_S / LOOKS, self._judge)
+        self._room.keep(self)
 
     def _left_bytes(self) -> int:
         return self.waiting_bytes + unacknowledged_bytes(self._socket)

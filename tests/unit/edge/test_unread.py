@@ -144,6 +144,23 @@ def test_where_there_is_no_more_room_the_slowest_are_given_up_first(pair: tuple[
     assert (slower.aborted, slow.aborted, last.aborted) == (True, True, False)
 
 
+def test_who_reads_is_given_up_after_those_who_do_not(pair: tuple[socket.socket, socket.socket]):
+    """By what was taken up to now, not when it was last looked at; but who reads gets no more room than there is."""
+    clock, room = Clock(), UnreadRoom(most_bytes=5 << 20)
+    reads, idle, last, large = (Wire(pair[0], waiting_bytes=size << 20) for size in (2, 2, 2, 4))
+    watched(reads, clock, room)
+    clock.pass_by(1)
+    watched(idle, clock, room)
+    clock.pass_by(unread.GRACE_S)
+    reads.waiting_bytes -= unread.LEAST_BYTES
+    watched(last, clock, room)
+    assert (reads.aborted, idle.aborted, last.aborted) == (False, True, False)
+    clock.pass_by(unread.GRACE_S)
+    reads.waiting_bytes -= unread.LEAST_BYTES
+    watched(large, clock, room)
+    assert (reads.aborted, last.aborted, large.aborted) == (True, True, False)
+
+
 def test_a_socket_that_can_not_be_asked_says_nothing():
     """Then what this process keeps is all that counts."""
     with socket.socket() as closed:
