@@ -16,8 +16,9 @@ from upstream.outcome import ProviderMisbehaved
 
 MOST_CALLS = 4096
 LONGEST_NAME = 1024
-_MARKS = re.compile(r'\\.?|["{}\[\]]', re.DOTALL)
-_ENDS_ESCAPING = re.compile(r"\\+\Z")
+_REST_OF_TEXT = r'[^"\\]*+(?:\\.[^"\\]*+)*+("?)'
+_TEXT = re.compile(_REST_OF_TEXT, re.DOTALL)
+_MARKS = re.compile(rf'"{_REST_OF_TEXT}|[{{}}\[\]]', re.DOTALL)
 
 
 class Arguments:
@@ -37,19 +38,24 @@ class Arguments:
 
     def hear(self, piece: str) -> None:
         """Takes a piece in."""
-        for found in _MARKS.finditer(piece, 1 if self._escaped else 0):
-            mark = found[0]
-            if mark[0] == "\\":
-                continue
+        at = 1 if self._escaped else 0
+        if self._in_text and piece and (rest := _TEXT.match(piece, at)) is not None:
+            self._pass(rest)
+            at = rest.end()
+        for found in _MARKS.finditer(piece, at):
+            mark = piece[found.start()]
             if mark == '"':
-                self._in_text = not self._in_text
-            elif not self._in_text:
+                self._pass(found)
+            else:
                 self._depth += 1 if mark in "{[" else -1
-        last = _ENDS_ESCAPING.search(piece, 1 if self._escaped else 0)
-        self._escaped = last is not None and len(last[0]) % 2 == 1
         words = piece.rstrip()
         self.have_begun = self.have_begun or bool(words)
         self._whole = not self._in_text and (words.endswith("}") if words else self._whole)
+
+    def _pass(self, text: re.Match[str]) -> None:
+        """Passes a text, or what there is of it: then an escape may be all that is left of the piece."""
+        self._in_text = not text[1]
+        self._escaped = self._in_text and text.end() < len(text.string)
 
 
 @dataclasses.dataclass(slots=True, eq=False, kw_only=True)

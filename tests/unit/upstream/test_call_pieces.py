@@ -40,6 +40,15 @@ def test_many_pieces_cost_no_more_than_their_signs() -> None:
     assert time.process_time() - started_s < 5
 
 
+@pytest.mark.parametrize("text", ["\\" * 300_000 + "x", '\\"' * 300_000, '","' * 300_000, "{" * 300_000])
+def test_a_large_piece_costs_no_more_than_its_signs(text: str) -> None:
+    """Whatever a model writes: everybody's streams wait meanwhile."""
+    heard, started_s = Arguments(), time.process_time()
+    heard.hear('{"a":"' + text)
+    assert time.process_time() - started_s < 2
+    assert not heard.are_whole
+
+
 def put_together(pieces: list[dict[str, Any]]) -> list[tuple[str, str]]:
     read, found = CallPieces(), []
     for piece in pieces:
