@@ -25,19 +25,31 @@ class BareStreams:
 
     def __init__(self, *, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
-        self._until_s: collections.OrderedDict[Place, float] = collections.OrderedDict()
+        self._refused_until_s: collections.OrderedDict[Place, float] = collections.OrderedDict()
+        self._answered_until_s: collections.OrderedDict[Place, float] = collections.OrderedDict()
 
     def holds(self, request: PaidRequest, route: Route) -> bool:
         """Whether this one is known to be refused. A client's own words travel on: they are the client's to change."""
-        return self._until_s.get(_place(route), 0.0) > self._now_s() and _asks_only_for_usage(request)
+        return self._refused_until_s.get(_place(route), 0.0) > self._now_s() and _asks_only_for_usage(request)
 
-    def learn(self, route: Route) -> None:
-        """Such a stream was refused with `stream_options`, and was answered without."""
+    def answered(self, route: Route) -> None:
+        """A stream was answered with `stream_options`."""
+        self._keep(self._answered_until_s, _place(route))
+
+    def refused(self, route: Route) -> None:
+        """A stream was refused with `stream_options`, and was answered without.
+
+        Where others are answered with it, it was refused for something of this one: their usage is theirs to get.
+        """
         place = _place(route)
-        self._until_s[place] = self._now_s() + KEPT_S
-        self._until_s.move_to_end(place)
-        while len(self._until_s) > MOST:
-            self._until_s.popitem(last=False)
+        if self._answered_until_s.get(place, 0.0) <= self._now_s():
+            self._keep(self._refused_until_s, place)
+
+    def _keep(self, places: collections.OrderedDict[Place, float], place: Place) -> None:
+        places[place] = self._now_s() + KEPT_S
+        places.move_to_end(place)
+        while len(places) > MOST:
+            places.popitem(last=False)
 
 
 def is_about_usage(failure: AttemptFailed, request: PaidRequest, route: Route) -> bool:

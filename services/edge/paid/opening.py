@@ -73,17 +73,22 @@ class Providers:
         A provider that refuses `stream_options` is asked once more without, and later ones for a while at once so.
         """
         make = functools.partial(aside, request.body, wire.call, request, max_tokens=max_tokens, request_id=request_id)
+        is_known = request.stream and self._bare_streams.holds(request, route)
+        if not is_known:
+            try:
+                response = await self.send(route, await make(route))
+            except AttemptFailed as failure:
+                if not is_about_usage(failure, request, route):
+                    raise
+            else:
+                if request.stream:
+                    self._bare_streams.answered(route)
+                return response
         bare = dataclasses.replace(route, without_stream_options=True)
-        if request.stream and self._bare_streams.holds(request, route):
-            return await self.send(bare, await make(bare))
-        try:
-            return await self.send(route, await make(route))
-        except AttemptFailed as failure:
-            if not is_about_usage(failure, request, route):
-                raise
         response = await self.send(bare, await make(bare))
-        self._bare_streams.learn(route)
-        self._log.warning("stream_options_refused", provider=route.provider_id, advice="stream_options: false")
+        if not is_known:
+            self._bare_streams.refused(route)
+            self._log.warning("stream_options_refused", provider=route.provider_id, advice="stream_options: false")
         return response
 
 

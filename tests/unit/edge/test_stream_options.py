@@ -137,6 +137,22 @@ async def test_a_remembered_refusal_is_forgotten_after_a_while(
     await world.settled()
 
 
+async def test_a_refusal_of_one_request_takes_nobody_elses_usage(world: World, provider: Provider):
+    """Who answers others with the field refused it beside something else: else an hour of theirs would be counted."""
+    answer = ENDPOINTS["/chat/completions"][1]
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        return await (strict(answer) if "user" in await request.json() else answer)(request)
+
+    provider.handlers = [serve]
+    for more in ({}, {"user": "odd"}, {}, {"user": "odd"}):
+        async with world.post({"model": "fast", **CHAT, **more, "stream": True}) as response:
+            assert response.status == 200, await response.text()
+            await response.read()
+    assert ["stream_options" in call for call in provider.calls] == [True, True, False, True, True, False]
+    await world.settled()
+
+
 async def test_what_fails_without_stream_options_too_is_not_remembered(world: World, provider: Provider):
     """Then it was not about the field, whatever the words: they may repeat the client's."""
 
@@ -156,7 +172,7 @@ def test_only_so_many_refusals_are_remembered() -> None:
     asked = PaidRequest(body=b"{}", fields={}, model="m", stream=True)
     to = route(PriceVersion(rates=Rates(), cost=Rates()), Bounds())
     for number in range(bare_streams.MOST + 1):
-        known.learn(dataclasses.replace(to, provider_model=f"m{number}"))
+        known.refused(dataclasses.replace(to, provider_model=f"m{number}"))
     held = [known.holds(asked, dataclasses.replace(to, provider_model=name)) for name in ("m0", "m1", "other")]
     assert held == [False, True, False]
     assert not known.holds(asked, dataclasses.replace(to, provider_model="m1", provider_id="other"))
