@@ -76,12 +76,12 @@ def top_level(body: bytes) -> Fields:
 
 async def aside(body: bytes, work: Callable[..., T], *arguments: object, **named: object) -> T:
     """What `work` makes of a request with this body: off the loop when it is large, since everybody's streams wait."""
-    if _is_large(body):
+    if is_large(body):
         return await asyncio.to_thread(work, *arguments, **named)
     return work(*arguments, **named)
 
 
-def _is_large(body: bytes) -> bool:
+def is_large(body: bytes) -> bool:
     """By its bytes, or by its objects and lists, of which those in texts are counted too."""
     if len(body) <= TINY_BYTES:
         return False

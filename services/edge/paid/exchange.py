@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
-from services.edge.bodies.request_body import aside
+from services.edge.bodies.request_body import aside, is_large
 from services.edge.http.reply import Header, Reply, whole_head
 from services.edge.idempotency.keyed_request import Turn
 from services.edge.metrics import UNKNOWN_MODEL
@@ -195,7 +195,8 @@ class Exchange:
         try:
             if not request.stream:
                 body = await read_whole(await ask())
-                answer = await aside(request.body, wire.answer, body, request, route, limits=limits)
+                larger = body if is_large(body) else request.body
+                answer = await aside(larger, wire.answer, body, request, route, limits=limits)
                 return WholeAnswer(route=route, span=span, answer=answer)
             make = functools.partial(wire.stream, request, route, include_usage=self._include_usage, limits=limits)
             reader = await aside(request.body, make)  # before the call: no open answer waits for it

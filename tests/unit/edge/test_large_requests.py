@@ -61,6 +61,19 @@ async def test_many_objects_are_read_and_translated_aside(
     await world.settled()
 
 
+async def test_a_large_answer_to_a_small_request_is_read_aside(
+    world: World, provider: Provider, monkeypatch: pytest.MonkeyPatch
+):
+    """Vectors may be many megabytes, likelihoods many objects."""
+    seen: dict[str, bool] = {}
+    watch(monkeypatch, ChatOverOpenAI, "answer", seen)
+    provider.handlers = [whole({**WHOLE, "more": MANY})]
+    async with world.post(world.body()) as response:
+        assert response.status == 200, await response.text()
+    assert seen == {"answer": False}
+    await world.settled()
+
+
 async def test_many_objects_are_counted_aside(world: World, monkeypatch: pytest.MonkeyPatch):
     """Also what count_tokens looks at."""
     seen: dict[str, bool] = {}
@@ -73,6 +86,6 @@ async def test_many_objects_are_counted_aside(world: World, monkeypatch: pytest.
 
 def test_few_bytes_of_text_are_not_many_objects() -> None:
     """A usual body is looked at where it is."""
-    assert not request_body._is_large(json.dumps({"messages": FEW}).encode())
-    assert request_body._is_large(json.dumps({"messages": MANY}).encode())
-    assert not request_body._is_large(b"{" * request_body.TINY_BYTES)
+    assert not request_body.is_large(json.dumps({"messages": FEW}).encode())
+    assert request_body.is_large(json.dumps({"messages": MANY}).encode())
+    assert not request_body.is_large(b"{" * request_body.TINY_BYTES)
