@@ -16,6 +16,10 @@ from upstream.sound_encoder import CONTENT_TYPES, FileEncoder, plain_samples
 from upstream.sound_meters import kind_of
 from upstream.usage import Captured, count_tokens
 
+PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""A provider that is busy in the middle of a text is waited for so often, at least so long."""
+MAX_PAUSE_S = 30.0
+
 
 class SpeechMaker:
     """Speaks."""
@@ -30,7 +34,8 @@ class SpeechMaker:
         with contextlib.closing(FileEncoder(order.spoken.wanted)) as encoder:
             for number, piece in enumerate(order.pieces, start=1):
                 part = dataclasses.replace(making, idempotency_key=f"{making.idempotency_key}-{number}")
-                samples = await asyncio.to_thread(plain_samples, await _spoken(part, piece, said))
+                sound = await _spoken_in_turn(part, piece, said)
+                samples = await asyncio.to_thread(plain_samples, sound)
                 size = await asyncio.to_thread(encoder.feed, samples)
                 if size > MAX_FILE_BYTES:
                     raise ResultTooLarge(_product(order, b"", said))
@@ -39,6 +44,18 @@ class SpeechMaker:
 
     async def cancel(self, making: Making[SpeechOrder]) -> None:
         """There is no job at the provider, only calls."""
+
+
+async def _spoken_in_turn(making: Making[SpeechOrder], text: str, said: list[Captured]) -> bytes:
+    """As `_spoken`. Once something is spoken, a busy provider is waited for: who begins anew pays for that again."""
+    for pause_s in PAUSES_S if said else ():
+        try:
+            return await _spoken(making, text, said)
+        except AttemptFailed as failure:
+            if failure.outcome is not Outcome.RATE_LIMITED:
+                raise
+            await asyncio.sleep(max(pause_s, min(failure.retry_after_s, MAX_PAUSE_S)))
+    return await _spoken(making, text, said)
 
 
 async def _spoken(making: Making[SpeechOrder], text: str, said: list[Captured]) -> bytes:

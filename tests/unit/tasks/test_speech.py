@@ -14,7 +14,7 @@ from services.tasks.making.sentences import pieces_of
 from tests.fakes.listener import heard, said
 from upstream import sound_encoder
 from upstream.client import HttpCall, Timeouts, UpstreamClient, UpstreamResponse
-from upstream.outcome import AnswerTooLarge, AttemptFailed
+from upstream.outcome import AnswerTooLarge, AttemptFailed, Outcome
 from upstream.route import Bounds, Route, WireProtocol
 from upstream.sandbox.provider import Sandbox
 from upstream.sandbox.speech import MS_PER_CHARACTER
@@ -171,6 +171,32 @@ async def test_what_a_dead_worker_had_spoken_is_the_same_order_again(
     first, second = keys[: len(keys) // 2], keys[len(keys) // 2 :]
     assert first == second
     assert len(set(first)) == len(first) > 1
+
+
+async def test_a_provider_that_is_busy_in_the_middle_is_waited_for(
+    client: UpstreamClient, monkeypatch: pytest.MonkeyPatch
+):
+    """What it has spoken by then is not ordered again; one that is busy at the beginning is left for another."""
+    monkeypatch.setattr(speech_maker, "PAUSES_S", (0.0, 0.0, 0.0))
+    keys: list[str] = []
+    busy: set[int] = {1, 2}
+    send = Sandbox.send
+
+    async def busy_send(self: Sandbox, call: HttpCall, *, timeouts: Timeouts) -> UpstreamResponse:
+        keys.append(call.headers["idempotency-key"])
+        if len(keys) - 1 in busy:
+            raise AttemptFailed(Outcome.RATE_LIMITED, "busy", status=429)
+        return await send(self, call, timeouts=timeouts)
+
+    monkeypatch.setattr(Sandbox, "send", busy_send)
+    product, _ = await made(client, input=LONG, speed=4)
+    assert keys == ["t-0-1", "t-0-2", "t-0-2", "t-0-2"]
+    assert product.units.characters == len(LONG)
+    for busy_at in ({4}, {6, 7, 8, 9}):  # at the beginning; for too long
+        busy |= busy_at
+        with pytest.raises(AttemptFailed):
+            await made(client, input=LONG, speed=4)
+    assert len(keys) == 10
 
 
 @pytest.mark.parametrize("text", ["Hi there.", LONG])
