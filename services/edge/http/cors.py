@@ -30,6 +30,7 @@ EXPOSED = ", ".join(
         *_RATE_LIMITS,
         "x-tollbridge-max-tokens",
         "x-tollbridge-dropped-tools",
+        "x-tollbridge-dropped-fields",
         "idempotency-replayed",
         "content-disposition",
         "accept-ranges",

@@ -139,6 +139,12 @@ DROPPED = Parameter(
     shape=str,
     is_header=True,
 )
+DROPPED_FIELDS = Parameter(
+    name="x-tollbridge-dropped-fields",
+    about="These fields mean nothing to the model's provider, so that it was not told of them.",
+    shape=str,
+    is_header=True,
+)
 LIMIT = Parameter(name="limit", about="Rows of a page; 50 without it.", shape=PAGE_SIZE)
 AFTER = Parameter(name="after", about="`next` of the page before.", shape=ID_OR_NOTHING)
 PAGE = (LIMIT, AFTER)

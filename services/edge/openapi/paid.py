@@ -12,6 +12,7 @@ from services.edge.openapi import answers
 from services.edge.openapi.description import (
     CLAMPED,
     DROPPED,
+    DROPPED_FIELDS,
     IDEMPOTENCY_KEY,
     MAX_COST,
     PAID,
@@ -40,7 +41,7 @@ CHAT = Description(
     answer=answers.ChatCompletion,
     media=(STREAM,),
     parameters=_BOTH,
-    headers=_HEADERS,
+    headers=(*_HEADERS, DROPPED_FIELDS),
     refuses=PAID,
 )
 MESSAGES = Description(
@@ -79,7 +80,7 @@ RESPONSES = Description(
     answer=answers.ResponseObject,
     media=(STREAM,),
     parameters=_BOTH,
-    headers=(*_HEADERS, DROPPED),
+    headers=(*_HEADERS, DROPPED, DROPPED_FIELDS),
     refuses=PAID,
 )
 COMPLETIONS = Description(

@@ -397,4 +397,4 @@ class Exchange:
             self._timeout = None
 
     def _extra_headers(self) -> list[Header]:
-        return [*self._request.answer_headers, *(() if self._allowance is None else self._allowance.answer_headers)]
+        return self._operation.answer_headers(self._request, self._tab.route, self._allowance)

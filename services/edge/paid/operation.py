@@ -5,17 +5,19 @@ table. Adding one is a parser, a wire per provider protocol, and a line in that 
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from chassis.errors import Code, TollbridgeError
 from services.edge.bodies.request_body import MAX_BODY_BYTES
 from services.edge.dialects import Dialect
 from services.edge.openapi.description import Description
+from services.edge.paid.admission import Allowance
 from services.edge.paid.paid_request import PaidRequest
 from services.edge.wires.wire import Wire
 from upstream.openai.costly import refuse_costly
 from upstream.route import Route, WireProtocol
 
+DROPPED_FIELDS = b"x-tollbridge-dropped-fields"
 RefuseCostly = Callable[..., None]
 """`(fields, *, rates)`: raises INVALID_REQUEST for a field that costs more than the rates price."""
 Parse = Callable[[bytes, Iterable[tuple[bytes, bytes]]], PaidRequest]
@@ -28,8 +30,8 @@ class Operation:
 
     `name` is its name in the request log, `category` the kind of model that serves it, in router's words. `voice` turns
     a surface's dialect into the one that this endpoint's clients understand. `refuse_costly` is what its wires check
-    first, for whoever only asks for the price. `is_job` says of a body and its headers that this runs as a task: a
-    route of FastAPI at the same path takes it on.
+    first, for whoever only asks for the price. `left_out` names fields that a provider is not told. `is_job` says of a
+    body and its headers that this runs as a task: a route of FastAPI at the same path takes it on.
     """
 
     name: str
@@ -41,7 +43,18 @@ class Operation:
     voice: Callable[[Dialect], Dialect] = lambda dialect: dialect
     most_bytes: int = MAX_BODY_BYTES
     refuse_costly: RefuseCostly = refuse_costly
+    left_out: Callable[[PaidRequest, Route], Sequence[str]] = lambda request, route: ()
     is_job: Callable[[bytes, Iterable[tuple[bytes, bytes]]], bool] = lambda body, headers: False
+
+    def answer_headers(
+        self, request: PaidRequest, route: Route | None, allowance: Allowance | None
+    ) -> list[tuple[bytes, bytes]]:
+        """Tells the client what was left out, at once and on the way to this provider, and how it is limited."""
+        headers = list(request.answer_headers)
+        names = self.left_out(request, route) if route is not None else ()
+        if names:
+            headers.append((DROPPED_FIELDS, ", ".join(names).encode()))
+        return headers if allowance is None else [*headers, *allowance.answer_headers]
 
     def wire_of(self, route: Route) -> Wire:
         """The wire to a route's provider. Raises PROVIDER_NOT_CONFIGURED for one that does not offer this."""

@@ -13,6 +13,7 @@ from services.edge.dialects.messages import messages_voice
 from services.edge.openapi import paid
 from services.edge.openapi.description import Description
 from services.edge.paid.operation import Operation
+from services.edge.translate.effort import left_out_of_chat, left_out_of_response
 from services.edge.wires.chat import ChatOverAnthropic, ChatOverOpenAI
 from services.edge.wires.completions import CompletionsOverOpenAI
 from services.edge.wires.embeddings import EmbeddingsOverOpenAI
@@ -35,6 +36,7 @@ CHAT = Operation(
         WireProtocol.SANDBOX: ChatOverOpenAI(),
         WireProtocol.ANTHROPIC: ChatOverAnthropic(),
     },
+    left_out=left_out_of_chat,
 )
 
 MESSAGES = Operation(
@@ -58,6 +60,7 @@ RESPONSES = Operation(
     about=paid.RESPONSES,
     parse=parse_responses,
     wires={protocol: ResponsesOver(chat) for protocol, chat in CHAT.wires.items()},
+    left_out=left_out_of_response,
 )
 
 COMPLETIONS = Operation(

@@ -12,6 +12,7 @@ import msgspec
 from pricing.tokens import Tokens
 from services.edge.translate import carried_thoughts
 from services.edge.translate.chat_to_messages import messages_request
+from services.edge.translate.effort import effort_of
 from upstream.anthropic import messages
 from upstream.anthropic.messages import Block, Event, Message, MessagesReader
 from upstream.client import HttpCall
@@ -35,6 +36,10 @@ _DONE = b"data: [DONE]\n\n"
 def prepare(body: Mapping[str, object], route: Route, *, max_tokens: int, stream: bool, request_id: str) -> HttpCall:
     """The Messages call for a client's chat request. Raises TollbridgeError(INVALID_REQUEST) for what can't be said."""
     request = messages_request(body, max_tokens=max_tokens)
+    effort = effort_of(body, provider_model=route.provider_model)
+    if effort is not None:
+        shape = request.get("output_config")
+        request["output_config"] = {**(shape if isinstance(shape, dict) else {}), "effort": effort}
     return messages.prepare(request, route, stream=stream, request_id=request_id)
 
 
