@@ -122,7 +122,7 @@ class TaskDesk:
     async def list_with_orders(
         self, caller: Caller, *, kind: str, limit: int, after: str, oldest_first: bool
     ) -> tuple[list[tuple[tasks_pb2.Task, bytes]], bool]:
-        """A page of the caller's tasks of a kind, without deleted ones, each with its order as JSON; if there are more."""
+        """A page of the caller's tasks of a kind, without deleted ones, each with its order; are there more?"""
         reply = await self._tasks.call(
             "ListTasks",
             tasks_pb2.ListTasksRequest(
