@@ -23,6 +23,13 @@ class Part:
         """Where it begins; below 0: so many bytes before the end."""
         return -(self.last or 0) if self.first is None else self.first
 
+    @property
+    def most_bytes(self) -> int | None:
+        """It is no longer than this; None: as long as there is more."""
+        if self.first is None or self.last is None:
+            return self.last
+        return self.last + 1 - self.first
+
     def within(self, size: int) -> tuple[int, int] | None:
         """Its start and end (not included) in a file of that size; None when it has none of its bytes."""
         if self.first is None:

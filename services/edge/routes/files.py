@@ -17,7 +17,7 @@ from services.edge.http.json_http import Identify, RequestContext, answer, conte
 from services.edge.http.ranges import asked_part, is_known
 from services.edge.openapi.description import Description, Media, Parameter, described
 from services.edge.task_desk import TaskDesk
-from services.edge.task_files import TaskFile
+from services.edge.task_files import SLICE_BYTES, TaskFile
 
 _UNKNOWN = "application/octet-stream"
 _CACHE = {"cache-control": "private, max-age=3600"}
@@ -92,12 +92,16 @@ def routes(*, desk: TaskDesk, identify: Identify) -> APIRouter:
 async def sent(request: Request, file_id: str, open_file: Callable[..., Awaitable[TaskFile]]) -> Response:
     """A file, or the part of it that is asked for. Raises what opening it fails with."""
     found, tag = context(request), f'"{file_id}"'
+    if is_known(request.headers, tag=tag):
+        await open_file(length=1)
+        return Response(status_code=304, headers={"x-request-id": found.request_id, "etag": tag, **_CACHE})
     if found.is_head:
         return file_answer(await open_file(length=1), request_id=found.request_id, is_head=True)
     part = asked_part(request.headers, tag=tag)
-    file = await open_file(offset=part.offset if part is not None else 0)
-    if is_known(request.headers, tag=tag):
-        return Response(status_code=304, headers={"x-request-id": found.request_id, "etag": tag, **_CACHE})
+    if part is None:
+        file = await open_file()
+    else:
+        file = await open_file(offset=part.offset, length=min(SLICE_BYTES, part.most_bytes or SLICE_BYTES))
     place = part.within(file.size) if part is not None else None
     if part is not None and place is None:
         return _beyond(file, found)

@@ -138,6 +138,25 @@ async def test_a_head_says_what_a_get_would_without_reading_it(client: httpx.Asy
     assert store.read_bytes == 1
 
 
+@pytest.mark.parametrize(
+    ("headers", "read_bytes"),
+    [
+        ({"range": "bytes=0-1"}, 2),
+        ({"range": "bytes=1400000-1400009"}, 10),
+        ({"range": "bytes=-5"}, 5),
+        ({"range": "bytes=100-1200099"}, 1_200_000),
+        ({"if-none-match": TAG}, 1),
+        ({}, len(FILE)),
+    ],
+)
+async def test_no_more_is_read_than_is_given(
+    client: httpx.AsyncClient, store: OneFile, headers: dict[str, str], read_bytes: int
+):
+    """Players begin with two bytes, and caches with none."""
+    await client.get(PATHS[0], headers=headers)
+    assert store.read_bytes == read_bytes
+
+
 def test_a_part_of_nothing_is_none():
     """An empty file has no part."""
     for part in (Part(first=0, last=None), Part(first=None, last=5), Part(first=0, last=0)):
