@@ -56,8 +56,8 @@ class CallOrder:
             own = theirs if theirs and theirs not in self._ids else f"toolu_{uuid7().hex}"
             self._ids.add(own)
             self._calls.append(Call(id=own, so_far=piece.call))
-        self._added = self._calls[piece.call.number]
-        if piece.arguments:
+        self._added = self._calls[piece.call.number] if piece.arguments else None
+        if self._added is not None:
             self._added.waiting.append(piece.arguments)
 
     @property

@@ -71,3 +71,12 @@ def test_items_of_a_response_are_told_in_their_order(follows: dict[str, Any]) ->
     told = told_of(reader, [{"tool_calls": [call[0]]} for call in pieces_of(CALLS, cut=9)] + [follows])
     added = [event["output_index"] for event in told if event["type"] == "response.output_item.added"]
     assert added == list(range(len(told[-1]["response"]["output"])))
+
+
+def test_what_waits_is_counted_once() -> None:
+    """A provider may repeat a call's id for as long as it likes without more arguments."""
+    first, waiting = (call[0] for call in pieces_of(CALLS, cut=4)[:2])
+    repeated = {**waiting, "function": {"name": waiting["function"]["name"], "arguments": "x" * 100_000}}
+    pieces = [first, repeated, *[waiting] * 20]
+    told = told_of(MessagesOverChat(model="m", stops=()), [{"tool_calls": [piece]} for piece in pieces])
+    assert told[-2]["delta"]["stop_reason"] == "tool_use"
