@@ -17,8 +17,9 @@ from services.edge.translate.turns import ChatTurns
 
 Json = dict[str, object]
 
-_CALLS = ("function_call", "custom_tool_call")
 _OUTPUTS = ("function_call_output", "custom_tool_call_output")
+CALLS = ("function_call", "custom_tool_call")
+"""The types of items that are tool calls of the model's."""
 REASONING_IDS = "rs_"
 """What the ids of reasoning begin with."""
 _TOOLS = ("function", "custom")
@@ -64,7 +65,7 @@ def _add_item(item: Item, turns: ChatTurns, where: str) -> None:
     elif item.kind == "reasoning":
         shown = (item.content if isinstance(item.content, list) else None) or item.summary or ()
         turns.add_reasoning("".join(part.text or "" for part in shown))
-    elif item.kind in _CALLS:
+    elif item.kind in CALLS:
         turns.add_call(_call_id(item, where), _call(item, where))
     elif item.kind in _OUTPUTS:
         _add_output(item, turns, where)

@@ -4,7 +4,9 @@ Providers that have a Responses API of their own are asked in a chat all the sam
 then one piece of code, and nothing is stored at a provider's.
 """
 
+from chassis.errors import TollbridgeError
 from services.edge.paid.paid_request import PaidRequest
+from services.edge.translate.response_params import in_words_of_a_response
 from services.edge.translate.responses_over_chat import ResponseHead, ResponseOfChat, ResponsesOverChat
 from services.edge.wires.wire import Wire
 from upstream.client import HttpCall
@@ -19,8 +21,11 @@ class ResponsesOver:
         self._chat = chat
 
     def check(self, request: PaidRequest, route: Route) -> None:
-        """See Wire."""
-        self._chat.check(request, route)
+        """See Wire. The client wrote no chat, so what is refused is named as it wrote it."""
+        try:
+            self._chat.check(request, route)
+        except TollbridgeError as error:
+            raise in_words_of_a_response(error, chat=request.fields, body=request.body) from error
 
     def call(self, request: PaidRequest, route: Route, *, max_tokens: int, request_id: str) -> HttpCall:
         """See Wire."""
