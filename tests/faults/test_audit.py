@@ -20,12 +20,13 @@ ENDINGS: tuple[dict[str, Any], ...] = (
     {"output_tokens": 23, "input_tokens": 40, "cached_tokens": 3, "cache_write_tokens": 2},
     {"output_tokens": 23, "input_tokens": 40, "chunks": 20, "gap_ms": 5},
     {"no_usage": True},
+    {"status": 400},  # the client's own fault, which cools nothing
     {"chunks": 20, "gap_ms": 10, "fail_after_chunks": 4},
     {"chunks": 20, "error_after_chunks": 4},
     {"chunks": 9, "gap_ms": 10, "malformed": True},
 )
 # These cool the provider account, after which requests are refused before they reach anybody, so they come last.
-REFUSALS: tuple[dict[str, Any], ...] = ({"status": 400}, {"status": 500}, {"status": 429, "retry_after": 1})
+REFUSALS: tuple[dict[str, Any], ...] = ({"status": 500}, {"status": 429, "retry_after": 1})
 LEAVING = {"chunks": 40, "gap_ms": 30, "output_tokens": 50, "input_tokens": 40}
 
 
