@@ -217,7 +217,7 @@ async def test_a_worker_killed_in_the_middle_of_painting_loses_its_job_to_anothe
                 break
             await asyncio.sleep(0.05)
         first.kill()
-        assert await asyncio.wait_for(first.wait(), 5) == -signal.SIGKILL
+        assert await asyncio.wait_for(first.wait(), 20) == -signal.SIGKILL
         assert (await get(client, task.id)).status == pb.TASK_STATUS_RUNNING
         await lease_is_over(postgres_url, task.id)
         await world.start(role="worker")
