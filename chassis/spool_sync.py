@@ -36,5 +36,7 @@ class Syncer:
                 sync()
             except OSError as failure:
                 error = failure
+            except Exception as failure:  # noqa: BLE001  who waits must hear of it, and the next has its turn
+                error = OSError(f"a sync failed: {failure!r}")
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
                 self._loop.call_soon_threadsafe(done, error)
