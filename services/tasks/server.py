@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 
@@ -100,8 +100,8 @@ class TasksServer:
         if wait_s > 0 and not job.status.ended and not job.version > after > 0:
             await self._wait(task_id, wait_s, after=after)
             job = await self._owned(task_id, request.customer_id)
-        order = await self._shown_order(job) if request.with_order else b""
-        return pb.GetTaskResponse(task=await self._files.with_links(to_wire(job)), order=order)
+        orders = await self._shown_orders([job]) if request.with_order else [b""]
+        return pb.GetTaskResponse(task=await self._files.with_links(to_wire(job)), order=orders[0])
 
     async def list_tasks(self, request: pb.ListTasksRequest, _: CallContext) -> pb.ListTasksResponse:
         customer_id = canonical(request.customer_id, "customer_id")
@@ -120,7 +120,7 @@ class TasksServer:
                 without_deleted=request.without_deleted,
             )
         tasks = [await self._files.with_links(to_wire(job)) for job in jobs[:size]]
-        orders = [await self._shown_order(job) for job in jobs[:size]] if request.with_orders else []
+        orders = await self._shown_orders(jobs[:size]) if request.with_orders else []
         return pb.ListTasksResponse(tasks=tasks, has_more=len(jobs) > size, orders=orders)
 
     async def cancel_task(self, request: pb.CancelTaskRequest, _: CallContext) -> pb.CancelTaskResponse:
@@ -162,12 +162,18 @@ class TasksServer:
             await self._files.delete_all(canonical(request.task_id, "task_id"), customer_id=request.customer_id)
         return pb.DeleteResultsResponse()
 
-    async def _shown_order(self, job: Job) -> bytes:
+    async def _shown_orders(self, found: Sequence[Job]) -> list[bytes]:
         """What was ordered, as its customer is shown it."""
         async with db.transaction(self._pool) as conn:
-            shown, body = await store.shown(conn, job.order.id)
+            kept = await store.shown(conn, [job.order.id for job in found])
+        return [kept.get(job.order.id) or await self._order_of_before(job) for job in found]
+
+    async def _order_of_before(self, job: Job) -> bytes:
+        """The same out of the body, which may be large: of a job from before it was kept beside it."""
+        async with db.transaction(self._pool) as conn:
+            body = await store.body(conn, job.order.id)
         kind = kinds.kind_of(job.order.kind)
-        return shown or msgspec.json.encode(kind.shown(kind.parse(body)))
+        return msgspec.json.encode(kind.shown(kind.parse(body)))
 
     async def _owned(self, task_id: str, customer_id: str) -> Job:
         async with db.transaction(self._pool) as conn:

@@ -5,6 +5,7 @@ is one UPDATE that names the states it may start from (`jobs.sources`): of two a
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from chassis.db import Connection
 from services.tasks import job_sql, jobs
@@ -52,14 +53,18 @@ async def job(conn: Connection, task_id: str) -> Job | None:
     return None if found is None else found.job
 
 
-async def shown(conn: Connection, task_id: str) -> tuple[bytes, bytes]:
-    """What of an order its customer is shown, as JSON; where it was not kept, empty and the body."""
-    row = await one(
-        conn,
-        "SELECT t.shown, CASE WHEN t.shown = '' THEN t.body ELSE '' END AS body FROM tasks.tasks t WHERE t.id = %s",
-        (task_id,),
+async def shown(conn: Connection, task_ids: Sequence[str]) -> dict[str, bytes]:
+    """What of some orders their customers are shown, as JSON; those of which it was not kept are left out."""
+    found = await every(
+        conn, "SELECT id, shown FROM tasks.tasks WHERE id = ANY(%s::uuid[]) AND shown <> ''", (list(task_ids),)
     )
-    return (b"", b"") if row is None else (bytes(row["shown"]), bytes(row["body"]))
+    return {str(row["id"]): bytes(row["shown"]) for row in found}
+
+
+async def body(conn: Connection, task_id: str) -> bytes:
+    """What was ordered, while it is kept."""
+    row = await one(conn, "SELECT body FROM tasks.tasks WHERE id = %s", (task_id,))
+    return b"" if row is None else bytes(row["body"])
 
 
 async def version(conn: Connection, task_id: str) -> tuple[int, bool]:

@@ -173,6 +173,20 @@ async def test_a_list_of_one_kind_says_what_was_ordered(api: TasksApi):
     assert seen == ["Waves 0", "Waves 1", "Waves 2"]
 
 
+async def test_a_list_asks_the_database_as_often_however_long_it_is(api: TasksApi):
+    """With what was ordered, too."""
+    for number in range(4):
+        await api.create(kind="video", model="film", body=b'{"model": "m", "prompt": "Waves %d"}' % number)
+    asked = []
+    for limit in (1, 1, 4):  # the first one asks for the secret of links, too
+        before = api.process.pool.get_stats()["requests_num"]
+        request = pb.ListTasksRequest(customer_id=api.customer_id, limit=limit, kind="video", with_orders=True)
+        page = await api.call("ListTasks", request, pb.ListTasksResponse)
+        assert len(page.orders) == limit
+        asked.append(api.process.pool.get_stats()["requests_num"] - before)
+    assert asked[1] == asked[2]
+
+
 async def test_only_those_who_may_call(api: TasksApi):
     """router has no business here."""
     request = pb.GetTaskRequest(task_id=str(uuid.uuid4()))
