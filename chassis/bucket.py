@@ -107,10 +107,8 @@ class Bucket:
         a reader would wait in vain for those."""
         if self._max_age_s is None or not info.mtime:
             return False
-        age_s = (
-            datetime.datetime.now(datetime.UTC).timestamp() - datetime.datetime.fromisoformat(info.mtime).timestamp()
-        )
-        return age_s > self._max_age_s - min(MARGIN_S, self._max_age_s / 10)
+        age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(info.mtime)
+        return age.total_seconds() > self._max_age_s - min(MARGIN_S, self._max_age_s / 10)
 
     async def _open(self) -> ObjectStore:
         async with self._opening:
