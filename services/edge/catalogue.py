@@ -5,6 +5,7 @@ wrong. Concurrent callers share one question. Wildcards are in no list: they sta
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterable
 
@@ -38,10 +39,21 @@ class Catalogue:
 
     async def find(self, name: str) -> router_pb2.Model | None:
         """The model with that id or alias, or the longest wildcard's under that name. Raises UNAVAILABLE."""
-        models = await self.models()
-        if name in models:
-            return models[name]
-        for model in models.values():
+        await self.models()
+        return self._find(name)
+
+    async def id_of(self, name: str) -> str | None:
+        """The id of the model with that name, by what is known within the time for one question; None for no model."""
+        with contextlib.suppress(TollbridgeError, TimeoutError):
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                await self.models()
+        found = self._find(name)
+        return None if found is None else found.id
+
+    def _find(self, name: str) -> router_pb2.Model | None:
+        if name in self._models:
+            return self._models[name]
+        for model in self._models.values():
             if name in model.aliases:
                 return model
         for wildcard in self._wildcards:

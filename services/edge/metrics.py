@@ -1,4 +1,4 @@
-"""What edge counts. Labels are bounded: a model is named only when router resolved it, and there is room, else `other`.
+"""What edge counts. Labels are bounded: a model is named only when router knows it, and there is room, else `other`.
 
 Requests are counted as `success` or `error`; which error it was is told by the answers, by their HTTP status.
 """

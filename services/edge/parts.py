@@ -21,6 +21,7 @@ from chassis.spool import Spool
 from chassis.telemetry import Tracer
 from services.edge import events
 from services.edge.app import EdgeApp
+from services.edge.catalogue import Catalogue
 from services.edge.clients import Clients
 from services.edge.config import EdgeConfig, parse, without_file
 from services.edge.http.hot import hot_routes
@@ -143,6 +144,7 @@ class Parts:
             settlement=self._settlement,
             idempotency=self._idempotency(settings),
             providers=Providers(client=self._upstream, sandbox=Sandbox()),
+            catalogue=Catalogue(router=self._clients.router),
             metrics=self._metrics(registry),
             tracer=tracer,
         )

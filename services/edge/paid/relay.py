@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 import structlog
 
 from chassis.telemetry import Tracer
+from services.edge.catalogue import Catalogue
 from services.edge.http.body_room import BodyRoom
 from services.edge.idempotency.keyed_request import Idempotency
 from services.edge.metrics import EdgeMetrics
@@ -36,6 +37,7 @@ class Tools:
     settlement: Settlement
     idempotency: Idempotency
     providers: Providers
+    catalogue: Catalogue
     metrics: EdgeMetrics
     tracer: Tracer
 

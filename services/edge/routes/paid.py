@@ -10,9 +10,10 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
+import msgspec
 import structlog
 
 from chassis.errors import Code, TollbridgeError
@@ -58,6 +59,7 @@ class PaidRoute:
         arrived_s = loop.time()
         exchange: Exchange | None = None
         job: _Job | None = None
+        model, ended_s = UNKNOWN_MODEL, 0.0
         share = self._relay.bodies.share()
 
         dialect = self._operation.voice(surface.dialect)
@@ -77,8 +79,13 @@ class PaidRoute:
                 )
                 if exchange is not None:
                     await self._serve(exchange, receive, reply)
-            except _Job as found:
-                job = found
+            except _Job as task:
+                job = task
+            except _Unread as found:
+                span.fail(found.error)
+                await reply.refuse(found.error)
+                ended_s = loop.time()
+                model = await self._named(found.body)
             except TollbridgeError as error:
                 span.fail(error)
                 await reply.refuse(error)
@@ -92,7 +99,8 @@ class PaidRoute:
             finally:
                 share.end()
                 if job is None:
-                    self._note(exchange, reply, span, seconds=loop.time() - arrived_s, arrived_s=arrived_s)
+                    model = exchange.model if exchange is not None else model
+                    self._note(model, reply, span, seconds=(ended_s or loop.time()) - arrived_s, arrived_s=arrived_s)
         return job.reader(receive) if job is not None else None
 
     async def _admit(
@@ -119,7 +127,10 @@ class PaidRoute:
         body = await read_body(receive, headers, most_bytes=self._operation.most_bytes, share=share)
         if self._operation.is_job(body, headers):
             raise _Job(body)
-        parsed = await aside(body, self._operation.parse, body, headers)
+        try:
+            parsed = await aside(body, self._operation.parse, body, headers)
+        except TollbridgeError as error:
+            raise _Unread(error, body) from error
         request = dataclasses.replace(parsed, max_cost_nano_usd=max_cost_of(headers))
         turn = await self._turn(scope, request.body, authority=authority, reply=reply, request_id=request_id)
         if isinstance(turn, KeptAnswer):
@@ -185,14 +196,36 @@ class PaidRoute:
             exchange.cut()
             raise
 
-    def _note(self, exchange: Exchange | None, reply: Reply, span: Span, *, seconds: float, arrived_s: float) -> None:
-        model = exchange.model if exchange is not None else UNKNOWN_MODEL
+    async def _named(self, body: bytes) -> str:
+        """The model that a refused body names, for whoever counts; not of forms."""
+        try:
+            named = await aside(body, _NAMED.decode, body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return UNKNOWN_MODEL
+        return await self._tools.catalogue.id_of(named.model) or UNKNOWN_MODEL
+
+    def _note(self, model: str, reply: Reply, span: Span, *, seconds: float, arrived_s: float) -> None:
         status = reply.status or CLIENT_CLOSED_REQUEST
         span.set(model=model, status=status)
         metrics = self._tools.metrics
         metrics.request(model=model, status=status, seconds=seconds)
         if reply.first_byte_s is not None:
             metrics.first_byte(model=model, seconds=reply.first_byte_s - arrived_s)
+
+
+class _Named(msgspec.Struct, frozen=True):
+    model: Annotated[str, msgspec.Meta(max_length=256)]
+
+
+_NAMED = msgspec.json.Decoder(_Named)
+
+
+class _Unread(Exception):
+    """A body that is refused, and why."""
+
+    def __init__(self, error: TollbridgeError, body: bytes) -> None:
+        super().__init__("this body is refused")
+        self.error, self.body = error, body
 
 
 class _Job(Exception):

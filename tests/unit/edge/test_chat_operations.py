@@ -92,6 +92,21 @@ async def test_metrics_name_only_models_that_exist(world: World):
     assert value("tollbridge_attempts_total", provider="sandbox", outcome="success") == 1
 
 
+async def test_a_body_that_is_refused_counts_for_the_model_that_it_names(world: World):
+    """By any of its names, as long as it exists: what else stands there is `other`."""
+    for model in ("fast", "alias-of-fast", "made-up", 7):
+        async with world.post(world.body(model=model, temperature=-1)) as response:
+            assert response.status == 400
+    async with world.post(b'{"model": "fast"') as response:
+        assert response.status == 400
+
+    def count(model: str) -> float | None:
+        return world.registry.get_sample_value("tollbridge_requests_total", {"model": model, "status": "error"})
+
+    await until(lambda: (count("fast"), count("other")) == (2, 3))
+    assert count("alias-of-fast") is None
+
+
 @pytest.mark.parametrize("streams", [True, False])
 async def test_a_provider_that_speaks_messages_serves_chat(world: World, provider: Provider, streams: bool):
     """Cache reads and writes stand beside the input there; the charge prices each class."""

@@ -21,6 +21,7 @@ from chassis.spool import Spool
 from chassis.telemetry import Tracer
 from pricing.prices import PriceVersion, Rates
 from services.edge.app import EdgeApp, new_fastapi
+from services.edge.catalogue import Catalogue
 from services.edge.config import without_file
 from services.edge.http.hot import hot_routes
 from services.edge.http.unread import UnreadRoom
@@ -120,11 +121,8 @@ class Owners:
             auth_pb2: ("AuthService", {"Authorize": self.authorize}),
             router_pb2: (
                 "RouterService",
-                {
-                    "Decide": self.decide,
-                    "FinishAttempt": self.finish_attempt,
-                    "StateAttempts": self.state_attempts,
-                },
+                {"Decide": self.decide, "ListModels": list_models}
+                | {"FinishAttempt": self.finish_attempt, "StateAttempts": self.state_attempts},
             ),
             billing_pb2: (
                 "BillingService",
@@ -247,6 +245,10 @@ class Owners:
         return billing_pb2.RecordUsageResponse(states=[billing_pb2.EVENT_STATE_COMMITTED] * len(request.events))
 
 
+async def list_models(_: router_pb2.ListModelsRequest, __: CallContext) -> router_pb2.ListModelsResponse:
+    return router_pb2.ListModelsResponse(models=[router_pb2.Model(id="fast", aliases=["alias-of-fast"])])
+
+
 @dataclasses.dataclass
 class World:
     """Everything a test looks at."""
@@ -342,6 +344,7 @@ async def edge_world(
         settlement=settlement,
         idempotency=Idempotency(claims=claims, answers=Answers(store=shelf), adopter=settlement),
         providers=Providers(client=client, sandbox=Sandbox()),
+        catalogue=Catalogue(router=pipes["RouterService"]),
         metrics=EdgeMetrics(registry=registry, prefix="tollbridge"),
         tracer=tracer,
     )
