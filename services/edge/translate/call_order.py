@@ -1,10 +1,11 @@
 """Tool calls as chat providers stream them, put in the order that Messages has: one call whole before the next begins.
 
 Most providers send them so, some mix the pieces of several calls. What belongs to a later call waits until the one
-before it is whole, and a call waits for its arguments: until then its name may grow.
+before it is whole, and a call whose name is no tool's, or may become another's, waits for its arguments.
 """
 
 import dataclasses
+from collections.abc import Container
 
 from chassis.ids import uuid7
 from upstream.openai.call_pieces import CallPieces, CallSoFar
@@ -31,9 +32,10 @@ class Call:
 
 
 class CallOrder:
-    """The calls of one stream."""
+    """The calls of one stream. `names` are those of tools that nothing can follow."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, names: Container[str] = ()) -> None:
+        self._names = names
         self._pieces = CallPieces()
         self._calls: list[Call] = []
         self._ids: set[str] = set()
@@ -70,7 +72,8 @@ class CallOrder:
         found: list[tuple[Call, bool, str]] = []
         while self._live < len(self._calls):
             call, is_last = self._calls[self._live], self._live + 1 == len(self._calls)
-            if not final and not (call.name and (call.so_far.arguments.have_begun or not is_last)):
+            is_named = call.so_far.arguments.have_begun or not is_last or call.name in self._names
+            if not final and not (call.name and is_named):
                 break
             piece, begins = "".join(call.waiting), not call.begun
             call.waiting.clear()

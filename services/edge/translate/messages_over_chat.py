@@ -13,6 +13,7 @@ from chassis.ids import uuid7
 from pricing.tokens import Tokens
 from services.edge.translate.call_order import CallOrder
 from services.edge.translate.message_events import PING, MessageEvents
+from services.edge.translate.tool_names import unmistakable
 from upstream.anthropic.usage_block import usage_object
 from upstream.kept_text import KeptText, TextRoom
 from upstream.openai import chat
@@ -75,7 +76,7 @@ def read_answer(
     names: Mapping[str, str] = _NO_NAMES,
     limits: UsageLimits | None = None,
 ) -> MessageOfChat:
-    """Reads a whole answer with status 2xx. `names` are the client's of tools that a chat knows by others.
+    """Reads a whole answer with status 2xx. `names` are the client's of its tools, by those that a chat knows.
 
     Raises AttemptFailed when it is none.
     """
@@ -99,7 +100,7 @@ class MessagesOverChat:
         self._events = MessageEvents(model=model)
         self._stops = stops
         self._names = names
-        self._calls = CallOrder()
+        self._calls = CallOrder(names=unmistakable(names))
         self._last: dict[str, object] = {}
         self._late: list[str] = []
         self._refused = False

@@ -101,10 +101,10 @@ def _add_tools(fields: Mapping[str, object], request: dict[str, object]) -> None
 
 
 def own_tool_names(tools: object) -> dict[str, str]:
-    """What the client calls its tools that a chat knows by another name, by that name."""
+    """What the client calls its tools, by the names that a chat knows them by."""
     plain = _plain(tools)
     names = [tool.get("name") for tool in plain if isinstance(tool, dict)] if isinstance(plain, list) else []
-    return {short: name for name in names if isinstance(name, str) and (short := tool_name(name)) != name}
+    return {tool_name(name): name for name in names if isinstance(name, str)}
 
 
 def _tool(tool: Mapping[str, object], where: str) -> dict[str, object]:

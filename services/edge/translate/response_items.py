@@ -4,7 +4,7 @@ A message or the reasoning before it is open until something else begins. Tool c
 providers may go on with an earlier call after a later one has begun.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Literal
 
 import msgspec
@@ -22,9 +22,10 @@ COMPLETED, IN_PROGRESS, INCOMPLETE = "completed", "in_progress", "incomplete"
 class OutputItems:
     """All items of one response. `hexes` makes their ids; each event goes out through `emit`.
 
-    `names` are the namespace and name of tools that a chat knows by one name. Each call has a number of its own in the
-    deltas: readers of streams see to that. All of it is told again at the end, so there is `room` for texts, and as
-    much for what is known of their tokens; None for a whole answer, which is bounded as such.
+    `names` are the namespace and name of tools that a chat knows by one name, `whole_names` the names of tools that
+    nothing can follow. Each call has a number of its own in the deltas: readers of streams see to that. All of it is
+    told again at the end, so there is `room` for texts, and as much for what is known of their tokens; None for a whole
+    answer, which is bounded as such.
     """
 
     def __init__(
@@ -34,11 +35,13 @@ class OutputItems:
         emit: Emit,
         summarizes: bool,
         names: Mapping[str, tuple[str, str]],
+        whole_names: Container[str] = (),
         room: tuple[TextRoom, TextRoom] | None = None,
     ) -> None:
         self._room = room
         self._hexes = hexes
         self._names = names
+        self._whole_names = whole_names
         self._emit = emit
         self._summarizes = summarizes
         self._items: list[_Texts | _Call] = []
@@ -95,7 +98,7 @@ class OutputItems:
             place = self._place("ctc" if kind == "custom" else "fc")
             call = self._calls[number] = _Call(kind, *place, names=self._names, taken=self._call_ids)
             self._items.append(call)
-        self._make_room(call.add(_text(delta.get("id")), delta.get(call.kind)))
+        self._make_room(call.add(_text(delta.get("id")), delta.get(call.kind), whole_names=self._whole_names))
 
     def _make_room(self, characters: int) -> None:
         if self._room is not None:
@@ -202,7 +205,7 @@ class _Texts:
 
 
 class _Call:
-    """A call of a tool. It is told when its arguments or the next item begin to come: until then its name may grow."""
+    """A call of a tool. Where its name may grow it is told when its arguments or the next item begin to come."""
 
     def __init__(
         self,
@@ -226,7 +229,7 @@ class _Call:
         self._told = False
         self._status = IN_PROGRESS
 
-    def add(self, call_id: str, called: object) -> int:
+    def add(self, call_id: str, called: object, *, whole_names: Container[str]) -> int:
         """More of it; how many characters of arguments. `called` is what chat calls `function` or `custom`."""
         self._their_id = self._their_id or call_id
         if not isinstance(called, dict):
@@ -239,7 +242,7 @@ class _Call:
             self._pieces.append(piece)
         if self._told and piece:
             self._delta(piece)
-        elif self._name and self._pieces:
+        elif self._name and (self._pieces or self._name in whole_names):
             self.tell()
         return len(piece)
 

@@ -16,7 +16,7 @@ from pricing.tokens import Tokens
 from services.edge.bodies.responses_fields import Tool
 from services.edge.dialects import ErrorView
 from services.edge.translate.response_items import COMPLETED, INCOMPLETE, Json, OutputItems
-from services.edge.translate.tool_names import own_names
+from services.edge.translate.tool_names import named_tools, own_names, unmistakable
 from upstream.kept_text import TextRoom
 from upstream.openai.usage_block import render_usage
 from upstream.outcome import ProviderMisbehaved
@@ -60,6 +60,7 @@ class ResponseHead:
         self.summarizes = bool(reasoning.get("summary") or reasoning.get("generate_summary"))
         tools = _TOOLS.decode(given.get("tools", b"[]"))
         self.names = own_names(tools)
+        self.whole_names = unmistakable(name for name, _, _ in named_tools(tools))
         shown = _RAWS.decode(given.pop("tools", b"[]"))
         offered = [raw for tool, raw in zip(tools, shown, strict=True) if not tool.is_dispensable]
         self._fields: Json = {
@@ -145,6 +146,7 @@ class ResponsesOverChat:
             emit=self._emit,
             summarizes=head.summarizes,
             names=head.names,
+            whole_names=head.whole_names,
             room=(TextRoom(limits), TextRoom(limits)),
         )
         self._events: list[bytes] = []

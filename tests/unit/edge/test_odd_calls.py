@@ -80,3 +80,31 @@ def test_what_waits_is_counted_once() -> None:
     pieces = [first, repeated, *[waiting] * 20]
     told = told_of(MessagesOverChat(model="m", stops=()), [{"tool_calls": [piece]} for piece in pieces])
     assert told[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+def begun(way: str, offered: list[str], *pieces: str) -> str:
+    """The name that the client knows of a call, of whose name these pieces have come, and no arguments."""
+    if way == "messages":
+        reader: StreamReader = MessagesOverChat(model="m", stops=(), names={name: name for name in offered})
+    else:
+        body = {"model": "m", "input": "x", "tools": [{"type": "function", "name": name} for name in offered]}
+        inner = ChatStream(model="m", include_usage=False)
+        reader = ResponsesOverChat(inner=inner, head=ResponseHead(json.dumps(body).encode(), model="m"))
+    out = b""
+    for piece in pieces:
+        call = {"index": 0, "id": "c", "type": "function", "function": {"name": piece, "arguments": ""}}
+        chunk = {"id": "c", "choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": None}]}
+        out += reader.feed(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+    told = [json.loads(line[6:]) for line in out.decode().split("\n") if line.startswith("data: {")]
+    items = [each.get("content_block") or each.get("item") for each in told]
+    return "".join(item["name"] for item in items if item)
+
+
+@pytest.mark.parametrize("way", ["messages", "responses"])
+def test_a_call_is_told_as_soon_as_its_name_is_whole(way: str) -> None:
+    """Arguments may be long in coming. A name that begins another tool's, or is no tool's, may not be all."""
+    assert begun(way, ["find", "open"], "find") == "find"
+    assert begun(way, ["find", "open"], "fi", "nd") == "find"
+    assert begun(way, ["find", "find_all"], "find") == ""
+    assert begun(way, ["find", "find_all"], "find", "_all") == "find_all"
+    assert begun(way, ["open"], "find") == ""
