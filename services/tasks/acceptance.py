@@ -59,7 +59,7 @@ class Acceptance:
         pool: db.Pool,
         models: Callable[[], Awaitable[Iterable[router_pb2.Model]]],
         hold: Callable[[billing_pb2.HoldRequest, str], Awaitable[None]],
-        extend_hold: Callable[[Job], Awaitable[None]],
+        keep_hold: Callable[[Job], Awaitable[None]],
         webhooks: Webhooks,
         on_outbox: Callable[[], None],
         rules: Callable[[], ResultsSection] = ResultsSection,
@@ -68,7 +68,7 @@ class Acceptance:
         self._pool = pool
         self._models = models
         self._hold = hold
-        self._extend_hold = extend_hold
+        self._keep_hold = keep_hold
         self._webhooks = webhooks
         self._on_outbox = on_outbox
         self._rules = rules
@@ -106,7 +106,7 @@ class Acceptance:
         self._on_outbox()
         if accepted is None:
             raise TollbridgeError(Code.INTERNAL, "The task was accepted and is gone.")
-        await self._extend_hold(accepted)
+        await self._keep_hold(accepted)
         return accepted
 
     async def _held(self, order: Order, wish: Wish) -> Order:

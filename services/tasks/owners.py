@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from structlog.typing import FilteringBoundLogger
 
 from chassis import ids
-from chassis.errors import TollbridgeError
+from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from services.tasks.jobs import HOLD_GRACE_S, Job
 from services.tasks.outbox import Letter
@@ -136,10 +136,10 @@ class Billing:
             traceparent=traceparent,
         )
 
-    async def extend(self, job: Job) -> None:
-        """Lets the hold of a claimed job live until a late settlement. Best effort: it outlives the job anyway."""
+    async def extend(self, job: Job) -> bool:
+        """Lets the hold of a job live until a late settlement; False where that should be tried again."""
         if not job.order.is_held:
-            return
+            return True
         deadline_us = job.deadline_us + int(HOLD_GRACE_S * 1_000_000)
         request = billing_pb2.ExtendHoldRequest(hold_id=job.order.hold_id, deadline_us=deadline_us)
         try:
@@ -152,6 +152,8 @@ class Billing:
             )
         except TollbridgeError as error:
             self._log.warning("hold_not_extended", task_id=job.order.id, error=error.message)
+            return error.code is Code.NOT_FOUND  # it is over: its job is paid from what is free
+        return True
 
     async def committed(self, letters: Sequence[Letter]) -> list[bool]:
         """Of each usage letter, whether billing has it: applied, or set aside for an operator."""

@@ -37,6 +37,7 @@ from services.tasks.webhooks.webhook_secrets import WebhookSecrets
 from services.tasks.webhooks.webhooks import Webhooks
 from services.tasks.work.backlog import BacklogWatch
 from services.tasks.work.forgetter import Forgetter
+from services.tasks.work.hold_keeper import HoldKeeper
 from services.tasks.work.shift import Shift
 from services.tasks.work.stopper import Stopper
 from services.tasks.work.sweeper import Sweeper
@@ -79,7 +80,8 @@ class Parts:
         self._outbox = OutboxPublisher(pool=pool, publish=publish, committed=billing.committed, log=log)
         wake = self._outbox.wake
         self._ends = ends = Ends(pool=pool, on_outbox=wake, keep_s=lambda: self._archive.rules.keep_s)
-        self._sweeper = Sweeper(pool=pool, ends=ends, on_outbox=wake, log=log)
+        holds = HoldKeeper(pool=pool, extend=billing.extend, log=log)
+        self._sweeper = Sweeper(pool=pool, ends=ends, keep_holds=holds.keep_all, on_outbox=wake, log=log)
         workshop = Workshop(router=self._router, providers=Providers(client=self._client, sandbox=Sandbox()))
         self._stopper = Stopper(pool=pool, stop=workshop.stop, log=log)
         self._news = News(on_end=self._on_end)
@@ -114,7 +116,7 @@ class Parts:
                 pool=pool,
                 models=self._router.models,
                 hold=billing.hold,
-                extend_hold=billing.extend,
+                keep_hold=holds.keep,
                 webhooks=webhooks,
                 on_outbox=wake,
                 rules=lambda: self._archive.rules,

@@ -13,6 +13,9 @@ from services.tasks.files import file_store
 from services.tasks.job_sql import JOB, NOW, every, one
 from services.tasks.jobs import NOTHING_USED, Job, Move, Order, ResultFile, Status, Used
 
+BRIEFLY_S = 5.0
+"""Whoever took a job on has that long to have its hold kept."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
@@ -113,8 +116,8 @@ async def insert(conn: Connection, order: Order, *, fingerprint: bytes) -> bool:
     """Stores a job as pending; False when that id is taken."""
     made = await conn.execute(
         "INSERT INTO tasks.tasks (id, customer_id, key_id, kind, model, body, fingerprint, price_version, hold_id,"
-        " hold_nano_usd, traceparent, webhook_url, files_url, shown, created_at_us, deadline_us)"
-        f" SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, {NOW}, {NOW} + %s"
+        " hold_nano_usd, traceparent, webhook_url, files_url, shown, held_briefly, created_at_us, deadline_us)"
+        f" SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, {NOW}, {NOW} + %s"
         " ON CONFLICT (id) DO NOTHING",
         (
             order.id,
@@ -131,10 +134,27 @@ async def insert(conn: Connection, order: Order, *, fingerprint: bytes) -> bool:
             order.webhook_url,
             order.files_url,
             order.shown,
+            order.is_held,
             job_sql.microseconds(order.time_to_live_s),
         ),
     )
     return made.rowcount == 1
+
+
+async def mark_held(conn: Connection, task_id: str) -> None:
+    """Its hold outlives it now, or there is none any more to be kept."""
+    await conn.execute("UPDATE tasks.tasks SET held_briefly = false WHERE id = %s AND held_briefly", (task_id,))
+
+
+async def held_briefly(conn: Connection, *, limit: int) -> list[Job]:
+    """Jobs whose hold was to be kept for long some seconds ago, and was not."""
+    found = await every(
+        conn,
+        f"SELECT {JOB} FROM tasks.tasks t WHERE t.held_briefly AND t.created_at_us < {NOW} - %s"
+        " ORDER BY t.created_at_us LIMIT %s",
+        (job_sql.microseconds(BRIEFLY_S), limit),
+    )
+    return [job_sql.job(row) for row in found]
 
 
 async def end(conn: Connection, task_id: str, how: End, *, claim_number: int | None = None) -> Job | None:

@@ -1,11 +1,12 @@
-"""Looks after jobs that were left: those of workers that fell silent go back into the line, those out of time end.
+"""Looks after jobs that were left: those of workers that fell silent go back into the line, those out of time end,
+and holds that were not kept are.
 
 The database is looked at every few seconds by each worker process; rows that one looks at are passed over by others.
 """
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from structlog.typing import FilteringBoundLogger
 
@@ -28,12 +29,14 @@ class Sweeper:
         *,
         pool: db.Pool,
         ends: Ends,
+        keep_holds: Callable[[], Awaitable[int]],
         on_outbox: Callable[[], None],
         log: FilteringBoundLogger,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._pool = pool
         self._ends = ends
+        self._keep_holds = keep_holds
         self._on_outbox = on_outbox
         self._log = log
         self._chance = chance
@@ -57,6 +60,7 @@ class Sweeper:
         for job in hopeless:
             message = "The task could not be finished."
             await self._ends.fail(job, code=Code.INTERNAL, message=message, is_provider=False)
+        await self._keep_holds()
         count = len(overdue) + len(hopeful) + len(hopeless)
         if count:
             self._log.info("jobs_swept", count=count)

@@ -63,7 +63,7 @@ class Worker:
         ends: Ends,
         workshop: Workshop,
         results: Results,
-        extend_hold: Callable[[Job], Awaitable[None]],
+        extend_hold: Callable[[Job], Awaitable[bool]],
         tracer: Tracer,
         tell: Callable[[Job], Awaitable[None]],
         log: FilteringBoundLogger,

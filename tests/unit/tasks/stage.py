@@ -35,6 +35,7 @@ from services.tasks.webhooks.webhook_secrets import WebhookSecrets
 from services.tasks.webhooks.webhooks import Webhooks
 from services.tasks.work import claim_store
 from services.tasks.work.backlog import BacklogWatch
+from services.tasks.work.hold_keeper import HoldKeeper
 from services.tasks.work.shift import Shift
 from services.tasks.work.stopper import Stopper
 from services.tasks.work.sweeper import Sweeper
@@ -135,6 +136,7 @@ class FakeBilling:
         self.known: set[tuple[str, int]] = set()
         self.over: set[str] = set()
         self.deadlines: dict[str, int] = {}
+        self.not_extending: TollbridgeError | None = None
         self.caps: dict[str, list[billing_pb2.SpendCap]] = {}
 
     async def hold(self, request: billing_pb2.HoldRequest, _: CallContext) -> billing_pb2.HoldResponse:
@@ -150,6 +152,8 @@ class FakeBilling:
         return billing_pb2.HoldResponse(hold_id=request.hold_id, amount_nano_usd=self.holds[request.hold_id])
 
     async def extend(self, request: billing_pb2.ExtendHoldRequest, _: CallContext) -> billing_pb2.ExtendHoldResponse:
+        if self.not_extending is not None:
+            raise self.not_extending
         self.deadlines[request.hold_id] = request.deadline_us
         return billing_pb2.ExtendHoldResponse()
 
@@ -222,11 +226,12 @@ class TasksProcess:
         secrets = WebhookSecrets({1: b"k" * 32})
         webhooks = Webhooks(pool=pool, secrets=secrets, allowed=lambda: self.networks)
         self.deliveries = WebhookDeliveries(pool=pool, secrets=secrets, allowed=lambda: self.networks, log=log)
+        self.holds = HoldKeeper(pool=pool, extend=self.money.extend, log=log)
         self.acceptance = Acceptance(
             pool=pool,
             models=self.routing.models,
             hold=self.money.hold,
-            extend_hold=self.money.extend,
+            keep_hold=self.holds.keep,
             webhooks=webhooks,
             on_outbox=self.outbox.wake,
             rules=lambda: self.rules,
@@ -245,7 +250,9 @@ class TasksProcess:
         )
         self.news = News()
         self.backlog = BacklogWatch(pool=pool, kinds=kinds.KINDS, log=log)
-        self.sweeper = Sweeper(pool=pool, ends=self.ends, on_outbox=self.outbox.wake, log=log)
+        self.sweeper = Sweeper(
+            pool=pool, ends=self.ends, keep_holds=self.holds.keep_all, on_outbox=self.outbox.wake, log=log
+        )
         self.server = TasksServer(
             pool=pool,
             acceptance=self.acceptance,
