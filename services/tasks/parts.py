@@ -95,20 +95,7 @@ class Parts:
             tell=StepTeller(bus=bus).tell,
             log=log,
         )
-        self._shifts = {
-            kind: Shift(
-                kind=kind,
-                at_once=settings.jobs_at_once[kind],
-                pool=pool,
-                spender=spender,
-                run=self._worker.run,
-                give_back=self._worker.give_back,
-                is_elsewhere=self._worker.is_submitted,
-                log=log,
-            )
-            for kind in kinds.KINDS
-            if settings.jobs_at_once[kind]
-        }
+        self._shifts = _shifts(settings, pool=pool, spender=spender, worker=self._worker, log=log)
         self._backlog = BacklogWatch(pool=pool, kinds=kinds.KINDS, log=log)
         self.server = TasksServer(
             pool=pool,
@@ -203,6 +190,26 @@ def _webhook_secrets(text: str) -> WebhookSecrets:
         return WebhookSecrets.parse(text)
     except ValueError as error:
         raise SettingsError([f"TOLLBRIDGE_AT_REST_KEYS: {error}"]) from None
+
+
+def _shifts(
+    settings: Settings, *, pool: db.Pool, spender: str, worker: Worker, log: FilteringBoundLogger
+) -> dict[str, Shift]:
+    """One for each kind that this process works for."""
+    return {
+        kind: Shift(
+            kind=kind,
+            at_once=settings.jobs_at_once[kind],
+            pool=pool,
+            spender=spender,
+            run=worker.run,
+            give_back=worker.give_back,
+            is_elsewhere=worker.is_submitted,
+            log=log,
+        )
+        for kind in kinds.KINDS
+        if settings.jobs_at_once[kind]
+    }
 
 
 def _pipes(settings: Settings, tracer: Tracer) -> tuple[PipeClient, PipeClient]:
