@@ -167,6 +167,7 @@ async def end(conn: Connection, task_id: str, how: End, *, claim_number: int | N
     row = await one(
         conn,
         f"UPDATE tasks.tasks t SET status = %(status)s, finished_at_us = {NOW}, charge_nano_usd = %(charge)s,"
+        " held_briefly = false,"
         " error_code = %(code)s, error_message = %(message)s, version = t.version + 1,"
         " text_tokens = %(text)s, image_tokens = %(image)s, output_tokens = %(output)s,"
         " progress = CASE WHEN %(well)s THEN 1 ELSE t.progress END,"

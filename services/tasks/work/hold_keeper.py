@@ -4,6 +4,7 @@ It is held for two minutes when the job is taken on, since nobody would free it 
 billing not be reached right after, or the process die, the sweeper tries again in time.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from structlog.typing import FilteringBoundLogger
@@ -14,6 +15,8 @@ from services.tasks import store
 from services.tasks.jobs import Job
 
 BATCH = 100
+PATIENCE_S = 2.0
+"""So long at most does who orders a job wait for this: he must hear that it was taken on, or would order it again."""
 
 
 class HoldKeeper:
@@ -27,9 +30,10 @@ class HoldKeeper:
     async def keep(self, job: Job) -> None:
         """For a job that was just taken on. What fails is the sweeper's, so that nothing is raised."""
         try:
-            await self._keep(job)
-        except TollbridgeError as error:
-            self._log.warning("hold_not_marked", task_id=job.order.id, error=error.message)
+            async with asyncio.timeout(PATIENCE_S):
+                await self._keep(job)
+        except (TollbridgeError, TimeoutError) as error:
+            self._log.warning("hold_not_marked", task_id=job.order.id, error=str(error) or "too slow")
 
     async def keep_all(self) -> int:
         """For those where it failed; how many. Ends at the first that fails again. Raises UNAVAILABLE."""

@@ -137,6 +137,7 @@ class FakeBilling:
         self.over: set[str] = set()
         self.deadlines: dict[str, int] = {}
         self.not_extending: TollbridgeError | None = None
+        self.silent_s = 0.0
         self.caps: dict[str, list[billing_pb2.SpendCap]] = {}
 
     async def hold(self, request: billing_pb2.HoldRequest, _: CallContext) -> billing_pb2.HoldResponse:
@@ -152,6 +153,7 @@ class FakeBilling:
         return billing_pb2.HoldResponse(hold_id=request.hold_id, amount_nano_usd=self.holds[request.hold_id])
 
     async def extend(self, request: billing_pb2.ExtendHoldRequest, _: CallContext) -> billing_pb2.ExtendHoldResponse:
+        await asyncio.sleep(self.silent_s)
         if self.not_extending is not None:
             raise self.not_extending
         self.deadlines[request.hold_id] = request.deadline_us

@@ -1,10 +1,13 @@
 """The money of a job that waits long stays held, whatever happened when the job was taken on."""
 
+import asyncio
+
 import pytest
 
 from chassis.errors import Code, TollbridgeError
-from services.tasks import jobs
-from services.tasks.owners import HOLD_GRACE_S
+from services.tasks import jobs, owners
+from services.tasks.jobs import HOLD_GRACE_S
+from services.tasks.work import hold_keeper
 from tests.unit.tasks.stage import TasksApi
 
 AWAY = TollbridgeError(Code.UNAVAILABLE, "Billing is away.", retry_after_s=1)
@@ -38,3 +41,25 @@ async def test_what_is_kept_or_over_is_asked_for_no_more(api: TasksApi, kept: bo
     await api.process.sql(LONG_AGO)
     api.process.billing.not_extending = None
     assert await api.process.holds.keep_all() == 0
+
+
+async def test_who_orders_a_job_hears_of_it_though_billing_is_silent(api: TasksApi, monkeypatch: pytest.MonkeyPatch):
+    """Edge would give up, and its client order, and pay for, the same again."""
+    monkeypatch.setattr(hold_keeper, "PATIENCE_S", 0.05)
+    api.process.billing.silent_s = 60.0
+    async with asyncio.timeout(owners.CALL_TIMEOUT_S - 0.5):
+        await api.create()
+    api.process.billing.silent_s = 0.0
+    await api.process.sql(LONG_AGO)
+    assert await api.process.holds.keep_all() == 1
+
+
+async def test_billing_is_asked_for_no_hold_of_a_job_that_is_over(api: TasksApi):
+    """Those would be in the way of the ones that wait."""
+    api.process.billing.not_extending = AWAY
+    task = await api.create()
+    await api.process.ends.cancel(task.id)
+    await api.process.sql(LONG_AGO)
+    api.process.billing.not_extending = None
+    assert await api.process.holds.keep_all() == 0
+    assert held_for_s(api, task.created_at_us) < jobs.ACCEPTANCE_HOLD_S + 60
