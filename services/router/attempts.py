@@ -1,8 +1,8 @@
 """The attempts that this replica has decided on: what makes `Decide` idempotent and tells an account's load.
 
-In memory and bounded: an attempt that nobody ends is dropped when its spender no longer states it, or, since a spender
-speaks to one replica only, once its route's own total time is over. Slots are not counted here but in PostgreSQL
-(store.py); losing this book costs nothing but a repeated choice.
+In memory and bounded: an attempt whose end was told to nobody, or to another replica, is dropped when its spender no
+longer states it or has fallen silent, and, whatever is known, once its route's own total time is over. Slots are not
+counted here but in PostgreSQL (store.py); losing this book costs nothing but a repeated choice.
 """
 
 import dataclasses
@@ -14,6 +14,8 @@ from services.router.registry import Model
 
 MAX_RUNNING = 100_000
 MAX_ENDED = 20_000
+SILENT_S = 35.0
+"""A spender that has stated nothing for so long (a lease of 30 s, and 5 s for its statement to arrive) has died."""
 MAX_AGE_S = 2 * 3600.0
 """An id that claims to be older was made by a clock that can't be believed."""
 OVERDUE_S = 60.0
@@ -107,6 +109,10 @@ class AttemptBook:
         ended = self._ended.get(attempt_id)
         return ended is not None and not ended[1]
 
+    def spenders(self) -> frozenset[str]:
+        """Whose attempts run here."""
+        return frozenset(attempt.spender for attempt in self._running.values())
+
     def load_of(self, account_id: str) -> int:
         """Running attempts on the account, decided by this replica."""
         return self._loads.get(account_id, 0)
@@ -121,8 +127,18 @@ class AttemptBook:
         for attempt_id in gone:
             self.end(attempt_id)
 
+    def drop_silent(self, spenders: frozenset[str], *, now_s: float) -> None:
+        """Drops what these spenders, who speak no more, began a lease ago or earlier."""
+        gone = [
+            attempt.id
+            for attempt in self._running.values()
+            if attempt.spender in spenders and now_s - attempt.started_s > SILENT_S
+        ]
+        for attempt_id in gone:
+            self.end(attempt_id)
+
     def drop_overdue(self, *, now_s: float) -> None:
-        """Drops attempts that can no longer run: their end was told to nobody, or to another replica."""
+        """Drops attempts that can no longer run, whether or not there is a database to learn of their end."""
         gone = [attempt.id for attempt in self._running.values() if now_s > _runs_until_s(attempt) + OVERDUE_S]
         for attempt_id in gone:
             self.end(attempt_id)

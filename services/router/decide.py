@@ -29,7 +29,7 @@ LOOK_AGAIN_S = 0.05
 ANSWER_TIME_S = 1.0
 """What is kept of a caller's time for the answer to reach them."""
 MAX_RETRY_AFTER_S = 60.0
-TEND_EVERY_S = 15.0
+TEND_EVERY_S = 10.0
 
 
 class PriceShelf(Protocol):
@@ -180,11 +180,22 @@ class Decider:
         """Keeps the loads true until cancelled, whatever ends were never told to this replica."""
         while True:
             await asyncio.sleep(TEND_EVERY_S)
-            self.forget_overdue()
+            await self.catch_up()
 
-    def forget_overdue(self) -> None:
-        """Drops attempts that can no longer run."""
+    async def catch_up(self) -> None:
+        """Drops attempts that are over by what their spenders told any replica, or that can no longer run."""
         self._book.drop_overdue(now_s=self._clock())
+        spenders = self._book.spenders()
+        if not spenders:
+            return
+        try:
+            stated = await self._desk.stated(spenders)
+        except TollbridgeError as error:
+            self._log.warning("statements_not_read", code=error.code.value)
+            return
+        for page in stated.pages:
+            self._book.keep_only(page)
+        self._book.drop_silent(stated.silent, now_s=self._clock())
 
     # Choosing
 

@@ -16,6 +16,7 @@ from services.router.attempts import AttemptBook
 from services.router.breaker import Breaker
 from services.router.config import RouterConfig, parse
 from services.router.decide import Decider
+from services.router.listening import Listening
 from services.router.metrics import Decisions, PoolCollector
 from services.router.server import RouterServer
 from services.router.store_desk import PostgresDesk
@@ -33,7 +34,7 @@ class Parts:
 
 def build(*, pool: Pool, config_path: Path, everybody: frozenset[str], metrics: CollectorRegistry) -> Parts:
     """Builds one replica; nothing runs yet, and nothing is decided before `watch.load_first()`."""
-    desk, book, breaker = PostgresDesk(pool=pool), AttemptBook(), Breaker()
+    desk, book, breaker = PostgresDesk(pool=pool, listening=Listening()), AttemptBook(), Breaker()
     decider = Decider(desk=desk, shelf=desk, book=book, breaker=breaker, clock=time.monotonic, source=random.Random())
 
     async def adopt(config: RouterConfig, _: ConfigText) -> None:

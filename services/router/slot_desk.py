@@ -4,10 +4,19 @@ Nothing is kept here. Trouble with the database is UNAVAILABLE to who must know,
 free by itself: a spender that doesn't state an attempt any more loses its slot.
 """
 
-from collections.abc import Collection
+import dataclasses
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from services.router.attempts import Page
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Stated:
+    """What spenders said last, to whichever replica; the silent ones said nothing for as long as a lease lasts."""
+
+    pages: Sequence[Page]
+    silent: frozenset[str]
 
 
 class SlotDesk(Protocol):
@@ -21,3 +30,6 @@ class SlotDesk(Protocol):
 
     async def state(self, page: Page) -> None:
         """Renews the spender's slots and frees those that the page should list but doesn't. Raises UNAVAILABLE."""
+
+    async def stated(self, spenders: Collection[str]) -> Stated:
+        """What these spenders said last. Raises UNAVAILABLE."""

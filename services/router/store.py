@@ -12,6 +12,7 @@ from chassis.db import Connection
 from pricing.prices import PriceVersion
 from services.router.attempts import Page
 from services.router.pricebook import content_of, from_content
+from services.router.slot_desk import Stated
 
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
@@ -90,17 +91,55 @@ async def release_slots(connection: Connection, attempt_ids: Collection[str]) ->
 
 
 async def state_spender(connection: Connection, page: Page) -> None:
-    """Renews the spender and frees those of its slots that the page should list but doesn't."""
-    await connection.execute(
-        "INSERT INTO router.spenders (id) VALUES (%s) ON CONFLICT (id) DO UPDATE SET stated_at = clock_timestamp()",
-        (page.spender,),
+    """Renews the spender, keeps the page for all replicas, and frees those slots that it should list but doesn't.
+
+    A page of an older statement than the latest is executed late: what it omits is over all the same, but it renews
+    nothing.
+    """
+    cursor = await connection.execute(
+        "INSERT INTO router.spenders AS s (id, as_of) VALUES (%s, %s)"
+        " ON CONFLICT (id) DO UPDATE SET stated_at = clock_timestamp(), as_of = excluded.as_of"
+        " WHERE s.as_of IS NULL OR s.as_of <= excluded.as_of RETURNING id",
+        (page.spender, page.as_of),
     )
+    if await cursor.fetchone():
+        await _keep_page(connection, page)
     await _free(
         connection,
         "spender = %s AND attempt_id >= %s AND attempt_id < %s"
         " AND NOT EXISTS (SELECT FROM unnest(%s::uuid[]) AS listed (id) WHERE listed.id = attempt_id)",
         (page.spender, page.from_id or FIRST_ID, page.end_id, sorted(page.listed)),
     )
+
+
+async def _keep_page(connection: Connection, page: Page) -> None:
+    await connection.execute(
+        "DELETE FROM router.statements WHERE spender = %s AND as_of < %s", (page.spender, page.as_of)
+    )
+    await connection.execute(
+        "INSERT INTO router.statements (spender, from_id, end_id, as_of, listed) VALUES (%s, %s, %s, %s, %s::uuid[])"
+        " ON CONFLICT (spender, from_id) DO UPDATE SET end_id = excluded.end_id, listed = excluded.listed",
+        (page.spender, page.from_id or FIRST_ID, page.end_id, page.as_of, sorted(page.listed)),
+    )
+
+
+async def read_statements(connection: Connection, spenders: Collection[str], *, silent_s: float) -> Stated:
+    """The latest statements of these spenders, and who of them has said nothing for that long."""
+    cursor = await connection.execute(
+        """
+        SELECT s.id::text, p.as_of::text, p.from_id::text, p.end_id::text, p.listed::text[]
+        FROM router.spenders AS s LEFT JOIN router.statements AS p ON p.spender = s.id
+        WHERE s.id = ANY(%s::uuid[]) AND s.stated_at >= clock_timestamp() - make_interval(secs => %s)
+        """,
+        (list(spenders), silent_s),
+    )
+    found = await cursor.fetchall()
+    pages = [
+        Page(spender=spender, as_of=as_of, from_id=from_id, until_id=end_id, listed=frozenset(listed))
+        for spender, as_of, from_id, end_id, listed in found
+        if as_of is not None
+    ]
+    return Stated(pages=pages, silent=frozenset(spenders) - {str(row[0]) for row in found})
 
 
 async def expire_silent(connection: Connection, *, silent_s: float) -> int:

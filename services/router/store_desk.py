@@ -1,7 +1,7 @@
 """The slot desk and the price shelf over PostgreSQL: each method is one transaction of `store`'s statements."""
 
 import asyncio
-import time
+import dataclasses
 from collections import OrderedDict
 from collections.abc import Collection
 
@@ -12,11 +12,11 @@ from chassis.db import Connection, Pool, in_transaction
 from chassis.errors import Code, TollbridgeError
 from pricing.prices import PriceVersion
 from services.router import store
-from services.router.attempts import Page
+from services.router.attempts import SILENT_S, Page
+from services.router.listening import Listening
 from services.router.registry import Registry
+from services.router.slot_desk import Stated
 
-TTL_S = 30.0
-GRACE_S = 5.0
 SWEEP_EVERY_S = 5.0
 MAX_KEPT_PRICES = 1000
 _TAKE_TRIES = 3
@@ -25,8 +25,8 @@ _TAKE_TRIES = 3
 class PostgresDesk:
     """Slots (`slot_desk.SlotDesk`) and price versions (`decide.PriceShelf`)."""
 
-    def __init__(self, *, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, *, pool: Pool, listening: Listening) -> None:
+        self._pool, self._listening = pool, listening
         self._prices: OrderedDict[str, PriceVersion] = OrderedDict()
         self._log = structlog.get_logger()
 
@@ -56,6 +56,15 @@ class PostgresDesk:
         """See SlotDesk."""
         await in_transaction(self._pool, lambda connection: store.state_spender(connection, page))
 
+    async def stated(self, spenders: Collection[str]) -> Stated:
+        """See SlotDesk."""
+        found = await in_transaction(
+            self._pool, lambda connection: store.read_statements(connection, spenders, silent_s=SILENT_S)
+        )
+        if self._listening.goes_on() < SILENT_S:
+            return dataclasses.replace(found, silent=frozenset())
+        return found
+
     async def in_use(self) -> dict[str, int]:
         """Slots taken by account, over all replicas. Raises UNAVAILABLE."""
         return await in_transaction(self._pool, store.slots_in_use)
@@ -83,24 +92,27 @@ class PostgresDesk:
         return price
 
     async def sweep(self) -> None:
-        """Frees the slots of silent spenders until cancelled.
-
-        Nobody is called silent before a whole TTL in which they could have spoken: after the start, and after the
-        database was away.
-        """
-        listening_since_s = time.monotonic()
+        """Frees the slots of silent spenders until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
-            try:
-                await in_transaction(self._pool, store.count_accounts)
-                if time.monotonic() - listening_since_s < TTL_S + GRACE_S:
-                    continue
-                freed = await in_transaction(
-                    self._pool, lambda connection: store.expire_silent(connection, silent_s=TTL_S + GRACE_S)
-                )
-            except TollbridgeError as error:
-                listening_since_s = time.monotonic()
-                self._log.warning("slot_sweep_failed", code=error.code.value)
-                continue
-            if freed:
-                self._log.warning("silent_spenders_slots_freed", slots=freed)
+            await self.sweep_now()
+
+    async def sweep_now(self) -> None:
+        """Frees the slots of silent spenders, as far as this replica can tell who is silent.
+
+        Nobody is called silent before a whole lease in which they could have spoken: after the start, after the
+        database was away, and after this process stood still.
+        """
+        try:
+            await in_transaction(self._pool, store.count_accounts)
+            if self._listening.goes_on() < SILENT_S:
+                return
+            freed = await in_transaction(
+                self._pool, lambda connection: store.expire_silent(connection, silent_s=SILENT_S)
+            )
+        except TollbridgeError as error:
+            self._listening.broke()
+            self._log.warning("slot_sweep_failed", code=error.code.value)
+            return
+        if freed:
+            self._log.warning("silent_spenders_slots_freed", slots=freed)
