@@ -68,7 +68,10 @@ class Accounts:
             await store.save_books(connection, books)
             return transfer, books.accounts[customer_id]
 
-        return await db.in_transaction(self._pool, work)
+        try:
+            return await db.in_transaction(self._pool, work)
+        except store.REFUSED:  # another customer's, under the same id, came first: now it is known
+            return await db.in_transaction(self._pool, work)
 
     async def refund(
         self, request_id: UUID, *, amount_nano_usd: int, reason: str, call_id: str = ""

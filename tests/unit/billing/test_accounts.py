@@ -40,3 +40,17 @@ async def test_an_adjustment_is_made_once_per_call(accounts: Accounts):
         with pytest.raises(TollbridgeError) as refused:
             await accounts.adjust(customer, amount + 1, request_id=name, reason="")
         assert refused.value.code is Code.IDEMPOTENCY_MISMATCH
+
+
+async def test_a_call_id_is_one_customers_also_if_two_come_at_once(accounts: Accounts):
+    """The second is told that it stands for something else, not that something broke."""
+    customers = [f"customer-{uuid4()}" for _ in range(2)]
+    for customer in customers:
+        await accounts.open(customer, welcome_nano_usd=0)
+    for _ in range(5):
+        name = str(uuid4())
+        calls = (accounts.adjust(customer, 1, request_id=name, reason="") for customer in customers)
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        (refused,) = (end for end in ends if isinstance(end, BaseException))
+        assert isinstance(refused, TollbridgeError)
+        assert refused.code is Code.IDEMPOTENCY_MISMATCH
