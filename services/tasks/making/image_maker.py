@@ -1,5 +1,9 @@
-"""Images over OpenAI's protocol: one call, whose answer holds the images or links to them."""
+"""Images over OpenAI's protocol: one call, whose answer holds the images or links to them.
 
+A link that does not work is tried again for a while: whoever orders anew instead pays for the images anew.
+"""
+
+import asyncio
 from collections.abc import Mapping
 
 from pricing.tokens import Units
@@ -9,8 +13,9 @@ from services.tasks.making.image_order import ImageOrder
 from services.tasks.making.kind import File, Making, Product, ResultTooLarge
 from upstream import links
 from upstream.openai import images
-from upstream.outcome import AnswerTooLarge
+from upstream.outcome import AnswerTooLarge, AttemptFailed
 
+FETCH_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 _NOT_FORWARDED = ("stream", "partial_images", "webhook_url")
 
 
@@ -40,11 +45,22 @@ class ImageMaker:
 async def _file(image: images.Image, making: Making[ImageOrder]) -> File:
     data = image.data
     if data is None:
-        client = making.providers.client
-        data = await links.fetch(image.url or "", making.route, client=client, max_bytes=MAX_FILE_BYTES)
+        data = await _fetched(image.url or "", making)
     elif len(data) > MAX_FILE_BYTES:
         raise AnswerTooLarge("the provider's image is larger than what can be kept")
     return File(data=data, content_type=content_type(data))
+
+
+async def _fetched(link: str, making: Making[ImageOrder]) -> bytes:
+    client = making.providers.client
+    for pause_s in FETCH_PAUSES_S:
+        try:
+            return await links.fetch(link, making.route, client=client, max_bytes=MAX_FILE_BYTES)
+        except AnswerTooLarge:
+            raise
+        except AttemptFailed:
+            await asyncio.sleep(pause_s)
+    return await links.fetch(link, making.route, client=client, max_bytes=MAX_FILE_BYTES)
 
 
 def sent(fields: Mapping[str, object]) -> dict[str, object]:

@@ -11,9 +11,10 @@ import pytest
 from chassis.errors import TollbridgeError
 from pricing.prices import PriceVersion, Rates
 from pricing.tokens import Units
-from services.tasks.making import image_order, kinds, submission_maker, video_order
+from services.tasks.making import image_maker, image_order, kinds, submission_maker, video_order
 from services.tasks.making.kind import Kind, Making, NotWanted, Product, Providers
 from tests.fakes.jobs import JobsProvider, jobs_provider
+from tests.fakes.troubled import TroubledProvider, in_thread
 from upstream.client import HttpCall, Timeouts, UpstreamClient, UpstreamResponse
 from upstream.outcome import AttemptFailed, JobFailed, Outcome
 from upstream.route import Bounds, Route, WireProtocol
@@ -23,6 +24,7 @@ from upstream.sandbox.provider import Sandbox
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submission_maker, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(image_maker, "FETCH_PAUSES_S", (0.001,) * len(image_maker.FETCH_PAUSES_S))
 
 
 @pytest.fixture
@@ -196,6 +198,20 @@ async def test_a_job_that_is_refused_for_its_content_is_not_tried_elsewhere(clie
         with pytest.raises(JobFailed) as caught:
             await attempt(provider, client).make()
         assert (caught.value.outcome, caught.value.message) == (Outcome.REJECTED, "it was refused")
+
+
+async def test_a_picture_whose_link_fails_at_first_is_not_ordered_again(client: UpstreamClient) -> None:
+    """Its provider would be paid twice; that the link never works is a failure of the attempt."""
+    provider = TroubledProvider(takes_s=0)
+    with in_thread(provider.app()) as url:
+        for trouble in ("misses", "breaks_at_download"):
+            job = attempt(JobsProvider(url=f"{url}/{trouble}"), client, kind=kinds.IMAGE)
+            if trouble == "misses":
+                assert (await job.make()).units.images == 1
+            else:
+                with pytest.raises(AttemptFailed):
+                    await job.make()
+            assert provider.count(trouble, "taken") == 1
 
 
 async def test_a_shorter_video_costs_less_and_a_longer_one_no_more(client: UpstreamClient) -> None:
