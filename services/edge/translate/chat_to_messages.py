@@ -166,9 +166,9 @@ def _tool_uses(calls: object, where: str) -> Blocks:
     uses: Blocks = []
     for number, call in enumerate(calls):
         at = f"{where}.tool_calls[{number}]"
-        function = call.get("function") if isinstance(call, dict) else None
-        if not isinstance(call, dict) or not isinstance(function, dict):
-            raise _invalid(at, "a tool call must name a function")
+        if not isinstance(call, dict):
+            raise _invalid(at, "a tool call must be an object")
+        function = _function(call, at)
         call_id = tool_use_id(_text(call.get("id"), f"{at}.id"))
         use = {"type": "tool_use", "id": call_id, "name": _text(function.get("name"), at)}
         uses.append({**use, "input": _arguments(function.get("arguments"), f"{at}.function.arguments")})
@@ -255,9 +255,9 @@ def _allowed(choice: object) -> tuple[set[str] | None, object]:
 
 
 def _tool(tool: object, where: str) -> dict[str, object]:
-    function = tool.get("function") if isinstance(tool, dict) else None
-    if not isinstance(tool, dict) or not isinstance(function, dict):
-        raise _invalid(where, "a tool must be a function")
+    if not isinstance(tool, dict):
+        raise _invalid(where, "a tool must be an object")
+    function = _function(tool, where)
     parameters = function.get("parameters") or {"properties": {}}
     made: dict[str, object] = {
         "name": _text(function.get("name"), f"{where}.function.name"),
@@ -268,6 +268,18 @@ def _tool(tool: object, where: str) -> dict[str, object]:
     if isinstance(tool.get("cache_control"), dict):
         made["cache_control"] = tool["cache_control"]
     return made
+
+
+def _function(given: Mapping[str, object], where: str) -> Mapping[str, object]:
+    """Of a tool, or of a call of one."""
+    function, custom = given.get("function"), given.get("custom")
+    if isinstance(function, dict):
+        return function
+    if given.get("type") == "custom":
+        name = custom.get("name") if isinstance(custom, dict) else None
+        which = f" ({name[:100]!r})" if isinstance(name, str) else ""
+        raise _invalid(f"{where}.type", f"this model has no custom tools{which}, only functions: turn them off")
+    raise _invalid(where, "a tool must be a function")
 
 
 def _choice(choice: object) -> dict[str, object] | None:

@@ -152,6 +152,17 @@ def test_what_cannot_be_said_is_refused_by_name(fields: dict[str, object], param
     assert refused.value.details["param"] == param
 
 
+@pytest.mark.parametrize("where", ["tools[0].type", "messages[0].tool_calls[0].type"])
+def test_custom_tools_are_refused_by_name(where: str) -> None:
+    """Agents offer them unasked, so it is said which one it is and what it is."""
+    tool = {"id": "c", "type": "custom", "custom": {"name": "apply_patch", "input": "x"}}
+    said = {"role": "assistant", "tool_calls": [tool]}
+    asked: dict[str, object] = {"tools": [tool]} if where.startswith("tools") else {"messages": [said]}
+    with pytest.raises(TollbridgeError, match=r"custom tools .*apply_patch.*functions") as refused:
+        request(**asked)
+    assert refused.value.details["param"] == where
+
+
 def test_tool_arguments_must_be_a_text() -> None:
     """What is none is the client's mistake."""
     call = {"id": "t", "function": {"name": "f", "arguments": 7}}
