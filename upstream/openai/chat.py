@@ -134,7 +134,7 @@ def read_answer(
         beyond_input=usage.beyond_input,
     )
     if lacks_head(fields):
-        fields = with_head(fields, kind=kind, made=made_head())
+        fields = with_head(fields, kind=kind, made=made_head(kind))
     return ChatAnswer(captured=captured, usage=usage, fields=fields, model=model)
 
 

@@ -229,7 +229,7 @@ class ChatStream:
             fields["choices"] = msgspec.Raw(msgspec.json.encode(choices))
         self._generation_id = self._generation_id or _text_of(fields.get("id"))
         if beheaded := lacks_head(fields):
-            self._made = self._made or made_head()
+            self._made = self._made or made_head(self.kind)
             fields = with_head(fields, kind=self.kind, made={**self._made, **self._head})
         if self._head.get("id") in (None, self._made.get("id")):  # none yet, or ours until the provider has one
             self._begin(fields)

@@ -23,9 +23,10 @@ def with_head(
     return {**head, **{name: raw for name, raw in fields.items() if name not in head or bytes(raw) not in _EMPTY}}
 
 
-def made_head() -> dict[str, msgspec.Raw]:
-    """An id and a time for an answer whose provider names none."""
-    made = {"id": f"chatcmpl-{uuid7().hex}", "created": int(time.time())}
+def made_head(kind: str) -> dict[str, msgspec.Raw]:
+    """An id and a time for an answer of that kind whose provider names none."""
+    prefix = "cmpl" if kind == "text_completion" else "chatcmpl"
+    made = {"id": f"{prefix}-{uuid7().hex}", "created": int(time.time())}
     return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in made.items()}
 
 

@@ -8,6 +8,7 @@ Its token rule is simple on purpose, so that a test can say what a request costs
 
 import asyncio
 import base64
+import functools
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -47,7 +48,8 @@ class Sandbox:
         if call.url.endswith("/completions"):
             is_chat = call.url.endswith("/chat/completions")
             kinds = (ChatRequest, ChatAnswer) if is_chat else (CompletionRequest, CompletionAnswer)
-            made = _openrouter_id if _OPENROUTER in call.url else _id
+            own = functools.partial(_id, "chatcmpl" if is_chat else "cmpl")
+            made = _openrouter_id if _OPENROUTER in call.url else own
             return await self._chat(call.body, timeouts, kind=kinds[0], answer_kind=kinds[1], make_id=made)
         if call.url.endswith(("/audio/transcriptions", "/audio/translations")):
             return await self._sound(call, timeouts)
@@ -152,7 +154,7 @@ class Sandbox:
         await _wait(script.first_byte_ms / 1000, limit_s=timeouts.first_byte_s)
         if script.status >= 300:
             return _refusal(script.status, script.message, timeouts, script=script)
-        answer = await asyncio.to_thread(moderation_answer, request, moderation_id=_id(body, 0))
+        answer = await asyncio.to_thread(moderation_answer, request, moderation_id=_id("modr", body, 0))
         return _Answer(200, _JSON, [answer], script=script, timeouts=timeouts)
 
     async def _sound(self, call: HttpCall, timeouts: Timeouts) -> UpstreamResponse:
@@ -284,8 +286,8 @@ def _refusal(
     return _Answer(status, _JSON, [body], timeouts=timeouts, script=script, headers=headers)
 
 
-def _id(body: bytes, _created: int) -> str:
-    return f"chatcmpl-{hashlib.sha256(body).hexdigest()[:24]}"
+def _id(prefix: str, body: bytes, _created: int) -> str:
+    return f"{prefix}-{hashlib.sha256(body).hexdigest()[:24]}"
 
 
 def _openrouter_id(body: bytes, created: int) -> str:

@@ -9,6 +9,8 @@ from pricing.tokens import Tokens
 from upstream.openai.chat import read_answer
 from upstream.openai.chat_chunks import ChatChunks
 from upstream.openai.chat_stream import ChatStream
+from upstream.openai.completions import CompletionStream
+from upstream.openai.completions import read_answer as read_completion
 
 THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
 TEXT = {"type": "text", "text": "Ahoj"}
@@ -94,6 +96,15 @@ def test_chunks_without_an_id_share_one() -> None:
     assert len({(each["id"], each["created"]) for each in found}) == 1
     assert found[0]["id"]
     assert found[0]["created"] > 0
+
+
+def test_a_completion_that_has_no_id_is_named_as_one() -> None:
+    """By the first letters of ids some tell what an answer is of."""
+    bare = {"choices": [{"index": 0, "text": "Hi", "finish_reason": "stop"}]}
+    whole = read_completion(json.dumps(bare).encode(), model="public").render(tokens=Tokens(), cost=None)
+    assert json.loads(whole)["id"].startswith("cmpl-")
+    out = CompletionStream(model="public", include_usage=False).feed(b"data: " + json.dumps(bare).encode() + b"\n\n")
+    assert json.loads(out.split(b"\n\n")[0][6:])["id"].startswith("cmpl-")
 
 
 def test_an_empty_head_is_none() -> None:

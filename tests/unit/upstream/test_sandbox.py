@@ -43,8 +43,11 @@ async def test_says_that_it_is_a_sandbox() -> None:
 async def test_names_its_answers_as_the_provider_does_for_whom_it_stands_in() -> None:
     """OpenRouter's ids tell their time; all others are named as OpenAI names them."""
     body = chat("hello").body
-    for base_url, shape in (("https://openrouter.ai/api/v1", r"gen-17-\w{20}"), ("sandbox:", r"chatcmpl-\w{24}")):
-        url = f"{base_url}/chat/completions"
+    for url, shape in (
+        ("https://openrouter.ai/api/v1/chat/completions", r"gen-17-\w{20}"),
+        ("sandbox:/chat/completions", r"chatcmpl-\w{24}"),
+        ("sandbox:/completions", r"cmpl-\w{24}"),
+    ):
         asked = HttpCall(method="POST", url=url, headers={}, body=body)
         response = await Sandbox(clock=lambda: 17.5).send(asked, timeouts=QUICK)
         answer = json.loads(await response.read(100_000))
