@@ -19,6 +19,7 @@ from services.auth.changes import ChangeOutbox, ChangePoll, on_message
 from services.auth.config import AuthConfig
 from services.auth.directory import Directory
 from services.auth.kept_keys import Holder, KeptKeys
+from services.auth.limit_desk import LimitDesk
 from services.auth.metrics import AuthCollector
 from services.auth.server import AuthServer
 from services.auth.settings import Settings
@@ -48,9 +49,11 @@ class Parts:
             kept=self.kept,
             changed=self.changed,
         )
+        self.limit_desk = LimitDesk(pool=pool)
         self.server = AuthServer(
             authorizer=self.authorizer,
             directory=self.directory,
+            limit_desk=self.limit_desk,
             plan_id=self.plan_id,
             config_state=self.config_state,
         )

@@ -13,6 +13,8 @@ from services.auth.authorize import Authorizer
 from services.auth.customers import Customer, Status
 from services.auth.directory import Call, Directory
 from services.auth.key_terms import ApiKey, KeyTerms
+from services.auth.limit_desk import LimitDesk
+from services.auth.limit_server import LimitServer
 from services.auth.limits import Limits
 from services.auth.spend_caps import LIFTED, PERIODS, Lifted, SpendCap
 from tollbridge.auth.v1 import auth_pb2 as pb
@@ -40,11 +42,13 @@ class AuthServer:
         *,
         authorizer: Authorizer,
         directory: Directory,
+        limit_desk: LimitDesk,
         plan_id: Callable[[str], str],
         config_state: Callable[[], ConfigState],
     ) -> None:
         self._authorizer = authorizer
         self._directory = directory
+        self._limits = LimitServer(desk=limit_desk)
         self._plan_id = plan_id
         self._config_state = config_state
 
@@ -65,6 +69,7 @@ class AuthServer:
                 "CreateKey": handler(self.create_key, OPERATORS),
                 "ListKeys": handler(self.list_keys, OPERATORS),
                 "RevokeKey": handler(self.revoke_key, OPERATORS),
+                **self._limits.handlers(GATES),
                 "GetConfigState": config_state_handler(pb.GetConfigStateResponse, self._config_state, OPERATORS),
             },
         )

@@ -47,6 +47,34 @@ CUSTOMER_STATUS_BANNED: CustomerStatus.ValueType  # 3
 """May not."""
 Global___CustomerStatus: _TypeAlias = CustomerStatus  # noqa: Y015
 
+class _LimitKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LimitKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LimitKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LIMIT_KIND_UNSPECIFIED: _LimitKind.ValueType  # 0
+    """Never sent."""
+    LIMIT_KIND_REQUESTS: _LimitKind.ValueType  # 1
+    """Requests in any 60 seconds."""
+    LIMIT_KIND_TOKENS: _LimitKind.ValueType  # 2
+    """Tokens in any 60 seconds."""
+    LIMIT_KIND_CONCURRENT: _LimitKind.ValueType  # 3
+    """Requests at once."""
+
+class LimitKind(_LimitKind, metaclass=_LimitKindEnumTypeWrapper):
+    """What is limited."""
+
+LIMIT_KIND_UNSPECIFIED: LimitKind.ValueType  # 0
+"""Never sent."""
+LIMIT_KIND_REQUESTS: LimitKind.ValueType  # 1
+"""Requests in any 60 seconds."""
+LIMIT_KIND_TOKENS: LimitKind.ValueType  # 2
+"""Tokens in any 60 seconds."""
+LIMIT_KIND_CONCURRENT: LimitKind.ValueType  # 3
+"""Requests at once."""
+Global___LimitKind: _TypeAlias = LimitKind  # noqa: Y015
+
 @_typing.final
 class Limits(_message.Message):
     """What may never be exceeded; 0 is unlimited."""
@@ -810,6 +838,256 @@ class KeyChangedBatch(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___KeyChangedBatch: _TypeAlias = KeyChangedBatch  # noqa: Y015
+
+@_typing.final
+class LimitSpent(_message.Message):
+    """Units that were spent, and when."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNITS_FIELD_NUMBER: _builtins.int
+    AGE_MS_FIELD_NUMBER: _builtins.int
+    units: _builtins.int
+    """How many."""
+    age_ms: _builtins.int
+    """Milliseconds from then to the sending of this, rounded down."""
+    def __init__(
+        self,
+        *,
+        units: _builtins.int = ...,
+        age_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_ms", b"age_ms", "units", b"units"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LimitSpent: _TypeAlias = LimitSpent  # noqa: Y015
+
+@_typing.final
+class LimitStatement(_message.Message):
+    """One limit of the subject, as its spender sees it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    LATELY_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
+    NEEDED_FIELD_NUMBER: _builtins.int
+    kind: Global___LimitKind.ValueType
+    """Which; each at most once in a request."""
+    limit: _builtins.int
+    """As Authorize told; more than 0."""
+    spent: _builtins.int
+    """All units spent in this spell. May exceed what was leased: true tokens over the estimate. 0 for LIMIT_KIND_CONCURRENT."""
+    open: _builtins.int
+    """Of the units held, those in use: never taken away."""
+    wanted: _builtins.int
+    """Units to hold after this, open ones among them. Less than held gives the rest back; what is held and wanted stays."""
+    needed: _builtins.int
+    """The least that serves whoever waits, beyond `open`; 0 when nobody does. As much of it is granted as there is."""
+    @_builtins.property
+    def lately(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitSpent]:
+        """When, of those whose statement was not answered yet. Newly counted is the lesser of their sum and of what `spent` has
+        grown by since the last statement, the youngest of them first.
+        """
+
+    def __init__(
+        self,
+        *,
+        kind: Global___LimitKind.ValueType = ...,
+        limit: _builtins.int = ...,
+        spent: _builtins.int = ...,
+        lately: _abc.Iterable[Global___LimitSpent] | None = ...,
+        open: _builtins.int = ...,
+        wanted: _builtins.int = ...,
+        needed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "lately", b"lately", "limit", b"limit", "needed", b"needed", "open", b"open", "spent", b"spent", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LimitStatement: _TypeAlias = LimitStatement  # noqa: Y015
+
+@_typing.final
+class LeaseLimitsRequest(_message.Message):
+    """Says what a spender has spent of a subject's limits, and asks to hold more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPENDER_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    spender: _builtins.str
+    """UUID of the incarnation. A spender that has had no answer for `ttl_s` has lost everything it held."""
+    subject: _builtins.str
+    """Who shares the limit: a key, or with scope "customer" a customer."""
+    since: _builtins.int
+    """Number of the first statement of this spell: once a subject was forgotten, its totals begin at 0 again."""
+    number: _builtins.int
+    """Grows with every statement of this spender, over all subjects. A repeated or older one changes nothing and is
+    answered with what holds.
+    """
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitStatement]:
+        """At least one."""
+
+    def __init__(
+        self,
+        *,
+        spender: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        since: _builtins.int = ...,
+        number: _builtins.int = ...,
+        limits: _abc.Iterable[Global___LimitStatement] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "number", b"number", "since", b"since", "spender", b"spender", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseLimitsRequest: _TypeAlias = LeaseLimitsRequest  # noqa: Y015
+
+@_typing.final
+class LimitLease(_message.Message):
+    """What one limit leaves to its spender."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_MS_FIELD_NUMBER: _builtins.int
+    kind: Global___LimitKind.ValueType
+    """Which."""
+    held: _builtins.int
+    """Units the spender holds from now on, open ones among them."""
+    remaining: _builtins.int
+    """What could be admitted now beyond `open`, all replicas together; a lower bound, never below 0."""
+    retry_after_ms: _builtins.int
+    """Milliseconds until `needed` could be had if nobody else asked; 0 when it was granted, 60000 at most. Nobody knows when
+    a running request ends, so that for LIMIT_KIND_CONCURRENT it is 1000.
+    """
+    def __init__(
+        self,
+        *,
+        kind: Global___LimitKind.ValueType = ...,
+        held: _builtins.int = ...,
+        remaining: _builtins.int = ...,
+        retry_after_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "kind", b"kind", "remaining", b"remaining", "retry_after_ms", b"retry_after_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LimitLease: _TypeAlias = LimitLease  # noqa: Y015
+
+@_typing.final
+class LeaseLimitsResponse(_message.Message):
+    """What the spender holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASES_FIELD_NUMBER: _builtins.int
+    TTL_S_FIELD_NUMBER: _builtins.int
+    ttl_s: _builtins.float
+    """Seconds for which the spender may use what it holds without another answer."""
+    @_builtins.property
+    def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitLease]:
+        """In the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        leases: _abc.Iterable[Global___LimitLease] | None = ...,
+        ttl_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leases", b"leases", "ttl_s", b"ttl_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseLimitsResponse: _TypeAlias = LeaseLimitsResponse  # noqa: Y015
+
+@_typing.final
+class StateLimitsRequest(_message.Message):
+    """A page of what a spender holds: of the subjects with from_id <= id < until_id, those listed stay and the others are
+    freed. Each page is right by itself, executed late, twice or in another order.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPENDER_FIELD_NUMBER: _builtins.int
+    SPENDER_ENDED_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    FROM_ID_FIELD_NUMBER: _builtins.int
+    UNTIL_ID_FIELD_NUMBER: _builtins.int
+    SUBJECTS_FIELD_NUMBER: _builtins.int
+    spender: _builtins.str
+    """The incarnation."""
+    spender_ended: _builtins.bool
+    """True when it is over: what it held of requests and tokens counts as spent now, what it had running is freed."""
+    as_of: _builtins.int
+    """Number of the newest LeaseLimits sent before this; what a later one made is left alone."""
+    from_id: _builtins.str
+    """Empty: from the first on."""
+    until_id: _builtins.str
+    """Empty: up to the last."""
+    @_builtins.property
+    def subjects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Every subject of the range of which it holds something, or has spent what was not told yet; at most 10000."""
+
+    def __init__(
+        self,
+        *,
+        spender: _builtins.str = ...,
+        spender_ended: _builtins.bool = ...,
+        as_of: _builtins.int = ...,
+        from_id: _builtins.str = ...,
+        until_id: _builtins.str = ...,
+        subjects: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "from_id", b"from_id", "spender", b"spender", "spender_ended", b"spender_ended", "subjects", b"subjects", "until_id", b"until_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StateLimitsRequest: _TypeAlias = StateLimitsRequest  # noqa: Y015
+
+@_typing.final
+class StateLimitsResponse(_message.Message):
+    """The spender's leases are renewed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RENEW_IN_S_FIELD_NUMBER: _builtins.int
+    renew_in_s: _builtins.float
+    """Seconds until the next statement is due."""
+    def __init__(
+        self,
+        *,
+        renew_in_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["renew_in_s", b"renew_in_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StateLimitsResponse: _TypeAlias = StateLimitsResponse  # noqa: Y015
 
 @_typing.final
 class GetConfigStateRequest(_message.Message):

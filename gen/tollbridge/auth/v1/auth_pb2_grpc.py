@@ -76,6 +76,16 @@ class AuthServiceStub:
                 request_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.RevokeKeyRequest.SerializeToString,
                 response_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.RevokeKeyResponse.FromString,
                 _registered_method=True)
+        self.LeaseLimits = channel.unary_unary(
+                '/tollbridge.auth.v1.AuthService/LeaseLimits',
+                request_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.LeaseLimitsRequest.SerializeToString,
+                response_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.LeaseLimitsResponse.FromString,
+                _registered_method=True)
+        self.StateLimits = channel.unary_unary(
+                '/tollbridge.auth.v1.AuthService/StateLimits',
+                request_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.StateLimitsRequest.SerializeToString,
+                response_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.StateLimitsResponse.FromString,
+                _registered_method=True)
         self.GetConfigState = channel.unary_unary(
                 '/tollbridge.auth.v1.AuthService/GetConfigState',
                 request_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.GetConfigStateRequest.SerializeToString,
@@ -148,6 +158,22 @@ class AuthServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LeaseLimits(self, request, context):
+        """Leases of what a plan limits, for one subject: says what was spent and asks for more, in one.
+        Callers: edge, tasks, other teams.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StateLimits(self, request, context):
+        """That a spender lives, and of which subjects it has leases, in pages; what it doesn't list is freed.
+        Callers: edge, tasks, other teams.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetConfigState(self, request, context):
         """Hash and time of the configuration in use. Callers: edge, cli.
         """
@@ -204,6 +230,16 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     servicer.RevokeKey,
                     request_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.RevokeKeyRequest.FromString,
                     response_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.RevokeKeyResponse.SerializeToString,
+            ),
+            'LeaseLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.LeaseLimits,
+                    request_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.LeaseLimitsRequest.FromString,
+                    response_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.LeaseLimitsResponse.SerializeToString,
+            ),
+            'StateLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.StateLimits,
+                    request_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.StateLimitsRequest.FromString,
+                    response_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.StateLimitsResponse.SerializeToString,
             ),
             'GetConfigState': grpc.unary_unary_rpc_method_handler(
                     servicer.GetConfigState,
@@ -433,6 +469,60 @@ class AuthService:
             '/tollbridge.auth.v1.AuthService/RevokeKey',
             tollbridge_dot_auth_dot_v1_dot_auth__pb2.RevokeKeyRequest.SerializeToString,
             tollbridge_dot_auth_dot_v1_dot_auth__pb2.RevokeKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LeaseLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollbridge.auth.v1.AuthService/LeaseLimits',
+            tollbridge_dot_auth_dot_v1_dot_auth__pb2.LeaseLimitsRequest.SerializeToString,
+            tollbridge_dot_auth_dot_v1_dot_auth__pb2.LeaseLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StateLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollbridge.auth.v1.AuthService/StateLimits',
+            tollbridge_dot_auth_dot_v1_dot_auth__pb2.StateLimitsRequest.SerializeToString,
+            tollbridge_dot_auth_dot_v1_dot_auth__pb2.StateLimitsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,6 +50,14 @@ class AuthServiceStub:
     """Keys, newest first. Callers: edge, cli."""
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RevokeKeyRequest, _auth_pb2.RevokeKeyResponse]
     """Ends a key within a second on every replica; running requests finish. Callers: edge, cli."""
+    LeaseLimits: _grpc.UnaryUnaryMultiCallable[_auth_pb2.LeaseLimitsRequest, _auth_pb2.LeaseLimitsResponse]
+    """Leases of what a plan limits, for one subject: says what was spent and asks for more, in one.
+    Callers: edge, tasks, other teams.
+    """
+    StateLimits: _grpc.UnaryUnaryMultiCallable[_auth_pb2.StateLimitsRequest, _auth_pb2.StateLimitsResponse]
+    """That a spender lives, and of which subjects it has leases, in pages; what it doesn't list is freed.
+    Callers: edge, tasks, other teams.
+    """
     GetConfigState: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetConfigStateRequest, _auth_pb2.GetConfigStateResponse]
     """Hash and time of the configuration in use. Callers: edge, cli."""
     Pipe: _grpc.StreamStreamMultiCallable[_pipe_pb2.CallBatch, _pipe_pb2.ReplyBatch]
@@ -76,6 +84,14 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """Keys, newest first. Callers: edge, cli."""
     RevokeKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.RevokeKeyRequest, _auth_pb2.RevokeKeyResponse]  # type: ignore[assignment]
     """Ends a key within a second on every replica; running requests finish. Callers: edge, cli."""
+    LeaseLimits: _aio.UnaryUnaryMultiCallable[_auth_pb2.LeaseLimitsRequest, _auth_pb2.LeaseLimitsResponse]  # type: ignore[assignment]
+    """Leases of what a plan limits, for one subject: says what was spent and asks for more, in one.
+    Callers: edge, tasks, other teams.
+    """
+    StateLimits: _aio.UnaryUnaryMultiCallable[_auth_pb2.StateLimitsRequest, _auth_pb2.StateLimitsResponse]  # type: ignore[assignment]
+    """That a spender lives, and of which subjects it has leases, in pages; what it doesn't list is freed.
+    Callers: edge, tasks, other teams.
+    """
     GetConfigState: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetConfigStateRequest, _auth_pb2.GetConfigStateResponse]  # type: ignore[assignment]
     """Hash and time of the configuration in use. Callers: edge, cli."""
     Pipe: _aio.StreamStreamMultiCallable[_pipe_pb2.CallBatch, _pipe_pb2.ReplyBatch]  # type: ignore[assignment]
@@ -147,6 +163,26 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.RevokeKeyResponse, _abc.Awaitable[_auth_pb2.RevokeKeyResponse]]:
         """Ends a key within a second on every replica; running requests finish. Callers: edge, cli."""
+
+    @_abc_1.abstractmethod
+    def LeaseLimits(
+        self,
+        request: _auth_pb2.LeaseLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.LeaseLimitsResponse, _abc.Awaitable[_auth_pb2.LeaseLimitsResponse]]:
+        """Leases of what a plan limits, for one subject: says what was spent and asks for more, in one.
+        Callers: edge, tasks, other teams.
+        """
+
+    @_abc_1.abstractmethod
+    def StateLimits(
+        self,
+        request: _auth_pb2.StateLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.StateLimitsResponse, _abc.Awaitable[_auth_pb2.StateLimitsResponse]]:
+        """That a spender lives, and of which subjects it has leases, in pages; what it doesn't list is freed.
+        Callers: edge, tasks, other teams.
+        """
 
     @_abc_1.abstractmethod
     def GetConfigState(
