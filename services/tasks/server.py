@@ -159,7 +159,10 @@ class TasksServer:
         if request.file_id:
             await self._files.delete(canonical(request.file_id, "file_id"), customer_id=request.customer_id)
         else:
-            await self._files.delete_all(canonical(request.task_id, "task_id"), customer_id=request.customer_id)
+            task_id, customer_id = canonical(request.task_id, "task_id"), request.customer_id
+            await self._owned(task_id, customer_id)
+            await self._ends.cancel(task_id)  # it would be charged when it is made, and its files be nobody's to see
+            await self._files.delete_all(await self._owned(task_id, customer_id))
         return pb.DeleteResultsResponse()
 
     async def _shown_orders(self, found: Sequence[Job]) -> list[bytes]:

@@ -95,7 +95,6 @@ def routes(*, desk: TaskDesk, identify: Identify) -> APIRouter:
     async def delete_video(request: Request, video_id: str) -> Response:
         caller = await identify(request)
         task = _video(await desk.get(canonical(video_id, "video_id"), caller, wait_s=0))
-        await desk.cancel(task.id, caller)
         await desk.delete(caller, task_id=task.id)
         gone: DeletedVideo = {"id": task.id, "object": "video.deleted", "deleted": True}
         return answer(gone, request_id=context(request).request_id)

@@ -9,7 +9,7 @@ from services.tasks import store
 from services.tasks.files import file_store, links
 from services.tasks.files.results import PIECE_BYTES, SLICE_BYTES, Results
 from services.tasks.files.retention import Retention
-from services.tasks.jobs import ResultFile
+from services.tasks.jobs import Job, ResultFile
 from tollbridge.tasks.v1 import tasks_pb2 as pb
 
 MAX_READERS = 256
@@ -75,15 +75,11 @@ class FileDesk:
             raise _not_found()
         await self._retention.remove((file_id,))
 
-    async def delete_all(self, task_id: str, *, customer_id: str) -> None:
-        """Removes what a customer's task made, and notes that it is deleted. Raises NOT_FOUND, UNAVAILABLE."""
-        async with db.transaction(self._pool) as conn:
-            job = await store.job(conn, task_id)
-        if job is None or customer_id not in ("", job.order.customer_id):
-            raise TollbridgeError(Code.NOT_FOUND, "There is no such task.")
+    async def delete_all(self, job: Job) -> None:
+        """Removes what a task that has ended made, and notes that it is deleted. Raises UNAVAILABLE."""
         await self._retention.remove([file.file_id for file in job.results])
         async with db.transaction(self._pool) as conn:  # last, so that whoever is told of a failure may ask again
-            await store.delete(conn, task_id)
+            await store.delete(conn, job.order.id)
 
     async def _link_secrets(self) -> Sequence[bytes]:
         """They don't change while a process lives."""

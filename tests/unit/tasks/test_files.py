@@ -230,6 +230,17 @@ async def test_a_task_that_was_deleted_says_so(api: TasksApi):
     assert await listed(without_deleted=True) == {kept.id: False}
 
 
+async def test_a_task_that_is_deleted_while_it_is_made_ends_with_that(api: TasksApi):
+    """It is not made, and charged, where nobody would see it; to others it goes on."""
+    task = await api.create()
+    stranger = dataclasses.replace(api, customer_id=str(uuid.uuid4()))
+    assert await code_of(delete(stranger, task_id=task.id)) is Code.NOT_FOUND
+    assert (await api.get(task.id)).status == pb.TASK_STATUS_PENDING
+    await delete(api, task_id=task.id)
+    ended = await api.get(task.id)
+    assert (ended.status, ended.deleted, ended.charge_nano_usd) == (pb.TASK_STATUS_CANCELLED, True, 0)
+
+
 async def delete(api: TasksApi, **fields: str) -> None:
     request = pb.DeleteResultsRequest(customer_id=api.customer_id, **fields)
     await api.call("DeleteResults", request, pb.DeleteResultsResponse)

@@ -130,7 +130,8 @@ class TasksServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteResults(self, request, context):
-        """Removes the results of a task, or one of them; nothing is paid back. Callers: edge, other teams.
+        """Cancels a task that has not ended and removes its results, or removes one of them; nothing is paid back.
+        Callers: edge, other teams.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

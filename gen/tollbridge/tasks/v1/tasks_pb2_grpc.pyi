@@ -47,7 +47,9 @@ class TasksServiceStub:
     GetResult: _grpc.UnaryStreamMultiCallable[_tasks_pb2.GetResultRequest, _tasks_pb2.GetResultResponse]
     """A result's bytes. Callers: edge, other teams."""
     DeleteResults: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.DeleteResultsRequest, _tasks_pb2.DeleteResultsResponse]
-    """Removes the results of a task, or one of them; nothing is paid back. Callers: edge, other teams."""
+    """Cancels a task that has not ended and removes its results, or removes one of them; nothing is paid back.
+    Callers: edge, other teams.
+    """
     GetConfigState: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.GetConfigStateRequest, _tasks_pb2.GetConfigStateResponse]
     """Hash and time of the configuration in use. Callers: edge, cli."""
     Pipe: _grpc.StreamStreamMultiCallable[_pipe_pb2.CallBatch, _pipe_pb2.ReplyBatch]
@@ -71,7 +73,9 @@ class TasksServiceAsyncStub(TasksServiceStub):
     GetResult: _aio.UnaryStreamMultiCallable[_tasks_pb2.GetResultRequest, _tasks_pb2.GetResultResponse]  # type: ignore[assignment]
     """A result's bytes. Callers: edge, other teams."""
     DeleteResults: _aio.UnaryUnaryMultiCallable[_tasks_pb2.DeleteResultsRequest, _tasks_pb2.DeleteResultsResponse]  # type: ignore[assignment]
-    """Removes the results of a task, or one of them; nothing is paid back. Callers: edge, other teams."""
+    """Cancels a task that has not ended and removes its results, or removes one of them; nothing is paid back.
+    Callers: edge, other teams.
+    """
     GetConfigState: _aio.UnaryUnaryMultiCallable[_tasks_pb2.GetConfigStateRequest, _tasks_pb2.GetConfigStateResponse]  # type: ignore[assignment]
     """Hash and time of the configuration in use. Callers: edge, cli."""
     Pipe: _aio.StreamStreamMultiCallable[_pipe_pb2.CallBatch, _pipe_pb2.ReplyBatch]  # type: ignore[assignment]
@@ -134,7 +138,9 @@ class TasksServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tasks_pb2.DeleteResultsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tasks_pb2.DeleteResultsResponse, _abc.Awaitable[_tasks_pb2.DeleteResultsResponse]]:
-        """Removes the results of a task, or one of them; nothing is paid back. Callers: edge, other teams."""
+        """Cancels a task that has not ended and removes its results, or removes one of them; nothing is paid back.
+        Callers: edge, other teams.
+        """
 
     @_abc_1.abstractmethod
     def GetConfigState(
