@@ -87,14 +87,18 @@ async def take_slot(
 
 async def release_slots(connection: Connection, attempt_ids: Collection[str]) -> dict[str, str]:
     """Gives back what these attempts hold; returns the account of each that held one."""
-    return await _free(connection, "attempt_id = ANY(%s::uuid[])", (list(attempt_ids),))
+    ids = list(attempt_ids)
+    freed = await _free(connection, "attempt_id = ANY(%s::uuid[])", (ids,))
+    if len(freed) < len(ids):
+        await connection.execute("DELETE FROM router.lapsed_slots WHERE attempt_id = ANY(%s::uuid[])", (ids,))
+    return freed
 
 
 async def state_spender(connection: Connection, page: Page) -> None:
     """Renews the spender, keeps the page for all replicas, and frees those slots that it should list but doesn't.
 
-    A page of an older statement than the latest is executed late: what it omits is over all the same, but it renews
-    nothing.
+    What it lists and had lost by its silence is counted again, also beyond the account's slots: it runs. A page of an
+    older statement than the latest is executed late: what it omits is over all the same, but it renews nothing.
     """
     cursor = await connection.execute(
         "INSERT INTO router.spenders AS s (id, as_of) VALUES (%s, %s)"
@@ -104,6 +108,7 @@ async def state_spender(connection: Connection, page: Page) -> None:
     )
     if await cursor.fetchone():
         await _keep_page(connection, page)
+        await _take_again(connection, page)
     await _free(
         connection,
         "spender = %s AND attempt_id >= %s AND attempt_id < %s"
@@ -120,6 +125,32 @@ async def _keep_page(connection: Connection, page: Page) -> None:
         "INSERT INTO router.statements (spender, from_id, end_id, as_of, listed) VALUES (%s, %s, %s, %s, %s::uuid[])"
         " ON CONFLICT (spender, from_id) DO UPDATE SET end_id = excluded.end_id, listed = excluded.listed",
         (page.spender, page.from_id or FIRST_ID, page.end_id, page.as_of, sorted(page.listed)),
+    )
+
+
+async def _take_again(connection: Connection, page: Page) -> None:
+    condition = "spender = %s AND attempt_id = ANY(%s::uuid[])"
+    lapsed = (page.spender, sorted(page.listed))
+    cursor = await connection.execute(
+        "SELECT id FROM router.provider_accounts WHERE id IN"
+        f" (SELECT account_id FROM router.lapsed_slots WHERE {condition}) ORDER BY id FOR UPDATE".encode(),
+        lapsed,
+    )
+    if not await cursor.fetchall():
+        return
+    await connection.execute(
+        f"""
+        WITH back AS (
+            DELETE FROM router.lapsed_slots WHERE {condition} RETURNING attempt_id, request_id, account_id, spender
+        ),
+        made AS (
+            INSERT INTO router.slots (attempt_id, request_id, account_id, spender) SELECT * FROM back
+            ON CONFLICT (attempt_id) DO NOTHING RETURNING account_id
+        )
+        UPDATE router.provider_accounts AS a SET in_use = in_use + n
+        FROM (SELECT account_id, count(*) AS n FROM made GROUP BY account_id) AS each WHERE a.id = each.account_id
+        """.encode(),
+        lapsed,
     )
 
 
@@ -143,14 +174,20 @@ async def read_statements(connection: Connection, spenders: Collection[str], *, 
 
 
 async def expire_silent(connection: Connection, *, silent_s: float) -> int:
-    """Frees the slots of spenders that have said nothing for that long; returns how many."""
+    """Frees the slots of spenders that have said nothing for that long; returns how many.
+
+    They are kept in mind for an hour, for a spender that has not died but stood still.
+    """
     silence = "clock_timestamp() - make_interval(secs => %s)"
     freed = await _free(
         connection,
         f"taken_at < {silence} AND NOT EXISTS (SELECT FROM router.spenders AS s"
         f" WHERE s.id = slots.spender AND s.stated_at >= {silence})",
         (silent_s, silent_s),
+        keeping=", kept AS (INSERT INTO router.lapsed_slots (attempt_id, request_id, account_id, spender)"
+        " SELECT attempt_id, request_id, account_id, spender FROM gone ON CONFLICT DO NOTHING)",
     )
+    await connection.execute("DELETE FROM router.lapsed_slots WHERE lapsed_at < clock_timestamp() - interval '1 hour'")
     await connection.execute(
         f"DELETE FROM router.spenders AS s WHERE s.stated_at < {silence} - interval '1 hour'"
         " AND NOT EXISTS (SELECT FROM router.slots WHERE spender = s.id)",
@@ -172,8 +209,13 @@ async def count_accounts(connection: Connection) -> int:
     return int(row[0]) if row else 0
 
 
-async def _free(connection: Connection, condition: str, parameters: tuple[object, ...]) -> dict[str, str]:
-    """Frees slots by a condition of ours on router.slots: locks their accounts in order, deletes, counts down."""
+async def _free(
+    connection: Connection, condition: str, parameters: tuple[object, ...], *, keeping: str = ""
+) -> dict[str, str]:
+    """Frees slots by a condition of ours on router.slots: locks their accounts in order, deletes, counts down.
+
+    `keeping` is one more part of that statement, about the rows that are `gone`.
+    """
     await connection.execute(
         "SELECT FROM router.provider_accounts WHERE id IN"
         f" (SELECT account_id FROM router.slots WHERE {condition}) ORDER BY id FOR UPDATE".encode(),
@@ -181,12 +223,14 @@ async def _free(connection: Connection, condition: str, parameters: tuple[object
     )
     cursor = await connection.execute(
         f"""
-        WITH gone AS (DELETE FROM router.slots WHERE {condition} RETURNING attempt_id, account_id),
+        WITH gone AS (
+            DELETE FROM router.slots WHERE {condition} RETURNING attempt_id, request_id, account_id, spender
+        ),
         counted AS (
             UPDATE router.provider_accounts AS a SET in_use = in_use - n
             FROM (SELECT account_id, count(*) AS n FROM gone GROUP BY account_id) AS each
             WHERE a.id = each.account_id
-        )
+        ){keeping}
         SELECT attempt_id::text, account_id FROM gone
         """.encode(),
         parameters,

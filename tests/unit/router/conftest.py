@@ -25,6 +25,7 @@ async def pair(schema: str, tmp_path: Path) -> AsyncIterator[Pair]:
     path.write_text(CONFIG.replace("PRICE", "1"))
     with psycopg.connect(schema, autocommit=True) as connection:
         connection.execute("DELETE FROM router.slots")
+        connection.execute("DELETE FROM router.lapsed_slots")
         connection.execute("UPDATE router.provider_accounts SET in_use = 0")
     pool = await db.open_pool(schema, role="router", max_size=8)
     pool.timeout = promised(pool.timeout)

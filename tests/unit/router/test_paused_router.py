@@ -3,12 +3,13 @@
 import uuid
 
 from chassis import db, ids
+from chassis.errors import Code
 from services.router.attempts import SILENT_S, Attempt, Page
 from services.router.decide import Ask
 from services.router.listening import BROKEN_S, Listening
 from services.router.parts import Parts
 from services.router.store_desk import SWEEP_EVERY_S
-from tests.unit.router.pair import Pair, ask, end, handler, rows
+from tests.unit.router.pair import Pair, ask, end, handler, refusal, rows, slots
 from tollbridge.router.v1 import router_pb2 as pb
 
 BEGAN_MS = 1_700_000_000_000
@@ -150,3 +151,27 @@ def test_listening_begins_anew_after_each_gap() -> None:
     listening.broke()
     clock.now_s += 2
     assert listening.goes_on() == 2
+
+
+async def test_a_spender_that_speaks_again_has_its_running_attempts_counted_again(pair: Pair) -> None:
+    """It stood still for longer than its lease while they ran at the provider: nobody else is let in beside them."""
+    clock = Clock()
+    pair.one.desk._listening = Listening(clock=clock)
+    frozen, other = str(uuid.uuid4()), str(uuid.uuid4())
+    held = [await pair.one.decider.decide(asked("narrow", frozen, number)) for number in range(5)]
+    await age(pair, seconds=60)
+    while await rows(pair):
+        clock.now_s += SWEEP_EVERY_S
+        await pair.one.desk.sweep_now()
+    meanwhile = [await pair.two.decider.decide(asked("narrow", other, 10 + number)) for number in range(5)]
+    await pair.two.decider.finish(end(held[0].id))
+    await pair.two.decider.state(stated(frozen, 20, *held[1:]))
+    assert sum((await rows(pair)).values()) == 9
+    last = next(attempt for attempt in meanwhile if attempt.target.account == held[0].target.account)
+    for attempt in meanwhile:
+        if attempt is not last:
+            await pair.two.decider.finish(end(attempt.id))
+    assert (await refusal(pair.two.decider.decide(asked("narrow", other, 30)))).code is Code.OVERLOADED
+    await pair.two.decider.finish(end(last.id))
+    assert await slots(pair) == {attempt.id for attempt in held[1:]}
+    assert (await pair.two.decider.decide(asked("narrow", other, 40))).target.account.id == held[0].target.account.id
