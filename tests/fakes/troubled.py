@@ -1,8 +1,8 @@
 """A provider of images and of jobs that has one kind of trouble below each path, and remembers what it did.
 
-`/{trouble}/v1/images/generations` makes at once, `/{trouble}/v1/videos` and `…/predictions` work on jobs of their own.
-It heeds `Idempotency-Key`, and what it has taken on it bills, whatever becomes of its answer. One thread of its own;
-`seen` may be read from any other.
+`/{trouble}/v1/images/generations` and `…/audio/speech` make at once, `…/videos` and `…/predictions` begin jobs of the
+provider's own. It heeds `Idempotency-Key`, and what it has taken on it bills, whatever becomes of its answer. It has a
+thread of its own; `seen` may be read from any other.
 """
 
 import asyncio
@@ -19,6 +19,9 @@ from tests.fakes.jobs import MP4, PNG
 
 LATE_S = 16.0
 """How long it takes for what it makes too late."""
+NEARLY_S = 11.2
+"""And for what it makes in nearly as long as there is: a tenth of a second more for each of them."""
+SOUND = bytes(4800)
 MISSES = 3
 """So many questions, and so many fetches, go wrong where that passes."""
 FOR_EVER_S = 3600.0
@@ -53,6 +56,7 @@ class TroubledProvider:
         app.add_routes(
             [
                 web.post(f"{base}/images/generations", self._image),
+                web.post(f"{base}/audio/speech", self._speech),
                 web.post(f"{base}/videos", self._submit),
                 web.get(f"{base}/videos/{{id}}", self._video),
                 web.get(f"{base}/videos/{{id}}/content", self._content),
@@ -91,7 +95,7 @@ class TroubledProvider:
         if is_new:
             self._taken[key] = f"job-{len(self._taken)}"
             self._note(request, "taken")
-            self._due_at[self._taken[key]] = _now() + (LATE_S if trouble == "late" else self._takes_s)
+            self._due_at[self._taken[key]] = _now() + self._needs_s(trouble)
         if trouble == "takes_and_breaks_once" and times == 1:
             self._bill(request, self._taken[key])
             raise _problem(web.HTTPInternalServerError, "it broke, and goes on")
@@ -108,6 +112,28 @@ class TroubledProvider:
             return web.json_response({"error": {"type": "server_error", "message": "it came to nothing"}})
         self._bill(request, job_id)
         return web.json_response({"created": 1, "data": [{"url": self._link(request, job_id)}]})
+
+    async def _speech(self, request: web.Request) -> web.StreamResponse:
+        job_id = await self._take(request)
+        await asyncio.sleep(max(0.0, self._due_at[job_id] - _now()))
+        trouble, response = _trouble(request), web.StreamResponse(headers={"content-type": "audio/pcm"})
+        if trouble != "fails":
+            self._bill(request, job_id)
+        await response.prepare(request)
+        await response.write(SOUND[:1000])
+        if trouble == "fails":
+            assert request.transport is not None
+            request.transport.abort()
+            return response
+        if trouble == "hangs_at_download":
+            await asyncio.sleep(FOR_EVER_S)
+        await response.write(SOUND[1000:])
+        return response
+
+    def _needs_s(self, trouble: str) -> float:
+        if trouble.startswith("nearly"):
+            return NEARLY_S + int(trouble.removeprefix("nearly")) / 10
+        return LATE_S if trouble == "late" else self._takes_s
 
     async def _submit(self, request: web.Request) -> web.Response:
         job_id = await self._take(request)

@@ -29,28 +29,44 @@ pytestmark = pytest.mark.thorough
 COPIES = 10
 SHORT_S = 12
 LONG_S = 180.0
-PRICES = {"image": Decimal("0.023456789"), "video": 4 * Decimal("0.012345678"), "prediction": Decimal("0.034567891")}
-KINDS = {"image": "image", "video": "video", "prediction": "image"}
-"""By wire."""
+TEXT = "a bridge"
+PRICES = {
+    "image": Decimal("0.023456789"),
+    "speech": len(TEXT) * Decimal("0.000012345"),
+    "video": 4 * Decimal("0.012345678"),
+    "prediction": Decimal("0.034567891"),
+}
+CHARGED_BY = {
+    "image": {"per_image": "0.023456789"},
+    "speech": {"per_million_characters": "12.345"},
+    "video": {"per_second": "0.012345678"},
+    "prediction": {"per_image": "0.034567891"},
+}
+KINDS = {"image": "image", "speech": "speech", "video": "video", "prediction": "image"}
+"""By wire, as the prices."""
+PATHS = {"image": "/images/generations", "speech": "/audio/speech", "video": "/videos"}
+"""By kind."""
+WIRES = tuple(PRICES)
 JOBS_OF_THEIR_OWN = ("video", "prediction")
+FETCHED = ("image", *JOBS_OF_THEIR_OWN)
 ENDS_WELL = {
-    "fine": tuple(PRICES),
-    "breaks_once": tuple(PRICES),
-    "takes_and_breaks_once": tuple(PRICES),
-    "takes_and_hangs_once": tuple(PRICES),
-    "misses": tuple(PRICES),
+    "fine": WIRES,
+    "breaks_once": WIRES,
+    "takes_and_breaks_once": WIRES,
+    "takes_and_hangs_once": WIRES,
+    "misses": FETCHED,
 }
 OUT_OF_TIME = {
-    "breaks": tuple(PRICES),
-    "fails": tuple(PRICES),
-    "hangs_at_submit": tuple(PRICES),
+    "breaks": WIRES,
+    "fails": WIRES,
+    "hangs_at_submit": WIRES,
     "breaks_at_poll": JOBS_OF_THEIR_OWN,
     "hangs_at_poll": JOBS_OF_THEIR_OWN,
-    "breaks_at_download": tuple(PRICES),
-    "hangs_at_download": tuple(PRICES),
-    "late": tuple(PRICES),
+    "breaks_at_download": FETCHED,
+    "hangs_at_download": WIRES,
+    "late": WIRES,
 }
-ENDS_BADLY = OUT_OF_TIME | {"rejects": tuple(PRICES)}
+ENDS_BADLY = OUT_OF_TIME | {"rejects": WIRES}
 LEFT_THERE = ("hangs_at_poll", "breaks_at_poll", "breaks_at_download", "hangs_at_download", "late")
 """Where the provider has a job that nobody wants any more."""
 
@@ -70,14 +86,18 @@ class Case:
 
 GOOD = [Case(trouble=trouble, wire=wire) for trouble, wires in ENDS_WELL.items() for wire in wires]
 BAD = [Case(trouble=trouble, wire=wire) for trouble, wires in ENDS_BADLY.items() for wire in wires]
+NEARLY = [Case(trouble=f"nearly{number}", wire=wire) for number in range(10) for wire in ("image", "speech")]
+"""Made about when their time is over."""
+ALL = GOOD + BAD + NEARLY
 
 
 def config(provider_url: str) -> str:
     """A provider and a model for each case."""
     providers, models = [], []
-    for case in GOOD + BAD:
+    for case in ALL:
         protocol = "predictions" if case.wire == "prediction" else "openai"
-        timeouts = {"connect": 2, "first_byte": 3, "idle": 3, "total": 120}
+        seconds = 3 if "hangs" in case.trouble else 30
+        timeouts = {"connect": 2, "first_byte": seconds, "idle": seconds, "total": 120}
         providers.append(
             {
                 "id": case.model,
@@ -87,9 +107,9 @@ def config(provider_url: str) -> str:
                 "accounts": [{"id": f"{case.model}-a", "api_key": "canary-troubled-secret"}],
             }
         )
-        price = {"per_second": "0.012345678"} if case.wire == "video" else {"per_image": str(PRICES[case.wire])}
         route = {"provider": case.model, "model": "maker/thing"}
-        models.append({"id": case.model, "category": KINDS[case.wire], "routes": [route], "price": price})
+        kind, price = KINDS[case.wire], CHARGED_BY[case.wire]
+        models.append({"id": case.model, "category": kind, "routes": [route], "price": price})
     return json.dumps(
         {
             "surfaces": [{"prefix": "/v1", "dialect": "openai"}],
@@ -136,10 +156,10 @@ def play(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, nats_serve
         in_thread(hooks.app()) as hooks_url,
         gateway(directory, config(provider_url), *arguments, replicas={"tasks": 2}) as running,
     ):
-        hurry(postgres_url, [case.model for case in BAD if case.trouble in OUT_OF_TIME])
+        hurry(postgres_url, [case.model for case in BAD + NEARLY if case.trouble != "rejects"])
         bus = nats_server.server.url
-        with concurrent.futures.ThreadPoolExecutor(len(GOOD + BAD)) as threads:
-            playing = {case: threads.submit(played, running, case, f"{hooks_url}/hooks", bus) for case in GOOD + BAD}
+        with concurrent.futures.ThreadPoolExecutor(len(ALL)) as threads:
+            playing = {case: threads.submit(played, running, case, f"{hooks_url}/hooks", bus) for case in ALL}
             jobs = {case: each.result() for case, each in playing.items()}
         wait_until(lambda: len(hooks.told) >= 2 * len(jobs), timeout_s=60, what="each hook is called twice")
         wait_until(lambda: not to_stop(postgres_url), timeout_s=60, what="nothing is to be stopped any more")
@@ -168,14 +188,21 @@ def hurry(url: str, models: list[str]) -> None:
 def played(running: Gateway, case: Case, hook_url: str, bus: str) -> Played:
     """Orders it, sends copies of the work order, and listens until the end."""
     account = running.customer(credit_usd="1")
-    body = {"model": case.model, "prompt": "a bridge", "webhook_url": hook_url}
-    path = "/v1/videos" if case.wire == "video" else "/v1/images/generations"
-    asked = body | ({"seconds": "4"} if case.wire == "video" else {})
-    headers = account.headers | {"prefer": "respond-async"}
-    reply = httpx.post(running.base_url + path, json=asked, headers=headers, timeout=60)
+    kind = KINDS[case.wire]
+    asked = {
+        "image": {"prompt": TEXT},
+        "speech": {"input": TEXT, "voice": "alloy", "response_format": "pcm"},
+        "video": {"prompt": TEXT, "seconds": "4"},
+    }[kind]
+    reply = httpx.post(
+        f"{running.base_url}/v1{PATHS[kind]}",
+        json={"model": case.model, "webhook_url": hook_url, **asked},
+        headers=account.headers | {"prefer": "respond-async"},
+        timeout=60,
+    )
     assert reply.status_code in (200, 202), reply.text
     task_id = reply.json().get("task_id") or reply.json()["id"]
-    order_again(bus, KINDS[case.wire], task_id)
+    order_again(bus, kind, task_id)
     url = f"{running.base_url}/v1/tasks/{task_id}/events"
     with httpx.stream("GET", url, headers=account.headers, timeout=LONG_S) as stream:
         lines = list(stream.iter_lines())
@@ -251,7 +278,16 @@ def test_a_job_that_comes_to_nothing_in_its_time_costs_nothing(play: Play, case:
     settled(play, case, Decimal(0))
 
 
-@pytest.mark.parametrize("case", GOOD + BAD, ids=lambda case: case.model)
+@pytest.mark.parametrize("case", NEARLY, ids=lambda case: case.model)
+def test_a_job_that_is_made_in_the_last_moment_is_charged_if_its_customer_has_it(play: Play, case: Case) -> None:
+    """And otherwise not; its provider bills it in either case."""
+    end = play.jobs[case].end
+    assert end["status"] in ("succeeded", "failed")
+    settled(play, case, PRICES[case.wire] if end["status"] == "succeeded" else Decimal(0))
+    wait_until(lambda: play.provider.count(case.model, "billed") == 1, timeout_s=30, what="the provider bills it")
+
+
+@pytest.mark.parametrize("case", ALL, ids=lambda case: case.model)
 def test_a_job_ends_once_for_everybody_who_hears_of_it(play: Play, case: Case) -> None:
     """Its stream has one end, its webhook one event, and work orders that come afterwards change nothing."""
     it = play.jobs[case]
@@ -266,14 +302,14 @@ def test_a_job_ends_once_for_everybody_who_hears_of_it(play: Play, case: Case) -
     assert since.status_code == 204
 
 
-@pytest.mark.parametrize("wire", PRICES)
+@pytest.mark.parametrize("wire", WIRES)
 def test_ten_copies_of_a_work_order_are_one_call_of_a_provider(play: Play, wire: str) -> None:
     """With two workers, who both are woken by them."""
     model = Case(trouble="fine", wire=wire).model
     assert [play.provider.count(model, what) for what in ("asked", "taken", "billed")] == [1, 1, 1]
 
 
-@pytest.mark.parametrize("wire", PRICES)
+@pytest.mark.parametrize("wire", WIRES)
 def test_an_order_whose_answer_was_not_heard_is_made_once_where_its_key_is_heeded(play: Play, wire: str) -> None:
     """It comes again under the same key."""
     model = Case(trouble="takes_and_hangs_once", wire=wire).model
@@ -281,14 +317,14 @@ def test_an_order_whose_answer_was_not_heard_is_made_once_where_its_key_is_heede
     assert play.provider.count(model, "billed") == 1
 
 
-@pytest.mark.parametrize("wire", PRICES)
+@pytest.mark.parametrize("wire", FETCHED)
 def test_what_was_made_and_can_not_be_fetched_at_once_is_not_made_again(play: Play, wire: str) -> None:
     """Also where it can't be asked after, and until the job's time is over."""
     for trouble in ("misses", "breaks_at_download", "hangs_at_download"):
         assert play.provider.count(Case(trouble=trouble, wire=wire).model, "taken") == 1
 
 
-@pytest.mark.parametrize("wire", PRICES)
+@pytest.mark.parametrize("wire", WIRES)
 def test_what_a_provider_makes_too_late_is_billed_to_us_alone(play: Play, wire: str) -> None:
     """Its bill comes, and nobody is charged for it."""
     case = Case(trouble="late", wire=wire)
