@@ -8,7 +8,7 @@ from chassis import db
 from chassis.settings import SettingsError
 from services.billing.alerts.at_rest import AtRestKeys
 from services.billing.alerts.balance_alerts import BalanceAlerts
-from services.billing.alerts.webhook_deliveries import WebhookDeliveries
+from services.billing.alerts.due_webhooks import DueWebhooks
 from services.billing.config import BillingConfig
 from services.billing.prices import PriceBook
 from services.billing.receipts.receipt_keys import ReceiptKeys
@@ -16,6 +16,7 @@ from services.billing.receipts.receipts import Receipts
 from services.billing.receipts.signatures import SigningKey
 from services.billing.receipts.usage_report import UsageReport
 from services.billing.statement_server import StatementServer
+from upstream.webhook_deliveries import WebhookDeliveries
 
 
 class StatementParts:
@@ -40,7 +41,7 @@ class StatementParts:
         self._log = log
         self.receipts = Receipts(pool=pool, prices=prices, keys=keys)
         self._alerts = BalanceAlerts(pool=pool, keys=at_rest, config=config)
-        self._webhooks = WebhookDeliveries(pool=pool, keys=at_rest, config=config, log=log)
+        self._webhooks = WebhookDeliveries(due=DueWebhooks(pool=pool, keys=at_rest, config=config), log=log)
         self.server = StatementServer(keys=keys, usage=UsageReport(pool=pool), alerts=self._alerts)
 
     def loops(self) -> Mapping[str, Coroutine[object, object, None]]:

@@ -32,7 +32,7 @@ from services.tasks.owners import Billing, Router
 from services.tasks.publisher import Publisher
 from services.tasks.server import TasksServer
 from services.tasks.settings import Settings
-from services.tasks.webhooks.webhook_deliveries import WebhookDeliveries
+from services.tasks.webhooks.due_webhooks import DueWebhooks
 from services.tasks.webhooks.webhook_secrets import WebhookSecrets
 from services.tasks.webhooks.webhooks import Webhooks
 from services.tasks.work.backlog import BacklogWatch
@@ -48,6 +48,7 @@ from tollbridge.router.v1 import router_pb2
 from upstream.client import UpstreamClient
 from upstream.public_address import Network
 from upstream.sandbox.provider import Sandbox
+from upstream.webhook_deliveries import WebhookDeliveries
 
 
 class Parts:
@@ -65,7 +66,7 @@ class Parts:
         self._watch: ConfigWatch[TasksConfig] | None = None
         self._config = TasksConfig()
         secrets = _webhook_secrets(settings.at_rest_keys)
-        self._webhooks = WebhookDeliveries(pool=pool, secrets=secrets, allowed=self._networks, log=log)
+        self._webhooks = WebhookDeliveries(due=DueWebhooks(pool=pool, secrets=secrets, allowed=self._networks), log=log)
         webhooks = Webhooks(pool=pool, secrets=secrets, allowed=self._networks)
         self.is_serving = False
         spender = str(uuid.uuid4())

@@ -38,11 +38,13 @@ _TAKE = """
     )
     UPDATE billing.webhook_deliveries AS d
     SET tries = d.tries + 1, try_at = now() + %s * interval '1 second'
-    FROM (SELECT w.id FROM billing.webhook_deliveries w JOIN due ON due.id = w.id
+    FROM (SELECT w.id, a.url, a.secret FROM billing.webhook_deliveries w JOIN due ON due.id = w.id
+        LEFT JOIN billing.balance_alerts a ON a.customer_id = w.customer_id
         WHERE w.state = 'pending' AND w.try_at <= now()
         ORDER BY w.try_at LIMIT %s FOR UPDATE OF w SKIP LOCKED) AS taken
     WHERE d.id = taken.id
-    RETURNING d.id, d.customer_id, d.body, d.tries, extract(epoch FROM now() - d.made_at)::bigint
+    RETURNING d.id, d.customer_id, d.body, d.tries, extract(epoch FROM now() - d.made_at)::bigint,
+        coalesce(taken.url, ''), coalesce(taken.secret, '')
 """
 _END = """
     UPDATE billing.webhook_deliveries SET state = %s, problem = %s, ended_at = now() WHERE id = %s AND state = 'pending'
@@ -72,13 +74,15 @@ class Alert:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """A webhook that is to be tried now, for the `tries`th time."""
+    """A webhook that is to be tried now, for the `tries`th time, and what its customer has set by now."""
 
     id: UUID
     customer_id: str
     body: bytes
     tries: int
     age_s: int
+    url: str
+    secret: str = dataclasses.field(repr=False)
 
 
 async def read(connection: Connection, customer_ids: Collection[str]) -> dict[str, Alert]:
@@ -120,14 +124,14 @@ async def take(connection: Connection, *, limit: int, busy: Sequence[str], hold_
     """
     cursor = await connection.execute(_TAKE, (list(busy), hold_up_s, keep_s, limit))
     return [
-        Taken(id=id_, customer_id=customer_id, body=bytes(body), tries=tries, age_s=age_s)
-        for id_, customer_id, body, tries, age_s in await cursor.fetchall()
+        Taken(id=id_, customer_id=customer_id, body=bytes(body), tries=tries, age_s=age_s, url=url, secret=secret)
+        for id_, customer_id, body, tries, age_s, url, secret in await cursor.fetchall()
     ]
 
 
-async def end(connection: Connection, id_: UUID, *, delivered: bool, problem: str) -> None:
-    """It was taken, or given up."""
-    await connection.execute(_END, ("delivered" if delivered else "failed", problem, id_))
+async def end(connection: Connection, id_: UUID, *, problem: str) -> None:
+    """It was taken, or (with a problem) is given up."""
+    await connection.execute(_END, ("failed" if problem else "delivered", problem, id_))
 
 
 async def postpone(connection: Connection, id_: UUID, *, pause_s: int, problem: str) -> None:
@@ -135,7 +139,6 @@ async def postpone(connection: Connection, id_: UUID, *, pause_s: int, problem: 
     await connection.execute(_POSTPONE, (problem, pause_s, id_))
 
 
-async def forget(connection: Connection, *, kept_days: int, limit: int) -> int:
-    """Drops webhooks that ended long ago; returns how many."""
-    cursor = await connection.execute(_FORGET, (kept_days, limit))
-    return cursor.rowcount
+async def forget(connection: Connection, *, kept_days: int, limit: int) -> None:
+    """Drops some of those that ended long ago."""
+    await connection.execute(_FORGET, (kept_days, limit))

@@ -96,10 +96,10 @@ async def postpone(conn: Connection, webhook_id: str, *, pause_s: float, problem
     )
 
 
-async def forget(conn: Connection, *, kept_s: float, limit: int) -> None:
+async def forget(conn: Connection, *, kept_days: int, limit: int) -> None:
     """Drops some of those that ended long ago."""
     await conn.execute(
         "DELETE FROM tasks.webhooks WHERE id IN (SELECT id FROM tasks.webhooks"
         f" WHERE ended_at_us > 0 AND ended_at_us < {NOW} - %s ORDER BY ended_at_us LIMIT %s)",
-        (microseconds(kept_s), limit),
+        (microseconds(kept_days * 86_400.0), limit),
     )

@@ -11,14 +11,16 @@ from aiohttp import web
 
 from chassis.ids import uuid7
 from services.billing import config
+from services.billing.alerts.alert_store import Taken
 from services.billing.alerts.at_rest import AtRestKeys
 from services.billing.alerts.balance_alerts import BalanceAlerts
 from services.billing.alerts.balance_notices import BalanceNotices
-from services.billing.alerts.webhook_deliveries import WebhookDeliveries
+from services.billing.alerts.due_webhooks import DueWebhooks
 from services.billing.config import BillingConfig
 from services.billing.ledger import Usage, UsageKind
 from services.billing.receipts import receipt_store
 from tests.unit.billing.bank import PostgresBank, event
+from upstream.webhook_deliveries import WebhookDeliveries
 
 LOG = structlog.get_logger()
 WITHIN_S = 30.0
@@ -38,7 +40,7 @@ class Silent:
         """Goes nowhere."""
 
 
-async def look(deliveries: WebhookDeliveries) -> None:
+async def look(deliveries: WebhookDeliveries[Taken]) -> None:
     """Until what was due is tried."""
     async with asyncio.TaskGroup() as tries:
         await deliveries.look(tries)
@@ -62,7 +64,12 @@ class Case:
     def keep_under(self, keys: AtRestKeys) -> None:
         """A billing with these keys."""
         self.alerts = BalanceAlerts(pool=self.bank.pool, keys=keys, config=lambda: self.config)
-        self.deliveries = WebhookDeliveries(pool=self.bank.pool, keys=keys, config=lambda: self.config, log=LOG)
+        self.deliveries = self.replica(keys)
+
+    def replica(self, keys: AtRestKeys = KEYS) -> WebhookDeliveries[Taken]:
+        """Another that delivers."""
+        due = DueWebhooks(pool=self.bank.pool, keys=keys, config=lambda: self.config)
+        return WebhookDeliveries(due=due, log=LOG)
 
     async def _listen(self) -> None:
         async def serve(request: web.Request) -> web.Response:

@@ -15,9 +15,10 @@ from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from services.billing.alerts import alert_store
 from services.billing.alerts.at_rest import AtRestKeys
-from services.billing.alerts.webhook_deliveries import AT_ONCE, HOLD_UP_S, PAUSES_S, WebhookDeliveries
+from services.billing.alerts.due_webhooks import HOLD_UP_S
 from tests.unit.billing.bank import PostgresBank
 from tests.unit.billing.subscriber import CONFIG, KEYS, LOG, WITHIN_S, Case, look
+from upstream.webhook_deliveries import AT_ONCE, PAUSES_S
 from upstream.webhooks import TIMEOUT_S, signature
 
 
@@ -184,7 +185,7 @@ def test_a_customers_webhooks_go_out_in_order(case: Case):
     async def both() -> None:
         async with case.bank.pool.connection() as connection:
             await alert_store.add(connection, told)
-        other = WebhookDeliveries(pool=case.bank.pool, keys=KEYS, config=lambda: case.config, log=LOG)
+        other = case.replica()
         loops = [asyncio.create_task(each.run()) for each in (case.deliveries, other)]
         async with asyncio.timeout(WITHIN_S):
             while len(case.got) < 2 + len(told):
@@ -225,7 +226,7 @@ def test_two_replicas_deliver_a_webhook_once(case: Case):
     case.set()
     case.charge(60)
     case.leave()
-    other = WebhookDeliveries(pool=case.bank.pool, keys=KEYS, config=lambda: case.config, log=LOG)
+    other = case.replica()
 
     async def both() -> None:
         await asyncio.gather(look(case.deliveries), look(other))

@@ -30,7 +30,7 @@ from services.tasks.news import News
 from services.tasks.outbox import Letter, OutboxPublisher
 from services.tasks.owners import Billing, Router
 from services.tasks.server import ConfigState, TasksServer
-from services.tasks.webhooks.webhook_deliveries import WebhookDeliveries
+from services.tasks.webhooks.due_webhooks import DueWebhooks
 from services.tasks.webhooks.webhook_secrets import WebhookSecrets
 from services.tasks.webhooks.webhooks import Webhooks
 from services.tasks.work import claim_store
@@ -48,6 +48,7 @@ from tollbridge.usage.v1 import usage_pb2
 from upstream.client import UpstreamClient
 from upstream.public_address import Network
 from upstream.sandbox.provider import Sandbox
+from upstream.webhook_deliveries import WebhookDeliveries
 
 PRICE = PriceVersion(rates=Rates(per_image=20_000_000), cost=Rates(per_image=15_000_000), markup_ppm=1_300_000)
 CHARGE_PER_IMAGE = 26_000_000
@@ -227,7 +228,8 @@ class TasksProcess:
         self.networks: list[Network] = []
         secrets = WebhookSecrets({1: b"k" * 32})
         webhooks = Webhooks(pool=pool, secrets=secrets, allowed=lambda: self.networks)
-        self.deliveries = WebhookDeliveries(pool=pool, secrets=secrets, allowed=lambda: self.networks, log=log)
+        due = DueWebhooks(pool=pool, secrets=secrets, allowed=lambda: self.networks)
+        self.deliveries = WebhookDeliveries(due=due, log=log)
         self.holds = HoldKeeper(pool=pool, extend=self.money.extend, log=log)
         self.acceptance = Acceptance(
             pool=pool,

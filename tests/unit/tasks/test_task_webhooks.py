@@ -10,10 +10,10 @@ import pytest
 from aiohttp import web
 
 from chassis.errors import Code, TollbridgeError
-from services.tasks.webhooks import webhook_deliveries
 from services.tasks.webhooks.webhook_secrets import SecretName, WebhookSecrets
 from tests.unit.tasks.stage import TasksApi
 from tollbridge.tasks.v1 import tasks_pb2 as pb
+from upstream import webhook_deliveries
 from upstream.webhooks import signature
 
 
