@@ -14,20 +14,20 @@ import asyncio
 import fcntl
 import os
 import shutil
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
 from chassis.spool_files import (
     LOCK,
-    POSITION,
     Kind,
     Record,
     encode,
+    encode_gone,
     read,
+    read_gone,
     sync_files,
     sync_folder,
     take_lock,
@@ -57,7 +57,7 @@ class _Segment:
     number: int
     size: int = 0
     gone_size: int = 0
-    live: int = 0  # keys with records here that are not forgotten
+    keys: set[bytes] = field(default_factory=set)  # with records here that are not forgotten
 
 
 class Spool:
@@ -87,7 +87,6 @@ class Spool:
         self._retired: list[int] = []  # descriptors of full segments, closed after their last sync
         self._syncer = Syncer(loop=loop)
         self._segments: dict[int, _Segment] = {}
-        self._where: dict[bytes, list[int]] = {}  # which segments hold a key that is not forgotten
         self._bytes = 0
         self._active, self._fd = self._new_segment(1)
 
@@ -143,10 +142,7 @@ class Spool:
         self._failed = False
         self._active.size += len(data)
         self._bytes += len(data)
-        segments = self._where.setdefault(record.key, [])
-        if self._active.number not in segments:
-            segments.append(self._active.number)
-            self._active.live += 1
+        self._active.keys.add(record.key)
         self._unsynced = True
         self._plan_sync()
 
@@ -164,13 +160,10 @@ class Spool:
 
         Raises OSError: what is not settled then still counts, and can be forgotten again.
         """
-        settled: defaultdict[int, list[bytes]] = defaultdict(list)
-        for key in set(keys):
-            for number in self._where.get(key, ()):
-                settled[number].append(key)
+        settled = set(keys)
         # Oldest first: of a request that is forgotten by half, the end is left, never a beginning without an end.
-        for number in sorted(settled):
-            self._forget_in(self._segments[number], settled[number])
+        for segment in list(self._segments.values()):
+            self._forget_in(segment, settled & segment.keys)
 
     def close(self) -> None:
         """Syncs the rest and gives the lock back; a spool with nothing to tell removes itself."""
@@ -182,7 +175,7 @@ class Spool:
             for descriptor in (self._fd, *self._retired):
                 os.close(descriptor)
             _settle(self._waiters, None)
-            if not self._where:
+            if not any(segment.keys for segment in self._segments.values()):
                 shutil.rmtree(self._folder, ignore_errors=True)
             os.close(self._lock)
 
@@ -252,21 +245,17 @@ class Spool:
         full, full_fd = self._active, self._fd
         self._active, self._fd = self._new_segment(full.number + 1)
         self._retired.append(full_fd)
-        if full.live == 0:
+        if not full.keys:
             self._delete(full)
 
-    def _forget_in(self, segment: _Segment, keys: list[bytes]) -> None:
-        if segment.live == len(keys) and segment is not self._active:
+    def _forget_in(self, segment: _Segment, keys: set[bytes]) -> None:
+        if not keys:
+            return
+        if len(segment.keys) == len(keys) and segment is not self._active:
             self._delete(segment)
         else:
-            position = POSITION.pack(segment.size)
-            records = (Record(kind=Kind.FORGOTTEN, key=key, payload=position) for key in keys)
-            self._bury(segment, b"".join(map(encode, records)))
-        segment.live -= len(keys)
-        for key in keys:
-            self._where[key].remove(segment.number)
-            if not self._where[key]:
-                del self._where[key]
+            self._bury(segment, encode_gone(keys, before=segment.size))
+        segment.keys -= keys
 
     def _bury(self, segment: _Segment, tombstones: bytes) -> None:
         path = self._folder / f"{segment.number}.gone"
@@ -296,9 +285,7 @@ class FormerSpool:
         """All records that were written and not forgotten, oldest first. Each segment ends at its torn tail."""
         numbers = sorted(int(path.stem) for path in self._folder.glob("*.spool") if path.stem.isdecimal())
         for number in numbers:
-            gone = {
-                record.key: POSITION.unpack(record.payload)[0] for _, record in read(self._folder / f"{number}.gone")
-            }
+            gone = read_gone(self._folder / f"{number}.gone")
             for position, record in read(self._folder / f"{number}.spool"):
                 if position >= gone.get(record.key, 0):
                     yield record

@@ -8,7 +8,7 @@ import fcntl
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from pathlib import Path
 
@@ -17,9 +17,10 @@ import msgspec
 MAX_RECORD_BYTES = 1 << 20
 LOCK = "lock"
 KEY_BYTES = 16
-POSITION = struct.Struct("<I")
 
 _HEAD = struct.Struct("<II")  # length of what follows, its CRC-32
+_POSITION = struct.Struct("<I")
+_GONE_AT_ONCE = 10_000
 _fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has none
 
 
@@ -29,7 +30,8 @@ class Kind(IntEnum):
     STARTED = 1
     FINISHED = 2
     NOTE = 3
-    # Only in `.gone` files: what its segment says of this key, up to the position in the payload, is settled.
+    # Only in `.gone` files: what its segment says, up to the position in the payload, of this key and of those that
+    # follow the position, is settled.
     FORGOTTEN = 4
 
 
@@ -52,6 +54,23 @@ def encode(record: Record) -> bytes:
     return _HEAD.pack(len(body), zlib.crc32(body)) + body
 
 
+def encode_gone(keys: Iterable[bytes], *, before: int) -> bytes:
+    """The tombstones of these keys: their records that begin before this position are settled."""
+    all_keys, position = list(keys), _POSITION.pack(before)
+    some = (all_keys[at : at + _GONE_AT_ONCE] for at in range(0, len(all_keys), _GONE_AT_ONCE))
+    return b"".join(encode(Record(kind=Kind.FORGOTTEN, key=k[0], payload=position + b"".join(k[1:]))) for k in some)
+
+
+def read_gone(path: Path) -> dict[bytes, int]:
+    """The position before which each key's records are settled."""
+    gone: dict[bytes, int] = {}
+    for _, record in read(path):
+        keys = record.key + record.payload[_POSITION.size :]
+        (before,) = _POSITION.unpack_from(record.payload)
+        gone |= {keys[at : at + KEY_BYTES]: before for at in range(0, len(keys), KEY_BYTES)}
+    return gone
+
+
 def read(path: Path) -> Iterator[tuple[int, Record]]:
     """Each whole record of a file and where it begins, up to the first that is not whole."""
     try:
@@ -70,12 +89,12 @@ def read(path: Path) -> Iterator[tuple[int, Record]]:
 
 def write_all(descriptor: int, data: bytes, *, at: int) -> None:
     """Writes it whole at this position, or leaves nothing of it."""
-    end, view = at, memoryview(data)
+    end, rest = at, data
     try:
-        while view:
-            count = os.pwrite(descriptor, view, end)
+        while rest:
+            count = os.pwrite(descriptor, rest, end)
             end += count
-            view = view[count:]
+            rest = rest[count:]
     except OSError:
         os.ftruncate(descriptor, at)  # or a crash now would bring back what the caller was told is not there
         raise

@@ -8,18 +8,16 @@ twice, since billing applies a request's charge, and its void, once.
 
 import asyncio
 import collections
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeAlias
-from uuid import UUID
 
 import structlog
 
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from services.edge.events import USAGE_RECORDED, USAGE_RECORDED_TYPE
-from services.edge.spending.usage_batch import encoded
+from services.edge.spending.usage_batch import Batch, Pending, encoded
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.usage.v1 import usage_pb2
 
@@ -47,6 +45,7 @@ PUBLISH_TIMEOUT_S = 5.0
 MAX_PAUSE_S = 5.0
 
 EventState: TypeAlias = billing_pb2.EventState.ValueType
+_ARRIVED = frozenset({billing_pb2.EVENT_STATE_COMMITTED, billing_pb2.EVENT_STATE_DEAD_LETTERED})
 
 
 class Bus(Protocol):
@@ -75,30 +74,6 @@ class Recorder(Protocol):
     async def record_usage(self, events: Sequence[usage_pb2.UsageRecorded]) -> list[EventState]: ...
 
 
-@dataclasses.dataclass(slots=True, eq=False)
-class _Pending:
-    """An event on its way; after `due_s`, if billing still doesn't know it, it is tried again.
-
-    `twin` is what was on its way for the same end of the same request, from a process that had begun it.
-    """
-
-    event: usage_pb2.UsageRecorded
-    payload: bytes
-    key: tuple[str, int]  # what billing knows it by
-    former: Callable[[], None] | None
-    twin: "_Pending | None" = None
-    tries: int = 0
-    due_s: float = 0.0
-
-
-@dataclasses.dataclass(slots=True, eq=False)
-class _Batch:
-    """What the bus took as one message: asked about as one, twice at most; then each event is on its own."""
-
-    events: list[_Pending]
-    asked: bool = False
-
-
 class Publisher:
     """One incarnation's outgoing events. Its owner runs `run()` as a task and calls `drain()` before cancelling it."""
 
@@ -116,14 +91,14 @@ class Publisher:
         self._forget = forget
         self._confirmed = confirmed
         self._source = source
-        self._pending: dict[tuple[str, int], _Pending] = {}
-        self._fresh: collections.deque[_Pending] = collections.deque()
-        self._sent: dict[tuple[str, int], _Pending] = {}  # tried, by when billing was last asked about them
-        self._batches: dict[str, _Batch] = {}  # tried, and asked about together
+        self._pending: dict[tuple[str, int], Pending] = {}
+        self._fresh: collections.deque[Pending] = collections.deque()
+        self._sent: dict[tuple[str, int], Pending] = {}  # tried, by when billing was last asked about them
+        self._batches: dict[str, Batch] = {}  # tried, and asked about together
         self._wake = asyncio.Event()
         self._full = asyncio.Event()
         self._pause_s = 0.0
-        self._settled: list[str] = []
+        self._settled: set[str] = set()
         self._log = structlog.get_logger()
 
     def __len__(self) -> int:
@@ -151,11 +126,18 @@ class Publisher:
 
     def _add(self, event: usage_pb2.UsageRecorded, former: Callable[[], None] | None, payload: bytes = b"") -> None:
         key = event.request_id, event.kind
-        pending = _Pending(event, payload or event.SerializeToString(), key, former, self._pending.get(key))
-        self._pending[key] = pending
+        pending = self._pending[key] = Pending(
+            payload or event.SerializeToString(),
+            key,
+            event.hold_id,
+            event.charge_nano_usd,
+            event.closes_hold,
+            former,
+            self._pending.get(key),
+        )
         self._try(pending)
 
-    def _try(self, pending: _Pending) -> None:
+    def _try(self, pending: Pending) -> None:
         self._fresh.append(pending)
         self._wake.set()
         if len(self._fresh) >= BATCH:
@@ -201,7 +183,7 @@ class Publisher:
         while not await self._is_full(BATCH_WAIT_S):
             waited_s += BATCH_WAIT_S
             is_busy = len(self._fresh) >= BUSY_EVENTS and waited_s < BUSY_WAIT_S
-            if not is_busy or any(each.event.closes_hold for each in self._fresh):
+            if not is_busy or any(each.closes_hold for each in self._fresh):
                 return
 
     async def _is_full(self, within_s: float) -> bool:
@@ -211,25 +193,25 @@ class Publisher:
         except TimeoutError:
             return False
 
-    def _take(self) -> list[_Pending]:
-        batch: list[_Pending] = []
+    def _take(self) -> list[Pending]:
+        batch: list[Pending] = []
         size = 0
         while self._fresh and len(batch) < BATCH and size < BATCH_BYTES:
             batch.append(self._fresh.popleft())
             size += len(batch[-1].payload)
         return batch
 
-    async def _publish(self, batch: list[_Pending]) -> None:
-        batch_id = str(uuid7())
+    async def _publish(self, batch: list[Pending]) -> None:
+        batch_id, first = str(uuid7()), batch[0].event
         data = encoded(batch_id, [each.payload for each in batch])
         try:
             await self._bus.publish(
                 USAGE_RECORDED,
                 data,
-                event_id=batch[0].event.event_id if len(batch) == 1 and not batch[0].tries else batch_id,
+                event_id=first.event_id if len(batch) == 1 and not batch[0].tries else batch_id,
                 event_type=USAGE_RECORDED_TYPE,
                 source=self._source,
-                traceparent=batch[0].event.traceparent,
+                traceparent=first.traceparent,
                 timeout_s=PUBLISH_TIMEOUT_S,
             )
         except TollbridgeError as error:
@@ -239,17 +221,17 @@ class Publisher:
             await asyncio.sleep(self._pause_s)
             return
         self._tried(batch)
-        self._batches[batch_id] = _Batch(batch)
+        self._batches[batch_id] = Batch(batch)
         self._pause_s = 0.0
 
     @staticmethod
-    def _tried(batch: Iterable[_Pending]) -> None:
+    def _tried(batch: Iterable[Pending]) -> None:
         now_s = asyncio.get_running_loop().time()
         for each in batch:
             each.due_s = now_s + RETRY_AFTER_S[min(each.tries, MAX_TRIES - 1)]
             each.tries += 1
 
-    def _ask_singly(self, batch: Iterable[_Pending]) -> None:
+    def _ask_singly(self, batch: Iterable[Pending]) -> None:
         for each in batch:
             if self._waits(each):
                 self._sent[each.key] = each
@@ -267,8 +249,8 @@ class Publisher:
             self._fresh.clear()
             self._wake.clear()
         before = len(self._pending)
-        asked: list[_Pending] = []
-        overdue: list[_Pending] = []
+        asked: list[Pending] = []
+        overdue: list[Pending] = []
         try:
             await self._confirm_batches()
             asked = list(itertools.islice(self._sent.values(), CONFIRM_AT_ONCE))
@@ -282,7 +264,7 @@ class Publisher:
             self._forget_settled()
         return len(asked) == CONFIRM_AT_ONCE and len(self._pending) < before
 
-    def _pass_by_the_bus(self, batch: Iterable[_Pending]) -> None:
+    def _pass_by_the_bus(self, batch: Iterable[Pending]) -> None:
         """The bus is down: the next round gives these to billing itself, unless it has them all the same."""
         batch = list(batch)
         for each in batch:
@@ -294,16 +276,16 @@ class Publisher:
 
         The spool forgets by request: one of which another event of ours waits by now is forgotten with that.
         """
-        settled = [UUID(request_id).bytes for request_id in self._settled if not self._has_ours(request_id)]
+        settled = [_spool_key(request_id) for request_id in self._settled if not self._has_ours(request_id)]
         try:
             if settled:
                 self._forget(settled)
         except OSError as error:
             self._log.error("spool_forget_failed", events=len(settled), reason=str(error))
             return
-        self._settled = []
+        self._settled.clear()
 
-    def _waits(self, each: _Pending) -> bool:
+    def _waits(self, each: Pending) -> bool:
         return self._pending.get(each.key) is each
 
     async def _confirm_batches(self) -> None:
@@ -326,11 +308,11 @@ class Publisher:
                 self._ask_singly(batch.events)
             del self._batches[batch_id]
 
-    async def _confirm(self, batch: list[_Pending]) -> list[_Pending]:
+    async def _confirm(self, batch: list[Pending]) -> list[Pending]:
         """Asks about these; returns those that billing should have known by now."""
         states = await self._billing.confirm([each.event for each in batch])
         now_s = asyncio.get_running_loop().time()
-        overdue: list[_Pending] = []
+        overdue: list[Pending] = []
         for each, state in zip(batch, states, strict=True):
             if self._done(each, state) or self._sent.get(each.key) is not each:
                 continue
@@ -339,7 +321,7 @@ class Publisher:
                 overdue.append(each)
         return overdue
 
-    async def _again(self, overdue: list[_Pending]) -> None:
+    async def _again(self, overdue: list[Pending]) -> None:
         """By the bus, or by billing's RPC what it could not bring in three tries."""
         for each in overdue:
             if each.tries < MAX_TRIES and self._sent.get(each.key) is each:
@@ -348,7 +330,7 @@ class Publisher:
         for start in range(0, len(last), RECORD_BATCH):
             await self._record(last[start : start + RECORD_BATCH])
 
-    async def _record(self, batch: list[_Pending]) -> None:
+    async def _record(self, batch: list[Pending]) -> None:
         try:
             states = await self._billing.record_usage([each.event for each in batch])
         except TollbridgeError as error:
@@ -362,32 +344,34 @@ class Publisher:
         self._tried(left)
         self._ask_singly(left)
 
-    def _done(self, each: _Pending, state: EventState) -> bool:
+    def _done(self, each: Pending, state: EventState) -> bool:
         """Forgets an event that billing has; True when it has. One that was set aside there is an operator's now."""
-        if state not in {billing_pb2.EVENT_STATE_COMMITTED, billing_pb2.EVENT_STATE_DEAD_LETTERED}:
+        if state not in _ARRIVED:
             return False
         if not self._waits(each):
             return True
-        event, set_aside = each.event, state == billing_pb2.EVENT_STATE_DEAD_LETTERED
+        set_aside = state == billing_pb2.EVENT_STATE_DEAD_LETTERED
         del self._pending[each.key]
         self._sent.pop(each.key, None)
-        if set_aside:
-            self._log.error("event_dead_lettered", request_id=event.request_id, event_id=event.event_id)
-        ours = False
-        done: _Pending | None = each
-        while done is not None and (not set_aside or done.event.event_id == event.event_id):
+        event_id = self._set_aside(each) if set_aside else ""
+        done: Pending | None = each
+        while done is not None and (not set_aside or done.event.event_id == event_id):
             if done.former is None:
-                ours = True
+                self._settled.add(done.key[0])
             else:
                 done.former()
-            self._confirmed(done.event.hold_id, done.event.charge_nano_usd, set_aside)
+            self._confirmed(done.hold_id, done.charge_nano_usd, set_aside)
             done = done.twin
         if done is not None:  # of two ends only one was set aside: the other may be right
             self._pending[done.key] = done
             self._try(done)
-        if ours:
-            self._settled.append(event.request_id)
         return True
+
+    def _set_aside(self, each: Pending) -> str:
+        """Tells the operator; the event's own id."""
+        event = each.event
+        self._log.error("event_dead_lettered", request_id=event.request_id, event_id=event.event_id)
+        return event.event_id
 
     def _has_ours(self, request_id: str) -> bool:
         """Whether an event of the request waits that is in our own spool."""
@@ -398,3 +382,8 @@ class Publisher:
                     return True
                 each = each.twin
         return False
+
+
+def _spool_key(request_id: str) -> bytes:
+    """The UUID's bytes, of a text that we wrote."""
+    return bytes.fromhex(request_id.replace("-", ""))

@@ -1,14 +1,46 @@
-"""A batch of usage events as one message of the bus, made of the bytes that the spool has of each event.
+"""Usage events on their way to billing, and a batch of them as one message, made of the bytes that the spool has.
 
 The bytes are those of `UsageBatch`: a repeated message field is each message's bytes behind its tag and length.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+import msgspec
 
 from tollbridge.usage.v1 import usage_pb2
 
 _EVENTS_TAG = bytes([usage_pb2.UsageBatch.EVENTS_FIELD_NUMBER << 3 | 2])
 _SEVEN_BITS = 0x7F
+
+
+class Pending(msgspec.Struct, eq=False, gc=False):
+    """An event on its way; after `due_s`, if billing still doesn't know it, it is tried again.
+
+    `twin` is what was on its way for the same end of the same request, from a process that had begun it. Thousands
+    wait for seconds: so of an event only its bytes are kept, which are read again where all of it is needed.
+    """
+
+    payload: bytes
+    key: tuple[str, int]  # what billing knows it by
+    hold_id: str
+    charge_nano_usd: int
+    closes_hold: bool
+    former: Callable[[], None] | None
+    twin: "Pending | None"
+    tries: int = 0
+    due_s: float = 0.0
+
+    @property
+    def event(self) -> usage_pb2.UsageRecorded:
+        """All of it."""
+        return usage_pb2.UsageRecorded.FromString(self.payload)
+
+
+class Batch(msgspec.Struct, eq=False):
+    """What the bus took as one message: asked about as one, twice at most; then each event is on its own."""
+
+    events: list[Pending]
+    asked: bool = False
 
 
 def encoded(batch_id: str, events: Iterable[bytes]) -> bytes:

@@ -175,6 +175,21 @@ async def test_forgotten_segments_are_deleted(tmp_path: Path, monkeypatch: pytes
         assert left_behind(tmp_path) == [record(1, Kind.STARTED)]
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+async def test_however_many_are_forgotten_together_none_of_them_is_told_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """Tombstones of many keys share records, and a key's later record is not under them."""
+    monkeypatch.setattr(spool_files, "_GONE_AT_ONCE", at_once)
+    spool, _ = opened(tmp_path)
+    for number in range(1, 6):
+        spool.append(record(number))
+    spool.forget([record(number).key for number in range(1, 5)])
+    spool.append(record(2, Kind.FINISHED))
+    with crashed(spool):
+        assert left_behind(tmp_path) == [record(5), record(2, Kind.FINISHED)]
+
+
 async def test_a_spool_with_nothing_to_tell_removes_itself(tmp_path: Path) -> None:
     """An orderly end leaves no folder behind, unless something is unconfirmed."""
     spool, _ = opened(tmp_path)
