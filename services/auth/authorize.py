@@ -1,5 +1,7 @@
 """Who a key belongs to and what it may do: at most one indexed look-up, and none for junk or what was just looked up.
 
+Who tries wrong keys is refused before a look-up (`wrong_keys.py`).
+
 Everything that can change without a look-up (time, plans of the config, the client's address) is judged anew for
 every call; only the database's rows are kept, for under a second (`kept_keys.py`).
 
@@ -19,6 +21,7 @@ from services.auth.config import AuthConfig
 from services.auth.kept_keys import TRUSTED_S, Holder, Kept, KeptKeys
 from services.auth.limits import Limits, effective
 from services.auth.spend_caps import SpendCap
+from services.auth.wrong_keys import WrongKeys
 
 LOOK_UP_TIMEOUT_S = 0.8
 """Callers get their 503 in under a second when the database is gone."""
@@ -49,6 +52,7 @@ class Authorizer:
         peppers: api_keys.Peppers,
         config: Callable[[], AuthConfig],
         kept: KeptKeys,
+        wrong: WrongKeys,
         clock_s: Callable[[], float] = time.monotonic,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
@@ -56,19 +60,23 @@ class Authorizer:
         self._peppers = peppers
         self._config = config
         self._kept = kept
+        self._wrong = wrong
         self._clock_s = clock_s
         self._now_us = now_us
-        self._running: dict[bytes, asyncio.Task[Kept | None]] = {}
+        self._running: dict[tuple[bytes, str], asyncio.Task[Kept | None]] = {}
         self.asked = 0
         self.looked_up = 0
 
     async def authorize(self, *, api_key: str, client_ip: str) -> Grant:
-        """Raises INVALID_API_KEY, CUSTOMER_SUSPENDED, ADDRESS_NOT_ALLOWED, or UNAVAILABLE without a database."""
+        """Raises INVALID_API_KEY, CUSTOMER_SUSPENDED, ADDRESS_NOT_ALLOWED, or UNAVAILABLE without a database.
+
+        RATE_LIMIT_EXCEEDED is for an address that sent too many wrong keys, until it may try one again.
+        """
         if not api_keys.is_well_formed(api_key):
             raise TollbridgeError(Code.INVALID_API_KEY, "The API key is not valid.")
         self.asked += 1
         digests = self._peppers.digests(api_key)
-        kept = self._kept.get(digests[-1], now_s=self._clock_s()) or await self._look_up(digests)
+        kept = self._kept.get(digests[-1], now_s=self._clock_s()) or await self._look_up(digests, client_ip)
         if kept is None or kept.holder.key.revoked_at_us:
             raise TollbridgeError(Code.INVALID_API_KEY, "The API key is not valid.")
         return self._judge(kept, client_ip)
@@ -113,26 +121,32 @@ class Authorizer:
             left_ms = min(left_ms, (expires_at_us - now_us) // 1000)
         return max(0, min(1000, left_ms))
 
-    async def _look_up(self, digests: list[bytes]) -> Kept | None:
-        name = digests[-1]
+    async def _look_up(self, digests: list[bytes], client_ip: str) -> Kept | None:
+        digest, now_s = digests[-1], self._clock_s()
+        if self._wrong.is_wrong(digest, now_s=now_s):
+            return None
+        asker = self._wrong.asker_of(digest, client_ip)
+        self._wrong.check(asker, now_s=now_s)
+        name = (digest, asker)
         task = self._running.get(name)
         if task is None:
-            task = asyncio.create_task(self._read(digests), name="auth look-up")
+            task = asyncio.create_task(self._read(digests, asker), name="auth look-up")
             self._running[name] = task
             task.add_done_callback(functools.partial(self._ended, name))
         return await asyncio.shield(task)
 
-    def _ended(self, name: bytes, task: asyncio.Task[Kept | None]) -> None:
+    def _ended(self, name: tuple[bytes, str], task: asyncio.Task[Kept | None]) -> None:
         self._running.pop(name, None)
         if not task.cancelled():
             task.exception()  # its callers have it; if all of them left, nobody else needs to hear of it
 
-    async def _read(self, digests: list[bytes]) -> Kept | None:
-        self.looked_up += 1
-        started_at_s, generation = self._clock_s(), self._kept.generation
+    async def _read(self, digests: list[bytes], asker: str) -> Kept | None:
         try:
-            async with asyncio.timeout(LOOK_UP_TIMEOUT_S):
+            async with asyncio.timeout(LOOK_UP_TIMEOUT_S), self._wrong.place(asker, clock_s=self._clock_s):
+                self.looked_up += 1
+                started_at_s, generation = self._clock_s(), self._kept.generation
                 holder = await self._find(digests)
+                self._wrong.note(digests[-1], asker, is_good=holder is not None, now_s=self._clock_s())
         except TimeoutError:
             raise TollbridgeError(Code.UNAVAILABLE, "Keys can't be checked now.", retry_after_s=1) from None
         if holder is None:

@@ -6,7 +6,7 @@ back and expiring need no lock: each is one statement, and it only ever lowers w
 
 import dataclasses
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from chassis.db import Connection
 from services.auth.limit_windows import BUCKET_MS, WINDOW_BUCKETS, Books, Kind, Lease, Outcome, first_bucket
@@ -17,6 +17,8 @@ HOLD_MS = 2_000
 """A replica that stands still between reading and writing loses its transaction, so that the subject goes on."""
 RENEWED_EVERY_MS = 1_000
 """A lease also says that its spender lives, but a row that all its leases would write is written once a second."""
+DEAF_S = 10.0
+"""Between two sweeps; when none came for longer, there was nobody to hear what spenders said."""
 _NOW_BUCKET = f"ceil(extract(epoch FROM clock_timestamp()) * 1000 / {BUCKET_MS})::bigint"
 
 _LOCK = (
@@ -41,7 +43,7 @@ _WRITE = b"""
         INSERT INTO auth.limit_counts AS c (subject, kind, bucket, units)
         SELECT %(subject)s, kind, bucket, units
             FROM unnest(%(count_kinds)s::smallint[], %(buckets)s::bigint[], %(units)s::bigint[])
-            AS n (kind, bucket, units)
+            AS n (kind, bucket, units) ORDER BY kind, bucket
         ON CONFLICT (subject, kind, bucket) DO UPDATE SET units = c.units + excluded.units
     ),
     expired AS (
@@ -90,10 +92,9 @@ async def read_books(connection: Connection, *, spender: uuid.UUID, subject: uui
             _READ,
             {"spender": spender, "subject": subject, "kinds": list(map(int, kinds)), "renewed": RENEWED_EVERY_MS},
         )
-        rows = await cursor.fetchall()
     books = {}
     is_fresh = True
-    for kind, now_ms, fresh, held, spent, since, number, others, buckets, units in rows:
+    for kind, now_ms, fresh, held, spent, since, number, others, buckets, units in await cursor.fetchall():
         own = None if held is None else Lease(held=held, spent=spent, since=since, number=number)
         counts = list(zip(buckets, units, strict=True))
         books[Kind(kind)] = Books(now_ms=now_ms, counts=counts, held_by_others=others, own=own)
@@ -149,58 +150,83 @@ async def state(connection: Connection, page: Page) -> int:
 async def end_spender(connection: Connection, spender: uuid.UUID) -> int:
     """Forgets a spender that is over, and counts what it held as spent now; returns how many leases that were."""
     await connection.execute("DELETE FROM auth.limit_spenders WHERE id = %s", (spender,))
-    return await _expire(connection, [spender])
+    return await _expire(connection, spender)
 
 
-async def silent_spenders(connection: Connection, *, silent_s: float, limit: int) -> list[uuid.UUID]:
-    """Those who have said nothing for that long, and leases' owners of whom nothing is known."""
+async def listens_since_s(connection: Connection) -> float:
+    """Says that somebody listens; the seconds since when that was said without a gap, by whichever replica."""
+    cursor = await connection.execute(
+        "INSERT INTO auth.limit_sweeps AS s DEFAULT VALUES ON CONFLICT (one) DO UPDATE SET"
+        " listening_since = CASE WHEN s.swept_at < clock_timestamp() - make_interval(secs => %s)"
+        " THEN clock_timestamp() ELSE s.listening_since END, swept_at = clock_timestamp()"
+        " RETURNING extract(epoch FROM swept_at - listening_since)::float8",
+        (DEAF_S,),
+    )
+    row = await cursor.fetchone()
+    return float(row[0]) if row else 0.0
+
+
+async def silent_spenders(connection: Connection, *, silent_s: float) -> list[uuid.UUID]:
+    """Those who have said nothing for that long, and owners of leases of whom nothing is known."""
     cursor = await connection.execute(
         "SELECT id FROM auth.limit_spenders WHERE stated_at < clock_timestamp() - make_interval(secs => %s)"
         " UNION SELECT l.spender FROM auth.limit_leases AS l"
-        " WHERE NOT EXISTS (SELECT FROM auth.limit_spenders AS s WHERE s.id = l.spender) LIMIT %s",
-        (silent_s, limit),
+        " WHERE NOT EXISTS (SELECT FROM auth.limit_spenders AS s WHERE s.id = l.spender)",
+        (silent_s,),
     )
     return [row[0] for row in await cursor.fetchall()]
 
 
 async def expire_silent(connection: Connection, spender: uuid.UUID, *, silent_s: float) -> int:
-    """Ends the spender if it is still silent: its row is locked first, so that one who speaks meanwhile goes on."""
+    """Ends the spender if it is still silent; returns how many leases it had.
+
+    Its row is locked first, and made where it is missing: who speaks meanwhile waits for us, or we see that it spoke.
+    """
     await connection.execute(
+        "INSERT INTO auth.limit_spenders (id, stated_at) VALUES (%s, '-infinity') ON CONFLICT (id) DO NOTHING",
+        (spender,),
+    )
+    cursor = await connection.execute(
         "DELETE FROM auth.limit_spenders WHERE id = %s AND stated_at < clock_timestamp() - make_interval(secs => %s)",
         (spender, silent_s),
     )
-    cursor = await connection.execute("SELECT FROM auth.limit_spenders WHERE id = %s", (spender,))
-    return 0 if cursor.rowcount else await _expire(connection, [spender])
+    return await _expire(connection, spender) if cursor.rowcount else 0
 
 
-async def forget_counts(connection: Connection) -> int:
-    """Deletes what no longer counts of subjects that nobody asks about."""
+async def forget_counts(connection: Connection, *, at_most: int) -> int:
+    """Deletes what no longer counts of subjects that nobody asks about, but waits for nobody; returns how many."""
     cursor = await connection.execute(
-        f"DELETE FROM auth.limit_counts WHERE bucket < {_NOW_BUCKET} - {2 * WINDOW_BUCKETS}".encode()
+        f"""
+        DELETE FROM auth.limit_counts WHERE (subject, kind, bucket) IN (
+            SELECT subject, kind, bucket FROM auth.limit_counts WHERE bucket < {_NOW_BUCKET} - {2 * WINDOW_BUCKETS}
+            LIMIT %s FOR UPDATE SKIP LOCKED
+        )
+        """.encode(),
+        (at_most,),
     )
     return cursor.rowcount
 
 
-async def held_by_kind(connection: Connection) -> dict[int, int]:
-    """Units held, by kind; also the cheapest sign that the database answers."""
+async def units_held(connection: Connection) -> dict[Kind, int]:
+    """Units that spenders hold, by kind."""
     cursor = await connection.execute("SELECT kind, sum(held)::bigint FROM auth.limit_leases GROUP BY kind")
-    return {int(row[0]): int(row[1]) for row in await cursor.fetchall()}
+    return {Kind(row[0]): int(row[1]) for row in await cursor.fetchall()}
 
 
-async def _expire(connection: Connection, spenders: Collection[uuid.UUID]) -> int:
+async def _expire(connection: Connection, spender: uuid.UUID) -> int:
     """Of windows, what was held counts as spent now, for nobody knows; what ran is over."""
     cursor = await connection.execute(
         f"""
-        WITH gone AS (DELETE FROM auth.limit_leases WHERE spender = ANY(%s) RETURNING subject, kind, held),
+        WITH gone AS (DELETE FROM auth.limit_leases WHERE spender = %s RETURNING subject, kind, held),
         counted AS (
             INSERT INTO auth.limit_counts AS c (subject, kind, bucket, units)
-            SELECT subject, kind, {_NOW_BUCKET}, sum(held) FROM gone
-                WHERE held > 0 AND kind <> {int(Kind.CONCURRENT)} GROUP BY subject, kind ORDER BY subject, kind
+            SELECT subject, kind, {_NOW_BUCKET}, held FROM gone
+                WHERE held > 0 AND kind <> {int(Kind.CONCURRENT)} ORDER BY subject, kind
             ON CONFLICT (subject, kind, bucket) DO UPDATE SET units = c.units + excluded.units
         )
         SELECT FROM gone
         """.encode(),
-        (list(spenders),),
+        (spender,),
     )
     return cursor.rowcount
 

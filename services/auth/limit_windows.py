@@ -89,7 +89,7 @@ def settle(books: Books, said: Statement, *, since: int, number: int) -> Outcome
     """
     own = books.own
     if own is not None and number <= own.number:
-        return _outcome(books, said, lease=own, counted={}, is_new=False)
+        return _outcome(books, said, lease=own, counted={}, left=_left(books, said, {}), is_new=False)
     known = own.spent if own is not None and own.since == since else 0
     newly = max(0, said.spent - known)
     counted = _counted(books, said, newly) if said.kind.has_window else {}
@@ -99,7 +99,7 @@ def settle(books: Books, said: Statement, *, since: int, number: int) -> Outcome
     granted = said.open + needed + min(spare, max(0, left - needed) // SPARE_SHARE)
     kept = 0 if own is None else min(own.held - newly, said.wanted)
     lease = Lease(held=max(granted, kept), spent=max(known, said.spent), since=since, number=number)
-    return _outcome(books, said, lease=lease, counted=counted, is_new=True)
+    return _outcome(books, said, lease=lease, counted=counted, left=left, is_new=True)
 
 
 def first_bucket(now_ms: int) -> int:
@@ -131,8 +131,9 @@ def _left(books: Books, said: Statement, counted: Mapping[int, int]) -> int:
     return said.limit - before - sum(counted.values()) - books.held_by_others - said.open
 
 
-def _outcome(books: Books, said: Statement, *, lease: Lease, counted: Mapping[int, int], is_new: bool) -> Outcome:
-    left = _left(books, said, counted)
+def _outcome(
+    books: Books, said: Statement, *, lease: Lease, counted: Mapping[int, int], left: int, is_new: bool
+) -> Outcome:
     is_short = said.needed > lease.held - said.open
     return Outcome(
         kind=said.kind,

@@ -23,6 +23,7 @@ from services.auth.limit_desk import LimitDesk
 from services.auth.metrics import AuthCollector
 from services.auth.server import AuthServer
 from services.auth.settings import Settings
+from services.auth.wrong_keys import WrongKeys
 
 UPKEEP_S = 60.0
 
@@ -40,7 +41,10 @@ class Parts:
         self.is_serving = False
         self.changed = asyncio.Event()
         self.kept = KeptKeys()
-        self.authorizer = Authorizer(find=self._find, peppers=peppers, config=self.running_config, kept=self.kept)
+        self.wrong = WrongKeys()
+        self.authorizer = Authorizer(
+            find=self._find, peppers=peppers, config=self.running_config, kept=self.kept, wrong=self.wrong
+        )
         self.directory = Directory(
             pool=pool,
             peppers=peppers,
@@ -49,7 +53,7 @@ class Parts:
             kept=self.kept,
             changed=self.changed,
         )
-        self.limit_desk = LimitDesk(pool=pool)
+        self.limit_desk = LimitDesk(pool=pool, log=log)
         self.server = AuthServer(
             authorizer=self.authorizer,
             directory=self.directory,
@@ -60,7 +64,9 @@ class Parts:
 
     def collector(self) -> AuthCollector:
         """This replica's numbers."""
-        return AuthCollector(authorizer=self.authorizer, kept=self.kept)
+        return AuthCollector(
+            authorizer=self.authorizer, kept=self.kept, wrong=self.wrong, limits=self.limit_desk.figures
+        )
 
     def running_config(self) -> AuthConfig:
         """The running configuration."""
@@ -89,6 +95,7 @@ class Parts:
         life.spawn("poll", ChangePoll(pool=self._pool, kept=self.kept, log=self._log).run())
         life.spawn("outbox", outbox.run())
         life.spawn("listen", bus.listen(events.KEYS_CHANGED, on_message(self.kept, self._log)))
+        life.spawn("limits", self.limit_desk.run())
         life.spawn("upkeep", self.upkeep())
 
     def config_state(self) -> ConfigState:
@@ -104,6 +111,7 @@ class Parts:
         while True:
             try:
                 await self.directory.forget_old()
+                await self.limit_desk.forget_old()
             except TollbridgeError as error:
                 self._log.warning("upkeep_failed", error=error.message)
             await asyncio.sleep(UPKEEP_S)

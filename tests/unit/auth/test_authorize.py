@@ -12,6 +12,7 @@ from services.auth.customers import Customer, Status
 from services.auth.kept_keys import Holder, KeptKeys
 from services.auth.key_terms import ApiKey, KeyTerms
 from services.auth.limits import Limits
+from services.auth.wrong_keys import WrongKeys
 
 PEPPERS = api_keys.Peppers.parse("1:" + "11" * 16 + ",2:" + "22" * 16)
 KEY = api_keys.mint(prefix="tb_live_", seed=bytes(32), pepper=PEPPERS.by_version[2])
@@ -34,6 +35,7 @@ class Table:
             peppers=PEPPERS,
             config=lambda: CONFIG,
             kept=self.kept,
+            wrong=WrongKeys(),
             clock_s=lambda: self.now_s,
             now_us=lambda: int(self.now_s * 1_000_000),
         )
