@@ -21,8 +21,8 @@ from services.edge.paid.paid_request import PaidRequest
 from services.edge.paid.prompt import cautiously, count_prompt
 from services.edge.spending.purse import Purse
 from services.edge.spending.spend_caps import SpendCap
+from tests.fakes.routes import route_to
 from tollbridge.auth.v1 import auth_pb2
-from upstream.client import Timeouts
 from upstream.route import Bounds, Route, WireProtocol
 
 WHO = Authority(customer_id="c", key_id="k", plan="", models=frozenset(), keep_s=0)
@@ -52,19 +52,7 @@ class Lender:
 
 
 def route(price: PriceVersion, bounds: Bounds) -> Route:
-    return Route(
-        attempt_id="a",
-        model="fast",
-        provider_id="p",
-        provider_account_id="pa",
-        protocol=WireProtocol.SANDBOX,
-        base_url="",
-        credential="",
-        provider_model="m",
-        timeouts=Timeouts(connect_s=1, first_byte_s=1, idle_s=1, total_s=1),
-        price=price,
-        bounds=bounds,
-    )
+    return route_to(protocol=WireProtocol.SANDBOX, provider_model="m", price=price, bounds=bounds)
 
 
 def counted(request: PaidRequest, to: Route) -> int:

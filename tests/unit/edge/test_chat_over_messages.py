@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from chassis.errors import Code, TollbridgeError
-from pricing.prices import PriceVersion, Rates
 from pricing.tokens import Tokens
 from services.edge.translate.chat_over_messages import ChatOverMessages, prepare, read_answer
 from services.edge.translate.chat_to_messages import messages_request
+from tests.fakes.routes import route_to
 from upstream.anthropic.messages import messages_url
-from upstream.client import Timeouts
 from upstream.outcome import AttemptFailed, ProviderMisbehaved
-from upstream.route import Bounds, Route, WireProtocol
+from upstream.route import WireProtocol
 from upstream.usage import UsageLimits
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
@@ -173,25 +172,13 @@ def test_tool_arguments_must_be_a_text() -> None:
 
 def test_call_carries_the_credential_in_anthropics_way() -> None:
     """x-api-key and the version; the model is the provider's."""
-    route = Route(
-        attempt_id="a",
-        model="public",
-        provider_id="p",
-        provider_account_id="p-1",
-        protocol=WireProtocol.ANTHROPIC,
-        base_url="http://127.0.0.1:1",
-        credential="secret",
-        provider_model="claude",
-        timeouts=Timeouts(connect_s=1, first_byte_s=1, idle_s=1, total_s=1),
-        price=PriceVersion(rates=Rates(), cost=Rates()),
-        bounds=Bounds(),
-    )
+    route = route_to("http://127.0.0.1:1", protocol=WireProtocol.ANTHROPIC)
     body = {"messages": [{"role": "user", "content": "x"}], "stream_options": {"include_usage": True}}
     call = prepare(body, route, max_tokens=3, stream=True, request_id="r")
     assert call.url == "http://127.0.0.1:1/v1/messages"
     assert (call.headers["x-api-key"], call.headers["anthropic-version"]) == ("secret", "2023-06-01")
     sent = json.loads(call.body)
-    assert (sent["model"], sent["stream"], sent["max_tokens"]) == ("claude", True, 3)
+    assert (sent["model"], sent["stream"], sent["max_tokens"]) == ("theirs", True, 3)
     assert "stream_options" not in sent
     assert messages_url("https://x.test/v1/") == "https://x.test/v1/messages"
 

@@ -7,15 +7,13 @@ from typing import Any
 import pytest
 
 from chassis.errors import TollbridgeError
-from pricing.prices import PriceVersion, Rates
 from pricing.tokens import Tokens
 from services.edge.translate import messages_over_chat
 from services.edge.translate.chat_to_messages import messages_request
 from services.edge.translate.messages_to_chat import chat_request, own_tool_names
+from tests.fakes.routes import route_to
 from upstream.anthropic import native
-from upstream.client import Timeouts
 from upstream.openai import chat
-from upstream.route import Bounds, Route, WireProtocol
 
 USER = {"role": "user", "content": "Hi"}
 CALLS = [{"id": f"t{n}", "type": "function", "function": {"name": "f", "arguments": "{}"}} for n in (1, 2)]
@@ -36,20 +34,7 @@ def to_chat(*messages: dict[str, Any], **fields: Any) -> Any:
 
 def sent(fields: dict[str, Any], *, stream: bool, limit_field: str = "max_tokens") -> Any:
     """What a provider of OpenAI's protocol is sent."""
-    route = Route(
-        attempt_id="a",
-        model="public",
-        provider_id="p",
-        provider_account_id="p-1",
-        protocol=WireProtocol.OPENAI,
-        base_url="http://127.0.0.1:1/v1",
-        credential="c",
-        provider_model="theirs",
-        max_tokens_field=limit_field,
-        timeouts=Timeouts(connect_s=1, first_byte_s=1, idle_s=1, total_s=1),
-        price=PriceVersion(rates=Rates(), cost=Rates()),
-        bounds=Bounds(),
-    )
+    route = route_to(max_tokens_field=limit_field)
     if "system" in fields:
         call = native.prepare(fields, route, max_tokens=5, stream=stream, request_id="r", headers={})
     else:

@@ -15,24 +15,12 @@ from chassis.spool_files import read
 from pricing.prices import PriceVersion, Rates
 from services.edge.spending.purse import Draw, Purse
 from services.edge.spending.settlement import Facts, Outbox, Settlement, Tab
+from tests.fakes.routes import route_to
 from tests.unit.edge.test_shared_draws import Billing
-from upstream.client import Timeouts
-from upstream.route import Bounds, Route, WireProtocol
+from upstream.route import WireProtocol
 
 PRICE = PriceVersion(rates=Rates(output=1), cost=Rates(output=1))
-ROUTE = Route(
-    attempt_id="a",
-    model="fast",
-    provider_id="p",
-    provider_account_id="pa",
-    protocol=WireProtocol.SANDBOX,
-    base_url="",
-    credential="",
-    provider_model="m",
-    timeouts=Timeouts(connect_s=1, first_byte_s=1, idle_s=1, total_s=1),
-    price=PRICE,
-    bounds=Bounds(),
-)
+ROUTE = route_to(model="fast", protocol=WireProtocol.SANDBOX, price=PRICE)
 
 
 FACTS = Facts(

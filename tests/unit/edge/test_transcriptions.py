@@ -13,31 +13,19 @@ from pricing.tokens import Tokens, Units
 from services.edge.bodies import transcription_request
 from services.edge.bodies.transcription_request import parser
 from services.edge.paid.operations import TRANSCRIPTIONS
+from tests.fakes.routes import route_to
 from tests.unit.edge.sound import PATH, form, wav
 from tests.unit.edge.world import World
 from tollbridge.usage.v1 import usage_pb2
-from upstream.client import Timeouts
 from upstream.form import Form, FormFile, read_form, write_form
 from upstream.openai import transcriptions
-from upstream.route import Bounds, Route, WireProtocol
+from upstream.route import Bounds, WireProtocol
 
 BY_MINUTE = PriceVersion(rates=Rates(per_minute=6_000_000), cost=Rates(per_minute=6_000_000))
 SAID = "This is Tollbridge's built-in sandbox: nobody listened."
 
 
-ROUTE = Route(
-    attempt_id="a",
-    model="fast",
-    provider_id="p",
-    provider_account_id="p-a",
-    protocol=WireProtocol.OPENAI,
-    base_url="http://p/v1",
-    credential="c",
-    provider_model="whisper-1",
-    timeouts=Timeouts(connect_s=1, first_byte_s=1, idle_s=1, total_s=1),
-    price=BY_MINUTE,
-    bounds=Bounds(),
-)
+ROUTE = route_to(model="fast", provider_account_id="p-a", price=BY_MINUTE)
 
 
 @pytest.fixture(autouse=True)

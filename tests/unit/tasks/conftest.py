@@ -14,6 +14,7 @@ from tests.patience import promised
 from tests.unit.tasks.stage import FakeBilling, FakeRouter, TasksApi, TasksProcess, rpc_server
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
+from upstream.client import UpstreamClient
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +82,12 @@ def quick_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases and heartbeats of tenths of a second."""
     monkeypatch.setattr(jobs, "LEASE_S", 0.3)
     monkeypatch.setattr(jobs, "HEARTBEAT_S", 0.05)
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[UpstreamClient]:
+    """What speaks to providers over HTTP."""
+    running = UpstreamClient()
+    await running.start()
+    yield running
+    await running.close()

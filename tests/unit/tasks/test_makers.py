@@ -3,21 +3,20 @@
 import asyncio
 import dataclasses
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from chassis.errors import TollbridgeError
-from pricing.prices import PriceVersion, Rates
 from pricing.tokens import Units
 from services.tasks.making import image_maker, image_order, kinds, submission_maker, video_order
 from services.tasks.making.kind import Kind, Making, NotWanted, Product, Providers
 from tests.fakes.jobs import JobsProvider, jobs_provider
+from tests.fakes.routes import route_to
 from tests.fakes.troubled import TroubledProvider, in_thread
 from upstream.client import HttpCall, Timeouts, UpstreamClient, UpstreamResponse
 from upstream.outcome import AttemptFailed, JobFailed, Outcome
-from upstream.route import Bounds, Route, WireProtocol
+from upstream.route import WireProtocol
 from upstream.sandbox.provider import Sandbox
 
 
@@ -25,14 +24,6 @@ from upstream.sandbox.provider import Sandbox
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submission_maker, "FIRST_PAUSE_S", 0.001)
     monkeypatch.setattr(image_maker, "FETCH_PAUSES_S", (0.001,) * len(image_maker.FETCH_PAUSES_S))
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[UpstreamClient]:
-    running = UpstreamClient()
-    await running.start()
-    yield running
-    await running.close()
 
 
 @dataclasses.dataclass
@@ -68,19 +59,7 @@ def attempt(
     making: Making[Any] = Making(
         task_id="t",
         wanted=kind.parse(json.dumps({"prompt": "waves", **fields}).encode()),
-        route=Route(
-            attempt_id="a",
-            model="public",
-            provider_id="p",
-            provider_account_id="p-1",
-            protocol=protocol,
-            base_url=f"{provider.url}/v1",
-            credential="secret",
-            provider_model="maker/clips",
-            timeouts=Timeouts(connect_s=20, first_byte_s=20, idle_s=20, total_s=30),
-            price=PriceVersion(rates=Rates(), cost=Rates()),
-            bounds=Bounds(),
-        ),
+        route=route_to(f"{provider.url}/v1", protocol=protocol, provider_model="maker/clips"),
         providers=Providers(client=client, sandbox=Sandbox()),
         submitted=save,
         progress=progress.append,

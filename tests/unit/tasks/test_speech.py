@@ -1,7 +1,6 @@
 """Long texts: cut after sentences, spoken in pieces, joined to one file that plays."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,10 +11,11 @@ from services.tasks.making import kinds, speech_maker, speech_order
 from services.tasks.making.kind import Making, Product, Providers
 from services.tasks.making.sentences import pieces_of
 from tests.fakes.listener import heard, said
+from tests.fakes.routes import route_to
 from upstream import sound_encoder
 from upstream.client import HttpCall, Timeouts, UpstreamClient, UpstreamResponse
 from upstream.outcome import AnswerTooLarge, AttemptFailed, Outcome
-from upstream.route import Bounds, Route, WireProtocol
+from upstream.route import WireProtocol
 from upstream.sandbox.provider import Sandbox
 from upstream.sandbox.speech import MS_PER_CHARACTER
 from upstream.sound_encoder import CONTENT_TYPES, encoded, plain_samples
@@ -74,30 +74,10 @@ def test_pieces_that_this_machine_can_not_join_are_refused_by_their_format(monke
     assert speech_order.parse(json.dumps({"input": "Hi", "response_format": "aac"}).encode()).spoken.wanted == "aac"
 
 
-@pytest.fixture
-async def client() -> AsyncIterator[UpstreamClient]:
-    running = UpstreamClient()
-    await running.start()
-    yield running
-    await running.close()
-
-
 async def made(client: UpstreamClient, *, rates: Rates = BY_CHARACTER, **fields: Any) -> tuple[Product, list[float]]:
     """What the sandbox makes of it, and the progress on the way."""
     progress = list[float]()
-    route = Route(
-        attempt_id="a",
-        model="public",
-        provider_id="p",
-        provider_account_id="p-1",
-        protocol=WireProtocol.SANDBOX,
-        base_url="http://sandbox/v1",
-        credential="",
-        provider_model="sandbox-speech",
-        timeouts=Timeouts(connect_s=20, first_byte_s=60, idle_s=60, total_s=90),
-        price=PriceVersion(rates=rates, cost=rates),
-        bounds=Bounds(),
-    )
+    route = route_to(protocol=WireProtocol.SANDBOX, price=PriceVersion(rates=rates, cost=rates))
     making: Making[Any] = Making(
         task_id="t",
         wanted=kinds.SPEECH.parse(json.dumps(fields).encode()),

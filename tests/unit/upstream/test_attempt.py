@@ -8,12 +8,11 @@ from collections.abc import Sequence
 import pytest
 
 from chassis.errors import Code, TollbridgeError
-from pricing.prices import PriceVersion, Rates
+from tests.fakes.routes import route_to
 from upstream.attempt import Tried, classify, ended, provider_message, retry_after_s, run_attempts
-from upstream.client import Timeouts
 from upstream.outcome import AttemptFailed, Outcome, to_error
 from upstream.redact import without_secrets
-from upstream.route import Bounds, Route, WireProtocol
+from upstream.route import Route
 
 
 @pytest.mark.parametrize(
@@ -128,20 +127,7 @@ def test_what_the_caller_is_told() -> None:
 
 
 def route(number: int, *, may_retry: bool = True) -> Route:
-    return Route(
-        attempt_id=f"a{number}",
-        model="public",
-        provider_id="p",
-        provider_account_id="p-1",
-        protocol=WireProtocol.OPENAI,
-        base_url="",
-        credential="",
-        provider_model="theirs",
-        timeouts=Timeouts(connect_s=1, first_byte_s=1, idle_s=1, total_s=1),
-        price=PriceVersion(rates=Rates(), cost=Rates()),
-        bounds=Bounds(),
-        may_retry=may_retry,
-    )
+    return route_to(attempt_id=f"a{number}", may_retry=may_retry)
 
 
 class World:

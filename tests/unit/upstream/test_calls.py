@@ -6,29 +6,17 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from pricing.prices import PriceVersion, Rates
+from tests.fakes.routes import route_to
 from upstream.calls import send
-from upstream.client import Timeouts, UpstreamClient
+from upstream.client import UpstreamClient
 from upstream.openai.chat import prepare, read_answer
 from upstream.outcome import AttemptFailed, Outcome
-from upstream.route import Bounds, Route, WireProtocol
+from upstream.route import Route, WireProtocol
 from upstream.sandbox.provider import Sandbox
 
 
 def route(protocol: WireProtocol, base_url: str) -> Route:
-    return Route(
-        attempt_id="a",
-        model="public",
-        provider_id="p",
-        provider_account_id="p-1",
-        protocol=protocol,
-        base_url=base_url,
-        credential="secret",
-        provider_model="theirs",
-        timeouts=Timeouts(connect_s=2, first_byte_s=2, idle_s=2, total_s=5),
-        price=PriceVersion(rates=Rates(), cost=Rates()),
-        bounds=Bounds(),
-    )
+    return route_to(base_url, protocol=protocol)
 
 
 async def provider(request: web.Request) -> web.Response:

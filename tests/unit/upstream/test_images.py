@@ -5,28 +5,16 @@ import json
 
 import pytest
 
-from pricing.prices import PriceVersion, Rates
 from pricing.tokens import Tokens, Units
+from tests.fakes.routes import route_to
 from upstream.calls import send
-from upstream.client import Timeouts, UpstreamClient
+from upstream.client import UpstreamClient
 from upstream.openai.images import prepare, read_answer
 from upstream.outcome import AttemptFailed
-from upstream.route import Bounds, Route, WireProtocol
+from upstream.route import WireProtocol
 from upstream.sandbox.provider import Sandbox
 
-ROUTE = Route(
-    attempt_id="a",
-    model="public",
-    provider_id="p",
-    provider_account_id="p-1",
-    protocol=WireProtocol.SANDBOX,
-    base_url="sandbox:",
-    credential="secret",
-    provider_model="theirs",
-    timeouts=Timeouts(connect_s=2, first_byte_s=2, idle_s=2, total_s=5),
-    price=PriceVersion(rates=Rates(), cost=Rates()),
-    bounds=Bounds(),
-)
+ROUTE = route_to("sandbox:", protocol=WireProtocol.SANDBOX)
 
 
 async def test_pictures_of_the_sandbox() -> None:

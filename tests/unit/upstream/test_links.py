@@ -7,29 +7,17 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from pricing.prices import PriceVersion, Rates
+from tests.fakes.routes import route_to
 from upstream import links
-from upstream.client import Timeouts, UpstreamClient
+from upstream.client import UpstreamClient
 from upstream.outcome import AnswerTooLarge, AttemptFailed, ProviderMisbehaved
-from upstream.route import Bounds, Route, WireProtocol
+from upstream.route import Route
 
 HERE = (ipaddress.ip_network("127.0.0.0/8"),)
 
 
 def route(base_url: str) -> Route:
-    return Route(
-        attempt_id="a",
-        model="public",
-        provider_id="p",
-        provider_account_id="p-1",
-        protocol=WireProtocol.OPENAI,
-        base_url=base_url,
-        credential="secret",
-        provider_model="theirs",
-        timeouts=Timeouts(connect_s=2, first_byte_s=20, idle_s=20, total_s=30),
-        price=PriceVersion(rates=Rates(), cost=Rates()),
-        bounds=Bounds(),
-    )
+    return route_to(base_url)
 
 
 @contextlib.asynccontextmanager

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from pricing.prices import PriceVersion, Rates
 from tests.fakes.player import Video
+from tests.fakes.routes import route_to
 from upstream.client import HttpCall, Timeouts
 from upstream.form import read_form
 from upstream.openai.videos import Videos
 from upstream.outcome import AttemptFailed
 from upstream.predictions.jobs import Predictions
-from upstream.route import Bounds, Route, WireProtocol
+from upstream.route import Route, WireProtocol
 from upstream.sandbox.provider import Sandbox
 from upstream.submission import JobReport, JobState
 
@@ -21,19 +21,7 @@ PICTURE = "data:image/png;base64,iVBORw0KGgo="
 
 
 def route(model: str = "theirs") -> Route:
-    return Route(
-        attempt_id="a",
-        model="public",
-        provider_id="p",
-        provider_account_id="p-1",
-        protocol=WireProtocol.SANDBOX,
-        base_url="https://x.test/v1",
-        credential="secret",
-        provider_model=model,
-        timeouts=QUICK,
-        price=PriceVersion(rates=Rates(), cost=Rates()),
-        bounds=Bounds(),
-    )
+    return route_to("https://x.test/v1", protocol=WireProtocol.SANDBOX, provider_model=model)
 
 
 async def asked(sandbox: Sandbox, call: HttpCall) -> tuple[int, bytes]:
