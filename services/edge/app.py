@@ -24,7 +24,7 @@ from services.edge.dialects import DEFAULT, Dialect, RenderedError
 from services.edge.http.body_room import BodyRoom
 from services.edge.http.cors import is_preflight, preflight, with_origin, with_vary
 from services.edge.http.json_http import SCOPE_KEY, RequestContext, context
-from services.edge.http.limit_headers import with_limits
+from services.edge.http.limit_headers import Told, telling, with_limits
 from services.edge.surfaces import Surface
 
 Scope = MutableMapping[str, Any]
@@ -133,7 +133,7 @@ class EdgeApp:
         request_id: str,
         traceparent: str = "",
     ) -> None:
-        share = self._bodies.share()
+        share, told = self._bodies.share(), Told()
         scope[SCOPE_KEY] = RequestContext(
             surface=surface,
             request_id=request_id,
@@ -142,9 +142,10 @@ class EdgeApp:
             traceparent=traceparent,
             is_head=HEAD_KEY in scope,
             body=share,
+            told=told,
         )
         try:
-            await app(scope, receive, send)
+            await app(scope, receive, telling(send, told))
         finally:
             share.end()
 

@@ -50,6 +50,14 @@ class Catalogue:
         found = self._find(name)
         return None if found is None else found.id
 
+    async def most_output(self, name: str) -> int:
+        """How many tokens that model makes at most, by what is known within the time for one question; 0: unknown."""
+        with contextlib.suppress(TollbridgeError, TimeoutError):
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                await self.models()
+        found = self._find(name)
+        return 0 if found is None else found.bounds.max_output
+
     def _find(self, name: str) -> router_pb2.Model | None:
         if name in self._models:
             return self._models[name]

@@ -16,6 +16,8 @@ from chassis.errors import Code, TollbridgeError
 from chassis.ids import now_floor
 from chassis.pipe import PipeClient
 from pricing.prices import PriceVersion
+from services.edge.limits.limit_owner import terms_of
+from services.edge.limits.terms import Terms
 from services.edge.spending import statements
 from services.edge.spending.spend_caps import SpendCap, caps_of, to_wire
 from services.edge.spending.wallet import LeaseState
@@ -46,13 +48,17 @@ MAX_PRICES = 1024
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Authority:
-    """Who asks and what they may use. `models` empty is all; `keep_s` is how long this may be believed."""
+    """Who asks and what they may use. `models` empty is all; `keep_s` is how long this may be believed.
+
+    `limits` is None where nothing is limited.
+    """
 
     customer_id: str
     key_id: str
     plan: str
     models: frozenset[str]
     caps: tuple[SpendCap, ...] = ()
+    limits: Terms | None = None
     keep_s: float
 
 
@@ -87,6 +93,7 @@ class AuthOwner:
             plan=reply.plan,
             models=frozenset(reply.models),
             caps=caps_of(reply),
+            limits=terms_of(reply),
             keep_s=min(reply.keep_ms / 1000, MAX_KEEP_S),
         )
 

@@ -29,6 +29,8 @@ from services.edge.idempotency import answers
 from services.edge.idempotency.answers import Answers
 from services.edge.idempotency.claims import Claims
 from services.edge.idempotency.keyed_request import Idempotency
+from services.edge.limits.limit_owner import LimitOwner
+from services.edge.limits.limits import Limits
 from services.edge.metrics import EdgeMetrics
 from services.edge.owners import AuthOwner, BillingOwner, RouterOwner
 from services.edge.paid.admission import Admission
@@ -40,7 +42,7 @@ from services.edge.settings import Settings
 from services.edge.site import describe, own_site, public_site
 from services.edge.spending.publisher import Publisher
 from services.edge.spending.purse import Purse
-from services.edge.spending.replay import Replay, end_spender
+from services.edge.spending.replay import Replay, end_spender, free_shares
 from services.edge.spending.settlement import Settlement
 from upstream.client import UpstreamClient
 from upstream.sandbox.provider import Sandbox
@@ -115,6 +117,8 @@ class Parts:
         billing = BillingOwner(pipe=self._clients.billing, spender=incarnation)
         router = RouterOwner(pipe=self._clients.router, spender=incarnation)
         self._purse = Purse(billing=billing, spender=incarnation)
+        limit_owner = LimitOwner(pipe=self._clients.auth, spender=incarnation)
+        self._limits = Limits(keeper=limit_owner)
         self._attempts = Attempts(router=router)
         self._claims = Claims(pipe=self._clients.claims, spender=incarnation)
         self._publisher = Publisher(
@@ -128,7 +132,8 @@ class Parts:
             directory=self._spool_dir,
             own=incarnation,
             outbox=self._publisher,
-            end_spender=functools.partial(end_spender, billing=billing, router=router, claims=self._claims),
+            free_shares=functools.partial(free_shares, router=router, limits=limit_owner),
+            end_spender=functools.partial(end_spender, billing=billing, claims=self._claims),
         )
         self._settlement = Settlement(spool=self._spool, purse=self._purse, outbox=self._publisher)
         self._admission = Admission(
@@ -139,6 +144,7 @@ class Parts:
         )
         tools = Tools(
             admission=self._admission,
+            limits=self._limits,
             router=router,
             attempts=self._attempts,
             settlement=self._settlement,
@@ -185,6 +191,7 @@ class Parts:
             clients=self._clients,
             admission=self._admission,
             claims=self._claims,
+            limits=self._limits,
             unsettled=self._settlement.unsettled,
             is_draining=lambda: self.drain.draining,
         )
@@ -223,6 +230,7 @@ class Parts:
         life.spawn("lease-statements", self._purse.run())
         life.spawn("attempt-statements", self._attempts.run())
         life.spawn("claim-statements", self._claims.run())
+        life.spawn("limits", self._limits.run())
         life.spawn("recalls", self._bus.listen(events.CREDITS_RECALLED, self._purse.on_recall))
         life.spawn("key-changes", self._bus.listen(events.KEYS_CHANGED, self._admission.on_keys_changed))
         life.spawn("config", self._configuration.follow())
@@ -233,6 +241,7 @@ class Parts:
         await self._relay.drain(grace_s=grace_s)
         await self._publisher.drain(grace_s=PUBLISH_GRACE_S)
         await self._attempts.drain()
+        await self._limits.drain()
         await self._purse.drain()
 
     async def close(self) -> None:

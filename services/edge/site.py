@@ -15,7 +15,9 @@ from services.edge.clients import Clients
 from services.edge.config import EdgeConfig
 from services.edge.http.hot import hot_descriptions
 from services.edge.http.json_http import Caller, Forget, Identify, context
+from services.edge.http.limit_headers import LimitNote
 from services.edge.idempotency.claims import Claims
+from services.edge.limits.limits import Limits
 from services.edge.openapi.document import Documents
 from services.edge.paid.admission import Admission, api_key_of
 from services.edge.paid.quote import Quotes
@@ -37,8 +39,8 @@ from services.edge.routes import credits as credit
 from services.edge.routes.health import DrainSwitch
 
 
-def identify_with(admission: Admission) -> Identify:
-    """Finds out who sends a request, as the hot path does."""
+def identify_with(admission: Admission, limits: Limits) -> Identify:
+    """Finds out who sends a request, as the hot path does. What limits them is said in the answer."""
 
     async def identify(request: Request) -> Caller:
         authority = await admission.authorize(
@@ -46,8 +48,14 @@ def identify_with(admission: Admission) -> Identify:
             client_ip=context(request).client_ip,
             traceparent=context(request).traceparent,
         )
+        if authority.limits is not None:
+            context(request).told.note = LimitNote(limits, authority.limits)
         return Caller(
-            customer_id=authority.customer_id, key_id=authority.key_id, models=authority.models, caps=authority.caps
+            customer_id=authority.customer_id,
+            key_id=authority.key_id,
+            models=authority.models,
+            caps=authority.caps,
+            limits=authority.limits,
         )
 
     return identify
@@ -58,11 +66,12 @@ def public_site(
     clients: Clients,
     admission: Admission,
     claims: Claims,
+    limits: Limits,
     unsettled: requests.Unsettled,
     is_draining: Callable[[], bool] = lambda: False,
 ) -> FastAPI:
     """What FastAPI serves below every surface."""
-    identify = identify_with(admission)
+    identify = identify_with(admission, limits)
     catalogue = Catalogue(router=clients.router)
     app = new_fastapi()
     app.include_router(models.routes(catalogue=catalogue, identify=identify))
@@ -82,7 +91,12 @@ def public_site(
     )
     app.include_router(
         tasks.routes(
-            tasks=clients.tasks, claims=claims, catalogue=catalogue, identify=identify, is_draining=is_draining
+            tasks=clients.tasks,
+            claims=claims,
+            limits=limits,
+            catalogue=catalogue,
+            identify=identify,
+            is_draining=is_draining,
         )
     )
     app.include_router(quote.routes(quotes=Quotes(router=clients.router), catalogue=catalogue, identify=identify))

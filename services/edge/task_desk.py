@@ -13,6 +13,9 @@ from chassis.pipe import PipeClient
 from services.edge.catalogue import Catalogue
 from services.edge.http.json_http import Caller, context, link, parsed
 from services.edge.idempotency.task_claims import ClaimedTask, TaskClaims
+from services.edge.limits.estimate import job_tokens
+from services.edge.limits.gate import Admitted
+from services.edge.limits.limits import Limits
 from services.edge.model_names import may_use
 from services.edge.paid.max_cost import max_cost_of
 from services.edge.routes.task_shapes import WebhookWish
@@ -30,9 +33,10 @@ ENDED = frozenset({SUCCEEDED, tasks_pb2.TASK_STATUS_FAILED, tasks_pb2.TASK_STATU
 class TaskDesk:
     """Tasks, as edge asks them."""
 
-    def __init__(self, *, tasks: PipeClient, keys: TaskClaims, catalogue: Catalogue) -> None:
+    def __init__(self, *, tasks: PipeClient, keys: TaskClaims, catalogue: Catalogue, limits: Limits) -> None:
         self._tasks = tasks
         self._keys = keys
+        self._limits = limits
         self._catalogue = catalogue
 
     @contextlib.asynccontextmanager
@@ -41,17 +45,34 @@ class TaskDesk:
     ) -> AsyncIterator[tuple[tasks_pb2.Task, ClaimedTask, bool]]:
         """The job of an order, after the wait: new, or (True) the one that its Idempotency-Key stands for.
 
-        Raises what `hand_over` and TaskClaims raise, and MODEL_NOT_ALLOWED.
+        A new one counts as a request of its caller once it is accepted, and as one that runs until it is answered.
+        Raises what `hand_over`, TaskClaims and Limits raise, and MODEL_NOT_ALLOWED.
         """
         await check_model(model, caller, self._catalogue)
         async with self._keys.claimed(request, caller, body) as claimed:
             found = await self._found(claimed.task_id, caller) if claimed.begun else None
-            task = found or await self.hand_over(
-                request, caller, task_id=claimed.task_id, kind=kind, model=model, body=body
-            )
-            task = await self.awaited(task, caller, wait_s=wait_s)
-            claimed.succeeded = task.status == SUCCEEDED
-            yield task, claimed, found is not None
+            tokens = job_tokens(body)
+            async with self._admitted(caller, tokens, is_new=found is None) as admitted:
+                task = found or await self.hand_over(
+                    request, caller, task_id=claimed.task_id, kind=kind, model=model, body=body
+                )
+                if admitted is not None:
+                    admitted.begin()
+                task = await self.awaited(task, caller, wait_s=wait_s)
+                claimed.succeeded = task.status == SUCCEEDED
+                yield task, claimed, found is not None
+
+    @contextlib.asynccontextmanager
+    async def _admitted(self, caller: Caller, tokens: int, *, is_new: bool) -> AsyncIterator[Admitted | None]:
+        """Lets a new job in while it is waited for; None where nothing is limited. Raises what Limits raises."""
+        if caller.limits is None or not is_new:
+            yield None
+            return
+        admitted = await self._limits.admit(caller.limits, tokens=tokens)
+        try:
+            yield admitted
+        finally:
+            admitted.end(tokens=tokens)
 
     async def hand_over(
         self, request: Request, caller: Caller, *, task_id: str, kind: str, model: str, body: bytes

@@ -7,5 +7,6 @@ DIALECT = Dialect(
     name="drawbridge",
     statuses=openai.STATUSES,
     types=openai.TYPES,
+    codes=openai.CODES,
     error_body=openai.error_body,
 )

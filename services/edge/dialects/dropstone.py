@@ -35,6 +35,7 @@ DIALECT = Dialect(
     name="dropstone",
     statuses={**openai.STATUSES, Code.MODEL_NOT_FOUND: 400},
     types=openai.TYPES,
+    codes=openai.CODES,
     error_body=error_body,
     always_usage_chunk=True,
     model_fields=("id", "object", "display_name", "owned_by"),

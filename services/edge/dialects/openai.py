@@ -35,6 +35,9 @@ STATUSES = {
 }
 """Status by code. Other dialects begin with these and change what their document changes."""
 
+CODES = {Code.CONCURRENCY_LIMIT_EXCEEDED: "rate_limit_exceeded"}
+"""Clients know one code for every 429; its message says which limit it was."""
+
 TYPES = {
     400: "invalid_request_error",
     401: "invalid_request_error",
@@ -64,6 +67,7 @@ DIALECT = Dialect(
     name="openai",
     statuses=STATUSES,
     types=TYPES,
+    codes=CODES,
     error_body=error_body,
     model_fields=("id", "object", "created", "owned_by", "pricing", "context"),
 )

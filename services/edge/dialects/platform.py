@@ -15,6 +15,7 @@ DIALECT = Dialect(
     statuses={**openai.STATUSES, Code.MODEL_NOT_FOUND: 400},
     types=openai.TYPES,
     codes={
+        **openai.CODES,
         Code.MODEL_NOT_FOUND: "model_not_available",
         Code.PROVIDER_REJECTED: "invalid_request",
         Code.CUSTOMER_SUSPENDED: "api_disabled",

@@ -4,6 +4,8 @@ from chassis.errors import Code
 from services.edge.dialects import openai
 from services.edge.dialects.dialect import Dialect, ErrorView
 
+OVER_LIMIT = "You have exceeded your rate limit. Please retry after {seconds} seconds."
+
 
 def error_body(view: ErrorView) -> object:
     """`{error: {type, code, message, param}}`."""
@@ -33,9 +35,10 @@ DIALECT = Dialect(
         500: "server_error",
         503: "overloaded_error",
     },
-    codes={Code.INSUFFICIENT_CREDITS: "insufficient_balance"},
+    codes={**openai.CODES, Code.INSUFFICIENT_CREDITS: "insufficient_balance"},
     messages={
-        Code.RATE_LIMIT_EXCEEDED: "You have exceeded your rate limit. Please retry after {seconds} seconds.",
+        Code.RATE_LIMIT_EXCEEDED: OVER_LIMIT,
+        Code.CONCURRENCY_LIMIT_EXCEEDED: OVER_LIMIT,
     },
     error_body=error_body,
     always_rate_limits=True,

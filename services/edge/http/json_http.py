@@ -19,6 +19,8 @@ from pricing.prices import NANO_PER_USD, nano_usd, usd_number
 from services.edge.bodies.request_body import MAX_BODY_BYTES, ClientLeft, decode_body, read_body
 from services.edge.dialects.dialect import RETRY_AFTER_S
 from services.edge.http.body_room import BodyRoom, BodyShare
+from services.edge.http.limit_headers import Told
+from services.edge.limits.terms import Terms
 from services.edge.openapi.description import Page
 from services.edge.spending.spend_caps import SpendCap
 from services.edge.surfaces import Surface
@@ -44,16 +46,19 @@ class RequestContext:
     """Whether only the head of the answer is asked for."""
     body: BodyShare = dataclasses.field(default_factory=lambda: BodyRoom().share())
     """What its body may take of the process's memory, until it has been answered."""
+    told: Told = dataclasses.field(default_factory=Told)
+    """What its answer says of limits, once it is known whose it is."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Whose key it was, and the spend caps that bind it. `models` empty means all."""
+    """Whose key it was, the spend caps that bind it, and what is limited, if anything. `models` empty means all."""
 
     customer_id: str
     key_id: str
     models: frozenset[str]
     caps: tuple[SpendCap, ...] = ()
+    limits: Terms | None = None
 
 
 Identify = Callable[[Request], Awaitable[Caller]]

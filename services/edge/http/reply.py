@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from chassis.errors import Code, TollbridgeError
 from services.edge.dialects import Dialect, ErrorView, RenderedError
+from services.edge.http.limit_headers import LimitNote
 from upstream.usage import BareStream
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -40,7 +41,8 @@ class Reply:
     """What one client gets. Used by one task. A write that its client does not take ends with the connection, once
     `unread.py` gives it up.
 
-    `stream` is what makes the bytes of a stream, once there is one.
+    `stream` is what makes the bytes of a stream, once there is one. `limits` is what is said of the client's limits,
+    once it is known who asks, if they have any.
     """
 
     __slots__ = (
@@ -54,6 +56,7 @@ class Reply:
         "_write_ended_s",
         "finished",
         "first_byte_s",
+        "limits",
         "status",
         "stream",
     )
@@ -71,6 +74,7 @@ class Reply:
         self.status: int | None = None
         self.finished = False
         self.stream: object = None
+        self.limits: LimitNote | None = None
 
     @property
     def started(self) -> bool:
@@ -92,14 +96,23 @@ class Reply:
         if self.first_byte_s is None:
             self.first_byte_s = self._loop.time()
 
+    async def look(self) -> None:
+        """Learns what is to be said of limits, before a head that is still to come."""
+        if self.limits is not None and not self.started:
+            await self.limits.look()
+
+    def _limited(self, headers: list[Header]) -> list[Header]:
+        return headers if self.limits is None else [*headers, *self.limits.headers()]
+
     async def start_stream(self, extra: Sequence[Header]) -> None:
         """Sends the head of a stream, of events or of bare bytes."""
+        await self.look()
         self.status = 200
         kind = self.stream.content_type if isinstance(self.stream, BareStream) else EVENTS
         self._has_events = kind == EVENTS
         self.mark_first_byte()
         marks = self._dialect.name_request(self._request_id)
-        headers = [(b"content-type", kind), *_STREAM_HEADERS, *marks, *extra]
+        headers = self._limited([(b"content-type", kind), *_STREAM_HEADERS, *marks, *extra])
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def write(self, data: bytes) -> None:
@@ -130,17 +143,19 @@ class Reply:
         self.status = 200
         self.mark_first_byte()
         head = whole_head(body, extra, content_type=content_type)
-        headers = [*head, *self._dialect.name_request(self._request_id)]
+        headers = self._limited([*head, *self._dialect.name_request(self._request_id)])
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
     async def replay(self, *, status: int, headers: Sequence[Header], body: bytes) -> None:
         """Sends an answer that was given before."""
+        await self.look()
         self.finished = True
         self.status = status
         self.mark_first_byte()
         marks = [*self._dialect.name_request(self._request_id), (b"idempotency-replayed", b"true")]
-        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *marks]})
+        head = self._limited([*headers, *marks])
+        await self._send({"type": "http.response.start", "status": status, "headers": head})
         for start in range(0, max(1, len(body)), REPLAY_PIECE):
             piece = body[start : start + REPLAY_PIECE]
             more = start + REPLAY_PIECE < len(body)
@@ -179,10 +194,12 @@ class Reply:
         if self.started:
             await self.end(self.last_words(error))
             return
+        await self.look()
         self.finished = True
         rendered = self.rendered(error)
         self.status = rendered.status
-        await self._send({"type": "http.response.start", "status": rendered.status, "headers": rendered.headers})
+        headers = self._limited(rendered.headers)
+        await self._send({"type": "http.response.start", "status": rendered.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": rendered.body})
 
 

@@ -23,6 +23,8 @@ from services.edge.idempotency.claims import Claim, Claims, Outcome
 from tollbridge.usage.v1 import usage_pb2
 
 Message = MutableMapping[str, Any]
+_OF_ONE_ANSWER = (b"x-request-id", b"x-ratelimit-")
+"""Headers that each answer has its own of."""
 
 
 class Adopter(Protocol):
@@ -137,7 +139,7 @@ class Turn:
     async def _pass(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            self._headers = [(name, value) for name, value in message["headers"] if name != b"x-request-id"]
+            self._headers = [each for each in message["headers"] if not each[0].startswith(_OF_ONE_ANSWER)]
         else:
             if len(self._body) <= MAX_ANSWER_BYTES:
                 self._body += message["body"]

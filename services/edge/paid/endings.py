@@ -12,12 +12,14 @@ from pricing.charge import is_charged_as_reported
 from pricing.prices import usd_number
 from pricing.tokens import Tokens
 from services.edge.http.reply import Reply
+from services.edge.limits.gate import Admitted
+from services.edge.paid.admission import Allowance
 from services.edge.paid.counting import counted
 from services.edge.paid.paid_request import PaidRequest
 from services.edge.spending import settlement
 from services.edge.spending.settlement import Ending, Tab, Use
 from upstream.outcome import AttemptFailed, TotalTimeReached
-from upstream.route import OnDisconnect
+from upstream.route import OnDisconnect, Route
 from upstream.usage import Captured, UsageLimits
 
 CLIENT_CLOSED_REQUEST = 499
@@ -25,11 +27,21 @@ CLIENT_CLOSED_REQUEST = 499
 
 
 class Endings:
-    """The ends of one request. Each closes its tab; the first one counts."""
+    """The ends of one request. Each closes its tab and gives back what of its limits it no longer needs; the first one
+    counts."""
 
-    __slots__ = ("_drains", "_gone", "_had_bytes", "_loop", "_reply", "_request", "_tab", "limits")
+    __slots__ = ("_admitted", "_drains", "_gone", "_had_bytes", "_loop", "_reply", "_request", "_tab", "limits")
 
-    def __init__(self, *, tab: Tab, reply: Reply, request: PaidRequest, drains: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        tab: Tab,
+        reply: Reply,
+        request: PaidRequest,
+        admitted: Admitted | None = None,
+        drains: bool = False,
+    ) -> None:
+        self._admitted = admitted
         self._drains = drains
         self._had_bytes = False
         self._tab = tab
@@ -38,6 +50,13 @@ class Endings:
         self._loop = asyncio.get_running_loop()
         self._gone = False
         self.limits = UsageLimits(max_input=0, max_output=0)
+
+    async def open(self, route: Route, allowance: Allowance) -> None:
+        """Opens the tab for an attempt; from here on the request counts against its limits."""
+        self.limits = allowance.limits
+        await self._tab.open(route=route, draw=allowance.draw)
+        if self._admitted is not None:
+            self._admitted.begin()
 
     def is_gone(self) -> bool:
         """Whether the client has left before its last bytes."""
@@ -66,6 +85,7 @@ class Endings:
 
         Flagged where the price goes by the cost that the provider reports, and the list price has to stand in for it.
         """
+        await self._reply.look()
         if captured.tokens is None:
             return await self._counted(captured, text)
         return Use(
@@ -121,6 +141,9 @@ class Endings:
     def close(self, ending: Ending) -> None:
         """Closes the tab with this end, unless it is closed."""
         self._tab.close(ending, now_s=self._loop.time())
+        if self._admitted is not None:
+            tokens = ending.use.tokens if ending.use is not None else None
+            self._admitted.end(tokens=tokens.prompt + tokens.completion if tokens is not None else 0)
 
     async def note_gone(self, captured: Captured, text: Callable[[], str]) -> None:
         """Writes down what the client had when it left, while its stream is read on: for the case that we die first."""
@@ -167,8 +190,7 @@ class Endings:
         http_status: int | None = None,
         policy: OnDisconnect | None = None,
     ) -> None:
-        ending = self._ending(ended, use=use, charged=charged, http_status=http_status, policy=policy)
-        self._tab.close(ending, now_s=self._loop.time())
+        self.close(self._ending(ended, use=use, charged=charged, http_status=http_status, policy=policy))
 
     def _ending(
         self,

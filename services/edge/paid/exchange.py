@@ -15,6 +15,7 @@ from chassis.ids import uuid7
 from services.edge.bodies.request_body import aside, is_large
 from services.edge.http.reply import Header, Reply, whole_head
 from services.edge.idempotency.keyed_request import Turn
+from services.edge.limits.gate import Admitted
 from services.edge.metrics import UNKNOWN_MODEL
 from services.edge.owners import Authority
 from services.edge.paid.admission import Allowance
@@ -49,6 +50,7 @@ class Exchange:
         authority: Authority,
         include_usage: bool,
         turn: Turn | None = None,
+        admitted: Admitted | None = None,
     ) -> None:
         self._relay = relay
         self._tools = relay.tools
@@ -62,7 +64,7 @@ class Exchange:
         self._loop = asyncio.get_running_loop()
         self._tab = self._tools.settlement.tab(facts)
         self._turn = turn
-        self._endings = Endings(tab=self._tab, reply=reply, request=request, drains=turn is not None)
+        self._endings = Endings(tab=self._tab, reply=reply, request=request, admitted=admitted, drains=turn is not None)
         self._observer = Observer(
             log=relay.log, metrics=self._tools.metrics, tab=self._tab, request_id=self._request_id
         )
@@ -186,8 +188,7 @@ class Exchange:
             before=self._allowance,
             traceparent=trace,
         )
-        self._endings.limits = allowance.limits
-        await self._tab.open(route=route, draw=allowance.draw)
+        await self._endings.open(route, allowance)
         span = tools.tracer.span("edge.attempt", parent=trace, kind="client", provider=route.provider_id)
         span.__enter__()
         limits, most, ours = allowance.limits, allowance.max_tokens, self._request_id
@@ -373,8 +374,7 @@ class Exchange:
 
     def _end_attempt(self, outcome: Outcome) -> None:
         """Tells router how the attempt that answered has ended; once."""
-        opened = self._opened
-        if opened is None or self._attempt_ended:
+        if (opened := self._opened) is None or self._attempt_ended:
             return
         self._attempt_ended = True
         opened.span.set(outcome=outcome.value)

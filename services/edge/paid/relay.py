@@ -15,6 +15,7 @@ from chassis.telemetry import Tracer
 from services.edge.catalogue import Catalogue
 from services.edge.http.body_room import BodyRoom
 from services.edge.idempotency.keyed_request import Idempotency
+from services.edge.limits.limits import Limits
 from services.edge.metrics import EdgeMetrics
 from services.edge.owners import RouterOwner
 from services.edge.paid.admission import Admission
@@ -32,6 +33,7 @@ class Tools:
     """What an exchange works with."""
 
     admission: Admission
+    limits: Limits
     router: RouterOwner
     attempts: Attempts
     settlement: Settlement

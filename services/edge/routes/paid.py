@@ -20,16 +20,21 @@ from chassis.errors import Code, TollbridgeError
 from chassis.telemetry import Span, checked_traceparent
 from services.edge.bodies.request_body import ClientLeft, aside, read_body
 from services.edge.http.body_room import BodyShare
+from services.edge.http.limit_headers import LimitNote
 from services.edge.http.reply import Reply
 from services.edge.idempotency.answers import KeptAnswer
 from services.edge.idempotency.claims import fingerprint, key_of
 from services.edge.idempotency.keyed_request import Turn
+from services.edge.limits.estimate import estimated_tokens
+from services.edge.limits.gate import Admitted
+from services.edge.limits.terms import Kind, Terms
 from services.edge.metrics import UNKNOWN_MODEL
 from services.edge.owners import Authority
 from services.edge.paid.admission import api_key_of
 from services.edge.paid.exchange import Exchange
 from services.edge.paid.max_cost import max_cost_of
 from services.edge.paid.operation import Operation
+from services.edge.paid.paid_request import PaidRequest
 from services.edge.paid.relay import Relay
 from services.edge.spending.settlement import Facts
 from services.edge.surfaces import Surface
@@ -124,6 +129,10 @@ class PaidRoute:
         authority: Authority = await self._tools.admission.authorize(
             api_key=api_key_of(headers), client_ip=scope["client"][0] if scope.get("client") else "", traceparent=trace
         )
+        terms = authority.limits
+        if terms is not None:
+            reply.limits = LimitNote(self._tools.limits, terms)
+            self._tools.limits.check(terms)
         body = await read_body(receive, headers, most_bytes=self._operation.most_bytes, share=share)
         if self._operation.is_job(body, headers):
             raise _Job(body)
@@ -136,6 +145,7 @@ class PaidRoute:
         if isinstance(turn, KeptAnswer):
             await reply.replay(status=turn.status, headers=turn.headers, body=turn.body)
             return None
+        admitted = None if terms is None else await self._let_in(terms, request, turn)
         facts = Facts(
             request_id=turn.request_id if turn is not None else UUID(request_id),
             customer_id=authority.customer_id,
@@ -155,7 +165,19 @@ class PaidRoute:
             authority=authority,
             include_usage=request.include_usage or surface.dialect.always_usage_chunk,
             turn=turn,
+            admitted=admitted,
         )
+
+    async def _let_in(self, terms: Terms, request: PaidRequest, turn: Turn | None) -> Admitted:
+        """Counts the request against its caller's limits; of one that is refused its key is free again."""
+        tools = self._tools
+        try:
+            tokens = await estimated_tokens(request, tools.catalogue) if Kind.TOKENS in terms.limits else 0
+            return await tools.limits.admit(terms, tokens=tokens)
+        except BaseException:
+            if turn is not None:
+                await turn.end(charged=False)
+            raise
 
     async def _turn(
         self, scope: Scope, body: bytes, *, authority: Authority, reply: Reply, request_id: str

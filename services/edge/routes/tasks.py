@@ -10,6 +10,7 @@ from services.edge.catalogue import Catalogue
 from services.edge.http.json_http import Identify, answer, context, page, page_limit, rfc3339
 from services.edge.idempotency.claims import Claims
 from services.edge.idempotency.task_claims import TaskClaims
+from services.edge.limits.limits import Limits
 from services.edge.openapi.description import described
 from services.edge.routes import files, images, speeches, task_events, task_webhooks, videos
 from services.edge.routes.task_shapes import CANCEL_TASK, GET_TASK, LIST_TASKS, Task, TaskError, TaskFile
@@ -29,13 +30,14 @@ def routes(
     *,
     tasks: PipeClient,
     claims: Claims,
+    limits: Limits,
     catalogue: Catalogue,
     identify: Identify,
     is_draining: Callable[[], bool] = lambda: False,
 ) -> APIRouter:
     """The routes; another customer's task or file is not found."""
     router = APIRouter()
-    desk = TaskDesk(tasks=tasks, keys=TaskClaims(claims=claims), catalogue=catalogue)
+    desk = TaskDesk(tasks=tasks, keys=TaskClaims(claims=claims), catalogue=catalogue, limits=limits)
     router.include_router(task_webhooks.routes(tasks=tasks, identify=identify))
     for kind in (images, speeches, videos, files):
         router.include_router(kind.routes(desk=desk, identify=identify))

@@ -1,9 +1,9 @@
 """What dead incarnations left behind: their finished records are published, their started ones voided.
 
 The running edge looks for them, at its start and then every few seconds: a former process of this replica, or a sibling
-on the same disk that died. A spool is locked while it is worked on, and deleted when billing has everything that was in
-it and its spender's leases and slots are closed, so a replay that dies itself is done again by whoever looks next. A
-living incarnation keeps its lock and is left alone.
+on the same disk that died. What it had of providers' slots and of limits is given back at once. A spool is locked while
+it is worked on, and deleted when billing has everything that was in it and its spender's credit leases are closed, so a
+replay that dies itself is done again by whoever looks next. A living incarnation keeps its lock and is left alone.
 """
 
 import asyncio
@@ -20,11 +20,12 @@ from chassis.errors import TollbridgeError
 from chassis.ids import now_floor
 from chassis.spool import FormerSpool, Kind, Record, former
 from services.edge.idempotency.claims import Claims
+from services.edge.limits.limit_owner import LimitOwner
 from services.edge.owners import BillingOwner, RouterOwner
 from services.edge.spending.settlement import voided
 from tollbridge.usage.v1 import usage_pb2
 
-LOOK_EVERY_S = 15.0
+LOOK_EVERY_S = 3.0
 ROOM = 20_000
 """Former events wait while so many are on their way, so that a long replay doesn't push out requests."""
 ROOM_PAUSE_S = 0.1
@@ -41,16 +42,25 @@ class Outbox(Protocol):
 class Replay:
     """The replays of one process. Its owner runs `run()` as a task.
 
-    `end_spender` closes the leases and slots of an incarnation of which nothing is left to charge.
+    `free_shares` gives back what others may wait for of an incarnation that is no more, and `end_spender` closes its
+    credit leases, once nothing of it is left to charge.
     """
 
     def __init__(
-        self, *, directory: Path, own: UUID, outbox: Outbox, end_spender: Callable[[str], Awaitable[None]]
+        self,
+        *,
+        directory: Path,
+        own: UUID,
+        outbox: Outbox,
+        free_shares: Callable[[str], Awaitable[None]],
+        end_spender: Callable[[str], Awaitable[None]],
     ) -> None:
         self._directory = directory
         self._own = own
         self._outbox = outbox
+        self._free_shares = free_shares
         self._end_spender = end_spender
+        self._unfreed: set[UUID] = set()
         self._left: dict[FormerSpool, set[bytes]] = {}
         self._emptied = asyncio.Event()
         self._log = structlog.get_logger()
@@ -67,13 +77,25 @@ class Replay:
 
     async def _look(self) -> None:
         try:
-            for spool in await asyncio.to_thread(self._found):
+            found = await asyncio.to_thread(self._found)
+            self._unfreed |= {spool.incarnation for spool in found}
+            await self._free()
+            for spool in found:
                 await self._take(spool)
         except OSError as error:
             self._log.error("spools_not_read", reason=str(error))
         self._emptied.clear()
         for spool in [spool for spool, left in self._left.items() if not left]:
             await self._end(spool)
+
+    async def _free(self) -> None:
+        for incarnation in list(self._unfreed):
+            try:
+                await self._free_shares(str(incarnation))
+            except TollbridgeError as error:
+                self._log.warning("shares_not_freed", incarnation=str(incarnation), code=error.code.value)
+            else:
+                self._unfreed.discard(incarnation)
 
     async def _pause(self) -> None:
         """Replicas on one disk don't all look at once; a spool that is done is ended at once."""
@@ -117,12 +139,16 @@ class Replay:
         self._log.info("spool_replayed", incarnation=str(spool.incarnation))
 
 
-async def end_spender(spender: str, *, billing: BillingOwner, router: RouterOwner, claims: Claims) -> None:
+async def free_shares(spender: str, *, router: RouterOwner, limits: LimitOwner) -> None:
+    """Gives back what a dead incarnation held of what is shared: its process, and so its calls, are no more."""
+    await router.state_attempts([], as_of=str(now_floor()), spender=spender)
+    await limits.end(spender=spender)
+
+
+async def end_spender(spender: str, *, billing: BillingOwner, claims: Claims) -> None:
     """Closes what an incarnation that is no more still holds, when nothing of it is left to charge."""
-    as_of = str(now_floor())
     await claims.end_spender(spender)
-    await billing.state_leases([], as_of=as_of, spender=spender)
-    await router.state_attempts([], as_of=as_of, spender=spender)
+    await billing.state_leases([], as_of=str(now_floor()), spender=spender)
 
 
 def unconfirmed(records: Iterable[Record]) -> list[usage_pb2.UsageRecorded]:

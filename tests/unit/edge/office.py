@@ -20,6 +20,8 @@ from services.edge.app import EdgeApp
 from services.edge.clients import Clients
 from services.edge.config import without_file
 from services.edge.idempotency.claims import Claims
+from services.edge.limits.limit_owner import LimitOwner
+from services.edge.limits.limits import Limits
 from services.edge.owners import AuthOwner, BillingOwner
 from services.edge.paid.admission import Admission
 from services.edge.routes.health import DrainSwitch
@@ -193,5 +195,6 @@ def _app(clients: Clients, tracer: Tracer) -> EdgeApp:
         forget=admission.forget,
     )
     claims = Claims(pipe=clients.claims, spender=spender)
-    public = public_site(clients=clients, admission=admission, claims=claims, unsettled=lambda _: None)
+    limits = Limits(keeper=LimitOwner(pipe=clients.auth, spender=spender))
+    public = public_site(clients=clients, admission=admission, claims=claims, limits=limits, unsettled=lambda _: None)
     return EdgeApp(config=without_file(), public=public, own=own, hot={}, tracer=tracer)

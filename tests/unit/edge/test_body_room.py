@@ -73,7 +73,7 @@ async def test_long_jobs_and_quotes_take_their_share_too(path: str):
     """And give it back when they are refused."""
     room = BodyRoom(most_bytes=2 * SMALL_BYTES)
     public = new_fastapi()
-    public.include_router(tasks.routes(tasks=NOBODY, claims=NOBODY, catalogue=NOBODY, identify=identify))  # type: ignore[arg-type]  # nobody is asked
+    public.include_router(tasks.routes(tasks=NOBODY, claims=NOBODY, limits=NOBODY, catalogue=NOBODY, identify=identify))  # type: ignore[arg-type]  # nobody is asked
     public.include_router(quote.routes(quotes=NOBODY, catalogue=NOBODY, identify=identify))  # type: ignore[arg-type]  # nobody is asked
     tracer = Tracer(service="edge", replica="0", otlp_endpoint="")
     app = EdgeApp(config=without_file(), public=public, own=new_fastapi(), hot={}, tracer=tracer, bodies=room)

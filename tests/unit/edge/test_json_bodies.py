@@ -39,7 +39,7 @@ async def identify(_: object) -> Caller:
 
 async def post(content: bytes | AsyncIterator[bytes], handed_over: Tasks) -> httpx.Response:
     public = new_fastapi()
-    made = tasks.routes(tasks=handed_over, claims=NOBODY, catalogue=NOBODY, identify=identify)  # type: ignore[arg-type]  # stand-ins
+    made = tasks.routes(tasks=handed_over, claims=NOBODY, limits=NOBODY, catalogue=NOBODY, identify=identify)  # type: ignore[arg-type]  # stand-ins
     public.include_router(made)
     tracer = Tracer(service="edge", replica="0", otlp_endpoint="")
     app = EdgeApp(config=without_file(), public=public, own=new_fastapi(), hot={}, tracer=tracer)

@@ -37,7 +37,7 @@ def config(tmp_path: Path, text: str) -> EdgeConfig:
 
 def edge(config: EdgeConfig) -> EdgeApp:
     public = new_fastapi()
-    made = tasks.routes(tasks=OneTask(), claims=NOBODY, catalogue=NOBODY, identify=identify)  # type: ignore[arg-type]  # stand-ins
+    made = tasks.routes(tasks=OneTask(), claims=NOBODY, limits=NOBODY, catalogue=NOBODY, identify=identify)  # type: ignore[arg-type]  # stand-ins
     public.include_router(made)
     tracer = Tracer(service="edge", replica="0", otlp_endpoint="")
     return EdgeApp(config=config, public=public, own=new_fastapi(), hot={}, tracer=tracer)

@@ -53,7 +53,7 @@ def store() -> OneFile:
 @pytest.fixture
 async def client(store: OneFile) -> AsyncIterator[httpx.AsyncClient]:
     public = new_fastapi()
-    made = tasks.routes(tasks=store, claims=NOBODY, catalogue=NOBODY, identify=identify)  # type: ignore[arg-type]  # stand-ins
+    made = tasks.routes(tasks=store, claims=NOBODY, limits=NOBODY, catalogue=NOBODY, identify=identify)  # type: ignore[arg-type]  # stand-ins
     public.include_router(made)
     tracer = Tracer(service="edge", replica="0", otlp_endpoint="")
     app = EdgeApp(config=without_file(), public=public, own=new_fastapi(), hot={}, tracer=tracer)

@@ -16,6 +16,7 @@ from services.edge.catalogue import Catalogue
 from services.edge.config import without_file
 from services.edge.http.json_http import Caller
 from services.edge.idempotency.claims import Claims
+from services.edge.limits.limits import Limits
 from services.edge.routes import tasks
 from tests.unit.edge.claim_desk import ClaimDesk
 from tollbridge.tasks.v1 import tasks_pb2 as pb
@@ -64,6 +65,7 @@ class Desk:
             tasks.routes(
                 tasks=cast("PipeClient", self.tasks),
                 claims=claims,
+                limits=cast("Limits", None),
                 catalogue=Catalogue(router=cast("PipeClient", self.tasks)),
                 identify=self._identify,
             )

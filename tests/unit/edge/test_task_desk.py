@@ -35,7 +35,7 @@ class Tasks:
 
 def desk_of(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> TaskDesk:
     monkeypatch.setattr(task_files, "READ_PAUSE_S", 0.0)
-    return TaskDesk(tasks=tasks, keys=None, catalogue=None)  # type: ignore[arg-type]  # stand-ins
+    return TaskDesk(tasks=tasks, keys=None, catalogue=None, limits=None)  # type: ignore[arg-type]  # stand-ins
 
 
 @pytest.mark.parametrize(

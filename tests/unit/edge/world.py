@@ -29,6 +29,8 @@ from services.edge.http.uvicorn_server import HttpServer
 from services.edge.idempotency.answers import Answers
 from services.edge.idempotency.claims import Claims
 from services.edge.idempotency.keyed_request import Idempotency
+from services.edge.limits.limit_owner import LimitOwner
+from services.edge.limits.limits import Limits
 from services.edge.metrics import EdgeMetrics
 from services.edge.owners import AuthOwner, BillingOwner, RouterOwner
 from services.edge.paid.admission import Admission
@@ -37,9 +39,10 @@ from services.edge.paid.opening import Providers
 from services.edge.paid.relay import Relay, Tools
 from services.edge.spending.publisher import Publisher
 from services.edge.spending.purse import Purse
-from services.edge.spending.replay import Replay, end_spender
+from services.edge.spending.replay import Replay, end_spender, free_shares
 from services.edge.spending.settlement import Settlement
 from tests.unit.edge.claim_desk import ClaimDesk, Shelf
+from tests.unit.edge.limit_desk import LimitDesk
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2, claims_pb2
 from tollbridge.router.v1 import router_pb2
@@ -70,6 +73,7 @@ class Truth:
     lose_events: bool = False
     key_models: tuple[str, ...] = ()
     authorized: int = 0
+    limits: auth_pb2.Limits | None = None
     keep_ms: int = 1000
     decisions: list[router_pb2.DecideRequest] = dataclasses.field(default_factory=list)
     finished: list[router_pb2.AttemptOutcome] = dataclasses.field(default_factory=list)
@@ -116,9 +120,10 @@ class Owners:
     def __init__(self, truth: Truth) -> None:
         self.truth = truth
         self.claims = ClaimDesk()
+        self.limits = LimitDesk()
         handlers = {
             claims_pb2: ("ClaimService", self.claims.methods),
-            auth_pb2: ("AuthService", {"Authorize": self.authorize}),
+            auth_pb2: ("AuthService", {"Authorize": self.authorize} | self.limits.methods),
             router_pb2: (
                 "RouterService",
                 {"Decide": self.decide, "ListModels": list_models}
@@ -156,6 +161,7 @@ class Owners:
             key_id=CUSTOMER,
             plan="free",
             models=self.truth.key_models,
+            limits=self.truth.limits,
             keep_ms=self.truth.keep_ms,
         )
 
@@ -335,10 +341,13 @@ async def edge_world(
     attempts, shelf = Attempts(router=router), Shelf()
     claims = Claims(pipe=pipes["ClaimService"], spender=incarnation)
     settlement = Settlement(spool=spool, purse=purse, outbox=publisher)
+    limit_owner = LimitOwner(pipe=pipes["AuthService"], spender=incarnation)
+    limits = Limits(keeper=limit_owner)
     tools = Tools(
         admission=Admission(
             auth=AuthOwner(pipe=pipes["AuthService"]), purse=purse, tracer=tracer, clamps_short_credit=lambda: clamps[0]
         ),
+        limits=limits,
         router=router,
         attempts=attempts,
         settlement=settlement,
@@ -358,10 +367,16 @@ async def edge_world(
         bodies=relay.bodies,
     )
     server = HttpServer(app=app, bind="127.0.0.1:0", grace_s=5)
-    end_former = functools.partial(end_spender, billing=billing, router=router, claims=claims)
-    replay = Replay(directory=spool_dir, own=incarnation, outbox=publisher, end_spender=end_former)
+    replay = Replay(
+        directory=spool_dir,
+        own=incarnation,
+        outbox=publisher,
+        free_shares=functools.partial(free_shares, router=router, limits=limit_owner),
+        end_spender=functools.partial(end_spender, billing=billing, claims=claims),
+    )
     tasks = [
-        asyncio.create_task(run) for run in (replay.run(), publisher.run(), purse.run(), attempts.run(), server.serve())
+        asyncio.create_task(run)
+        for run in (replay.run(), publisher.run(), purse.run(), attempts.run(), limits.run(), server.serve())
     ]
     session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
     world = World(

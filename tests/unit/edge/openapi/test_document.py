@@ -28,7 +28,7 @@ Json = dict[str, Any]
 
 def sites(config: EdgeConfig) -> tuple[FastAPI, FastAPI]:
     """The public one and edge's own."""
-    public = public_site(clients=Mock(), admission=Mock(), claims=Mock(), unsettled=lambda _: None)
+    public = public_site(clients=Mock(), admission=Mock(), claims=Mock(), limits=Mock(), unsettled=lambda _: None)
     own = own_site(
         clients=Mock(),
         admin_token=lambda: "admin",

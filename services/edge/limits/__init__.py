@@ -1,0 +1,1 @@
+"""Limits: leases of what a plan allows, drawn from in memory."""
