@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import uuid
 import warnings
 from decimal import Decimal
 from typing import Any
@@ -299,12 +300,14 @@ def test_an_image_that_is_sold_by_tokens_says_how_many(account: Account, client:
 
 def test_a_job_at_a_provider_is_told_of_while_it_runs(account: Account) -> None:
     """The pending answer names the provider's own task, and the task goes on to its end by itself."""
-    url = f"{account.gateway.base_url}/v1"
+    url = f"{account.gateway.base_url}/v1/images/generations"
     body = {"model": "jobs-image", "prompt": "x #polls 4", "size": "64x64"}
-    reply = httpx.post(
-        f"{url}/images/generations", json=body, headers=account.headers | {"prefer": "wait=1"}, timeout=30
+    headers = account.headers | {"prefer": "wait=1", "idempotency-key": str(uuid.uuid4())}
+    pending = wait_until(
+        lambda: (seen := httpx.post(url, json=body, headers=headers, timeout=30).json())["provider_task_id"] and seen,
+        timeout_s=60,
+        what="the provider has the job",
     )
-    pending = reply.json()
     assert (pending["status"], pending["data"]) == ("pending", [])
     assert pending["provider_task_id"].startswith("job-")
     task = wait_until(
