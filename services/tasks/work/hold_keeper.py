@@ -22,15 +22,23 @@ PATIENCE_S = 2.0
 class HoldKeeper:
     """`extend` lets a job's hold live longer; False where that has to be tried again."""
 
-    def __init__(self, *, pool: db.Pool, extend: Callable[[Job], Awaitable[bool]], log: FilteringBoundLogger) -> None:
+    def __init__(
+        self,
+        *,
+        pool: db.Pool,
+        extend: Callable[[Job], Awaitable[bool]],
+        log: FilteringBoundLogger,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._pool = pool
         self._extend = extend
         self._log = log
+        self._patience_s = patience_s
 
     async def keep(self, job: Job) -> None:
         """For a job that was just taken on. What fails is the sweeper's, so that nothing is raised."""
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(self._patience_s):
                 await self._keep(job)
         except (TollbridgeError, TimeoutError) as error:
             self._log.warning("hold_not_marked", task_id=job.order.id, error=str(error) or "too slow")

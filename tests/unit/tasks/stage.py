@@ -35,12 +35,13 @@ from services.tasks.webhooks.webhook_secrets import WebhookSecrets
 from services.tasks.webhooks.webhooks import Webhooks
 from services.tasks.work import claim_store
 from services.tasks.work.backlog import BacklogWatch
-from services.tasks.work.hold_keeper import HoldKeeper
+from services.tasks.work.hold_keeper import PATIENCE_S, HoldKeeper
 from services.tasks.work.shift import Shift
 from services.tasks.work.stopper import Stopper
 from services.tasks.work.sweeper import Sweeper
 from services.tasks.work.worker import Worker
 from services.tasks.work.workshop import Workshop
+from tests.patience import promised
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
 from tollbridge.tasks.v1 import tasks_pb2 as pb
@@ -138,7 +139,6 @@ class FakeBilling:
         self.over: set[str] = set()
         self.deadlines: dict[str, int] = {}
         self.not_extending: TollbridgeError | None = None
-        self.silent_s = 0.0
         self.caps: dict[str, list[billing_pb2.SpendCap]] = {}
 
     async def hold(self, request: billing_pb2.HoldRequest, _: CallContext) -> billing_pb2.HoldResponse:
@@ -154,7 +154,6 @@ class FakeBilling:
         return billing_pb2.HoldResponse(hold_id=request.hold_id, amount_nano_usd=self.holds[request.hold_id])
 
     async def extend(self, request: billing_pb2.ExtendHoldRequest, _: CallContext) -> billing_pb2.ExtendHoldResponse:
-        await asyncio.sleep(self.silent_s)
         if self.not_extending is not None:
             raise self.not_extending
         self.deadlines[request.hold_id] = request.deadline_us
@@ -230,7 +229,7 @@ class TasksProcess:
         webhooks = Webhooks(pool=pool, secrets=secrets, allowed=lambda: self.networks)
         due = DueWebhooks(pool=pool, secrets=secrets, allowed=lambda: self.networks)
         self.deliveries = WebhookDeliveries(due=due, log=log)
-        self.holds = HoldKeeper(pool=pool, extend=self.money.extend, log=log)
+        self.holds = HoldKeeper(pool=pool, extend=self.money.extend, log=log, patience_s=promised(PATIENCE_S))
         self.acceptance = Acceptance(
             pool=pool,
             models=self.routing.models,
