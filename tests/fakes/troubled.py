@@ -19,8 +19,8 @@ from tests.fakes.jobs import MP4, PNG
 
 LATE_S = 16.0
 """How long it takes for what it makes too late."""
-NEARLY_S = 11.2
-"""And for what it makes in nearly as long as there is: a tenth of a second more for each of them."""
+NEARLY_S, STEP_S = 8.4, 0.4
+"""And for what it makes in nearly as long as there is: a step more for each of them."""
 SOUND = bytes(4800)
 MISSES = 3
 """So many questions, and so many fetches, go wrong where that passes."""
@@ -132,7 +132,7 @@ class TroubledProvider:
 
     def _needs_s(self, trouble: str) -> float:
         if trouble.startswith("nearly"):
-            return NEARLY_S + int(trouble.removeprefix("nearly")) / 10
+            return NEARLY_S + STEP_S * int(trouble.removeprefix("nearly"))
         return LATE_S if trouble == "late" else self._takes_s
 
     async def _submit(self, request: web.Request) -> web.Response:

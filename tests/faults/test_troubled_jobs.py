@@ -29,6 +29,7 @@ pytestmark = pytest.mark.thorough
 COPIES = 10
 SHORT_S = 12
 LONG_S = 180.0
+PATIENCE_S = 60
 TEXT = "a bridge"
 PRICES = {
     "image": Decimal("0.023456789"),
@@ -158,15 +159,17 @@ def play(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, nats_serve
     ):
         hurry(postgres_url, [case.model for case in BAD + NEARLY if case.trouble != "rejects"])
         bus = nats_server.server.url
+        with concurrent.futures.ThreadPoolExecutor(8) as few:
+            accounts = dict(zip(ALL, few.map(lambda _: running.customer(credit_usd="1"), ALL), strict=True))
         with concurrent.futures.ThreadPoolExecutor(len(ALL)) as threads:
-            playing = {case: threads.submit(played, running, case, f"{hooks_url}/hooks", bus) for case in ALL}
+            playing = {case: threads.submit(played, accounts[case], case, f"{hooks_url}/hooks", bus) for case in ALL}
             jobs = {case: each.result() for case, each in playing.items()}
-        wait_until(lambda: len(hooks.told) >= 2 * len(jobs), timeout_s=60, what="each hook is called twice")
-        wait_until(lambda: not to_stop(postgres_url), timeout_s=60, what="nothing is to be stopped any more")
+        wait_until(lambda: len(hooks.told) >= 2 * len(jobs), timeout_s=PATIENCE_S, what="each hook is called twice")
+        wait_until(lambda: not to_stop(postgres_url), timeout_s=PATIENCE_S, what="nothing is to be stopped any more")
         seen = list(provider.seen)
         for case, each in jobs.items():
             order_again(bus, KINDS[case.wire], each.task_id)
-        wait_until(lambda: not waiting(bus), timeout_s=60, what="all orders are read")
+        wait_until(lambda: not waiting(bus), timeout_s=PATIENCE_S, what="all orders are read")
         time.sleep(2)  # whoever was woken has looked
         yield Play(gateway=running, provider=provider, hooks=hooks, jobs=jobs, seen=seen)
 
@@ -185,9 +188,8 @@ def hurry(url: str, models: list[str]) -> None:
         )
 
 
-def played(running: Gateway, case: Case, hook_url: str, bus: str) -> Played:
+def played(account: Account, case: Case, hook_url: str, bus: str) -> Played:
     """Orders it, sends copies of the work order, and listens until the end."""
-    account = running.customer(credit_usd="1")
     kind = KINDS[case.wire]
     asked = {
         "image": {"prompt": TEXT},
@@ -195,7 +197,7 @@ def played(running: Gateway, case: Case, hook_url: str, bus: str) -> Played:
         "video": {"prompt": TEXT, "seconds": "4"},
     }[kind]
     reply = httpx.post(
-        f"{running.base_url}/v1{PATHS[kind]}",
+        f"{account.gateway.base_url}/v1{PATHS[kind]}",
         json={"model": case.model, "webhook_url": hook_url, **asked},
         headers=account.headers | {"prefer": "respond-async"},
         timeout=60,
@@ -203,7 +205,7 @@ def played(running: Gateway, case: Case, hook_url: str, bus: str) -> Played:
     assert reply.status_code in (200, 202), reply.text
     task_id = reply.json().get("task_id") or reply.json()["id"]
     order_again(bus, kind, task_id)
-    url = f"{running.base_url}/v1/tasks/{task_id}/events"
+    url = f"{account.gateway.base_url}/v1/tasks/{task_id}/events"
     with httpx.stream("GET", url, headers=account.headers, timeout=LONG_S) as stream:
         lines = list(stream.iter_lines())
     ids = [line.removeprefix("id: ") for line in lines if line.startswith("id: ")]
@@ -216,12 +218,12 @@ def order_again(bus: str, kind: str, task_id: str) -> None:
     """Ten more copies of a job's work order, none of which the bus takes for one that it has."""
 
     async def publish() -> None:
-        connection = await nats.connect(bus)
+        connection = await nats.connect(bus, connect_timeout=PATIENCE_S)
         try:
             order = tasks_pb2.WorkOrder(task_id=task_id).SerializeToString()
-            stream = connection.jetstream()
             for _ in range(COPIES):
-                await stream.publish(f"tollbridge.tasks.v1.run.{kind}", order, timeout=20)
+                await connection.publish(f"tollbridge.tasks.v1.run.{kind}", order)
+            await connection.flush(PATIENCE_S)  # the server has them; it need not have written them yet
         finally:
             await connection.close()
 
@@ -232,9 +234,9 @@ def waiting(bus: str) -> int:
     """How many work orders nobody has read."""
 
     async def ask() -> int:
-        connection = await nats.connect(bus)
+        connection = await nats.connect(bus, connect_timeout=PATIENCE_S)
         try:
-            found = await connection.jetstream().stream_info("TASKS")
+            found = await connection.jetstream(timeout=PATIENCE_S).stream_info("TASKS")
             return found.state.messages
         finally:
             await connection.close()
