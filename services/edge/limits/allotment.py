@@ -41,6 +41,7 @@ class Allotment:
         self._number = 0  # of the statement that is not answered yet
         self._asked_at_s = 0.0
         self._ttl_s = 0.0
+        self._draws = 0  # that have not ended
         self._running: dict[Draw, None] = {}  # whose tokens are open, in the order in which they began
 
     def limit_by(self, terms: Terms) -> None:
@@ -69,7 +70,7 @@ class Allotment:
     @property
     def is_settled(self) -> bool:
         """Whether auth would learn nothing by its being forgotten here."""
-        return not self.in_doubt and all(share.is_settled for share in self._shares.values())
+        return not self.in_doubt and not self._draws and all(share.is_settled for share in self._shares.values())
 
     def has_news(self, now_s: float) -> bool:
         """Whether there is something to tell auth within a second."""
@@ -97,6 +98,7 @@ class Allotment:
         if self.in_doubt or now_s >= self.valid_until_s or self.lacking(tokens):
             return None
         draw = Draw()
+        self._draws += 1
         for share in self._limited:
             units = _need(share.kind, tokens)
             share.draw(units, now_s=now_s)
@@ -123,6 +125,7 @@ class Allotment:
         if draw.ended:
             return
         draw.ended = True
+        self._draws -= 1
         if draw.concurrent:
             self._shares[Kind.CONCURRENT].put_back(draw.concurrent)
         if draw.requests and not draw.begun:
