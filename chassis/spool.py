@@ -68,7 +68,7 @@ class Spool:
     """
 
     def __init__(
-        self, *, folder: Path, lock: int, always: bool, max_bytes: int, loop: asyncio.AbstractEventLoop
+        self, *, folder: Path, lock: int, always: bool, max_bytes: int, loop: asyncio.AbstractEventLoop, syncer: Syncer
     ) -> None:
         self._folder = folder
         self._lock = lock
@@ -85,7 +85,7 @@ class Spool:
         self._unsynced = False
         self._waiters: list[asyncio.Future[None]] = []  # for a sync
         self._retired: list[int] = []  # descriptors of full segments, closed after their last sync
-        self._syncer = Syncer(loop=loop)
+        self._syncer = syncer
         self._segments: dict[int, _Segment] = {}
         self._bytes = 0
         self._active, self._fd = self._new_segment(1)
@@ -99,6 +99,7 @@ class Spool:
         sync: Literal["group", "always"],
         max_bytes: int,
         loop: asyncio.AbstractEventLoop,
+        syncer: type[Syncer] = Syncer,
     ) -> "Spool":
         """Makes the incarnation's folder below `directory`, locked before anybody can see it. Raises OSError."""
         folder = directory / str(incarnation)
@@ -108,7 +109,8 @@ class Spool:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         newborn.rename(folder)
         sync_folder(directory)
-        spool = cls(folder=folder, lock=lock, always=sync == "always", max_bytes=max_bytes, loop=loop)
+        own = syncer(loop=loop)
+        spool = cls(folder=folder, lock=lock, always=sync == "always", max_bytes=max_bytes, loop=loop, syncer=own)
         sync_folder(folder)
         return spool
 
@@ -163,7 +165,8 @@ class Spool:
         settled = set(keys)
         # Oldest first: of a request that is forgotten by half, the end is left, never a beginning without an end.
         for segment in list(self._segments.values()):
-            self._forget_in(segment, settled & segment.keys)
+            if gone := settled & segment.keys:
+                self._forget_in(segment, gone)
 
     def close(self) -> None:
         """Syncs the rest and gives the lock back; a spool with nothing to tell removes itself."""
@@ -218,7 +221,7 @@ class Spool:
         retired, self._retired = self._retired, []
         descriptors = [self._fd, *retired]
         self._syncer.submit(
-            lambda: sync_files(descriptors, self._folder), lambda error: self._synced(error, covered, retired)
+            descriptors, lambda: sync_files(descriptors, self._folder), lambda e: self._synced(e, covered, retired)
         )
 
     def _synced(self, error: OSError | None, covered: list["asyncio.Future[None]"], retired: list[int]) -> None:
@@ -249,8 +252,6 @@ class Spool:
             self._delete(full)
 
     def _forget_in(self, segment: _Segment, keys: set[bytes]) -> None:
-        if not keys:
-            return
         if len(segment.keys) == len(keys) and segment is not self._active:
             self._delete(segment)
         else:
@@ -315,9 +316,7 @@ def former(directory: Path, *, own: UUID) -> Iterator[FormerSpool]:
 
 
 def _settle(waiters: list["asyncio.Future[None]"], error: BaseException | None) -> None:
-    for waiter in waiters:
-        if waiter.done():
-            continue
+    for waiter in (each for each in waiters if not each.done()):
         if error is None:
             waiter.set_result(None)
         else:

@@ -6,8 +6,11 @@ An executor's futures would take a tenth of a millisecond of the loop's time for
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
+from typing import TypeAlias
+
+Done: TypeAlias = Callable[[OSError | None], None]
 
 
 class Syncer:
@@ -15,12 +18,12 @@ class Syncer:
 
     def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._jobs: SimpleQueue[tuple[Callable[[], None], Callable[[OSError | None], None]] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[Callable[[], None], Done] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="spool-sync", daemon=True)
         self._thread.start()
 
-    def submit(self, sync: Callable[[], None], done: Callable[[OSError | None], None]) -> None:
-        """Runs `sync` in the thread, then `done` in the loop, with what it raised."""
+    def submit(self, descriptors: Sequence[int], sync: Callable[[], None], done: Done) -> None:
+        """Runs `sync`, which syncs these files, in the thread, then `done` in the loop, with what it raised."""
         self._jobs.put((sync, done))
 
     def close(self) -> None:

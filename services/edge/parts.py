@@ -40,6 +40,7 @@ from services.edge.paid.relay import Relay, Tools
 from services.edge.routes.health import DrainSwitch
 from services.edge.settings import Settings
 from services.edge.site import describe, own_site, public_site
+from services.edge.spending.kernel_sync import KernelSyncer
 from services.edge.spending.publisher import Publisher
 from services.edge.spending.purse import Purse
 from services.edge.spending.replay import Replay, end_spender, free_shares
@@ -175,6 +176,7 @@ class Parts:
             sync=config.spool.sync,
             max_bytes=config.spool.max_mib << 20,
             loop=asyncio.get_running_loop(),
+            syncer=KernelSyncer,
         )
 
     def _metrics(self, registry: CollectorRegistry) -> EdgeMetrics:

@@ -15,8 +15,8 @@ async def test_whatever_a_sync_raises_is_told_and_the_next_one_runs() -> None:
         raise ValueError("no such descriptor")
 
     async with asyncio.timeout(30):
-        syncer.submit(broken, told.put_nowait)
+        syncer.submit([0], broken, told.put_nowait)
         assert isinstance(await told.get(), OSError)
-        syncer.submit(lambda: None, told.put_nowait)
+        syncer.submit([0], lambda: None, told.put_nowait)
         assert await told.get() is None
     syncer.close()

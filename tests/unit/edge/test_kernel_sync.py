@@ -1,0 +1,77 @@
+"""The spool's syncs by the kernel, and by a thread where the kernel will not."""
+
+import asyncio
+import contextlib
+import os
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from chassis.spool import Kind, Record, Spool
+from services.edge.spending import kernel_sync
+from services.edge.spending.kernel_sync import KernelSyncer
+
+
+@contextlib.asynccontextmanager
+async def syncing(told: "asyncio.Queue[OSError | None]") -> AsyncIterator[KernelSyncer]:
+    syncer = KernelSyncer(loop=asyncio.get_running_loop())
+    async with asyncio.timeout(30):
+        yield syncer
+    syncer.close()
+
+
+@pytest.mark.parametrize("calls", [None, {}, {os.uname().machine: (100_000,) * 4}])
+async def test_every_sync_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: object):
+    """By the kernel, or by the thread where the kernel has no such calls, or lets us have none."""
+    if calls is not None:
+        monkeypatch.setattr(kernel_sync, "_CALLS", calls)
+    told: asyncio.Queue[OSError | None] = asyncio.Queue()
+    by_thread: list[int] = []
+    with (tmp_path / "a").open("wb") as file:
+        async with syncing(told) as syncer:
+            for _ in range(3):
+                syncer.submit([file.fileno()], lambda: by_thread.append(1), told.put_nowait)
+                assert await told.get() is None
+            assert calls is None or len(by_thread) == 3
+            syncer.submit([file.fileno(), file.fileno()], lambda: by_thread.append(2), told.put_nowait)
+            assert await told.get() is None
+            assert by_thread[-1] == 2
+
+
+async def test_a_sync_that_fails_is_told_with_its_reason():
+    """A file that can't be synced stands in for a disk that fails."""
+    told: asyncio.Queue[OSError | None] = asyncio.Queue()
+    reader, writer = os.pipe()
+    async with syncing(told) as syncer:
+        syncer.submit([writer], lambda: os.fsync(writer), told.put_nowait)
+        assert isinstance(await told.get(), OSError)
+    os.close(reader)
+    os.close(writer)
+
+
+async def test_who_closes_waits_for_the_sync_that_runs(tmp_path: Path):
+    """And its end is told to nobody, as its owner is no more."""
+    told: asyncio.Queue[OSError | None] = asyncio.Queue()
+    with (tmp_path / "a").open("wb") as file:
+        file.write(bytes(1 << 20))
+        async with syncing(told) as syncer:
+            syncer.submit([file.fileno()], lambda: None, told.put_nowait)
+    await asyncio.sleep(0)
+    assert told.empty() or told.get_nowait() is None
+
+
+async def test_a_spool_that_the_kernel_syncs_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With `always`, over many syncs and segments."""
+    monkeypatch.setattr("chassis.spool.SEGMENT_BYTES", 500)
+    loop = asyncio.get_running_loop()
+    spool = Spool.open(
+        tmp_path, incarnation=uuid.uuid4(), sync="always", max_bytes=1 << 20, loop=loop, syncer=KernelSyncer
+    )
+    async with asyncio.timeout(30):
+        for number in range(1, 31):
+            spool.append(Record(kind=Kind.STARTED, key=uuid.UUID(int=number).bytes, payload=b"draft"))
+            await spool.written()
+    assert len(spool._segments) > 1
+    spool.close()
