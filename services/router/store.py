@@ -87,11 +87,9 @@ async def take_slot(
 
 async def release_slots(connection: Connection, attempt_ids: Collection[str]) -> dict[str, str]:
     """Gives back what these attempts hold; returns the account of each that held one."""
-    ids = list(attempt_ids)
-    freed = await _free(connection, "attempt_id = ANY(%s::uuid[])", (ids,))
-    if len(freed) < len(ids):
-        await connection.execute("DELETE FROM router.lapsed_slots WHERE attempt_id = ANY(%s::uuid[])", (ids,))
-    return freed
+    condition, ids = "attempt_id = ANY(%s::uuid[])", list(attempt_ids)
+    over = f", over AS (DELETE FROM router.lapsed_slots WHERE {condition})"
+    return await _free(connection, condition, (ids,), also=over, given=(ids,))
 
 
 async def state_spender(connection: Connection, page: Page) -> None:
@@ -184,7 +182,7 @@ async def expire_silent(connection: Connection, *, silent_s: float) -> int:
         f"taken_at < {silence} AND NOT EXISTS (SELECT FROM router.spenders AS s"
         f" WHERE s.id = slots.spender AND s.stated_at >= {silence})",
         (silent_s, silent_s),
-        keeping=", kept AS (INSERT INTO router.lapsed_slots (attempt_id, request_id, account_id, spender)"
+        also=", kept AS (INSERT INTO router.lapsed_slots (attempt_id, request_id, account_id, spender)"
         " SELECT attempt_id, request_id, account_id, spender FROM gone ON CONFLICT DO NOTHING)",
     )
     await connection.execute("DELETE FROM router.lapsed_slots WHERE lapsed_at < clock_timestamp() - interval '1 hour'")
@@ -210,11 +208,16 @@ async def count_accounts(connection: Connection) -> int:
 
 
 async def _free(
-    connection: Connection, condition: str, parameters: tuple[object, ...], *, keeping: str = ""
+    connection: Connection,
+    condition: str,
+    parameters: tuple[object, ...],
+    *,
+    also: str = "",
+    given: tuple[object, ...] = (),
 ) -> dict[str, str]:
     """Frees slots by a condition of ours on router.slots: locks their accounts in order, deletes, counts down.
 
-    `keeping` is one more part of that statement, about the rows that are `gone`.
+    `also` is one more part of that statement, which may be about the rows that are `gone`; `given` is for it.
     """
     await connection.execute(
         "SELECT FROM router.provider_accounts WHERE id IN"
@@ -230,9 +233,9 @@ async def _free(
             UPDATE router.provider_accounts AS a SET in_use = in_use - n
             FROM (SELECT account_id, count(*) AS n FROM gone GROUP BY account_id) AS each
             WHERE a.id = each.account_id
-        ){keeping}
+        ){also}
         SELECT attempt_id::text, account_id FROM gone
         """.encode(),
-        parameters,
+        (*parameters, *given),
     )
     return {str(row[0]): str(row[1]) for row in await cursor.fetchall()}
