@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -322,3 +323,68 @@ def test_what_is_outside_all_surfaces_speaks_openai(system: Gateway) -> None:
     """The admin API, and paths that are nobody's."""
     for path in ("/admin/keys", "/elsewhere/v1/models"):
         assert set(httpx.get(system.base_url + path).json()["error"]) == OPENAI_BODY
+
+
+@pytest.fixture(scope="module")
+def limited(system: Gateway) -> Client:
+    """Somebody whose key has had its one request of this minute."""
+    client = customer(system, "", requests_per_minute=1)
+    assert chat(client, "openai").status_code == 200
+    return client
+
+
+@pytest.mark.parametrize(
+    ("dialect", "error"),
+    [
+        ("openai", {"type": "rate_limit_error", "code": "rate_limit_exceeded", "param": None}),
+        ("dropstone", {"type": "rate_limit_error", "code": "rate_limit_exceeded", "param": None}),
+        ("techstone", {"type": "rate_limit_error", "code": "rate_limit_exceeded", "param": None}),
+        ("dragonfly", {"type": "rate_limit_exceeded", "code": 429, "reason": "rate_limit_exceeded"}),
+        ("drawbridge", {"type": "rate_limit_error", "code": "rate_limit_exceeded", "param": None}),
+        ("platform", {"type": "rate_limit_exceeded", "code": "rate_limit_exceeded"}),
+    ],
+)
+def test_who_asks_too_often_is_told_when_to_come_again(limited: Client, dialect: str, error: dict[str, Any]) -> None:
+    """In each document's shape, with the same headers; Anthropic's clients in Anthropic's."""
+    found = chat(limited, dialect)
+    seconds = int(found.headers["retry-after"])
+    body = found.json()["error"]
+    words = body.pop("message")
+    assert (found.status_code, body) == (429, error)
+    assert 1 <= seconds <= 60
+    assert (
+        dialect != "techstone" or words == f"You have exceeded your rate limit. Please retry after {seconds} seconds."
+    )
+    said = [found.headers.get_list(f"x-ratelimit-{name}") for name in ("limit", "remaining")]
+    assert said == [["1"], ["0"]]
+    assert 0 < int(found.headers["x-ratelimit-reset"]) - time.time() <= 61
+    message = {"model": "a/chat", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+    other = limited.post(f"{PREFIX[dialect]}/messages", message)
+    assert (other.status_code, other.json()["error"]["type"]) == (429, "rate_limit_error")
+
+
+@pytest.mark.parametrize("path", ["/models", "/keys", "/tasks", "/requests", "/usage"])
+def test_lists_say_what_is_left_and_count_for_nothing(limited: Client, path: str) -> None:
+    """Once each, also for a dialect that has a number of its own for whoever is not limited."""
+    for dialect in ("openai", "techstone"):
+        found = limited.get(PREFIX[dialect] + path)
+        assert found.status_code == 200, found.text
+        assert found.headers.get_list("x-ratelimit-limit") == ["1"]
+        assert found.headers["x-ratelimit-limit-requests"] == "1"
+
+
+def test_jobs_count_when_they_are_accepted(system: Gateway) -> None:
+    """One that is refused doesn't; asking after one doesn't either."""
+    client = customer(system, "", requests_per_minute=2, concurrent=1)
+    order = {"model": "a/image", "prompt": "a bridge"}
+    assert client.post("/v1/images/generations", order | {"size": "wrong"}).status_code == 400
+    first = client.post("/v1/images/generations", order, prefer="respond-async")
+    assert first.status_code == 200, first.text
+    assert first.headers["x-ratelimit-remaining"] == "1"
+    assert client.get(f"/v1/tasks/{first.json()['task_id']}").headers["x-ratelimit-remaining"] == "1"
+    speech = {"model": "a/image", "input": "word " * 3000, "voice": "alloy"}
+    assert client.post("/v1/audio/speech", speech, prefer="respond-async").status_code in (400, 404)
+    assert client.post("/v1/images/generations", order, prefer="respond-async").status_code == 200
+    refused = client.post("/v1/images/generations", order, prefer="respond-async")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert chat(client, "openai").status_code == 429
