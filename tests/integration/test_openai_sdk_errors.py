@@ -40,6 +40,8 @@ def test_refusals_are_the_sdks_own_exceptions(account: Account) -> None:
     """With status, code, field and the request's id; none of them is sent twice."""
     key = account.gateway.admin("POST", "/admin/keys", customer_id=account.customer_id, name="t", models=[OPENAI])
     limited = Account(account.gateway, account.customer_id, key["key"], key["id"])
+    key = account.gateway.admin("POST", "/admin/keys", customer_id=account.customer_id, name="t", tokens_per_minute=9)
+    narrow = Account(account.gateway, account.customer_id, key["key"], key["id"])
     poor = account.gateway.customer(credit_usd="0.000001")
     stranger = Account(account.gateway, "", "tb_live_wrong", "")
     hi = [{"role": "user", "content": "hi"}]
@@ -50,6 +52,7 @@ def test_refusals_are_the_sdks_own_exceptions(account: Account) -> None:
         (account, {"temperature": 3}, openai.BadRequestError, 400, "invalid_request", "temperature"),
         (account, {"messages": []}, openai.BadRequestError, 400, "invalid_request", "messages"),
         (poor, {"max_tokens": 4000}, openai.APIStatusError, 402, "insufficient_credits", None),
+        (narrow, {"max_tokens": 10}, openai.RateLimitError, 429, "rate_limit_exceeded", None),
     ]
     for who, fields, kind, status, code, param in cases:
         counted = Counted(who, max_retries=2)

@@ -106,7 +106,8 @@ class Reply:
 
     async def start_stream(self, extra: Sequence[Header]) -> None:
         """Sends the head of a stream, of events or of bare bytes."""
-        await self.look()
+        if self.limits is not None:
+            await self.look()
         self.status = 200
         kind = self.stream.content_type if isinstance(self.stream, BareStream) else EVENTS
         self._has_events = kind == EVENTS

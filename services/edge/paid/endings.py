@@ -85,7 +85,8 @@ class Endings:
 
         Flagged where the price goes by the cost that the provider reports, and the list price has to stand in for it.
         """
-        await self._reply.look()
+        if self._admitted is not None:
+            await self._reply.look()
         if captured.tokens is None:
             return await self._counted(captured, text)
         return Use(
