@@ -18,11 +18,11 @@ from typing import cast
 
 import httpx
 
-from chassis.spool import Record, Spool
 from services.edge import __main__ as edge
 from services.edge import parts
 from services.edge.spending.publisher import Publisher
 from services.edge.spending.purse import Draw, Purse
+from services.edge.spool.spool import Record, Spool
 from tollbridge.usage.v1 import usage_pb2
 
 LEFT_OUT = (

@@ -15,11 +15,11 @@ from uuid import UUID
 from chassis.errors import TollbridgeError
 from chassis.ids import now_floor
 from chassis.pipe import PipeClient
-from chassis.spool import FormerSpool, former
 from chassis.telemetry import Tracer
 from cli.running import NotRunning, find_instance
 from cli.up.instance_secrets import load_or_make
 from services.edge.spending.replay import unconfirmed
+from services.edge.spool.spool import FormerSpool, former
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.usage.v1 import usage_pb2
 

@@ -17,7 +17,6 @@ from chassis.bus import Bus
 from chassis.config import ConfigText, ConfigWatch
 from chassis.config_state import ConfigCollector, ConfigState
 from chassis.lifecycle import Lifecycle
-from chassis.spool import Spool
 from chassis.telemetry import Tracer
 from services.edge import events
 from services.edge.app import EdgeApp
@@ -40,11 +39,12 @@ from services.edge.paid.relay import Relay, Tools
 from services.edge.routes.health import DrainSwitch
 from services.edge.settings import Settings
 from services.edge.site import describe, own_site, public_site
-from services.edge.spending.kernel_sync import KernelSyncer
 from services.edge.spending.publisher import Publisher
 from services.edge.spending.purse import Purse
 from services.edge.spending.replay import Replay, end_spender, free_shares
 from services.edge.spending.settlement import Settlement
+from services.edge.spool.kernel_sync import KernelSyncer
+from services.edge.spool.spool import Spool
 from upstream.client import UpstreamClient
 from upstream.sandbox.provider import Sandbox
 

@@ -18,11 +18,11 @@ import structlog
 
 from chassis.errors import TollbridgeError
 from chassis.ids import now_floor
-from chassis.spool import FormerSpool, Kind, Record, former
 from services.edge.idempotency.claims import Claims
 from services.edge.limits.limit_owner import LimitOwner
 from services.edge.owners import BillingOwner, RouterOwner
 from services.edge.spending.settlement import voided
+from services.edge.spool.spool import FormerSpool, Kind, Record, former
 from tollbridge.usage.v1 import usage_pb2
 
 LOOK_EVERY_S = 3.0

@@ -15,11 +15,11 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from chassis.ids import uuid7
-from chassis.spool import Kind, Record
 from pricing.charge import ChargeOutOfRange, charge_nano_usd, provider_cost_nano_usd
 from pricing.prices import PriceVersion
 from pricing.tokens import Tokens, Units
 from services.edge.spending.purse import Draw, Purse
+from services.edge.spool.spool import Kind, Record
 from tollbridge.usage.v1 import usage_pb2
 from upstream.route import Route
 
@@ -35,7 +35,7 @@ MAX_GENERATION_ID = 200
 
 
 class Journal(Protocol):
-    """Where records go (`chassis.spool.Spool`)."""
+    """Where records go (`services.edge.spool.spool.Spool`)."""
 
     @property
     def has_room(self) -> bool: ...

@@ -6,12 +6,12 @@ import json
 import pytest
 from aiohttp import web
 
-from chassis.spool import Kind, Record
-from chassis.spool_files import read as read_records
 from pricing.charge import charge_nano_usd
 from pricing.tokens import Tokens, Units
 from services.edge.http.reply import Reply
 from services.edge.spending.replay import unconfirmed
+from services.edge.spool.spool import Kind, Record
+from services.edge.spool.spool_files import read as read_records
 from tests.unit.edge.web_provider import Provider, chunk, ending, status, stream
 from tests.unit.edge.world import PRICE, World, until
 from tollbridge.router.v1 import router_pb2

@@ -10,13 +10,13 @@ import msgspec
 import pytest
 
 from chassis.ids import uuid7
-from chassis.spool_files import read
 from pricing.charge import charge_nano_usd
 from pricing.tokens import Tokens, Units
 from services.edge.idempotency import claims
 from services.edge.idempotency.answers import Answers, KeptAnswer
 from services.edge.idempotency.claims import Claim
 from services.edge.idempotency.keyed_request import Turn
+from services.edge.spool.spool_files import read
 from tests.unit.edge.web_provider import Provider, chunk, ending, status, stream
 from tests.unit.edge.world import PRICE, World, until
 from tollbridge.usage.v1 import usage_pb2

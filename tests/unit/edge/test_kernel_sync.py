@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from chassis.spool import Kind, Record, Spool
-from services.edge.spending import kernel_sync
-from services.edge.spending.kernel_sync import KernelSyncer
+from services.edge.spool import kernel_sync
+from services.edge.spool.kernel_sync import KernelSyncer
+from services.edge.spool.spool import Kind, Record, Spool
 
 
 @contextlib.asynccontextmanager
@@ -64,7 +64,7 @@ async def test_who_closes_waits_for_the_sync_that_runs(tmp_path: Path):
 
 async def test_a_spool_that_the_kernel_syncs_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """With `always`, over many syncs and segments."""
-    monkeypatch.setattr("chassis.spool.SEGMENT_BYTES", 500)
+    monkeypatch.setattr("services.edge.spool.spool.SEGMENT_BYTES", 500)
     loop = asyncio.get_running_loop()
     spool = Spool.open(
         tmp_path, incarnation=uuid.uuid4(), sync="always", max_bytes=1 << 20, loop=loop, syncer=KernelSyncer

@@ -10,11 +10,11 @@ from uuid import uuid4
 
 import pytest
 
-from chassis.spool import Kind, Spool
-from chassis.spool_files import read
 from pricing.prices import PriceVersion, Rates
 from services.edge.spending.purse import Draw, Purse
 from services.edge.spending.settlement import Facts, Outbox, Settlement, Tab
+from services.edge.spool.spool import Kind, Spool
+from services.edge.spool.spool_files import read
 from tests.fakes.routes import route_to
 from tests.unit.edge.test_shared_draws import Billing
 from upstream.route import WireProtocol

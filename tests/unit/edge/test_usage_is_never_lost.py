@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from chassis.ids import uuid7
-from chassis.spool import Kind, Record, Spool
 from services.edge.spending import publisher as publishing
 from services.edge.spending import replay
+from services.edge.spool.spool import Kind, Record, Spool
 from tests.unit.edge.world import Truth, World, edge_world, until
 from tollbridge.usage.v1 import usage_pb2
 
@@ -100,7 +100,7 @@ async def test_a_dead_edges_spool_is_replayed(tmp_path: Path):
 
 SIBLING = """
 import asyncio, pathlib, sys, uuid
-from chassis.spool import Kind, Record, Spool
+from services.edge.spool.spool import Kind, Record, Spool
 from tollbridge.usage.v1 import usage_pb2
 
 async def main():

@@ -17,7 +17,6 @@ from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from chassis.pipe import PipeClient
 from chassis.rpc import CallContext, Handler, RpcServer, RpcService
-from chassis.spool import Spool
 from chassis.telemetry import Tracer
 from pricing.prices import PriceVersion, Rates
 from services.edge.app import EdgeApp, new_fastapi
@@ -41,6 +40,7 @@ from services.edge.spending.publisher import Publisher
 from services.edge.spending.purse import Purse
 from services.edge.spending.replay import Replay, end_spender, free_shares
 from services.edge.spending.settlement import Settlement
+from services.edge.spool.spool import Spool
 from tests.unit.edge.claim_desk import ClaimDesk, Shelf
 from tests.unit.edge.limit_desk import LimitDesk
 from tollbridge.auth.v1 import auth_pb2

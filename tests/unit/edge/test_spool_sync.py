@@ -2,7 +2,7 @@
 
 import asyncio
 
-from chassis.spool_sync import Syncer
+from services.edge.spool.spool_sync import Syncer
 
 
 async def test_whatever_a_sync_raises_is_told_and_the_next_one_runs() -> None:

@@ -12,7 +12,7 @@ import os
 import struct
 from collections.abc import Callable, Sequence
 
-from chassis.spool_sync import Done, Syncer
+from services.edge.spool.spool_sync import Done, Syncer
 
 _CALLS = {"x86_64": (206, 207, 208, 209), "aarch64": (0, 1, 4, 2)}
 """The numbers of io_setup, io_destroy, io_getevents and io_submit: the C library has no names for them."""

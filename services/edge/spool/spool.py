@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
-from chassis.spool_files import (
+from services.edge.spool.spool_files import (
     LOCK,
     Kind,
     Record,
@@ -34,7 +34,7 @@ from chassis.spool_files import (
     unlink_segment,
     write_all,
 )
-from chassis.spool_sync import Syncer
+from services.edge.spool.spool_sync import Syncer
 
 __all__ = ["FormerSpool", "Kind", "Record", "Spool", "SpoolFull", "former"]
 

@@ -1,7 +1,7 @@
 """The spool's files: how a record lies on disk, how it is read back, and who may touch it.
 
 Reading stops at the first record that is not whole, so a tail torn by a crash is cut. Nothing here knows of segments'
-lives or of an event loop; that is `chassis.spool`.
+lives or of an event loop; that is `services.edge.spool.spool`.
 """
 
 import fcntl

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chassis import spool as spool_module
-from chassis import spool_files
-from chassis.spool import Kind, Record, Spool, SpoolFull, former
-from chassis.spool_files import encode
+from services.edge.spool import spool as spool_module
+from services.edge.spool import spool_files
+from services.edge.spool.spool import Kind, Record, Spool, SpoolFull, former
+from services.edge.spool.spool_files import encode
 
 KEYS = [uuid.UUID(int=number).bytes for number in range(1, 6)]
 
@@ -310,7 +310,7 @@ async def test_a_failed_sync_is_final(tmp_path: Path, monkeypatch: pytest.Monkey
 async def test_sigkill_at_any_instant_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     """A process killed in the middle of its appends has told us of no record that does not come back."""
     script = (
-        "import asyncio,sys,uuid\nfrom pathlib import Path\nfrom chassis.spool import *\n"
+        "import asyncio,sys,uuid\nfrom pathlib import Path\nfrom services.edge.spool.spool import *\n"
         "async def main():\n"
         f"  s=Spool.open(Path({str(tmp_path)!r}),incarnation=uuid.uuid4(),sync='group',max_bytes=1<<30,"
         "loop=asyncio.get_running_loop())\n"

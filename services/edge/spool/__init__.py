@@ -1,0 +1,1 @@
+"""The spool: the append-only file that makes usage survive the process."""
