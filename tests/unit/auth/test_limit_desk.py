@@ -10,6 +10,8 @@ import pytest
 
 from chassis import db
 from chassis.errors import Code
+from services.auth import limit_store
+from services.auth.limit_windows import Kind
 from tests.unit.auth.replica import Replica, refused, running
 from tollbridge.auth.v1 import auth_pb2 as pb
 
@@ -192,6 +194,19 @@ async def test_counts_of_idle_subjects_are_deleted_when_they_count_no_more(pair:
     await execute(pair[0], "UPDATE auth.limit_counts SET bucket = bucket - 300")
     await pair[1].parts.limit_desk.forget_old()
     assert [await counts(pair[0], each) for each in subjects] == [0, 0]
+
+
+async def test_a_subject_that_is_locked_is_a_refusal_to_try_again_and_others_go_on(
+    pair: tuple[Replica, Replica],
+) -> None:
+    """A replica that stands still in the middle of a lease holds up its subject alone, and that not for long."""
+    one, stuck = Spender(), uuid.uuid4()
+    async with db.transaction(pair[0].pool) as connection:
+        await limit_store.read_books(connection, spender=uuid.uuid4(), subject=stuck, kinds=[Kind.REQUESTS])
+        waiting = asyncio.create_task(refused(one.lease(pair[1], str(stuck), limit=9, needed=1)))
+        assert (await one.lease(pair[1], str(uuid.uuid4()), limit=9, needed=1)).held == 1
+        assert await waiting is Code.UNAVAILABLE
+    assert (await one.lease(pair[1], str(stuck), limit=9, needed=1)).held == 1
 
 
 @pytest.mark.parametrize(
