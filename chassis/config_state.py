@@ -33,16 +33,15 @@ class ConfigState:
 class ConfigCollector(Collector):
     """The running config's hash, and whether the file as it is now is refused."""
 
-    def __init__(self, state: Callable[[], ConfigState], *, prefix: str = "tollbridge") -> None:
+    def __init__(self, state: Callable[[], ConfigState]) -> None:
         self._state = state
-        self._prefix = prefix
 
     def collect(self) -> Iterable[Metric]:
         """As it is at this moment."""
         state = self._state()
-        config = GaugeMetricFamily(f"{self._prefix}_config_in_use", "1, with the hash as label.", labels=["hash"])
+        config = GaugeMetricFamily("tollbridge_config_in_use", "1, with the hash as label.", labels=["hash"])
         config.add_metric([state.hash], 1.0)
-        refused = GaugeMetricFamily(f"{self._prefix}_config_refused", "1 while the file as it is now is refused.")
+        refused = GaugeMetricFamily("tollbridge_config_refused", "1 while the file as it is now is refused.")
         refused.add_metric([], float(bool(state.error)))
         return [config, refused]
 

@@ -3,12 +3,12 @@
 import asyncio
 
 import structlog
-from prometheus_client import CollectorRegistry
 
 from chassis import db, lifecycle, settings, telemetry
 from chassis.bus import Bus
 from chassis.config_state import ConfigCollector
 from chassis.health import HealthServer
+from chassis.metrics import open_registry
 from chassis.rpc import RpcServer, parse_tokens
 from services.auth.parts import Parts
 from services.auth.settings import Settings
@@ -21,7 +21,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     """Runs until the process is asked to stop."""
     own = settings.load(Settings)
     telemetry.configure_logging(service=own.service_name, replica=own.replica, level=own.log_level)
-    log, registry = structlog.get_logger(), CollectorRegistry()
+    log, registry = structlog.get_logger(), open_registry(own.config_path)
     tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
     pool = await db.open_pool(own.database_url, role="auth")
     parts = Parts(settings=own, pool=pool, log=log)

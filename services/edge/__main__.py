@@ -3,12 +3,12 @@
 import asyncio
 
 import structlog
-from prometheus_client import CollectorRegistry
 
 from chassis import lifecycle, settings, telemetry
 from chassis.bus import Bus
 from chassis.health import HealthServer
 from chassis.ids import uuid7
+from chassis.metrics import open_registry
 from services.edge.http.uvicorn_server import HttpServer
 from services.edge.parts import Parts, load_config
 from services.edge.settings import Settings
@@ -18,7 +18,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     """Runs until the process is asked to stop."""
     own = settings.load(Settings)
     telemetry.configure_logging(service=own.service_name, replica=own.replica, level=own.log_level)
-    log, registry = structlog.get_logger(), CollectorRegistry()
+    log, registry = structlog.get_logger(), open_registry(own.config_path)
     tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
     life.drain_limit_s = own.drain_grace_s + lifecycle.DRAIN_MARGIN_S
     configuration = await load_config(own, log)

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from chassis.config import ConfigText, section
+from chassis.metrics import MetricsSection
 from services.edge.dialects import DEFAULT, DIALECTS
 from services.edge.http.cors import ANYBODY, Cors
 from services.edge.surfaces import ENDPOINTS, OWN_PATHS, Surface, SurfaceTable
@@ -35,12 +36,6 @@ class AdminEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """`admin`: the token left out is made at first start."""
 
     auth_token: str = ""
-
-
-class MetricsEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`metrics`."""
-
-    prefix: str = "tollbridge"
 
 
 class SpoolEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,7 +63,7 @@ class Sections(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     surfaces: tuple[SurfaceEntry, ...] = (SurfaceEntry(prefix="/v1"),)
     admin: AdminEntry = AdminEntry()
-    metrics: MetricsEntry = MetricsEntry()
+    metrics: MetricsSection = MetricsSection()
     public_url: str = ""
     trusted_proxies: tuple[str, ...] = ()
     cors: CorsEntry = CorsEntry()
@@ -81,7 +76,6 @@ class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     surfaces: SurfaceTable
     admin_token: str
-    metrics_prefix: str
     public_url: str
     trusted_proxies: tuple[Network, ...]
     cors: Cors
@@ -95,7 +89,6 @@ def parse(text: ConfigText, environ: Mapping[str, str] | None = None) -> EdgeCon
     return EdgeConfig(
         surfaces=SurfaceTable(_surfaces(text, sections)),
         admin_token=sections.admin.auth_token,
-        metrics_prefix=_metrics_prefix(text, sections.metrics.prefix),
         public_url=_public_url(text, sections.public_url),
         trusted_proxies=_networks(text, sections.trusted_proxies),
         cors=_cors(text, sections.cors),
@@ -133,12 +126,6 @@ def _surfaces(text: ConfigText, sections: Sections) -> tuple[Surface, ...]:
             without=frozenset(entry.without),
         )
     return tuple(surfaces.values())
-
-
-def _metrics_prefix(text: ConfigText, prefix: str) -> str:
-    if not prefix.isidentifier():
-        raise text.error(f"{prefix!r} can't begin a metric's name", ("metrics", "prefix"))
-    return prefix
 
 
 def _public_url(text: ConfigText, url: str) -> str:

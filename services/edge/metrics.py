@@ -40,43 +40,43 @@ class ModelLabels:
 
 
 class EdgeMetrics:
-    """Edge's Prometheus metrics under `prefix`, in the registry that is given."""
+    """Edge's Prometheus metrics, in the registry that is given."""
 
-    def __init__(self, *, registry: CollectorRegistry, prefix: str) -> None:
+    def __init__(self, *, registry: CollectorRegistry) -> None:
         self._models = ModelLabels()
         self._requests = Counter(
-            f"{prefix}_requests", "Total requests processed", ["model", "status"], registry=registry
+            "tollbridge_requests", "Total requests processed", ["model", "status"], registry=registry
         )
         self._answers = Counter(
-            f"{prefix}_answers", "Answers by model and HTTP status", ["model", "code"], registry=registry
+            "tollbridge_answers", "Answers by model and HTTP status", ["model", "code"], registry=registry
         )
         self._duration = Histogram(
-            f"{prefix}_request_duration_seconds", "Request duration", buckets=_SECONDS, registry=registry
+            "tollbridge_request_duration_seconds", "Request duration", buckets=_SECONDS, registry=registry
         )
         self._first_byte = Histogram(
-            f"{prefix}_first_byte_seconds",
+            "tollbridge_first_byte_seconds",
             "From arrival to the first byte of the answer",
             ["model"],
             buckets=_SECONDS,
             registry=registry,
         )
         self._tokens = Counter(
-            f"{prefix}_tokens", "Tokens charged by model and direction", ["model", "direction"], registry=registry
+            "tollbridge_tokens", "Tokens charged by model and direction", ["model", "direction"], registry=registry
         )
         self._attempts = Counter(
-            f"{prefix}_attempts", "Attempts by provider and outcome", ["provider", "outcome"], registry=registry
+            "tollbridge_attempts", "Attempts by provider and outcome", ["provider", "outcome"], registry=registry
         )
         self._implausible = Counter(
-            f"{prefix}_implausible_usage",
+            "tollbridge_implausible_usage",
             "Answers whose usage or cost can't be, by provider: ours took its place",
             ["provider"],
             registry=registry,
         )
-        self._in_flight = Gauge(f"{prefix}_requests_in_flight", "Requests running now", registry=registry)
+        self._in_flight = Gauge("tollbridge_requests_in_flight", "Requests running now", registry=registry)
         self._pending = Gauge(
-            f"{prefix}_events_pending", "Usage events that billing has not confirmed", registry=registry
+            "tollbridge_events_pending", "Usage events that billing has not confirmed", registry=registry
         )
-        self._spool = Gauge(f"{prefix}_spool_pending_bytes", "Bytes in the spool", registry=registry)
+        self._spool = Gauge("tollbridge_spool_pending_bytes", "Bytes in the spool", registry=registry)
 
     def watch(self, *, in_flight: Callable[[], int], events: Callable[[], int], spool: Callable[[], int]) -> None:
         """Where the gauges look when they are scraped."""

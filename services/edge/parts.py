@@ -106,7 +106,7 @@ class Parts:
         tracer: Tracer,
         registry: CollectorRegistry,
     ) -> None:
-        registry.register(ConfigCollector(configuration.state, prefix=configuration.current.metrics_prefix))
+        registry.register(ConfigCollector(configuration.state))
         self._configuration = configuration
         self._incarnation = incarnation
         self._bus = bus
@@ -180,7 +180,7 @@ class Parts:
         )
 
     def _metrics(self, registry: CollectorRegistry) -> EdgeMetrics:
-        metrics = EdgeMetrics(registry=registry, prefix=self._configuration.current.metrics_prefix)
+        metrics = EdgeMetrics(registry=registry)
         metrics.watch(
             in_flight=lambda: self._relay.in_flight,
             events=lambda: len(self._publisher),

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry
-
 from chassis import db, lifecycle, settings, telemetry
 from chassis.health import HealthServer
+from chassis.metrics import open_registry
 from chassis.rpc import RpcServer, parse_tokens
 from services.router.parts import build
 from services.router.settings import Settings
@@ -15,7 +14,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     """Starts everything, serves until asked to stop, drains."""
     own = settings.load(Settings)
     telemetry.configure_logging(service=own.service_name, replica=own.replica, level=own.log_level)
-    metrics = CollectorRegistry()
+    metrics = open_registry(own.config_path)
     tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
     tokens = parse_tokens(own.service_tokens)
     pool = await db.open_pool(own.database_url, role="router")

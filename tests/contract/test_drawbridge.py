@@ -165,7 +165,16 @@ def test_metrics_are_the_documents(system: Gateway, client: Client) -> None:
     ):
         assert re.search(sample, answer.text, re.MULTILINE), sample
     names = {family.name for family in text_string_to_metric_families(answer.text)}
-    assert {name.partition("_")[0] for name in names} == {"drawbridge"}
+    assert {name.partition("_")[0] for name in names} == {"drawbridge", "process"}
+
+
+@pytest.mark.parametrize("service", ["edge", "auth", "router", "billing", "tasks"])
+def test_the_metrics_prefix_holds_in_every_service(system: Gateway, service: str) -> None:
+    """But for what Prometheus itself names: memory and CPU of the process."""
+    address = next(each["metrics"] for each in system.ready["services"] if each["name"] == service)
+    text = httpx.get(f"http://{address}/metrics").text
+    names = {family.name for family in text_string_to_metric_families(text)}
+    assert {name.partition("_")[0] for name in names} == {"drawbridge", "process"}
 
 
 def test_the_admin_token_is_drawbridges(system: Gateway, client: Client) -> None:

@@ -25,7 +25,7 @@ def test_there_is_an_end_to_names_that_answer_too() -> None:
 def test_the_series_of_edge_are_bounded() -> None:
     """By those labels, in every metric that has a model."""
     registry = CollectorRegistry()
-    metrics = EdgeMetrics(registry=registry, prefix="t")
+    metrics = EdgeMetrics(registry=registry)
     for number in range(3 * MAX_UNPROVEN):
         metrics.request(model=f"m{number}", status=502, seconds=1)
         metrics.first_byte(model=f"m{number}", seconds=1)

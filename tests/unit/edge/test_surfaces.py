@@ -105,7 +105,7 @@ def test_only_trusted_proxies_may_say_where_a_client_is(tmp_path: Path, peer: st
 
 def test_every_public_endpoint_can_be_switched_off() -> None:
     """`without` knows the first step of each path that is served below a prefix."""
-    site = public_site(clients=Mock(), admission=Mock(), claims=Mock(), unsettled=lambda _: None)
+    site = public_site(clients=Mock(), admission=Mock(), claims=Mock(), limits=Mock(), unsettled=lambda _: None)
     served = {path.split("/")[1] for path, _, _ in described_routes(site)}
     assert {"models", "images", "keys", "usage"} <= served
     assert served | {operation.path.split("/")[1] for operation in OPERATIONS} <= ENDPOINTS

@@ -354,7 +354,7 @@ async def edge_world(
         idempotency=Idempotency(claims=claims, answers=Answers(store=shelf), adopter=settlement),
         providers=Providers(client=client, sandbox=Sandbox()),
         catalogue=Catalogue(router=pipes["RouterService"]),
-        metrics=EdgeMetrics(registry=registry, prefix="tollbridge"),
+        metrics=EdgeMetrics(registry=registry),
         tracer=tracer,
     )
     relay = Relay(tools=tools)
