@@ -148,6 +148,7 @@ class EdgeApp:
             await app(scope, receive, telling(send, told))
         finally:
             share.end()
+            told.end()
 
 
 def new_fastapi() -> FastAPI:

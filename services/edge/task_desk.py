@@ -51,28 +51,24 @@ class TaskDesk:
         await check_model(model, caller, self._catalogue)
         async with self._keys.claimed(request, caller, body) as claimed:
             found = await self._found(claimed.task_id, caller) if claimed.begun else None
-            tokens = job_tokens(body)
-            async with self._admitted(caller, tokens, is_new=found is None) as admitted:
-                task = found or await self.hand_over(
-                    request, caller, task_id=claimed.task_id, kind=kind, model=model, body=body
-                )
-                if admitted is not None:
-                    admitted.begin()
-                task = await self.awaited(task, caller, wait_s=wait_s)
-                claimed.succeeded = task.status == SUCCEEDED
-                yield task, claimed, found is not None
+            admitted = await self._let_in(request, caller, body) if found is None else None
+            task = found or await self.hand_over(
+                request, caller, task_id=claimed.task_id, kind=kind, model=model, body=body
+            )
+            if admitted is not None:
+                admitted.begin()
+            task = await self.awaited(task, caller, wait_s=wait_s)
+            claimed.succeeded = task.status == SUCCEEDED
+            yield task, claimed, found is not None
 
-    @contextlib.asynccontextmanager
-    async def _admitted(self, caller: Caller, tokens: int, *, is_new: bool) -> AsyncIterator[Admitted | None]:
-        """Lets a new job in while it is waited for; None where nothing is limited. Raises what Limits raises."""
-        if caller.limits is None or not is_new:
-            yield None
-            return
-        admitted = await self._limits.admit(caller.limits, tokens=tokens)
-        try:
-            yield admitted
-        finally:
-            admitted.end(tokens=tokens)
+    async def _let_in(self, request: Request, caller: Caller, body: bytes) -> Admitted | None:
+        """Lets a new job in, until its request has been answered; None where nothing is limited."""
+        if caller.limits is None:
+            return None
+        told = context(request).told
+        told.tokens = job_tokens(body)
+        told.admitted = await self._limits.admit(caller.limits, tokens=told.tokens)
+        return told.admitted
 
     async def hand_over(
         self, request: Request, caller: Caller, *, task_id: str, kind: str, model: str, body: bytes

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from services.edge.limits.gate import Admitted
 from services.edge.limits.limits import Limits
 from services.edge.limits.terms import Figures, Kind, Terms
 
@@ -46,12 +47,19 @@ class LimitNote:
 
 
 class Told:
-    """What is found out about a request's caller while it is served."""
+    """What is found out about a request's caller while it is served, and what it drew from their limits meanwhile."""
 
-    __slots__ = ("note",)
+    __slots__ = ("admitted", "note", "tokens")
 
     def __init__(self) -> None:
         self.note: LimitNote | None = None
+        self.admitted: Admitted | None = None
+        self.tokens = 0
+
+    def end(self) -> None:
+        """The request was answered; it has used as many tokens as it was taken for."""
+        if self.admitted is not None:
+            self.admitted.end(tokens=self.tokens)
 
 
 def telling(send: Send, told: Told) -> Send:

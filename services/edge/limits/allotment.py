@@ -76,10 +76,9 @@ class Allotment:
         """Whether there is something to tell auth within a second."""
         return self.in_doubt or any(share.has_news(now_s) for share in self._shares.values())
 
-    def has_permits_to_return(self, now_s: float) -> bool:
-        """Whether requests at once are free that others may wait for."""
-        share = self._shares.get(Kind.CONCURRENT)
-        return share is not None and share.free > share.spare(now_s)
+    def has_much_to_return(self, now_s: float) -> bool:
+        """Whether so much is free that others may miss it before a second is over."""
+        return any(share.free - share.spare(now_s) > share.negligible for share in self._shares.values())
 
     def lacking(self, tokens: int) -> list[Share]:
         """The shares that have too little for one more request."""

@@ -1,8 +1,8 @@
 """The gate of one subject: requests draw from its allotment, or wait in a row until auth has answered.
 
 One statement is under way at a time and asks for all who wait, so that however many come, auth has one question to
-answer. Who can't be served then is refused at once; only for a request at once too many is asked again, once: the
-client may have ended another on a replica whose word of it is still on its way.
+answer. Who can't be served then is refused at once. Only for a permit, or for tokens, is asked again, once: the client
+may have ended another request on a replica whose word of it is still on its way.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ from services.edge.limits.allotment import Allotment, Draw
 from services.edge.limits.terms import Kind, LeaseOfKind, Statement, Terms
 
 MOST_WAITING = 1000
-PERMIT_WAIT_S = 0.1
-"""How long a request waits for a permit that may be on its way back from another replica."""
+PATIENCE_S = 0.1
+"""How long a request waits for what may be on its way back from another replica."""
 REMEMBER_S = 0.25
 """How long a refusal is believed, so that rejecting costs no question."""
 IDLE_S = 5.0
@@ -122,7 +122,7 @@ class Gate:
         """A request has ended, or did not come to its provider."""
         now_s = self._used_at_s = self.clock()
         self.allotment.end(draw, tokens=tokens, now_s=now_s)
-        if self._waiting or self.allotment.has_permits_to_return(now_s):
+        if self._waiting or self.allotment.has_much_to_return(now_s):
             self._has_news = True
             self._talk_soon()
 
@@ -159,7 +159,7 @@ class Gate:
         return self._task
 
     async def _talk(self) -> None:
-        """Goes on until nobody waits but for a permit, and there is nothing to tell."""
+        """Goes on until nobody waits but for the time to ask again, and there is nothing to tell."""
         while True:
             self._serve(was_asked=False)
             if not self._has_news and not self._asks():
@@ -205,21 +205,21 @@ class Gate:
 
     def _refuse_or_keep(self, waiter: _Waiter, left: collections.deque[_Waiter], *, now_s: float) -> None:
         lacking = [share for share in self.allotment.lacking(waiter.tokens) if share.is_short]
-        window = next((share for share in lacking if share.kind is not Kind.CONCURRENT), None)
-        if window is not None:
-            units = waiter.tokens if window.kind is Kind.TOKENS else 1
-            window.refuse(units, now_s=now_s, remember_s=REMEMBER_S)
-            waiter.future.set_exception(self._refused(window.kind, window.retry_after_s))
-        elif not lacking:  # it came after auth was asked
+        short = min(lacking, key=lambda share: share.kind, default=None)
+        if short is None:  # it came after auth was asked
             left.append(waiter)
-        elif not waiter.patient_until_s:
-            waiter.patient_until_s = now_s + PERMIT_WAIT_S
-            asyncio.get_running_loop().call_later(PERMIT_WAIT_S, self._talk_soon)
-            left.append(waiter)
-        elif now_s < waiter.patient_until_s:
-            left.append(waiter)
-        else:
-            waiter.future.set_exception(self._refused(Kind.CONCURRENT, lacking[0].retry_after_s))
+            return
+        if short.kind is not Kind.REQUESTS:
+            if not waiter.patient_until_s:
+                waiter.patient_until_s = now_s + PATIENCE_S
+                asyncio.get_running_loop().call_later(PATIENCE_S, self._talk_soon)
+            if now_s < waiter.patient_until_s:
+                left.append(waiter)
+                return
+        if short.kind is not Kind.CONCURRENT:
+            units = waiter.tokens if short.kind is Kind.TOKENS else 1
+            short.refuse(units, now_s=now_s, remember_s=REMEMBER_S)
+        waiter.future.set_exception(self._refused(short.kind, short.retry_after_s))
 
     def _fail(self, error: TollbridgeError) -> None:
         waiting, self._waiting = self._waiting, collections.deque()

@@ -11,7 +11,7 @@ BUCKET_S = 0.25
 SLOT_S = 0.05
 """Units that were spent so close to each other are told as one, with the time of the later end."""
 SPARE_FROM = 16
-"""No more than one part in so many of a limit is held for requests that may come."""
+"""No more than one part in so many of a limit is held for requests that may come, or kept for a moment after them."""
 _SPARED = {Kind.REQUESTS: 600, Kind.TOKENS: 100_000, Kind.CONCURRENT: 64}
 """Below these limits nothing is held in advance: it would be missing elsewhere, and asking is cheap at such rates."""
 
@@ -62,6 +62,11 @@ class Share:
     def free(self) -> int:
         """What could be drawn; below 0 when more was used than had been drawn."""
         return self._held - self.open - (self.spent - self._known)
+
+    @property
+    def negligible(self) -> int:
+        """How much nobody misses for a second. Of what runs at once every one is missed."""
+        return 0 if self.kind is Kind.CONCURRENT else self.limit // SPARE_FROM
 
     @property
     def is_settled(self) -> bool:

@@ -5,7 +5,11 @@ import json
 import time
 
 import aiohttp
+import pytest
 
+from services.edge.http.limit_headers import duration
+from services.edge.limits.limit_owner import terms_of
+from services.edge.limits.terms import Kind, Terms
 from tests.unit.edge.world import CUSTOMER, World, until
 from tollbridge.auth.v1 import auth_pb2
 
@@ -142,3 +146,29 @@ async def test_reset_is_when_the_whole_limit_is_free_again(world: World):
     _, headers, _ = await said(world)
     assert 0 <= int(headers["x-ratelimit-reset"]) - time.time() <= 61
     assert headers["x-ratelimit-reset-requests"] in ("59s", "1m0s")
+
+
+async def test_tokens_that_were_not_used_are_there_for_other_edges_at_once(world: World):
+    """An estimate of most of a limit does not block it until the next second."""
+    world.truth.limits = auth_pb2.Limits(tokens_per_minute=1500)
+    for _ in range(3):
+        assert (await said(world, world.body() | {"max_tokens": 1000}))[0] == 200
+        await until(lambda: world.owners.limits.held(CUSTOMER, TOKENS) == 0, within_s=20)
+
+
+@pytest.mark.parametrize(("scope", "subject"), [("", "key"), ("key", "key"), ("customer", "customer")])
+def test_a_plan_says_who_shares_its_limits(scope: str, subject: str):
+    """A key has its own, or all of a customer's share."""
+    limits = auth_pb2.Limits(requests_per_minute=7, concurrent=2, scope=scope)
+    terms = terms_of(auth_pb2.AuthorizeResponse(customer_id="customer", key_id="key", limits=limits))
+    assert terms == Terms(subject=subject, limits={Kind.REQUESTS: 7, Kind.CONCURRENT: 2})
+    assert terms_of(auth_pb2.AuthorizeResponse(customer_id="customer", key_id="key")) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (0.0201, "21ms"), (1, "1s"), (58.2, "59s"), (59.5, "1m0s"), (60, "1m0s")],
+)
+def test_durations_are_written_as_openai_does_and_never_too_short(seconds: float, text: str):
+    """So a client that waits for one does not come too early."""
+    assert duration(seconds) == text
