@@ -1,9 +1,9 @@
 """`make bench [ARGS="--requests 500 --at-once 16"]`: what the gateway adds to a request, on this machine, as ratios.
 
 Starts the fake provider, a whole gateway, and beside its edge one that charges nothing (`uncharged`), all as processes,
-and sends the same bounded load to each, in alternating rounds. The load generator runs in this process and shares the
-machine's cores with all it measures: only the ratios say something, and a change's ratio only beside that of its parent
-on the same machine.
+and sends the same bounded load to each, in rounds whose order turns around each time. Each ratio is the median of the
+rounds' own, as the machine's speed drifts. The load generator runs in this process and shares the cores with all it
+measures: only the ratios say something, and a change's ratio only beside that of its parent on the same machine.
 """
 
 import argparse
@@ -20,7 +20,9 @@ from bench import uncharged
 from tests.integration.offer import CONFIG
 from tests.integration.running import gateway, provider
 
-ROUNDS = 3
+ROUNDS = 6
+CHARGES_S = 3.0
+"""So long charges follow a load, which are not to weigh on the next one."""
 CREDIT_USD = "1000"
 
 
@@ -67,19 +69,24 @@ async def load(target: Target, *, requests: int, at_once: int) -> Measured:
 
 
 def compare(targets: dict[str, Target], *, requests: int, at_once: int) -> None:
-    """Prints each round and the medians' ratios."""
+    """Prints each load, and of each ratio the median and all rounds."""
     rounds: dict[str, list[Measured]] = {name: [] for name in targets}
     for target in targets.values():
         asyncio.run(load(target, requests=at_once * 4, at_once=at_once))  # connections, caches, the first lease
+    names = list(targets)
     for _ in range(ROUNDS):
-        for name, target in targets.items():
-            found = asyncio.run(load(target, requests=requests, at_once=at_once))
+        for name in names:
+            found = asyncio.run(load(targets[name], requests=requests, at_once=at_once))
+            time.sleep(CHARGES_S if name == "gateway" else 0)
             rounds[name].append(found)
             _show(f"{name:9} {found.requests_per_s:8.0f}/s  p50 {found.p50_ms:7.1f} ms  p99 {found.p99_ms:7.1f} ms")
+        names.reverse()
     for base in ("direct", "uncharged"):
         for figure in ("requests_per_s", "p50_ms", "p99_ms"):
-            medians = {name: statistics.median(getattr(each, figure) for each in rounds[name]) for name in rounds}
-            _show(f"gateway / {base}, {figure}: {medians['gateway'] / medians[base]:.2f}")
+            pairs = zip(rounds["gateway"], rounds[base], strict=True)
+            ratios = [getattr(own, figure) / getattr(other, figure) for own, other in pairs]
+            each = " ".join(f"{ratio:.2f}" for ratio in ratios)
+            _show(f"gateway / {base}, {figure}: {statistics.median(ratios):.3f}, of {each}")
 
 
 def _show(line: str) -> None:
