@@ -141,6 +141,11 @@ class Allotment:
             share.put_back(draw.tokens - min(tokens, draw.tokens))
         share.overspend(tokens - draw.tokens, at_s=now_s)
 
+    def retire(self) -> None:
+        """No more requests will come: nothing is held for them."""
+        for share in self._shares.values():
+            share.retired = True
+
     def lapse(self, now_s: float) -> None:
         """Tokens of requests that have run for a whole window count from their start: no more."""
         for draw in list(self._running):

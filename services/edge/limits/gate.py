@@ -145,7 +145,8 @@ class Gate:
         return bool(is_busy) or now_s < self._used_at_s + IDLE_S or not self.allotment.is_settled
 
     async def tell(self) -> None:
-        """Tells auth all that it has not heard, at the end."""
+        """Tells auth all that it has not heard, and gives back what is free, at the end."""
+        self.allotment.retire()
         if self.allotment.has_news(self.clock()):
             self._has_news = True
             await self._talk_soon()

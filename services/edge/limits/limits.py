@@ -34,6 +34,10 @@ class Limits:
         self._last_number = 0
         self._log = structlog.get_logger()
 
+    def __len__(self) -> int:
+        """Subjects of which something is known here."""
+        return len(self._gates)
+
     async def admit(self, terms: Terms, *, tokens: int) -> Admitted:
         """Lets one request in that may take so many tokens.
 

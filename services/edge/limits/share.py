@@ -35,6 +35,7 @@ class Share:
         "kind",
         "limit",
         "open",
+        "retired",
         "retry_after_s",
         "spent",
     )
@@ -45,6 +46,7 @@ class Share:
         self.open = 0
         self.spent = 0
         self.is_short = False
+        self.retired = False
         self.retry_after_s = 0.0
         self._held = 0
         self._known = 0  # of what was spent, as much as auth has heard of
@@ -99,8 +101,8 @@ class Share:
         self._full_at_s = max(self._full_at_s if self._full_at_s < math.inf else 0, at_s + WINDOW_S + BUCKET_S)
 
     def spare(self, now_s: float) -> int:
-        """How much to hold for requests that may come: what two seconds needed."""
-        if self.limit < _SPARED[self.kind]:
+        """How much to hold for requests that may come: what two seconds needed; nothing once none will."""
+        if self.retired or self.limit < _SPARED[self.kind]:
             return 0
         return min(self._demand.recent(now_s), self.limit // SPARE_FROM)
 

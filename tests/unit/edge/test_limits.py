@@ -172,3 +172,14 @@ def test_a_plan_says_who_shares_its_limits(scope: str, subject: str):
 def test_durations_are_written_as_openai_does_and_never_too_short(seconds: float, text: str):
     """So a client that waits for one does not come too early."""
     assert duration(seconds) == text
+
+
+async def test_an_edge_that_stops_gives_everything_back_and_tells_what_was_spent(world: World):
+    """Nothing that it held for requests to come is missing elsewhere."""
+    world.truth.limits = auth_pb2.Limits(requests_per_minute=6000, concurrent=100)
+    for _ in range(5):
+        await asyncio.gather(*(said(world) for _ in range(4)))
+    await world.relay.drain(grace_s=5)
+    await world.relay.tools.limits.drain()
+    assert world.owners.limits.counted(CUSTOMER, REQUESTS) == 20
+    assert world.owners.limits.held(CUSTOMER, REQUESTS) == world.owners.limits.held(CUSTOMER, CONCURRENT) == 0
