@@ -64,14 +64,16 @@ _UNAVAILABLE = (
 )
 
 
-async def open_pool(url: str, *, role: str, min_size: int = 1, max_size: int = 8) -> Pool:
-    """A pool whose connections act as `tollbridge_<role>`.
+async def open_pool(
+    url: str, *, role: str, min_size: int = 1, max_size: int = 8, idle_ms: int = IDLE_IN_TRANSACTION_TIMEOUT_MS
+) -> Pool:
+    """A pool whose connections act as `tollbridge_<role>`. A transaction that stands still for `idle_ms` is ended.
 
     Returns at once, also when the database is not there yet: the first call then fails as UNAVAILABLE and a later one
     finds it. Close it with `await pool.close()`.
     """
     pool: Pool = AsyncConnectionPool(
-        _conninfo(url, role=role),
+        _conninfo(url, role=role, idle_ms=idle_ms),
         min_size=min_size,
         max_size=max_size,
         timeout=POOL_WAIT_S,
@@ -223,11 +225,11 @@ async def _schema_version(conninfo: str, *, service: str) -> str | None:
     return str(row[0]) if row else None
 
 
-def _conninfo(url: str, *, role: str) -> str:
+def _conninfo(url: str, *, role: str, idle_ms: int) -> str:
     settings = {
         "role": _role(role),
         "statement_timeout": STATEMENT_TIMEOUT_MS,
-        "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_TIMEOUT_MS,
+        "idle_in_transaction_session_timeout": idle_ms,
     }
     return make_conninfo(
         url,

@@ -8,6 +8,7 @@ from chassis.metrics import open_registry
 from chassis.rpc import RpcServer, parse_tokens
 from services.router.parts import build
 from services.router.settings import Settings
+from services.router.store_desk import IDLE_MS
 
 
 async def serve(life: lifecycle.Lifecycle) -> None:
@@ -17,7 +18,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     metrics = open_registry(own.config_path)
     tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
     tokens = parse_tokens(own.service_tokens)
-    pool = await db.open_pool(own.database_url, role="router")
+    pool = await db.open_pool(own.database_url, role="router", idle_ms=IDLE_MS)
     parts = build(pool=pool, config_path=Path(own.config_path), everybody=frozenset(tokens), metrics=metrics)
     serving = False
     health = HealthServer(bind=own.metrics_bind, registry=metrics, ready=lambda: None if serving else "not serving")

@@ -18,6 +18,8 @@ from services.router.registry import Registry
 from services.router.slot_desk import Stated
 
 SWEEP_EVERY_S = 5.0
+IDLE_MS = 2500
+"""A replica that is paused in a transaction keeps its locks no longer: before its calls come to its neighbour."""
 MAX_KEPT_PRICES = 1000
 _TAKE_TRIES = 3
 

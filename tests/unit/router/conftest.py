@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from chassis import db
 from services.router.parts import build
+from services.router.store_desk import IDLE_MS
 from tests.patience import promised
 from tests.unit.router.pair import CONFIG, Pair
 
@@ -27,7 +28,7 @@ async def pair(schema: str, tmp_path: Path) -> AsyncIterator[Pair]:
         connection.execute("DELETE FROM router.slots")
         connection.execute("DELETE FROM router.lapsed_slots")
         connection.execute("UPDATE router.provider_accounts SET in_use = 0")
-    pool = await db.open_pool(schema, role="router", max_size=8)
+    pool = await db.open_pool(schema, role="router", max_size=8, idle_ms=IDLE_MS)
     pool.timeout = promised(pool.timeout)
     made = [
         build(pool=pool, config_path=path, everybody=frozenset({"edge", "other"}), metrics=CollectorRegistry())

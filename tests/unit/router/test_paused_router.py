@@ -4,6 +4,7 @@ import uuid
 
 from chassis import db, ids
 from chassis.errors import Code
+from chassis.pipe import SILENCE_S
 from services.router.attempts import SILENT_S, Attempt, Page
 from services.router.decide import Ask
 from services.router.listening import BROKEN_S, Listening
@@ -151,6 +152,17 @@ def test_listening_begins_anew_after_each_gap() -> None:
     listening.broke()
     clock.now_s += 2
     assert listening.goes_on() == 2
+
+
+async def test_the_locks_of_a_paused_replica_are_gone_before_its_calls_come_to_the_neighbour(pair: Pair) -> None:
+    """PostgreSQL ends a transaction that stands still before a client gives the silent replica up."""
+    async with db.transaction(pair.pool) as connection:
+        cursor = await connection.execute(
+            "SELECT setting::int / 1000.0 FROM pg_settings WHERE name = 'idle_in_transaction_session_timeout'"
+        )
+        row = await cursor.fetchone()
+    assert row is not None
+    assert 0 < row[0] < SILENCE_S
 
 
 async def test_a_spender_that_speaks_again_has_its_running_attempts_counted_again(pair: Pair) -> None:
