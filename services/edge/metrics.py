@@ -3,9 +3,14 @@
 Requests are counted as `success` or `error`; which error it was is told by the answers, by their HTTP status.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from chassis.errors import Code
+from services.edge.spending.lease_book import LeaseFigures
 
 UNKNOWN_MODEL = "other"
 MAX_PROVEN = 500
@@ -72,21 +77,68 @@ class EdgeMetrics:
             ["provider"],
             registry=registry,
         )
+        self._retries = Counter(
+            "tollbridge_retries",
+            "Attempts that failed before the first byte and made us ask for another route, by provider",
+            ["provider"],
+            registry=registry,
+        )
+        self._errors = Counter(
+            "tollbridge_errors", "Errors told to clients of paid calls, by our code", ["code"], registry=registry
+        )
+        self._charges = Counter(
+            "tollbridge_charges_nano_usd", "Charged for calls answered at once, by model", ["model"], registry=registry
+        )
+        self._costs = Counter(
+            "tollbridge_provider_costs_nano_usd",
+            "What they cost us: as the provider reported it, else by the cost table",
+            ["provider"],
+            registry=registry,
+        )
         self._in_flight = Gauge("tollbridge_requests_in_flight", "Requests running now", registry=registry)
         self._pending = Gauge(
             "tollbridge_events_pending", "Usage events that billing has not confirmed", registry=registry
         )
         self._spool = Gauge("tollbridge_spool_pending_bytes", "Bytes in the spool", registry=registry)
+        self._spool_bound = Gauge(
+            "tollbridge_spool_max_bytes", "Its bound: at 90 % no new requests are taken", registry=registry
+        )
+        self._limited = Gauge(
+            "tollbridge_limit_subjects", "Keys and customers whose limits are leased here now", registry=registry
+        )
 
-    def watch(self, *, in_flight: Callable[[], int], events: Callable[[], int], spool: Callable[[], int]) -> None:
+    def watch(
+        self,
+        *,
+        in_flight: Callable[[], int],
+        events: Callable[[], int],
+        spool: Callable[[], int],
+        spool_max_bytes: int,
+        limited: Callable[[], int],
+    ) -> None:
         """Where the gauges look when they are scraped."""
         self._in_flight.set_function(in_flight)
         self._pending.set_function(events)
         self._spool.set_function(spool)
+        self._spool_bound.set(spool_max_bytes)
+        self._limited.set_function(limited)
 
     def attempt(self, *, provider: str, outcome: str) -> None:
         """Counts one attempt at a provider."""
         self._attempts.labels(provider, outcome).inc()
+
+    def retry(self, *, provider: str) -> None:
+        """Counts an attempt that failed and is not the request's last."""
+        self._retries.labels(provider).inc()
+
+    def error(self, code: Code) -> None:
+        """Counts an error that a client was told."""
+        self._errors.labels(code.value).inc()
+
+    def money(self, *, model: str, provider: str, charge_nano_usd: int, cost_nano_usd: int) -> None:
+        """Counts what a request was charged and what it cost us. Exact to 2**53 nano-USD for each label."""
+        self._charges.labels(self._models.of(model)).inc(charge_nano_usd)
+        self._costs.labels(provider).inc(max(0, cost_nano_usd))
 
     def implausible(self, *, provider: str) -> None:
         """Counts an answer whose usage or cost we did not believe."""
@@ -108,3 +160,35 @@ class EdgeMetrics:
         label = self._models.of(model)
         self._tokens.labels(label, "prompt").inc(prompt)
         self._tokens.labels(label, "completion").inc(completion)
+
+
+class LeaseCollector(Collector):
+    """The credit that billing has leased to this process, in nano-USD."""
+
+    def __init__(self, *, figures: Callable[[], LeaseFigures]) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterable[Metric]:
+        """Open leases, what is in them, and how often they were asked for, refilled and recalled."""
+        found = self._figures()
+        count = GaugeMetricFamily("tollbridge_leases", "Leases of credit that are open here.")
+        count.add_metric([], float(found.count))
+        parts = GaugeMetricFamily(
+            "tollbridge_lease_nano_usd",
+            "What is in them: open (running requests), spent (not confirmed by billing yet), free.",
+            labels=["part"],
+        )
+        for part, amount in (
+            ("open", found.open_nano_usd),
+            ("spent", found.spent_nano_usd),
+            ("free", found.free_nano_usd),
+        ):
+            parts.add_metric([part], float(amount))
+        events = CounterMetricFamily(
+            "tollbridge_lease_events",
+            "Leases asked for by a request, refilled before one had to ask, given back when recalled, and lost.",
+            labels=["event"],
+        )
+        for event, times in found.events.items():
+            events.add_metric([event], float(times))
+        return [count, parts, events]

@@ -30,7 +30,7 @@ from services.edge.idempotency.claims import Claims
 from services.edge.idempotency.keyed_request import Idempotency
 from services.edge.limits.limit_owner import LimitOwner
 from services.edge.limits.limits import Limits
-from services.edge.metrics import EdgeMetrics
+from services.edge.metrics import EdgeMetrics, LeaseCollector
 from services.edge.owners import AuthOwner, BillingOwner, RouterOwner
 from services.edge.paid.admission import Admission
 from services.edge.paid.attempts import Attempts
@@ -181,10 +181,13 @@ class Parts:
 
     def _metrics(self, registry: CollectorRegistry) -> EdgeMetrics:
         metrics = EdgeMetrics(registry=registry)
+        registry.register(LeaseCollector(figures=lambda: self._purse.figures))
         metrics.watch(
             in_flight=lambda: self._relay.in_flight,
             events=lambda: len(self._publisher),
             spool=lambda: self._spool.pending_bytes,
+            spool_max_bytes=self._configuration.current.spool.max_mib << 20,
+            limited=lambda: len(self._limits),
         )
         return metrics
 

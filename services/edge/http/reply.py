@@ -42,7 +42,7 @@ class Reply:
     `unread.py` gives it up.
 
     `stream` is what makes the bytes of a stream, once there is one. `limits` is what is said of the client's limits,
-    once it is known who asks, if they have any.
+    once it is known who asks, if they have any. `error` is what it was refused or ended with.
     """
 
     __slots__ = (
@@ -54,6 +54,7 @@ class Reply:
         "_sending_since_s",
         "_was_blocked",
         "_write_ended_s",
+        "error",
         "finished",
         "first_byte_s",
         "limits",
@@ -72,6 +73,7 @@ class Reply:
         self._has_events = True
         self.first_byte_s: float | None = None
         self.status: int | None = None
+        self.error: Code | None = None
         self.finished = False
         self.stream: object = None
         self.limits: LimitNote | None = None
@@ -190,6 +192,7 @@ class Reply:
 
         A stream of bare bytes is left unfinished, so that its connection is cut: what was sent must not look whole.
         """
+        self.error = _told(error).code
         if self.started and not self._has_events:
             return
         if self.started:

@@ -149,7 +149,7 @@ class Exchange:
 
     async def _decide(self, tried: Sequence[Tried]) -> Route:
         if tried:
-            self._observer.attempt(tried[-1].outcome)
+            self._observer.retry(tried[-1].outcome)
             if self._total_s is not None and self._loop.time() >= self._total_s:
                 raise TollbridgeError(Code.DEADLINE_EXCEEDED, "The total time is over.")
         attempt_id, attempts = str(uuid7()), self._tools.attempts

@@ -37,6 +37,11 @@ class Observer:
         """An attempt ended."""
         self._metrics.attempt(provider=self._provider, outcome=outcome.value)
 
+    def retry(self, outcome: Outcome) -> None:
+        """An attempt failed before the first byte, and router is asked for another."""
+        self.attempt(outcome)
+        self._metrics.retry(provider=self._provider)
+
     def settled(self, *, model: str) -> None:
         """The tab is closed: what was used, and whether that can be."""
         event = self._tab.event
@@ -53,6 +58,13 @@ class Observer:
                 charge_nano_usd=event.charge_nano_usd,
                 reported_cost_nano_usd=event.provider_reported_cost_nano_usd,
             )
+        reported = event.provider_reported_cost_nano_usd
+        self._metrics.money(
+            model=model,
+            provider=event.provider_id,
+            charge_nano_usd=event.charge_nano_usd,
+            cost_nano_usd=event.provider_cost_nano_usd if event.implausible or reported < 0 else reported,
+        )
         if event.charge_nano_usd:
             used = event.tokens
             prompt = used.input + used.cached_input + used.cache_write + used.cache_write_1h

@@ -231,6 +231,8 @@ class PaidRoute:
         span.set(model=model, status=status)
         metrics = self._tools.metrics
         metrics.request(model=model, status=status, seconds=seconds)
+        if reply.error is not None:
+            metrics.error(reply.error)
         if reply.first_byte_s is not None:
             metrics.first_byte(model=model, seconds=reply.first_byte_s - arrived_s)
 

@@ -5,7 +5,8 @@ lost is freed by its absence from the next statement, and no money of a running 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import structlog
@@ -35,6 +36,17 @@ class Listener(Protocol):
     async def end(self) -> None: ...
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseFigures:
+    """All leases at this moment, in nano-USD, and what has happened to leases so far."""
+
+    count: int
+    open_nano_usd: int
+    spent_nano_usd: int
+    free_nano_usd: int
+    events: Mapping[str, int]
+
+
 class LeaseBook:
     """Every lease, by hold and by customer. It owns the tasks that tell billing of an end."""
 
@@ -46,12 +58,25 @@ class LeaseBook:
         self._wallets: dict[str, Wallet] = {}
         self._returns: set[asyncio.Task[None]] = set()
         self._in_doubt_until_s = 0.0
+        self._events = dict.fromkeys(("asked", "refilled", "recalled", "lost"), 0)
         self._log = structlog.get_logger()
 
     @property
     def asked_count(self) -> int:
         """Leases that billing is being asked for."""
         return len(self._asked)
+
+    @property
+    def figures(self) -> LeaseFigures:
+        """For the metrics."""
+        leases = self._leases.values()
+        return LeaseFigures(
+            count=len(leases),
+            open_nano_usd=sum(lease.open_nano_usd for lease in leases),
+            spent_nano_usd=sum(lease.spent_nano_usd for lease in leases),
+            free_nano_usd=sum(lease.free_nano_usd for lease in leases),
+            events=dict(self._events),
+        )
 
     def get(self, hold_id: str) -> Lease | None:
         """The lease, while it is listed."""
@@ -64,8 +89,9 @@ class LeaseBook:
             wallet = self._wallets[customer_id] = Wallet()
         return wallet
 
-    def ask(self, lease: Lease) -> None:
-        """From now on it is listed. Called before billing is asked for it."""
+    def ask(self, lease: Lease, *, early: bool) -> None:
+        """From now on it is listed. Called before billing is asked for it; `early` when no request waits for it."""
+        self._events["refilled" if early else "asked"] += 1
         self._asked.add(lease.hold_id)
         self._leases[lease.hold_id] = lease
         self.wallet(lease.customer_id).add(lease)
@@ -120,6 +146,7 @@ class LeaseBook:
                 wallet.retire()
                 wallet.give_back()
                 recalled.extend(wallet)
+        self._events["recalled"] += len(recalled)
         if recalled:
             await self._state(recalled, only_these=True)
 
@@ -188,6 +215,7 @@ class LeaseBook:
 
     def _lose(self, lease: Lease) -> None:
         """Billing has ended this lease. Requests that run on it go on: their usage is applied late."""
+        self._events["lost"] += 1
         if lease.is_over:
             self.forget(lease)
         elif lease.open_nano_usd and not lease.retired:

@@ -17,7 +17,7 @@ import structlog
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from services.edge.owners import Granted
-from services.edge.spending.lease_book import RETRY_STATEMENT_S, LeaseBook, Listener
+from services.edge.spending.lease_book import RETRY_STATEMENT_S, LeaseBook, LeaseFigures, Listener
 from services.edge.spending.spend_caps import SpendCap
 from services.edge.spending.wallet import Lease, Wallet
 from tollbridge.billing.v1 import billing_pb2
@@ -111,6 +111,11 @@ class Purse:
     def open_count(self) -> int:
         """Draws of running requests."""
         return len(self._running) + self._book.asked_count
+
+    @property
+    def figures(self) -> LeaseFigures:
+        """What is leased, for the metrics."""
+        return self._book.figures
 
     async def draw(
         self,
@@ -292,7 +297,7 @@ class Purse:
         )
         if wish_nano_usd and asking is None:
             asking = self._asking[need.customer_id] = asyncio.get_running_loop().create_future()
-        self._book.ask(lease)
+        self._book.ask(lease, early=need.spare)
         try:
             granted = await self._billing.grant_lease(
                 hold_id=hold_id,

@@ -92,6 +92,23 @@ async def test_metrics_name_only_models_that_exist(world: World):
     assert value("tollbridge_attempts_total", provider="sandbox", outcome="success") == 1
 
 
+async def test_metrics_tell_of_charges_costs_and_errors_by_their_code(world: World):
+    """What billing is told was charged is what the metrics say; who is not let in is counted by why."""
+    async with world.post(world.body({"output_tokens": 3})) as response:
+        assert response.status == 200
+    async with world.post(world.body(), key="tb_live_wrong") as response:
+        assert response.status == 401
+    event = await world.only_event()
+
+    def value(name: str, **labels: str) -> float:
+        return world.registry.get_sample_value(name, labels) or 0.0
+
+    await until(lambda: value("tollbridge_errors_total", code="invalid_api_key") == 1)
+    assert event.charge_nano_usd > 0
+    assert value("tollbridge_charges_nano_usd_total", model="fast") == event.charge_nano_usd
+    assert value("tollbridge_provider_costs_nano_usd_total", provider="sandbox") == event.provider_cost_nano_usd
+
+
 async def test_a_body_that_is_refused_counts_for_the_model_that_it_names(world: World):
     """By any of its names, as long as it exists: what else stands there is `other`."""
     for model in ("fast", "alias-of-fast", "made-up", 7):

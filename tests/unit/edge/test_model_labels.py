@@ -30,6 +30,7 @@ def test_the_series_of_edge_are_bounded() -> None:
         metrics.request(model=f"m{number}", status=502, seconds=1)
         metrics.first_byte(model=f"m{number}", seconds=1)
         metrics.tokens(model=f"m{number}", prompt=1, completion=1)
+        metrics.money(model=f"m{number}", provider="p", charge_nano_usd=1, cost_nano_usd=1)
     named = {
         sample.labels["model"] for metric in registry.collect() for sample in metric.samples if "model" in sample.labels
     }

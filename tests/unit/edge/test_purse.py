@@ -5,8 +5,10 @@ import time
 from uuid import uuid4
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from chassis.errors import Code, TollbridgeError
+from services.edge.metrics import LeaseCollector
 from services.edge.owners import Granted
 from services.edge.spending.purse import Purse, lasting_clock
 
@@ -62,6 +64,22 @@ async def test_a_draw_is_stated_from_before_it_is_granted_until_it_is_confirmed(
     purse.confirmed(draw.hold_id, 40, False)
     await purse.state()
     assert billing.stated == [{draw.hold_id: (100, 0)}, {draw.hold_id: (100, 0)}, {draw.hold_id: (0, 40)}, {}]
+
+
+async def test_the_figures_are_those_of_the_statements():
+    """What is leased, of that what runs and what billing has not confirmed; and every lease that was asked for."""
+    billing = Billing()
+    purse = purse_of(billing)
+    billing.may_answer.set()
+    running, finished = await drawing(purse), await drawing(purse)
+    purse.settled(finished, spent_nano_usd=40)
+    registry = CollectorRegistry()
+    registry.register(LeaseCollector(figures=lambda: purse.figures))
+    assert registry.get_sample_value("tollbridge_leases") == 2
+    parts = ("open", "spent", "free")
+    shown = [registry.get_sample_value("tollbridge_lease_nano_usd", {"part": part}) for part in parts]
+    assert shown == [running.amount_nano_usd, 40, 0]
+    assert registry.get_sample_value("tollbridge_lease_events_total", {"event": "asked"}) == 2
 
 
 @pytest.mark.parametrize("how", ["refused", "cancelled"])
