@@ -175,6 +175,26 @@ async def test_in_any_60_seconds_no_more_than_the_limit_is_let_in(rig: tuple[Gat
     assert 2 * 58 <= crowd.statuses[200] <= 3 * 60
 
 
+@pytest.mark.thorough
+async def test_who_comes_again_when_told_is_let_in(rig: tuple[Gateway, Provider]) -> None:
+    """`Retry-After` is true, and no later than a second and a bucket after the limit has room."""
+    running, _fake = rig
+    account = await asyncio.to_thread(limited, running, requests_per_minute=2)
+    async with session() as connection:
+        crowd = Crowd(account, connection)
+        let_in_s: list[float] = []
+        for pause_s in (0, 4):
+            await asyncio.sleep(pause_s)
+            assert await crowd.ask(BRIEF) == 200
+            let_in_s.append(time.monotonic())
+        for _ in range(2):
+            assert await crowd.ask(BRIEF) == 429
+            await asyncio.sleep(crowd.retry_after[-1])
+            assert await crowd.ask(BRIEF) == 200
+            let_in_s.append(time.monotonic())
+    assert all(60 < later - first < 63 for first, later in zip(let_in_s, let_in_s[2:], strict=False))
+
+
 STRUCK = (("edge", 0), ("edge", 1), ("auth", 0), ("auth", 1))
 
 
