@@ -1,15 +1,15 @@
 """Which provider accounts rest, and until when. Pure: the clock (monotonic seconds) is handed in.
 
-A 429 rests the account for its Retry-After; a refused credential for minutes; failures of the server only once they
-repeat, in pauses that double. A 404 is about one model: its account rests for that model alone. A success clears all
-of it. What one replica learns the others learn from their own
-attempts: the state is small, forgotten at restart, and only ever costs an attempt.
+A 429 rests the account for its Retry-After; a refused credential for minutes; failures of the server once they repeat,
+in a row or as half of what it lately got, in pauses that double. A 404 is about one model: its account rests for that
+model alone. After its rest an account is on trial: one attempt at a time probes it, until a success clears all of it or
+a failure doubles the rest. What one replica learns the others hear (`shared_rests`).
 """
 
 import dataclasses
 import enum
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -22,6 +22,11 @@ TOLERATED_FAILURES = 2
 CREDENTIAL_BASE_S = 300.0
 CREDENTIAL_MAX_S = 3600.0
 RETRY_AFTER_MAX_S = 3600.0
+RATE_WINDOW_S = 30.0
+RATE_LEAST = 10
+"""Of so many attempts in that time half have failed: the account rests, though some succeed in between."""
+PROBE_MARGIN_S = 2.0
+"""After a probe's time to its first byte, for its end to reach us; then another may probe."""
 WINDOW_S = 60.0
 MAX_OUTCOMES = 2000
 """Kept per account for the error rate."""
@@ -45,24 +50,80 @@ class Verdict(enum.Enum):
     NOTHING = "nothing"
 
 
+class Standing(enum.Enum):
+    """How an account stands: on trial it wants one attempt, probed no other one where there are other accounts."""
+
+    SOUND = "sound"
+    ON_TRIAL = "on_trial"
+    PROBED = "probed"
+    RESTING = "resting"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Rest:
+    """What replicas tell each other of an account: `is_open` from a rest's beginning until a success."""
+
+    account_id: str
+    is_open: bool
+    rests_for_s: float
+    pause_s: float
+    is_broken: bool
+
+
 @dataclasses.dataclass(slots=True, kw_only=True)
 class _Health:
+    """`pause_s` is the last pause of our own, 0 once all is well; `rate_pause_s` the last one for the error rate."""
+
+    is_open: bool = False
     rests_until_s: float = 0.0
     rest_began_s: float = float("-inf")
     is_broken: bool = False
     failures: int = 0
-    rate_limits: int = 0
-    refusals: int = 0
+    pause_s: float = 0.0
+    rate_pause_s: float = 0.0
+    rate_until_s: float = float("-inf")
+    judged_from_s: float = float("-inf")
+    probe: str = ""
+    probe_until_s: float = 0.0
     ends: deque[tuple[float, bool]] = dataclasses.field(default_factory=lambda: deque(maxlen=MAX_OUTCOMES))
+
+    def is_on_trial(self, now_s: float) -> bool:
+        return self.is_open and now_s >= self.rests_until_s
+
+    def is_probed(self, now_s: float) -> bool:
+        return self.is_on_trial(now_s) and bool(self.probe) and now_s < self.probe_until_s
+
+    def rest(self, *, now_s: float, until_s: float) -> None:
+        if now_s >= self.rests_until_s:
+            self.rest_began_s = self.judged_from_s = now_s
+            self.is_broken, self.probe = False, ""
+        self.is_open = True
+        self.rests_until_s = max(self.rests_until_s, until_s)
+
+    def close(self, *, now_s: float) -> None:
+        self.is_open = self.is_broken = False
+        self.failures, self.pause_s, self.rests_until_s, self.probe = 0, 0.0, 0.0, ""
+        self.judged_from_s = now_s
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """An account begins to rest, for so long and because of this, or is found well again after a rest (`GOOD`)."""
+
+    account_id: str
+    verdict: Verdict
+    rests_for_s: float = 0.0
 
 
 class Breaker:
-    """The health of all accounts as this replica has seen it."""
+    """The health of all accounts as this replica has seen it. `tell` hears when one turns; it must not raise."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tell: Callable[[Turn], None] = lambda _: None) -> None:
+        self._tell = tell
         self._accounts: dict[str, _Health] = {}
         self._models: OrderedDict[tuple[str, str], _Health] = OrderedDict()
         self._answered_s: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._untold: dict[str, None] = {}
 
     def is_ready(self, account_id: str, *, now_s: float, model: str = "") -> bool:
         """Whether the account may be called now, for this model of its provider."""
@@ -70,8 +131,28 @@ class Breaker:
 
     def rests_for_s(self, account_id: str, *, now_s: float, model: str = "") -> float:
         """Seconds until it may be called; 0 when it may now."""
-        known = (self._accounts.get(account_id), self._models.get((account_id, model)))
-        return max([0.0, *(health.rests_until_s - now_s for health in known if health is not None)])
+        return max([0.0, *(health.rests_until_s - now_s for health in self._known(account_id, model))])
+
+    def standing(self, account_id: str, *, now_s: float, model: str = "") -> Standing:
+        """Whether the account rests, is on trial, or is being probed."""
+        known = self._known(account_id, model)
+        if any(now_s < health.rests_until_s for health in known):
+            return Standing.RESTING
+        if any(health.is_probed(now_s) for health in known):
+            return Standing.PROBED
+        return Standing.ON_TRIAL if any(health.is_on_trial(now_s) for health in known) else Standing.SOUND
+
+    def begin(self, account_id: str, *, attempt_id: str, now_s: float, first_byte_s: float, model: str = "") -> None:
+        """An attempt goes there: on an account on trial it is the probe, unless there is one."""
+        for health in self._known(account_id, model):
+            if health.is_on_trial(now_s) and not health.is_probed(now_s):
+                health.probe, health.probe_until_s = attempt_id, now_s + first_byte_s + PROBE_MARGIN_S
+
+    def withdraw(self, account_id: str, *, attempt_id: str, model: str = "") -> None:
+        """The attempt doesn't go there after all, or has ended: it probes no more."""
+        for health in self._known(account_id, model):
+            if health.probe == attempt_id:
+                health.probe = ""
 
     def state(self, account_id: str, *, now_s: float) -> str:
         """`ready`, `cooling`, or `broken` when its credential was refused."""
@@ -96,36 +177,85 @@ class Breaker:
         now_s: float,
         retry_after_s: float = 0.0,
         model: str = "",
+        attempt_id: str = "",
+        first_byte_s: float = FAILURE_MAX_S,
     ) -> None:
         """One attempt has ended. An attempt from before the present rest can lengthen it, but is not counted anew:
-        a hundred attempts that fail together are one trouble, not a hundred."""
+        a hundred attempts that fail together are one trouble, not a hundred. A rest is never shorter than the failed
+        attempt kept its caller waiting, which is at most `first_byte_s`."""
+        self.withdraw(account_id, attempt_id=attempt_id, model=model)
         if verdict is Verdict.NOTHING:
             return
         if verdict is Verdict.MODEL_UNKNOWN and (not model or self._is_known(account_id, model, now_s)):
             return
-        if verdict is Verdict.MODEL_UNKNOWN:
-            health = self._health_of(account_id, model)
-        else:
-            health = self._accounts.setdefault(account_id, _Health())
         if verdict is Verdict.GOOD:
             self._models.pop((account_id, model), None)
             if model:
                 _put_last(self._answered_s, (account_id, model), now_s)
+        of_model = verdict is Verdict.MODEL_UNKNOWN
+        health = self._health_of(account_id, model) if of_model else self._accounts.setdefault(account_id, _Health())
         health.ends.append((now_s, verdict is not Verdict.GOOD))
         is_news = started_s >= health.rest_began_s
         if verdict is Verdict.GOOD:
-            if is_news:
-                health.failures = health.rate_limits = health.refusals = 0
-                health.rests_until_s, health.is_broken = 0.0, False
+            health.failures = 0 if is_news else health.failures
+            if is_news and health.is_open:
+                health.close(now_s=now_s)
+                self._untold[account_id] = None
+                self._tell(Turn(account_id=account_id, verdict=verdict))
             return
-        pause_s = self._pause_s(health, verdict, is_news=is_news)
+        pause_s = _pause_s(health, verdict, now_s=now_s) if is_news else 0.0
+        if pause_s and verdict is Verdict.FAILED:
+            pause_s = max(pause_s, min(now_s - started_s, first_byte_s, FAILURE_MAX_S))
         pause_s = max(pause_s, min(retry_after_s, RETRY_AFTER_MAX_S))
         if pause_s <= 0:
             return
-        if now_s >= health.rests_until_s:
-            health.rest_began_s, health.is_broken = now_s, False
+        turns = now_s >= health.rests_until_s or (verdict is Verdict.CREDENTIAL_REFUSED and not health.is_broken)
+        health.rest(now_s=now_s, until_s=now_s + pause_s)
         health.is_broken = health.is_broken or verdict is Verdict.CREDENTIAL_REFUSED
-        health.rests_until_s = max(health.rests_until_s, now_s + pause_s)
+        if not of_model:
+            self._untold[account_id] = None
+        if turns and not of_model:
+            self._tell(Turn(account_id=account_id, verdict=verdict, rests_for_s=health.rests_until_s - now_s))
+
+    # What replicas tell each other
+
+    def untold(self, *, now_s: float) -> list[Rest]:
+        """What was learnt here since this was last asked."""
+        told = [self._rest_of(account_id, now_s) for account_id in self._untold if account_id in self._accounts]
+        self._untold.clear()
+        return told
+
+    def tell_again(self, rests: Iterable[Rest]) -> None:
+        """The others have not heard it."""
+        self._untold |= {rest.account_id: None for rest in rests}
+
+    def hear(self, rest: Rest, *, now_s: float) -> None:
+        """What another replica has learnt; where this one has learnt something since, the others will hear that."""
+        if rest.account_id in self._untold or (not rest.is_open and rest.account_id not in self._accounts):
+            return
+        health = self._accounts.setdefault(rest.account_id, _Health())
+        if not rest.is_open:
+            if health.is_open:
+                health.close(now_s=now_s)
+            return
+        # attempts that began before now are no news: they knew nothing of this rest
+        health.rest(now_s=now_s, until_s=now_s + rest.rests_for_s)
+        health.is_broken = health.is_broken or rest.is_broken
+        health.pause_s = max(health.pause_s, rest.pause_s)
+
+    def _rest_of(self, account_id: str, now_s: float) -> Rest:
+        health = self._accounts[account_id]
+        return Rest(
+            account_id=account_id,
+            is_open=health.is_open,
+            rests_for_s=max(0.0, health.rests_until_s - now_s),
+            pause_s=health.pause_s,
+            is_broken=health.is_broken,
+        )
+
+    def _known(self, account_id: str, model: str) -> list[_Health]:
+        known = (self._accounts.get(account_id), self._models.get((account_id, model)))
+        return [health for health in known if health is not None]
 
     def forget_all_but(self, account_ids: frozenset[str]) -> None:
         """Drops accounts that have left the config."""
@@ -139,6 +269,8 @@ class Breaker:
         self._drop_models(lambda owner: owner == account_id)
 
     def _drop_models(self, is_gone: Callable[[str], bool]) -> None:
+        for account_id in [account_id for account_id in self._untold if is_gone(account_id)]:
+            del self._untold[account_id]
         for known in (self._models, self._answered_s):
             for key in [key for key in known if is_gone(key[0])]:
                 del known[key]
@@ -151,20 +283,31 @@ class Breaker:
         _put_last(self._models, (account_id, model), health)
         return health
 
-    @staticmethod
-    def _pause_s(health: _Health, verdict: Verdict, *, is_news: bool) -> float:
-        if not is_news:
-            return 0.0
-        if verdict is Verdict.RATE_LIMITED:
-            health.rate_limits += 1
-            return _doubled(RATE_LIMIT_BASE_S, health.rate_limits - 1, FAILURE_MAX_S)
-        if verdict is Verdict.CREDENTIAL_REFUSED:
-            health.refusals += 1
-            return _doubled(CREDENTIAL_BASE_S, health.refusals - 1, CREDENTIAL_MAX_S)
-        health.failures += 1
-        if health.failures <= TOLERATED_FAILURES:
-            return 0.0
-        return _doubled(FAILURE_BASE_S, health.failures - TOLERATED_FAILURES - 1, FAILURE_MAX_S)
+
+def _pause_s(health: _Health, verdict: Verdict, *, now_s: float) -> float:
+    if verdict is Verdict.RATE_LIMITED:
+        health.pause_s = _doubled(health.pause_s, RATE_LIMIT_BASE_S, FAILURE_MAX_S)
+        return health.pause_s
+    if verdict is Verdict.CREDENTIAL_REFUSED:
+        health.pause_s = _doubled(health.pause_s, CREDENTIAL_BASE_S, CREDENTIAL_MAX_S)
+        return health.pause_s
+    health.failures += 1
+    if health.is_open or health.failures > TOLERATED_FAILURES:
+        health.pause_s = _doubled(health.pause_s, FAILURE_BASE_S, FAILURE_MAX_S)
+        return health.pause_s
+    return _rate_pause_s(health, now_s)
+
+
+def _rate_pause_s(health: _Health, now_s: float) -> float:
+    """The pause of an account that fails half the time; successes don't shorten it, only a good minute does."""
+    since_s = max(now_s - RATE_WINDOW_S, health.judged_from_s)
+    recent = [is_bad for at_s, is_bad in health.ends if at_s > since_s]
+    if len(recent) < RATE_LEAST or 2 * sum(recent) < len(recent):
+        return 0.0
+    former_s = health.rate_pause_s if now_s < health.rate_until_s + WINDOW_S else 0.0
+    health.rate_pause_s = _doubled(former_s, FAILURE_BASE_S, FAILURE_MAX_S)
+    health.rate_until_s = now_s + health.rate_pause_s
+    return health.rate_pause_s
 
 
 def _put_last(known: OrderedDict[tuple[str, str], T], key: tuple[str, str], value: T) -> None:
@@ -174,5 +317,5 @@ def _put_last(known: OrderedDict[tuple[str, str], T], key: tuple[str, str], valu
         known.popitem(last=False)
 
 
-def _doubled(base_s: float, times: int, most_s: float) -> float:
-    return float(min(most_s, base_s * 2 ** min(times, 30)))
+def _doubled(former_s: float, least_s: float, most_s: float) -> float:
+    return min(most_s, max(least_s, 2 * former_s))
