@@ -82,7 +82,10 @@ _ALWAYS = frozenset({Code.INTERNAL})
 ASKING = frozenset({Code.INVALID_REQUEST, Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.OVERLOADED})
 """What whoever asks another service may be refused with."""
 _WITH_BODY = frozenset({Code.REQUEST_TOO_LARGE})
-_OF_KEYS = ASKING | frozenset({Code.INVALID_API_KEY, Code.CUSTOMER_SUSPENDED, Code.ADDRESS_NOT_ALLOWED})
+_OF_KEYS = ASKING | frozenset(
+    {Code.INVALID_API_KEY, Code.CUSTOMER_SUSPENDED, Code.ADDRESS_NOT_ALLOWED, Code.RATE_LIMIT_EXCEEDED}
+)
+"""The last of them also where nothing is limited: an address that sends many wrong keys."""
 _BY_ACCESS: dict[Access, frozenset[Code]] = {
     "key": _OF_KEYS,
     "list": _OF_KEYS,
@@ -101,7 +104,6 @@ PAID = frozenset(
         Code.INSUFFICIENT_CREDITS,
         Code.SPEND_CAP_REACHED,
         Code.BALANCE_RESERVED,
-        Code.RATE_LIMIT_EXCEEDED,
         Code.CONCURRENCY_LIMIT_EXCEEDED,
         Code.PROVIDER_ERROR,
         Code.PROVIDER_NOT_CONFIGURED,
