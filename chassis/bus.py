@@ -208,6 +208,14 @@ class Bus:
             _end_if_cancelled()
             await asyncio.sleep(TROUBLE_PAUSE_S)
 
+    async def lag(self, spec: ConsumerSpec) -> int:
+        """Messages that its durable has not acked yet. Raises UNAVAILABLE."""
+        try:
+            info = await self._jetstream().consumer_info(spec.stream, spec.durable)
+        except _TROUBLE as error:
+            raise _unavailable() from error
+        return (info.num_pending or 0) + (info.num_ack_pending or 0)
+
     async def listen(self, subject: str, handle: Callable[[bytes], Awaitable[None]]) -> None:
         """Hands every message on `subject` to `handle`, until cancelled; what is sent while we are away is missed."""
         while True:

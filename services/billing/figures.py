@@ -3,6 +3,29 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
+class Waiting:
+    """What waits, in the whole system: the same in every replica, so take the maximum over them."""
+
+    def __init__(self, *, registry: CollectorRegistry) -> None:
+        self.usage_lag = Gauge(
+            "tollbridge_billing_usage_lag",
+            "Messages of usage on the bus that no replica has applied",
+            registry=registry,
+        )
+        self.open_letters = Gauge(
+            "tollbridge_billing_open_dead_letters",
+            "Dead letters that nobody has resolved",
+            registry=registry,
+        )
+        self.holds = Gauge("tollbridge_billing_holds", "Open holds", ("kind",), registry=registry)
+        self.held = Gauge(
+            "tollbridge_billing_held_nano_usd",
+            "What they hold",
+            ("kind",),
+            registry=registry,
+        )
+
+
 class Figures:
     """The service's metrics."""
 
@@ -54,6 +77,10 @@ class Figures:
             ("kind", "subject"),
             registry=registry,
         )
+        self.charged = Counter(
+            "tollbridge_billing_charged_nano_usd", "Charges committed to the ledger", registry=registry
+        )
+        self.waiting = Waiting(registry=registry)
         self.config_loaded = Gauge(
             "tollbridge_billing_config_loaded_seconds", "When the running config was loaded", registry=registry
         )

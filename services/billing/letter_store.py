@@ -124,6 +124,13 @@ async def page(connection: Connection, *, resolved_too: bool, limit: int) -> lis
     return [_letter(row) for row in await cursor.fetchall()]
 
 
+async def count_open(connection: Connection) -> int:
+    """How many nobody has resolved."""
+    cursor = await connection.execute("SELECT count(*) FROM billing.dead_letters WHERE resolved_at IS NULL")
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
 async def read(connection: Connection, letter_id: UUID) -> Letter | None:
     """One letter."""
     cursor = await connection.execute(_READ, (letter_id,))

@@ -15,6 +15,7 @@ from chassis.telemetry import Tracer
 from services.billing import events, partitions
 from services.billing.accounts import Accounts
 from services.billing.alerts.balance_notices import BalanceNotices
+from services.billing.backlog import BacklogWatch
 from services.billing.claim_server import ClaimServer
 from services.billing.confirm import Confirmations
 from services.billing.consumer import UsageConsumer
@@ -124,6 +125,7 @@ class Parts:
             "claims": self.claims.keep(),
             "recalls": self.recalls.run(bus),
             "seals": Sealer(pool=self._pool, log=self._log).run(),
+            "backlog": BacklogWatch(pool=self._pool, bus=bus, waiting=self.figures.waiting, log=self._log).run(),
             "proofs": ProofWatch(pool=self._pool, figures=self.figures, log=self._log).run(),
             "consumer": bus.consume(events.APPLY_USAGE, self.consumer.handle, batch=MESSAGES_AT_ONCE),
             **self.payments.loops(),

@@ -171,6 +171,8 @@ class Settlement:
             self._log.error("dead_letter", request_id=work.event.request_id, reason=work.letter.reason)
             return
         self._figures.events_applied.inc()
+        if not work.repeats:
+            self._figures.charged.inc(max(0, work.event.charge_nano_usd))
         if self._tracer.enabled and work.event.traceparent:
             with self._tracer.span(
                 "billing.apply_usage",

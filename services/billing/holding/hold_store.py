@@ -132,6 +132,10 @@ _EXTEND = """
     SET expires_at = greatest(expires_at, 'epoch'::timestamptz + %s * interval '1 microsecond')
     WHERE id = %s AND state = 'open' AND kind <> 'lease'
 """
+_OPEN = """
+    SELECT kind, count(*), coalesce(sum(amount - captured - freed), 0)::bigint FROM billing.holds
+    WHERE state = 'open' GROUP BY kind
+"""
 _OWNER = "SELECT customer_id, spender FROM billing.holds WHERE id = %s"
 
 
@@ -281,6 +285,12 @@ async def due(connection: Connection, *, limit: int) -> list[tuple[UUID, str, in
     """Holds whose time is over, with their customers and the database's time in microseconds."""
     cursor = await connection.execute(_DUE, (limit,))
     return [(row[0], row[1], row[2]) for row in await cursor.fetchall()]
+
+
+async def open_by_kind(connection: Connection) -> dict[str, tuple[int, int]]:
+    """Open holds, and what they hold in nano-USD, by kind."""
+    cursor = await connection.execute(_OPEN)
+    return {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
 
 
 async def extend(connection: Connection, *, hold_id: UUID, deadline_us: int) -> bool:
