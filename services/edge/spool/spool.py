@@ -131,7 +131,7 @@ class Spool:
         Raises SpoolFull for what starts beyond `max_bytes`: what has started may always end.
         """
         self._refuse_when_failed()
-        if record.kind is Kind.STARTED and self._bytes >= self._max_bytes:
+        if self._bytes >= self._max_bytes and record.kind is Kind.STARTED:
             raise SpoolFull("the spool is full")
         data = encode(record)
         try:
