@@ -30,6 +30,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     life.spawn("config-watch", parts.watch.run())
     life.spawn("slot-sweep", parts.desk.sweep())
     life.spawn("attempt-book", parts.decider.tend())
+    life.spawn("slot-figures", parts.slots.run())
     serving = True
     await life.stopping.wait()
     serving = False

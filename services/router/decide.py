@@ -103,6 +103,11 @@ class Decider:
         """The same, but an empty one before the first."""
         return EMPTY if self._config is None else self._config.registry
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a slot in this replica."""
+        return self._waiting
+
     def use(self, config: RouterConfig) -> None:
         """Decides by this config from now on; running attempts keep what they were told."""
         former = self._config.registry.accounts if self._config else {}

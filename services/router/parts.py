@@ -17,24 +17,29 @@ from services.router.breaker import Breaker
 from services.router.config import RouterConfig, parse
 from services.router.decide import Decider
 from services.router.listening import Listening
-from services.router.metrics import Decisions, PoolCollector
+from services.router.metrics import AccountTurns, Decisions, PoolCollector, SlotWatch
 from services.router.server import RouterServer
 from services.router.store_desk import PostgresDesk
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What the composition root runs: `watch` and `desk.sweep` are tasks of its own."""
+    """What the composition root runs: `watch`, `slots` and `desk.sweep` are tasks of its own."""
 
     decider: Decider
     desk: PostgresDesk
     watch: ConfigWatch[RouterConfig]
+    slots: SlotWatch
     service: RpcService
 
 
 def build(*, pool: Pool, config_path: Path, everybody: frozenset[str], metrics: CollectorRegistry) -> Parts:
     """Builds one replica; nothing runs yet, and nothing is decided before `watch.load_first()`."""
-    desk, book, breaker = PostgresDesk(pool=pool, listening=Listening()), AttemptBook(), Breaker()
+    desk, book, breaker = (
+        PostgresDesk(pool=pool, listening=Listening()),
+        AttemptBook(),
+        Breaker(tell=AccountTurns(registry=metrics).tell),
+    )
     decider = Decider(desk=desk, shelf=desk, book=book, breaker=breaker, clock=time.monotonic, source=random.Random())
 
     async def adopt(config: RouterConfig, _: ConfigText) -> None:
@@ -46,7 +51,15 @@ def build(*, pool: Pool, config_path: Path, everybody: frozenset[str], metrics: 
     def config_state() -> ConfigState:
         return ConfigState.of(watch)
 
-    metrics.register(PoolCollector(models=lambda: decider.known, breaker=breaker, load_of=book.load_of))
+    slots = SlotWatch(in_use=desk.in_use)
+    pool_figures = PoolCollector(
+        models=lambda: decider.known,
+        breaker=breaker,
+        load_of=book.load_of,
+        slots=slots,
+        waiting=lambda: decider.waiting,
+    )
+    metrics.register(pool_figures)
     metrics.register(ConfigCollector(config_state))
     server = RouterServer(
         decider=decider,
@@ -56,4 +69,4 @@ def build(*, pool: Pool, config_path: Path, everybody: frozenset[str], metrics: 
         config_state=config_state,
         decisions=Decisions(registry=metrics),
     )
-    return Parts(decider=decider, desk=desk, watch=watch, service=server.service(everybody=everybody))
+    return Parts(decider=decider, desk=desk, watch=watch, slots=slots, service=server.service(everybody=everybody))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.router.breaker import MAX_MODELS, TOLERATED_FAILURES, Breaker, Verdict
+from services.router.breaker import MAX_MODELS, TOLERATED_FAILURES, Breaker, Turn, Verdict
 
 
 def fail(breaker: Breaker, verdict: Verdict, *, now_s: float, retry_after_s: float = 0.0) -> float:
@@ -54,6 +54,23 @@ def test_a_refused_credential_rests_longest_and_says_so() -> None:
     assert fail(breaker, Verdict.CREDENTIAL_REFUSED, now_s=0) == 300
     assert breaker.state("a", now_s=1) == "broken"
     assert fail(breaker, Verdict.CREDENTIAL_REFUSED, now_s=300) == 600
+
+
+def test_a_rest_is_told_when_it_begins_and_once_its_account_is_well_again() -> None:
+    """Not for each attempt that fails with it, and not for a model that an account does not know."""
+    told: list[Turn] = []
+    breaker = Breaker(tell=told.append)
+    breaker.learn("a", Verdict.MODEL_UNKNOWN, started_s=0, now_s=0, model="m")
+    for _ in range(3):
+        breaker.learn("a", Verdict.RATE_LIMITED, started_s=0, now_s=1, retry_after_s=20)
+    breaker.learn("a", Verdict.CREDENTIAL_REFUSED, started_s=2, now_s=2)
+    fail(breaker, Verdict.GOOD, now_s=400)
+    fail(breaker, Verdict.GOOD, now_s=401)
+    assert [(turn.verdict, turn.rests_for_s) for turn in told] == [
+        (Verdict.RATE_LIMITED, 20),
+        (Verdict.CREDENTIAL_REFUSED, 300),
+        (Verdict.GOOD, 0),
+    ]
 
 
 @pytest.mark.parametrize("verdict", [Verdict.NOTHING, Verdict.GOOD])
