@@ -45,9 +45,9 @@ COMMANDS = {
     "setup": "dev",
 }
 AT_LENGTH = [f"tests/unit/billing/test_{name}.py" for name in ("books", "store", "crowd")]
-AT_LENGTH.append("tests/integration/test_openapi.py")
-"""What `make faults` runs longer than `make test`: the ledger's state machines TOLLBRIDGE_TEST_FACTOR times as long,
-and more calls at random.
+AT_LENGTH += ["tests/unit/auth/test_limit_windows.py", "tests/integration/test_openapi.py"]
+"""What `make faults` runs longer than `make test`: the state machines of ledger and limits TOLLBRIDGE_TEST_FACTOR times
+as long, and more calls at random.
 """
 SIDE_BY_SIDE = ["-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"]
 """How `make test` runs everything: a file's tests stay in one process, with servers of its own; most of them wait.

@@ -3,7 +3,6 @@
 import dataclasses
 import uuid
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -20,6 +19,7 @@ from services.auth.limit_windows import (
     first_bucket,
     settle,
 )
+from tests.unit.billing.lengths import brief
 
 NOW_MS = 1_000_000_125
 WINDOW_MS = 60_000
@@ -257,9 +257,9 @@ class ConcurrentCrowd(Crowd):
 
 
 TestWindows = Crowd.TestCase
-TestWindows.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestWindows.settings = brief(examples=40, steps=40)
 TestConcurrent = ConcurrentCrowd.TestCase
-TestConcurrent.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+TestConcurrent.settings = brief(examples=25, steps=40)
 
 
 def books(*counts: tuple[int, int], own: Lease | None = None, held_by_others: int = 0) -> Books:
