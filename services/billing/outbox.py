@@ -7,19 +7,18 @@ order of their versions, because their account was locked when they were written
 
 import asyncio
 from collections.abc import Sequence
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import NAMESPACE_URL, uuid5
 
 from structlog.typing import FilteringBoundLogger
 
 from chassis import db
 from chassis.bus import Bus
 from chassis.errors import TollbridgeError
-from services.billing import events, store
+from services.billing import events, outbox_store, store
 from services.billing.alerts.balance_notices import BalanceNotices
 from services.billing.figures import Figures
-from services.billing.receipts import receipt_store
-from services.billing.receipts.receipt_store import Leaving
-from services.billing.receipts.receipts import transfer_message
+from services.billing.outbox_store import Leaving
+from services.billing.written import Memory
 from tollbridge.billing.v1 import billing_pb2
 
 MAX_BATCH = 500
@@ -31,13 +30,21 @@ class Outbox:
     """The loop that publishes."""
 
     def __init__(
-        self, *, pool: db.Pool, bus: Bus, notices: BalanceNotices, figures: Figures, log: FilteringBoundLogger
+        self,
+        *,
+        pool: db.Pool,
+        bus: Bus,
+        notices: BalanceNotices,
+        figures: Figures,
+        log: FilteringBoundLogger,
+        memory: Memory | None = None,
     ) -> None:
         self._pool = pool
         self._bus = bus
         self._notices = notices
         self._figures = figures
         self._log = log
+        self._memory = memory or Memory()
 
     async def run(self) -> None:
         """Publishes until cancelled; trouble with the database or the bus is a pause."""
@@ -56,33 +63,41 @@ class Outbox:
         Raises UNAVAILABLE.
         """
         async with db.transaction(self._pool) as connection:
-            leaving = await receipt_store.take_outbox(connection, limit=MAX_BATCH)
+            leaving = await outbox_store.take(connection, self._memory, limit=MAX_BATCH)
             if not leaving:
                 return 0
+            batch = _batch(leaving)
             await self._bus.publish(
                 events.LEDGER_TRANSFERRED,
-                _batch(leaving).SerializeToString(),
-                event_id=str(_batch_id(leaving)),
+                batch.SerializeToString(),
+                event_id=_batch_id(batch),
                 event_type=events.LEDGER_TRANSFERRED,
                 source="billing",
             )
-            await self._notices.tell(connection, leaving)
-            await receipt_store.forget_outbox(connection, {item.place for item in leaving})
-        self._figures.transfers_published.inc(len(leaving))
-        return len(leaving)
+            await self._notices.tell(connection, [each.written for each in leaving])
+            await outbox_store.forget(connection, leaving)
+        self._figures.transfers_published.inc(len(batch.events))
+        return len(batch.events)
 
 
 def _batch(leaving: Sequence[Leaving]) -> billing_pb2.LedgerTransferredBatch:
-    return billing_pb2.LedgerTransferredBatch(
-        events=[
-            billing_pb2.LedgerTransferred(
-                transfer=transfer_message(item.movement), event_id=item.event_id, leg=item.leg
+    batch = billing_pb2.LedgerTransferredBatch()
+    for each in leaving:
+        created_at_us = each.written.created_at_us
+        for transfer in each.written.transfers:
+            moved = billing_pb2.Transfer(
+                id=str(transfer.id),
+                debit=transfer.debit,
+                credit=transfer.credit,
+                amount_nano_usd=transfer.amount_nano_usd,
+                kind=transfer.kind,
+                created_at_us=created_at_us,
             )
-            for item in leaving
-        ]
-    )
+            batch.events.add(transfer=moved, event_id=transfer.event_id, leg=transfer.leg)
+    return batch
 
 
-def _batch_id(leaving: Sequence[Leaving]) -> UUID:
+def _batch_id(batch: billing_pb2.LedgerTransferredBatch) -> str:
     """The same for the same transfers, so that a batch that is sent twice in a row is stored once."""
-    return uuid5(NAMESPACE_URL, f"{leaving[0].movement.id}..{leaving[-1].movement.id}:{len(leaving)}")
+    ids = [event.transfer.id for event in (batch.events[0], batch.events[-1])]
+    return str(uuid5(NAMESPACE_URL, f"{ids[0]}..{ids[1]}:{len(batch.events)}"))

@@ -36,6 +36,7 @@ from services.billing.server import BillingServer
 from services.billing.settings import Settings
 from services.billing.settlement import Settlement
 from services.billing.statement_parts import StatementParts
+from services.billing.written import Memory
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.router.v1 import router_pb2
 
@@ -77,6 +78,7 @@ class Parts:
         self.capped_grants = CappedGrants(
             pool=pool, figures=self.figures, lease_lives_s=LEASE_LIVES_S, recall=self.recalls.ask
         )
+        self._leaving, self._unsealed = Memory(), Memory()
         prices = PriceBook(pool=pool, ask_router=others.ask_router, log=log)
         self.settlement = Settlement(
             pool=pool,
@@ -85,6 +87,7 @@ class Parts:
             figures=self.figures,
             log=log,
             kept_days=lambda: self.config.current.usage_kept_days,
+            memories=(self._leaving, self._unsealed),
         )
         self.statements = StatementParts(
             pool=pool,
@@ -124,7 +127,7 @@ class Parts:
             "outbox": self.outbox(bus).run(),
             "claims": self.claims.keep(),
             "recalls": self.recalls.run(bus),
-            "seals": Sealer(pool=self._pool, log=self._log).run(),
+            "seals": Sealer(pool=self._pool, log=self._log, memory=self._unsealed).run(),
             "backlog": BacklogWatch(pool=self._pool, bus=bus, waiting=self.figures.waiting, log=self._log).run(),
             "proofs": ProofWatch(pool=self._pool, figures=self.figures, log=self._log).run(),
             "consumer": bus.consume(events.APPLY_USAGE, self.consumer.handle, batch=MESSAGES_AT_ONCE),
@@ -144,7 +147,9 @@ class Parts:
     def outbox(self, bus: Bus) -> Outbox:
         """The publisher of transfers."""
         notices = BalanceNotices(bus=bus, config=lambda: self.config.current)
-        return Outbox(pool=self._pool, bus=bus, notices=notices, figures=self.figures, log=self._log)
+        return Outbox(
+            pool=self._pool, bus=bus, notices=notices, figures=self.figures, log=self._log, memory=self._leaving
+        )
 
     def not_ready(self) -> str | None:
         """Why calls should go elsewhere; None when they may come."""

@@ -25,6 +25,7 @@ from services.billing.charges import Checked
 from services.billing.figures import Figures
 from services.billing.ledger import DeadLetter, Poison, UsageKind, UsageRow
 from services.billing.prices import PriceBook
+from services.billing.written import Memory, Written
 from tollbridge.usage.v1 import usage_pb2
 
 MAX_EVENTS = 500
@@ -66,6 +67,7 @@ class Settlement:
         figures: Figures,
         log: FilteringBoundLogger,
         kept_days: Callable[[], int],
+        memories: Sequence[Memory] = (),
     ) -> None:
         self._pool = pool
         self._prices = prices
@@ -73,6 +75,7 @@ class Settlement:
         self._figures = figures
         self._log = log
         self._kept_days = kept_days
+        self._memories = memories
 
     async def apply(
         self, events: Sequence[usage_pb2.UsageRecorded], *, batches: Mapping[UUID, range] | None = None
@@ -119,9 +122,10 @@ class Settlement:
                 works[index].condemn(str(error))
 
     async def _commit(self, works: Sequence[_Work], batches: Mapping[UUID, Sequence[_Work]]) -> None:
-        async def together(connection: Connection) -> None:
-            await _write(connection, works, batches)
+        async def together(connection: Connection) -> Written:
+            books = await _write(connection, works, batches)
             await _set_aside(connection, works)
+            return Written(books.now_us, books.transfers)
 
         async def one_by_one(connection: Connection) -> None:
             await _lock(connection, works)
@@ -130,10 +134,14 @@ class Settlement:
             await _set_aside(connection, works)
 
         try:
-            await db.in_transaction(self._pool, together)
+            written = await db.in_transaction(self._pool, together)
         except store.REFUSED as error:
             self._log.warning("batch_refused", reason=str(error), events=len(works))
             await db.in_transaction(self._pool, one_by_one)
+            return
+        if written.transfers:
+            for memory in self._memories:
+                memory.add(written)
 
     async def _tell_of_second_charges(self, works: Sequence[_Work]) -> None:
         """A charge of a request that another run of it was charged for: one runner was only thought dead.
@@ -195,7 +203,7 @@ async def _lock(connection: Connection, works: Sequence[_Work]) -> Books:
     )
 
 
-async def _write(connection: Connection, works: Sequence[_Work], batches: Mapping[UUID, Sequence[_Work]]) -> None:
+async def _write(connection: Connection, works: Sequence[_Work], batches: Mapping[UUID, Sequence[_Work]]) -> Books:
     books = await _lock(connection, works)
     pinned = [hold.id for hold in books.holds.values() if hold.pinned]
     if pinned:
@@ -208,6 +216,7 @@ async def _write(connection: Connection, works: Sequence[_Work], batches: Mappin
     if books.superseded:
         charged = [row.request_id for row in rows if row.kind is UsageKind.CHARGE]
         await letter_store.supersede(connection, applied=books.superseded, charged=charged)
+    return books
 
 
 def _decide(books: Books, work: _Work, rows: list[UsageRow]) -> None:

@@ -26,7 +26,8 @@ REFUSED = (psycopg.IntegrityError, psycopg.DataError)
 """What the database says to rows that a constraint forbids: the ledger's last word, whatever the code believed."""
 
 _LOCK_ACCOUNTS = """
-    SELECT customer_id, credited, used, held, version FROM billing.ledger_accounts
+    SELECT customer_id, credited, used, held, version, (extract(epoch FROM now()) * 1000000)::bigint
+    FROM billing.ledger_accounts
     WHERE customer_id = ANY(%s) ORDER BY customer_id FOR NO KEY UPDATE
 """
 _HOLD_COLUMNS = """id, customer_id, kind, spender, amount, captured, freed, stated, state, lapsed, pinned, request_id,
@@ -41,7 +42,7 @@ _APPLIED = """
         SELECT request_id, kind FROM billing.usage_events WHERE request_id = asked.id OFFSET 0
     ) AS u
 """
-_TRANSFER_COLUMNS = """id, debit, credit, amount, kind, event_id, leg, reverses, request_id, reason, customer_id,
+TRANSFER_COLUMNS = """id, debit, credit, amount, kind, event_id, leg, reverses, request_id, reason, customer_id,
     version, balance_after, cap_ids"""
 
 _SAVE_ACCOUNTS = """
@@ -60,12 +61,12 @@ _SAVE_HOLDS = """
     WHERE h.id = n.id
 """
 _ADD_TRANSFERS = f"""
-    INSERT INTO billing.transfers ({_TRANSFER_COLUMNS})
+    INSERT INTO billing.transfers ({TRANSFER_COLUMNS})
     SELECT id, debit, credit, amount, kind, event_id, leg, reverses, request_id, reason, customer_id, version,
         balance_after, string_to_array(cap_ids, ' ')
     FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::smallint[],
         %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[])
-        AS n({_TRANSFER_COLUMNS})
+        AS n({TRANSFER_COLUMNS})
 """
 _ADD_USAGE = """
     INSERT INTO billing.usage_events (request_id, kind, customer_id, key_id, model, operation, prompt_tokens,
@@ -129,9 +130,11 @@ async def lock_books(
         applied = await connection.execute(_APPLIED, (arrays.ids(set(request_ids)),))
         cap_rows = await cap_store.send_lock(connection, caps=caps, cap_ids=(), hold_ids=hold_ids)
         holds = await connection.execute(_LOCK_HOLDS, (arrays.ids(hold_ids),))
+    locked = await accounts.fetchall()
     return Books(
         new_id=uuid7,
-        accounts=[_account(row) for row in await accounts.fetchall()],
+        now_us=locked[0][5] if locked else 0,
+        accounts=[_account(row[:5]) for row in locked],
         holds=[_hold(row) for row in await holds.fetchall()],
         caps=await cap_store.read_locked(cap_rows),
         applied=[(request_id, UsageKind(kind)) for request_id, kind in await applied.fetchall()],
@@ -181,10 +184,10 @@ async def charges_of(connection: Connection, request_ids: Sequence[UUID]) -> lis
 async def transfer_of_event(connection: Connection, event_id: str) -> Transfer | None:
     """Leg 0 of an event's transfers."""
     cursor = await connection.execute(
-        f"SELECT {_TRANSFER_COLUMNS} FROM billing.transfers WHERE event_id = %s AND leg = 0", (event_id,)
+        f"SELECT {TRANSFER_COLUMNS} FROM billing.transfers WHERE event_id = %s AND leg = 0", (event_id,)
     )
     row = await cursor.fetchone()
-    return _transfer(row) if row else None
+    return transfer(row) if row else None
 
 
 async def hold_of_request(connection: Connection, request_id: UUID) -> Hold | None:
@@ -294,7 +297,8 @@ def _hold_columns(rows: Sequence[Hold]) -> list[object]:
     ]
 
 
-def _transfer(row: TupleRow) -> Transfer:
+def transfer(row: TupleRow) -> Transfer:
+    """A transfer from its TRANSFER_COLUMNS."""
     (id_, debit, credit, amount, kind, event_id, leg, reverses, request_id, reason, customer_id, version) = row[:12]
     return Transfer(
         id=id_,

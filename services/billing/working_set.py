@@ -28,7 +28,8 @@ class WorkingSet:
 
     `applied` names the usage events that are known to be in the ledger already; `superseded` gathers the requests whose
     dead letter keeps its hold no longer, because a later event of theirs was applied. `kept` says of pinned leases for
-    many requests what their letters keep, where all else of them may be freed.
+    many requests what their letters keep, where all else of them may be freed. `now_us` is when the transaction began,
+    which its transfers say of themselves, in microseconds since the epoch; 0 where no account was locked.
     """
 
     def __init__(
@@ -39,12 +40,14 @@ class WorkingSet:
         holds: Iterable[Hold] = (),
         caps: Iterable[CapAccount] = (),
         applied: Iterable[tuple[UUID, UsageKind]] = (),
+        now_us: int = 0,
     ) -> None:
         self._new_id = new_id
         self.accounts = {account.customer_id: account for account in accounts}
         self.holds = {hold.id: hold for hold in holds}
         self.caps = CapRows(caps)
         self.applied = set(applied)
+        self.now_us = now_us
         self.transfers: list[Transfer] = []
         self.changed_accounts: set[str] = set()
         self.changed_holds: set[UUID] = set()

@@ -4,7 +4,7 @@ A webhook is stored in that transaction and delivered later, so that a receiver 
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import quote
 
 from chassis.bus import Bus
@@ -17,7 +17,7 @@ from services.billing.alerts.balance_events import BalanceEvent, Level, Lines, S
 from services.billing.config import BillingConfig
 from services.billing.ledger import credits_account
 from services.billing.receipts.receipt_document import rfc3339
-from services.billing.receipts.receipt_store import Leaving
+from services.billing.written import Written
 from tollbridge.billing.v1 import statements_pb2
 
 _SUBJECTS = {Level.LOW: events.BALANCE_LOW, Level.EXHAUSTED: events.BALANCE_EXHAUSTED}
@@ -31,7 +31,7 @@ class BalanceNotices:
         self._bus = bus
         self._config = config
 
-    async def tell(self, connection: Connection, leaving: Sequence[Leaving]) -> None:
+    async def tell(self, connection: Connection, leaving: Iterable[Written]) -> None:
         """Publishes every crossing and stores its webhook; told again, each has the id that it had.
 
         Raises UNAVAILABLE.
@@ -96,21 +96,21 @@ def _message(event: BalanceEvent) -> statements_pb2.BalanceCrossed:
     )
 
 
-def _steps(leaving: Sequence[Leaving]) -> list[Step]:
+def _steps(leaving: Iterable[Written]) -> list[Step]:
     steps = []
-    for item in leaving:
-        moved = item.movement
-        if item.customer_id is None or item.version is None or item.balance_after_nano_usd is None:
-            continue
-        is_credit = moved.credit == credits_account(item.customer_id)
-        steps.append(
-            Step(
-                transfer_id=moved.id,
-                customer_id=item.customer_id,
-                version=item.version,
-                change_nano_usd=moved.amount_nano_usd if is_credit else -moved.amount_nano_usd,
-                balance_nano_usd=item.balance_after_nano_usd,
-                at_us=moved.created_at_us,
+    for written in leaving:
+        for moved in written.transfers:
+            if moved.customer_id is None or moved.version is None or moved.balance_after_nano_usd is None:
+                continue
+            is_credit = moved.credit == credits_account(moved.customer_id)
+            steps.append(
+                Step(
+                    transfer_id=moved.id,
+                    customer_id=moved.customer_id,
+                    version=moved.version,
+                    change_nano_usd=moved.amount_nano_usd if is_credit else -moved.amount_nano_usd,
+                    balance_nano_usd=moved.balance_after_nano_usd,
+                    at_us=written.created_at_us,
+                )
             )
-        )
     return steps

@@ -1,6 +1,6 @@
 """SQL of the seals: the queue of transfers that wait, the closed batches, and the rows as they are sealed."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from uuid import UUID
 
 import psycopg
@@ -8,7 +8,8 @@ from psycopg.rows import TupleRow, dict_row
 
 from chassis.db import Connection
 from services.billing import arrays
-from services.billing.proof.seals import Row, Seal, canonical
+from services.billing.proof.seals import Row, Seal, canonical, canonical_transfer
+from services.billing.written import Memory, Written
 
 FETCH_SEALS = 20
 # One replica seals at a time; another's try ends with nothing taken.
@@ -26,20 +27,20 @@ _TRANSFER = """
     kind, leg::text, reason, request_id::text, reverses::text, version::text
 """
 _ROWS = f"SELECT {_TRANSFER} FROM billing.transfers WHERE id = ANY(%s::uuid[])"
-# Row by row from the index: the planner would read all transfers of a ledger that is small or that it thinks so.
-_TAKE = f"""
-    WITH taken AS (
-        DELETE FROM billing.unsealed WHERE id IN (
-            SELECT id FROM (
-                SELECT id, sum(cardinality(transfer_ids)) OVER (ORDER BY id) - cardinality(transfer_ids) AS ahead
-                FROM (SELECT id, transfer_ids FROM billing.unsealed ORDER BY id LIMIT %(limit)s) AS oldest
-            ) AS counted WHERE ahead < %(limit)s)
-        RETURNING transfer_ids
-    )
-    SELECT waiting.id::text AS waiting, found.* FROM taken CROSS JOIN unnest(transfer_ids) AS waiting (id)
-    LEFT JOIN LATERAL (SELECT {_TRANSFER} FROM billing.transfers t WHERE t.id = waiting.id OFFSET 0) AS found ON true
-    ORDER BY waiting.id
+_OLDEST = """
+    SELECT id, transfer_ids[1], cardinality(transfer_ids) FROM (
+        SELECT id, transfer_ids, sum(cardinality(transfer_ids)) OVER (ORDER BY id) - cardinality(transfer_ids) AS ahead
+        FROM (SELECT id, transfer_ids FROM billing.unsealed ORDER BY id LIMIT %(limit)s) AS oldest
+    ) AS counted WHERE ahead < %(limit)s ORDER BY id
 """
+# Row by row from the index: the planner would read all transfers of a ledger that is small or that it thinks so.
+_READ = f"""
+    SELECT queue.id AS place, waiting.id::text AS waiting, found.* FROM billing.unsealed AS queue
+    CROSS JOIN unnest(transfer_ids) AS waiting (id)
+    LEFT JOIN LATERAL (SELECT {_TRANSFER} FROM billing.transfers t WHERE t.id = waiting.id OFFSET 0) AS found ON true
+    WHERE queue.id = ANY(%s::bigint[])
+"""
+_FORGET = "DELETE FROM billing.unsealed WHERE id = ANY(%s::bigint[])"
 _UNSEALED = """
     SELECT t.id FROM billing.transfers t
     LEFT JOIN (SELECT unnest(transfer_ids) AS id FROM billing.ledger_seals) s ON s.id = t.id
@@ -52,19 +53,34 @@ _REMOVED = """
 """
 
 
-async def take(connection: Connection, *, limit: int) -> list[tuple[str, str | None]]:
+async def take(connection: Connection, memory: Memory, *, limit: int) -> list[tuple[str, str | None]]:
     """Takes the oldest waiting transfers out of the queue, in order: ids and canonical texts, None for a removed one.
 
     What one statement wrote leaves together, so it may be more than `limit`. None when another replica is sealing.
     """
-    cursor = await connection.execute(_LOCK)
-    row = await cursor.fetchone()
+    row = await (await connection.execute(_LOCK)).fetchone()
     if not row or not row[0]:
         return []
-    async with connection.cursor(row_factory=dict_row) as reader:
-        await reader.execute(_TAKE, {"limit": limit})
-        taken = await reader.fetchall()
-    return [(found.pop("waiting"), canonical(found) if found["id"] else None) for found in taken]
+    rows = await (await connection.execute(_OLDEST, {"limit": limit})).fetchall()
+    found = {place: memory.take(first, count) for place, first, count in rows}
+    read = await _read(connection, [place for place, written in found.items() if written is None])
+    await connection.execute(_FORGET, (arrays.numbers(found),))
+    return [each for place, written in found.items() for each in (_texts(written) if written else read[place])]
+
+
+async def _read(connection: Connection, places: Sequence[int]) -> dict[int, list[tuple[str, str | None]]]:
+    read: dict[int, list[tuple[str, str | None]]] = {place: [] for place in places}
+    if places:
+        async with connection.cursor(row_factory=dict_row) as reader:
+            await reader.execute(_READ, (arrays.numbers(places),))
+            for found in await reader.fetchall():
+                place, id_ = found.pop("place"), found.pop("waiting")
+                read[place].append((id_, canonical(found) if found["id"] else None))
+    return read
+
+
+def _texts(written: Written) -> list[tuple[str, str | None]]:
+    return [(str(each.id), canonical_transfer(each, created_at_us=written.created_at_us)) for each in written.transfers]
 
 
 async def newest(connection: Connection) -> Seal | None:

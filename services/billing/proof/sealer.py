@@ -1,6 +1,7 @@
 """Closes batches of transfers: see `seals` for what a seal is."""
 
 import asyncio
+import contextlib
 
 from structlog.typing import FilteringBoundLogger
 
@@ -9,8 +10,11 @@ from chassis.errors import TollbridgeError
 from services.billing import store
 from services.billing.proof import seal_store
 from services.billing.proof.seals import FIRST, seal_hash
+from services.billing.written import Memory
 
 PAUSE_S = 20.0
+LEAST_PAUSE_S = 1.0
+"""While more is written than is remembered so long."""
 MAX_BATCH = 2000
 MAX_BATCHES = 500
 """Of one round; what is left then waits for the next."""
@@ -19,18 +23,22 @@ MAX_BATCHES = 500
 class Sealer:
     """The loop that closes batches. Its owner runs `run()` as a task; of all replicas one works at a time."""
 
-    def __init__(self, *, pool: db.Pool, log: FilteringBoundLogger) -> None:
+    def __init__(self, *, pool: db.Pool, log: FilteringBoundLogger, memory: Memory | None = None) -> None:
         self._pool = pool
         self._log = log
+        self._memory = memory or Memory()
 
     async def run(self) -> None:
-        """Seals every PAUSE_S until cancelled; what fails is logged, and is the next round's."""
+        """Seals every PAUSE_S, sooner when much is written, until cancelled; what fails is logged, and tried again."""
         while True:
+            self._memory.start_reading()
             try:
                 await self.seal()
             except (TollbridgeError, store.DatabaseError) as error:
                 self._log.warning("not_sealed", reason=str(error))
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(LEAST_PAUSE_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._memory.is_filling.wait(), PAUSE_S - LEAST_PAUSE_S)
 
     async def seal(self) -> int:
         """Closes batches until nothing waits; returns how many."""
@@ -41,7 +49,7 @@ class Sealer:
 
     async def _close_one(self) -> bool:
         async with db.transaction(self._pool) as connection:
-            waiting = await seal_store.take(connection, limit=MAX_BATCH)
+            waiting = await seal_store.take(connection, self._memory, limit=MAX_BATCH)
             if not waiting:
                 return False
             missing = [id_ for id_, text in waiting if text is None]

@@ -4,17 +4,20 @@ Every 20 seconds a batch of transfers is closed. Its seal is a hash over the sea
 newest seal stands for all the past; kept elsewhere (`ledger seal`, the nightly proof's log), it convicts even who
 rewrites transfers and all seals after them. The order is that of the seals: a transfer waits in a queue, into which it
 comes by a trigger in its own transaction, until a batch takes it, whenever it was committed. What this can't find is a
-change made before its row was sealed, which the other checks of `verify` are for. Pure; `sealer` closes the batches.
+change made before its row is read to be sealed, which the other checks of `verify` are for. Pure; `sealer` closes
+the batches.
 """
 
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from json.encoder import encode_basestring_ascii
+from json.encoder import encode_basestring_ascii as _quoted
 from uuid import UUID
 
 import msgspec
+
+from services.billing.ledger import Transfer
 
 LATE = timedelta(hours=1)
 """How long before the seal that should have had it a transfer may have begun: longer than any transaction takes."""
@@ -54,11 +57,25 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 def canonical(columns: Mapping[str, object]) -> str:
     """A row's text: JSON with sorted names, texts or null for values, so that no driver's types get into it."""
-    pairs = [
-        f'"{name}":{"null" if value is None else encode_basestring_ascii(str(value))}'
-        for name, value in sorted(columns.items())
-    ]
+    pairs = [f'"{name}":{_text(value)}' for name, value in sorted(columns.items())]
     return "{" + ",".join(pairs) + "}"
+
+
+def canonical_transfer(transfer: Transfer, *, created_at_us: int) -> str:
+    """The same text, of a transfer that need not be read again from its row."""
+    return (
+        f'{{"amount":"{transfer.amount_nano_usd}","balance_after":{_text(transfer.balance_after_nano_usd)},'
+        f'"cap_ids":{_text(" ".join(transfer.cap_ids) or None)},"created_at_us":"{created_at_us}",'
+        f'"credit":{_quoted(transfer.credit)},"customer_id":{_text(transfer.customer_id)},'
+        f'"debit":{_quoted(transfer.debit)},"event_id":{_quoted(transfer.event_id)},"id":"{transfer.id}",'
+        f'"kind":"{transfer.kind}","leg":"{transfer.leg}","reason":{_quoted(transfer.reason)},'
+        f'"request_id":{_text(transfer.request_id)},"reverses":{_text(transfer.reverses)},'
+        f'"version":{_text(transfer.version)}}}'
+    )
+
+
+def _text(value: object) -> str:
+    return "null" if value is None else _quoted(str(value))
 
 
 def seal_hash(n: int, previous: bytes, texts: Iterable[str]) -> bytes:

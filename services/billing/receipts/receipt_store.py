@@ -1,14 +1,13 @@
 """SQL of the request log: reading lines, what was paid for them, and their transfers."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from uuid import UUID
 
 import msgspec
 from psycopg.rows import TupleRow
 
 from chassis.db import Connection
-from services.billing import arrays
 
 # A charge supersedes the void that a crash had made of the same request; refunds change what was paid.
 _LINE = """
@@ -26,20 +25,6 @@ _REFUNDED_BY = "SELECT recorded FROM billing.usage_events WHERE request_id = %s 
 _MOVEMENTS = """
     SELECT request_id, id, debit, credit, amount, kind, (extract(epoch FROM created_at) * 1000000)::bigint
     FROM billing.transfers WHERE request_id = ANY(%s) ORDER BY created_at, leg
-"""
-# Row by row from the index: the planner would read all transfers of a ledger that is small or that it thinks so.
-_OUTBOX = """
-    SELECT o.id, t.* FROM (
-        SELECT id, transfer_ids, sum(cardinality(transfer_ids)) OVER (ORDER BY id) - cardinality(transfer_ids) AS ahead
-        FROM (SELECT id, transfer_ids FROM billing.outbox ORDER BY id LIMIT %(limit)s) AS oldest
-    ) AS o
-    CROSS JOIN unnest(o.transfer_ids) WITH ORDINALITY AS leaving (id, n)
-    CROSS JOIN LATERAL (
-        SELECT id, debit, credit, amount, kind, event_id, leg, customer_id, version, balance_after,
-            (extract(epoch FROM created_at) * 1000000)::bigint
-        FROM billing.transfers WHERE id = leaving.id OFFSET 0
-    ) AS t
-    WHERE o.ahead < %(limit)s ORDER BY o.id, leaving.n
 """
 LAST = UUID(int=(1 << 128) - 1)
 
@@ -71,21 +56,6 @@ class Movement(msgspec.Struct, frozen=True, kw_only=True):
     amount_nano_usd: int
     kind: str
     created_at_us: int
-
-
-class Leaving(msgspec.Struct, frozen=True, kw_only=True):
-    """A transfer in the outbox, with the place there that it shares with those of its statement.
-
-    When a customer takes part: who, its number among theirs (without a gap) and their balance after it.
-    """
-
-    place: int
-    movement: Movement
-    event_id: str
-    leg: int
-    customer_id: str | None
-    version: int | None
-    balance_after_nano_usd: int | None
 
 
 async def line(connection: Connection, request_id: UUID) -> Line | None:
@@ -137,46 +107,6 @@ async def movements(connection: Connection, request_ids: Sequence[UUID]) -> list
         )
         for row in await cursor.fetchall()
     ]
-
-
-async def take_outbox(connection: Connection, *, limit: int) -> list[Leaving]:
-    """The oldest transfers that have not left; nothing when another replica is sending them (until it commits).
-
-    What one statement wrote leaves together, so it may be more than `limit`; less only if nothing else waits.
-    """
-    cursor = await connection.execute("SELECT pg_try_advisory_xact_lock(hashtext('billing.outbox'))")
-    row = await cursor.fetchone()
-    if not row or not row[0]:
-        return []
-    cursor = await connection.execute(_OUTBOX, {"limit": limit})
-    leaving = []
-    for row in await cursor.fetchall():
-        place, id_, debit, credit, amount, kind, event_id, leg, customer_id, version, balance_after, created_us = row
-        leaving.append(
-            Leaving(
-                place=place,
-                movement=Movement(
-                    request_id=None,
-                    id=id_,
-                    debit=debit,
-                    credit=credit,
-                    amount_nano_usd=amount,
-                    kind=kind,
-                    created_at_us=created_us,
-                ),
-                event_id=event_id,
-                leg=leg,
-                customer_id=customer_id,
-                version=version,
-                balance_after_nano_usd=balance_after,
-            )
-        )
-    return leaving
-
-
-async def forget_outbox(connection: Connection, places: Iterable[int]) -> None:
-    """Drops what has left."""
-    await connection.execute("DELETE FROM billing.outbox WHERE id = ANY(%s::bigint[])", (arrays.numbers(places),))
 
 
 def _line(row: TupleRow) -> Line:

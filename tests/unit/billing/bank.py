@@ -27,6 +27,7 @@ from services.billing.holding.leases import LEASE_LIVES_S, Expiry, Leases, Page,
 from services.billing.ledger import Poison, Usage, UsageKind
 from services.billing.prices import PriceBook
 from services.billing.settlement import Settlement
+from services.billing.written import Memory
 from tests.patience import promised
 from tollbridge.router.v1 import router_pb2
 from tollbridge.usage.v1 import usage_pb2
@@ -202,6 +203,7 @@ class PostgresBank:
         self.capped_grants = CappedGrants(pool=self.pool, figures=figures, lease_lives_s=LEASE_LIVES_S)
         self.leases = Leases(pool=self.pool)
         self.expiry = Expiry(pool=self.pool, settle_grace_s=lambda: GRACE_S, figures=figures, log=log, quiet_s=0.0)
+        self.leaving, self.unsealed = Memory(), Memory()
         self.settlement = Settlement(
             pool=self.pool,
             prices=PriceBook(pool=self.pool, ask_router=ask_router, log=log),
@@ -209,6 +211,7 @@ class PostgresBank:
             figures=figures,
             log=log,
             kept_days=lambda: 400,
+            memories=(self.leaving, self.unsealed),
         )
 
     def close(self) -> None:

@@ -154,6 +154,7 @@ class Crowd(RuleBasedStateMachine):
             notices=BalanceNotices(bus=bus, config=config.defaults),
             figures=Figures(registry=CollectorRegistry()),
             log=structlog.get_logger(),
+            memory=first.leaving,
         )
         while first.run(outbox.send_once()) >= MAX_BATCH:
             pass

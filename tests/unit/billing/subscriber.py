@@ -10,7 +10,7 @@ import structlog
 from aiohttp import web
 
 from chassis.ids import uuid7
-from services.billing import config
+from services.billing import config, outbox_store
 from services.billing.alerts.alert_store import Taken
 from services.billing.alerts.at_rest import AtRestKeys
 from services.billing.alerts.balance_alerts import BalanceAlerts
@@ -18,7 +18,7 @@ from services.billing.alerts.balance_notices import BalanceNotices
 from services.billing.alerts.due_webhooks import DueWebhooks
 from services.billing.config import BillingConfig
 from services.billing.ledger import Usage, UsageKind
-from services.billing.receipts import receipt_store
+from services.billing.written import Memory
 from tests.unit.billing.bank import PostgresBank, event
 from upstream.webhook_deliveries import WebhookDeliveries
 
@@ -106,10 +106,10 @@ class Case:
 
         async def work() -> None:
             async with self.bank.pool.connection() as connection, connection.transaction():
-                leaving = await receipt_store.take_outbox(connection, limit=1000)
-                await self.notices.tell(connection, leaving)
+                leaving = await outbox_store.take(connection, Memory(), limit=1000)
+                await self.notices.tell(connection, [each.written for each in leaving])
                 if forget:
-                    await receipt_store.forget_outbox(connection, [each.place for each in leaving])
+                    await outbox_store.forget(connection, leaving)
 
         self.bank.run(work())
 

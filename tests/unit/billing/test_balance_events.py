@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from uuid import uuid4
 
 import pytest
@@ -22,7 +22,7 @@ from services.billing.alerts.balance_notices import BalanceNotices, subject_toke
 from services.billing.figures import Figures
 from services.billing.ledger import Usage, UsageKind
 from services.billing.outbox import Outbox
-from services.billing.receipts.receipt_store import Leaving
+from services.billing.written import Written
 from tests.conftest import RunningServer
 from tests.unit.billing.bank import PostgresBank, event
 from tollbridge.billing.v1 import statements_pb2
@@ -187,7 +187,7 @@ class _Refusing(BalanceNotices):
 
     refused = 0
 
-    async def tell(self, connection: Connection, leaving: Sequence[Leaving]) -> None:
+    async def tell(self, connection: Connection, leaving: Iterable[Written]) -> None:
         if not self.refused:
             self.refused += 1
             await connection.execute("SELECT 1 / 0")

@@ -83,7 +83,7 @@ def sealer(bank: PostgresBank, monkeypatch: pytest.MonkeyPatch) -> Iterator[Seal
         name = f"customer-{uuid4()}"
         assert not bank.open(name, 100)
         assert not bank.adjust(name, 50, str(uuid4()))
-    made = Sealer(pool=bank.pool, log=structlog.get_logger())
+    made = Sealer(pool=bank.pool, log=structlog.get_logger(), memory=bank.unsealed)
     assert bank.run(made.seal()) >= 3
     yield made
     with psycopg.connect(bank.url, autocommit=True, options="-c session_replication_role=replica") as admin:
