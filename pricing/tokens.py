@@ -7,6 +7,7 @@ beyond MAX_COUNT) raise ImplausibleUsage: they are never clipped silently, since
 """
 
 import dataclasses
+import operator
 from collections.abc import Mapping
 
 MAX_COUNT = 1 << 40
@@ -32,8 +33,7 @@ class Tokens:
     image_input: int = 0
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            _check(getattr(self, name), name)
+        _check_counts(self, _TOKENS(self))
         if self.reasoning > self.output:
             raise ImplausibleUsage("reasoning exceeds output")
 
@@ -65,8 +65,11 @@ class Units:
     milliseconds: int = 0
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            _check(getattr(self, name), name)
+        _check_counts(self, _UNITS(self))
+
+
+_TOKENS = operator.attrgetter(*Tokens.__slots__)
+_UNITS = operator.attrgetter(*Units.__slots__)
 
 
 def from_openai(usage: Mapping[str, object]) -> Tokens:
@@ -124,6 +127,14 @@ def _details(usage: Mapping[str, object], name: str) -> Mapping[str, object]:
 def _count(usage: Mapping[str, object], name: str) -> int:
     value = usage.get(name)
     return 0 if value is None else _check(value, name)
+
+
+def _check_counts(counts: Tokens | Units, values: tuple[int, ...]) -> None:
+    """Each of them; all at once where nothing is wrong, which is nearly always."""
+    if set(map(type, values)) == {int} and min(values) >= 0 and max(values) <= MAX_COUNT:
+        return
+    for name, value in zip(counts.__slots__, values, strict=True):
+        _check(value, name)
 
 
 def _check(value: object, name: str) -> int:

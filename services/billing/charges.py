@@ -36,8 +36,8 @@ ENDED: Mapping[int, str] = {
     usage_pb2.ENDED_GATEWAY_FAILED: "gateway_failed",
 }
 """How a request ended, as people and the log are told."""
-_TOKEN_CLASSES = tuple(field.name for field in dataclasses.fields(Tokens))
-_UNIT_KINDS = tuple(field.name for field in dataclasses.fields(Units))
+_VERSION_AND_VARIANT = 15 << 76 | 3 << 62
+_UUID7 = 7 << 76 | 2 << 62
 _RATE_CLASSES = tuple(field.name for field in dataclasses.fields(Rates))
 
 
@@ -175,10 +175,25 @@ def _check_texts(event: usage_pb2.UsageRecorded) -> None:
 
 
 def _counts(event: usage_pb2.UsageRecorded) -> tuple[Tokens, Units]:
-    tokens_sent, units_sent = event.tokens, event.units
+    sent, pieces = event.tokens, event.units
     try:
-        tokens = Tokens(**{name: getattr(tokens_sent, name) for name in _TOKEN_CLASSES})
-        units = Units(**{name: getattr(units_sent, name) for name in _UNIT_KINDS})
+        tokens = Tokens(
+            input=sent.input,
+            cached_input=sent.cached_input,
+            cache_write=sent.cache_write,
+            cache_write_1h=sent.cache_write_1h,
+            output=sent.output,
+            reasoning=sent.reasoning,
+            audio_input=sent.audio_input,
+            audio_output=sent.audio_output,
+            image_input=sent.image_input,
+        )
+        units = Units(
+            requests=pieces.requests,
+            images=pieces.images,
+            characters=pieces.characters,
+            milliseconds=pieces.milliseconds,
+        )
     except ImplausibleUsage as error:
         raise Poison(f"impossible counts: {error}") from error
     return tokens, units
@@ -207,7 +222,7 @@ def _rates(message: router_pb2.Rates) -> Rates:
 def _request_id(text: str, within: Window) -> UUID:
     """Its time chooses the partition: one that is far off would land where nothing is made or kept."""
     request_id = _uuid(text, "request_id")
-    if request_id.version != 7:
+    if request_id.int & _VERSION_AND_VARIANT != _UUID7:
         raise Poison("request_id is no UUIDv7")
     if not within.earliest_ms <= unix_ms(request_id) <= within.latest_ms:
         raise Poison("request_id is of a time that the log does not keep")
@@ -223,6 +238,6 @@ def _uuid(text: str, name: str) -> UUID:
 
 def _uuid_or_none(text: str) -> UUID | None:
     try:
-        return UUID(text)
-    except ValueError:
+        return msgspec.convert(text, UUID)
+    except msgspec.ValidationError:
         return None

@@ -94,6 +94,9 @@ class Settlement:
         for work in ready:
             work.fate = Fate.DEAD_LETTERED if work.letter else Fate.COMMITTED
             self._tell(work)
+        applied = [work for work in ready if work.fate is Fate.COMMITTED]
+        self._figures.events_applied.inc(len(applied))
+        self._figures.charged.inc(sum(max(0, work.event.charge_nano_usd) for work in applied if not work.repeats))
         await self._tell_of_second_charges(ready)
         return [work.fate for work in works]
 
@@ -178,9 +181,6 @@ class Settlement:
             self._figures.dead_letters.inc()
             self._log.error("dead_letter", request_id=work.event.request_id, reason=work.letter.reason)
             return
-        self._figures.events_applied.inc()
-        if not work.repeats:
-            self._figures.charged.inc(max(0, work.event.charge_nano_usd))
         if self._tracer.enabled and work.event.traceparent:
             with self._tracer.span(
                 "billing.apply_usage",
