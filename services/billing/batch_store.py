@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from chassis.db import Connection
-from services.billing import arrays
+from services.billing import array_sql
 
 _ADD = "INSERT INTO billing.applied_batches (id) SELECT unnest(%s::uuid[]) ON CONFLICT DO NOTHING"
 _FOUND = "SELECT id FROM billing.applied_batches WHERE id = ANY(%s::uuid[])"
@@ -16,12 +16,12 @@ _FORGET = """
 
 async def add(connection: Connection, batch_ids: Iterable[UUID]) -> None:
     """Notes that every event of these batches is applied, in the transaction that applies them."""
-    await connection.execute(_ADD, (arrays.ids(sorted(batch_ids)),))
+    await connection.execute(_ADD, (array_sql.ids(sorted(batch_ids)),))
 
 
 async def applied(connection: Connection, batch_ids: Sequence[UUID]) -> set[UUID]:
     """Those of these batches that are."""
-    cursor = await connection.execute(_FOUND, (arrays.ids(batch_ids),))
+    cursor = await connection.execute(_FOUND, (array_sql.ids(batch_ids),))
     return {row[0] for row in await cursor.fetchall()}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from chassis.db import Connection
-from services.billing import arrays, store
+from services.billing import array_sql, store
 from services.billing.ledger import Transfer
 from services.billing.written import Memory, Written
 
@@ -54,7 +54,7 @@ async def _read(connection: Connection, places: Sequence[int]) -> dict[int, Writ
         return {}
     transfers: dict[int, list[Transfer]] = {place: [] for place in places}
     created_at_us = dict.fromkeys(places, 0)
-    for row in await (await connection.execute(_READ, (arrays.numbers(places),))).fetchall():
+    for row in await (await connection.execute(_READ, (array_sql.numbers(places),))).fetchall():
         created_at_us[row[1]] = row[0]
         transfers[row[1]].append(store.transfer(row[2:]))
     return {place: Written(created_at_us[place], transfers[place]) for place in places}
@@ -62,5 +62,5 @@ async def _read(connection: Connection, places: Sequence[int]) -> dict[int, Writ
 
 async def forget(connection: Connection, leaving: Iterable[Leaving]) -> None:
     """Drops what has left."""
-    places = arrays.numbers(each.place for each in leaving)
+    places = array_sql.numbers(each.place for each in leaving)
     await connection.execute("DELETE FROM billing.outbox WHERE id = ANY(%s::bigint[])", (places,))

@@ -6,15 +6,16 @@ only under their lock.
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from uuid import UUID
 
+import msgspec
 import psycopg
 from psycopg.rows import TupleRow
 
 from chassis.db import Connection
 from chassis.ids import uuid7
-from services.billing import arrays, batch_store
+from services.billing import array_sql, batch_store
 from services.billing.books import Books
 from services.billing.holding import cap_store
 from services.billing.holding.caps import Cap
@@ -22,6 +23,8 @@ from services.billing.holding.holds import Hold, HoldKind, HoldState
 from services.billing.ledger import Account, Transfer, TransferKind, UsageKind, UsageRow
 
 DatabaseError = psycopg.Error
+_ROOM = (1 << 20) - 1
+"""The last bits of a transaction's first id, from where its others are counted."""
 REFUSED = (psycopg.IntegrityError, psycopg.DataError)
 """What the database says to rows that a constraint forbids: the ledger's last word, whatever the code believed."""
 
@@ -60,23 +63,20 @@ _SAVE_HOLDS = """
         AS n(id, captured, freed, state, lapsed, pinned, expires_at_us)
     WHERE h.id = n.id
 """
+# Several unnest() in one SELECT go on together, row by row; in FROM each would first be written down whole.
 _ADD_TRANSFERS = f"""
     INSERT INTO billing.transfers ({TRANSFER_COLUMNS})
-    SELECT id, debit, credit, amount, kind, event_id, leg, reverses, request_id, reason, customer_id, version,
-        balance_after, string_to_array(cap_ids, ' ')
-    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::smallint[],
-        %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[])
-        AS n({TRANSFER_COLUMNS})
+    SELECT unnest(%s::uuid[]), unnest(%s::text[]), unnest(%s::text[]), unnest(%s::bigint[]), unnest(%s::text[]),
+        unnest(%s::text[]), unnest(%s::bigint[]), unnest(%s::uuid[]), unnest(%s::uuid[]), unnest(%s::text[]),
+        unnest(%s::text[]), unnest(%s::bigint[]), unnest(%s::bigint[]), string_to_array(unnest(%s::text[]), ' ')
 """
 _ADD_USAGE = """
     INSERT INTO billing.usage_events (request_id, kind, customer_id, key_id, model, operation, prompt_tokens,
         completion_tokens, charge, taken, overage, provider_cost, recorded, ended)
-    SELECT request_id, kind, customer_id, key_id, model, operation, prompt, completion, charge, taken, overage, cost,
-        substring(%s::bytea FROM recorded_from FOR recorded_bytes), ended
-    FROM unnest(%s::integer[], %s::integer[], %s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
-        %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[])
-        AS n(recorded_from, recorded_bytes, request_id, kind, customer_id, key_id, model, operation, prompt, completion,
-            charge, taken, overage, cost, ended)
+    SELECT unnest(%s::uuid[]), unnest(%s::text[]), unnest(%s::text[]), unnest(%s::text[]), unnest(%s::text[]),
+        unnest(%s::text[]), unnest(%s::bigint[]), unnest(%s::bigint[]), unnest(%s::bigint[]), unnest(%s::bigint[]),
+        unnest(%s::bigint[]), unnest(%s::bigint[]),
+        substring(%s::bytea FROM unnest(%s::bigint[])::integer FOR unnest(%s::bigint[])::integer), unnest(%s::text[])
 """
 _EVENT_STATES = """
     SELECT asked.n,
@@ -127,12 +127,12 @@ async def lock_books(
     hold_ids = sorted(set(hold_ids))
     async with connection.pipeline():
         accounts = await connection.execute(_LOCK_ACCOUNTS, (sorted(set(customer_ids)),))
-        applied = await connection.execute(_APPLIED, (arrays.ids(set(request_ids)),))
+        applied = await connection.execute(_APPLIED, (array_sql.ids(set(request_ids)),))
         cap_rows = await cap_store.send_lock(connection, caps=caps, cap_ids=(), hold_ids=hold_ids)
-        holds = await connection.execute(_LOCK_HOLDS, (arrays.ids(hold_ids),))
+        holds = await connection.execute(_LOCK_HOLDS, (array_sql.ids(hold_ids),))
     locked = await accounts.fetchall()
     return Books(
-        new_id=uuid7,
+        new_id=_counting(),
         now_us=locked[0][5] if locked else 0,
         accounts=[_account(row[:5]) for row in locked],
         holds=[_hold(row) for row in await holds.fetchall()],
@@ -244,6 +244,12 @@ async def _alone(connection: Connection, lock: str, statement: str, values: tupl
     return int(row[0]) if row else 0
 
 
+def _counting() -> Callable[[], UUID]:
+    """Ids of one transaction: a new one, and those that follow it. A random one each took longer than the decision."""
+    numbers = itertools.count(uuid7().int & ~_ROOM)
+    return lambda: msgspec.convert(f"{next(numbers):032x}", UUID)
+
+
 def _account(row: TupleRow) -> Account:
     customer_id, credited, used, held, version = row
     return Account(
@@ -253,11 +259,11 @@ def _account(row: TupleRow) -> Account:
 
 def _account_columns(rows: Sequence[Account]) -> list[object]:
     return [
-        arrays.texts(row.customer_id for row in rows),
-        arrays.numbers(row.credited_nano_usd for row in rows),
-        arrays.numbers(row.used_nano_usd for row in rows),
-        arrays.numbers(row.held_nano_usd for row in rows),
-        arrays.numbers(row.version for row in rows),
+        array_sql.texts(row.customer_id for row in rows),
+        array_sql.numbers(row.credited_nano_usd for row in rows),
+        array_sql.numbers(row.used_nano_usd for row in rows),
+        array_sql.numbers(row.held_nano_usd for row in rows),
+        array_sql.numbers(row.version for row in rows),
     ]
 
 
@@ -287,13 +293,13 @@ def _hold(row: TupleRow) -> Hold:
 
 def _hold_columns(rows: Sequence[Hold]) -> list[object]:
     return [
-        arrays.ids(row.id for row in rows),
-        arrays.numbers(row.captured_nano_usd for row in rows),
-        arrays.numbers(row.freed_nano_usd for row in rows),
-        arrays.texts(row.state for row in rows),
-        arrays.flags(row.lapsed for row in rows),
-        arrays.flags(row.pinned for row in rows),
-        arrays.numbers(row.expires_at_us for row in rows),
+        array_sql.ids(row.id for row in rows),
+        array_sql.numbers(row.captured_nano_usd for row in rows),
+        array_sql.numbers(row.freed_nano_usd for row in rows),
+        array_sql.texts(row.state for row in rows),
+        array_sql.flags(row.lapsed for row in rows),
+        array_sql.flags(row.pinned for row in rows),
+        array_sql.numbers(row.expires_at_us for row in rows),
     ]
 
 
@@ -320,20 +326,20 @@ def transfer(row: TupleRow) -> Transfer:
 
 def _transfer_columns(rows: Sequence[Transfer]) -> list[object]:
     return [
-        arrays.ids(row.id for row in rows),
-        arrays.texts(row.debit for row in rows),
-        arrays.texts(row.credit for row in rows),
-        arrays.numbers(row.amount_nano_usd for row in rows),
-        arrays.texts(row.kind for row in rows),
-        arrays.texts(row.event_id for row in rows),
-        arrays.numbers(row.leg for row in rows),
-        arrays.ids(row.reverses for row in rows),
-        arrays.ids(row.request_id for row in rows),
-        arrays.texts(row.reason for row in rows),
-        arrays.texts(row.customer_id for row in rows),
-        arrays.numbers(row.version for row in rows),
-        arrays.numbers(row.balance_after_nano_usd for row in rows),
-        arrays.texts(cap_store.joined(row.cap_ids) for row in rows),
+        array_sql.ids(row.id for row in rows),
+        array_sql.texts(row.debit for row in rows),
+        array_sql.texts(row.credit for row in rows),
+        array_sql.numbers(row.amount_nano_usd for row in rows),
+        array_sql.texts(row.kind for row in rows),
+        array_sql.texts(row.event_id for row in rows),
+        array_sql.numbers(row.leg for row in rows),
+        array_sql.ids(row.reverses for row in rows),
+        array_sql.ids(row.request_id for row in rows),
+        array_sql.texts(row.reason for row in rows),
+        array_sql.texts(row.customer_id for row in rows),
+        array_sql.numbers(row.version for row in rows),
+        array_sql.numbers(row.balance_after_nano_usd for row in rows),
+        array_sql.texts(cap_store.joined(row.cap_ids) for row in rows),
     ]
 
 
@@ -341,20 +347,20 @@ def _usage_columns(rows: Sequence[UsageRow]) -> list[object]:
     """The events as they came travel as one value, and each row says which part is its own."""
     ends = list(itertools.accumulate(len(row.recorded) for row in rows))
     return [
+        array_sql.ids(row.request_id for row in rows),
+        array_sql.texts(row.kind for row in rows),
+        array_sql.texts(row.customer_id for row in rows),
+        array_sql.texts(row.key_id for row in rows),
+        array_sql.texts(row.model for row in rows),
+        array_sql.texts(row.operation for row in rows),
+        array_sql.numbers(row.prompt_tokens for row in rows),
+        array_sql.numbers(row.completion_tokens for row in rows),
+        array_sql.numbers(row.charge_nano_usd for row in rows),
+        array_sql.numbers(row.taken_nano_usd for row in rows),
+        array_sql.numbers(row.overage_nano_usd for row in rows),
+        array_sql.numbers(row.provider_cost_nano_usd for row in rows),
         b"".join(row.recorded for row in rows),
-        arrays.numbers(end - len(row.recorded) + 1 for row, end in zip(rows, ends, strict=True)),
-        arrays.numbers(len(row.recorded) for row in rows),
-        arrays.ids(row.request_id for row in rows),
-        arrays.texts(row.kind for row in rows),
-        arrays.texts(row.customer_id for row in rows),
-        arrays.texts(row.key_id for row in rows),
-        arrays.texts(row.model for row in rows),
-        arrays.texts(row.operation for row in rows),
-        arrays.numbers(row.prompt_tokens for row in rows),
-        arrays.numbers(row.completion_tokens for row in rows),
-        arrays.numbers(row.charge_nano_usd for row in rows),
-        arrays.numbers(row.taken_nano_usd for row in rows),
-        arrays.numbers(row.overage_nano_usd for row in rows),
-        arrays.numbers(row.provider_cost_nano_usd for row in rows),
-        arrays.texts(row.ended for row in rows),
+        array_sql.numbers(end - len(row.recorded) + 1 for row, end in zip(rows, ends, strict=True)),
+        array_sql.numbers(len(row.recorded) for row in rows),
+        array_sql.texts(row.ended for row in rows),
     ]

@@ -7,7 +7,7 @@ import psycopg
 from psycopg.rows import TupleRow, dict_row
 
 from chassis.db import Connection
-from services.billing import arrays
+from services.billing import array_sql
 from services.billing.proof.seals import Row, Seal, canonical, canonical_transfer
 from services.billing.written import Memory, Written
 
@@ -16,6 +16,7 @@ FETCH_SEALS = 20
 _LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('billing.seals'))"
 _COLUMNS = "n, previous, hash, transfer_ids, emptied, sealed_at"
 _NEWEST = f"SELECT {_COLUMNS} FROM billing.ledger_seals ORDER BY n DESC LIMIT 1"
+_LAST = "SELECT n, hash FROM billing.ledger_seals ORDER BY n DESC LIMIT 1"
 _AT = f"SELECT {_COLUMNS} FROM billing.ledger_seals WHERE n = %s"
 _ALL = f"SELECT {_COLUMNS} FROM billing.ledger_seals ORDER BY n"
 _ADD = """
@@ -64,7 +65,7 @@ async def take(connection: Connection, memory: Memory, *, limit: int) -> list[tu
     rows = await (await connection.execute(_OLDEST, {"limit": limit})).fetchall()
     found = {place: memory.take(first, count) for place, first, count in rows}
     read = await _read(connection, [place for place, written in found.items() if written is None])
-    await connection.execute(_FORGET, (arrays.numbers(found),))
+    await connection.execute(_FORGET, (array_sql.numbers(found),))
     return [each for place, written in found.items() for each in (_texts(written) if written else read[place])]
 
 
@@ -72,7 +73,7 @@ async def _read(connection: Connection, places: Sequence[int]) -> dict[int, list
     read: dict[int, list[tuple[str, str | None]]] = {place: [] for place in places}
     if places:
         async with connection.cursor(row_factory=dict_row) as reader:
-            await reader.execute(_READ, (arrays.numbers(places),))
+            await reader.execute(_READ, (array_sql.numbers(places),))
             for found in await reader.fetchall():
                 place, id_ = found.pop("place"), found.pop("waiting")
                 read[place].append((id_, canonical(found) if found["id"] else None))
@@ -83,18 +84,17 @@ def _texts(written: Written) -> list[tuple[str, str | None]]:
     return [(str(each.id), canonical_transfer(each, created_at_us=written.created_at_us)) for each in written.transfers]
 
 
-async def newest(connection: Connection) -> Seal | None:
-    """The last seal; under the lock of `take` nobody adds another."""
-    cursor = await connection.execute(_NEWEST)
-    row = await cursor.fetchone()
-    return _seal(row) if row else None
+async def newest(connection: Connection) -> tuple[int, bytes] | None:
+    """The last seal's number and hash; under the lock of `take` nobody adds another."""
+    row = await (await connection.execute(_LAST)).fetchone()
+    return (row[0], bytes(row[1])) if row else None
 
 
 async def add(
     connection: Connection, *, n: int, previous: bytes, hash_: bytes, transfer_ids: Iterable[str], emptied: bool
 ) -> None:
     """Closes a batch."""
-    await connection.execute(_ADD, (n, previous, hash_, arrays.texts(transfer_ids), emptied))
+    await connection.execute(_ADD, (n, previous, hash_, array_sql.texts(transfer_ids), emptied))
 
 
 def each(connection: psycopg.Connection) -> Iterator[tuple[Seal, Mapping[UUID, Row]]]:
@@ -103,7 +103,7 @@ def each(connection: psycopg.Connection) -> Iterator[tuple[Seal, Mapping[UUID, R
         cursor.execute(_ALL)
         while seals := [_seal(found) for found in cursor.fetchmany(FETCH_SEALS)]:
             wanted = [id_ for seal in seals for id_ in seal.transfer_ids]
-            read = {row.id: row for row in map(_row, reader.execute(_ROWS, (arrays.ids(wanted),)).fetchall())}
+            read = {row.id: row for row in map(_row, reader.execute(_ROWS, (array_sql.ids(wanted),)).fetchall())}
             for seal in seals:
                 yield seal, {id_: read[id_] for id_ in seal.transfer_ids if id_ in read}
 

@@ -56,7 +56,7 @@ class Sealer:
             if missing:
                 self._log.error("transfers_removed_before_sealed", ids=missing[:10], count=len(missing))
             last = await seal_store.newest(connection)
-            n, previous = (last.n + 1, last.hash) if last else (1, FIRST)
+            n, previous = (last[0] + 1, last[1]) if last else (1, FIRST)
             await seal_store.add(
                 connection,
                 n=n,
