@@ -1,11 +1,11 @@
 """A hash chain over transfers: what is sealed can't be altered, removed or added to without being found.
 
-Every 20 seconds a batch of transfers is closed. Its seal is a hash over the seal before and each of its rows, so the
-newest seal stands for all the past; kept elsewhere (`ledger seal`, the nightly proof's log), it convicts even who
-rewrites transfers and all seals after them. The order is that of the seals: a transfer waits in a queue, into which it
-comes by a trigger in its own transaction, until a batch takes it, whenever it was committed. What this can't find is a
-change made before its row is read to be sealed, which the other checks of `verify` are for. Pure; `sealer` closes
-the batches.
+At least every 20 seconds a batch of transfers is closed. Its seal is a hash over the seal before and each of its rows,
+so the newest seal stands for all the past; kept elsewhere (`ledger seal`, the nightly proof's log), it convicts even
+who rewrites transfers and all seals after them. The order is that of the seals: a transfer waits in a queue, into which
+it comes by a trigger in its own transaction, until a batch takes it, whenever it was committed. What this can't find is
+a change made before its row is read to be sealed, which the other checks of `verify` are for. Pure; `sealer` closes the
+batches.
 """
 
 import dataclasses
