@@ -11,6 +11,7 @@ from collections import Counter, OrderedDict
 from pricing.prices import PriceVersion
 from services.router.pool import Target
 from services.router.registry import Model
+from services.router.suspicion import Suspicion
 
 MAX_RUNNING = 100_000
 MAX_ENDED = 20_000
@@ -67,6 +68,7 @@ class AttemptBook:
         self._running: OrderedDict[str, Attempt] = OrderedDict()
         self._ended: OrderedDict[str, tuple[str, bool]] = OrderedDict()
         self._loads: Counter[str] = Counter()
+        self.suspicion = Suspicion()
 
     def __len__(self) -> int:
         return len(self._running)
@@ -75,6 +77,7 @@ class AttemptBook:
         """It runs from now on. An overfull book loses its oldest."""
         self._running[attempt.id] = attempt
         self._loads[attempt.target.account.id] += 1
+        self.suspicion.began(attempt.target.account.id, attempt.id, now_s=attempt.started_s)
         while len(self._running) > MAX_RUNNING:
             self.end(next(iter(self._running)))
 
@@ -88,6 +91,7 @@ class AttemptBook:
         if attempt is None:
             return None
         account_id = attempt.target.account.id
+        self.suspicion.ended(account_id, attempt_id)
         self._loads[account_id] -= 1
         if not self._loads[account_id]:
             del self._loads[account_id]

@@ -27,6 +27,7 @@ RATE_LEAST = 10
 """Of so many attempts in that time half have failed: the account rests, though some succeed in between."""
 PROBE_MARGIN_S = 2.0
 """After a probe's time to its first byte, for its end to reach us; then another may probe."""
+LATELY_S = 10.0
 WINDOW_S = 60.0
 MAX_OUTCOMES = 2000
 """Kept per account for the error rate."""
@@ -141,6 +142,14 @@ class Breaker:
         if any(health.is_probed(now_s) for health in known):
             return Standing.PROBED
         return Standing.ON_TRIAL if any(health.is_on_trial(now_s) for health in known) else Standing.SOUND
+
+    def is_failing(self, account_id: str, *, now_s: float, model: str = "") -> bool:
+        """Whether an attempt there is likely to fail: it is on trial, or half of its last ones failed."""
+        if self.standing(account_id, now_s=now_s, model=model) is not Standing.SOUND:
+            return True
+        health = self._accounts.get(account_id)
+        recent = [bad for at_s, bad in health.ends if at_s > now_s - LATELY_S] if health is not None else []
+        return bool(recent) and 2 * sum(recent) >= len(recent)
 
     def begin(self, account_id: str, *, attempt_id: str, now_s: float, first_byte_s: float, model: str = "") -> None:
         """An attempt goes there: on an account on trial it is the probe, unless there is one."""

@@ -15,17 +15,16 @@ import structlog
 from chassis.errors import Code, TollbridgeError
 from pricing.prices import PriceVersion
 from services.router.attempts import Attempt, AttemptBook, Page
-from services.router.breaker import Breaker, Verdict
+from services.router.breaker import PROBE_MARGIN_S, Breaker, Standing, Verdict
 from services.router.config import RouterConfig
 from services.router.pool import Target, ranked, targets
 from services.router.registry import EMPTY, Model, Registry, Route
+from services.router.retry_budget import RetryBudget
 from services.router.slot_desk import SlotDesk
+from services.router.waiting_room import WaitingRoom
 
 MAX_ATTEMPTS = 5
 MAX_TRIED = 32
-MAX_WAITING = 1000
-"""Requests that wait for a slot in this replica; one more is told to come back."""
-LOOK_AGAIN_S = 0.05
 ANSWER_TIME_S = 1.0
 """What is kept of a caller's time for the answer to reach them."""
 MAX_RETRY_AFTER_S = 60.0
@@ -89,8 +88,7 @@ class Decider:
         self._desk, self._shelf, self._book, self._breaker = desk, shelf, book, breaker
         self._clock, self._source = clock, source
         self._config: RouterConfig | None = None
-        self._lines: dict[str, asyncio.Lock] = {}
-        self._waiting = 0
+        self._room, self._budget = WaitingRoom(), RetryBudget()
         self._log = structlog.get_logger()
 
     @property
@@ -106,7 +104,7 @@ class Decider:
     @property
     def waiting(self) -> int:
         """Requests that wait for a slot in this replica."""
-        return self._waiting
+        return self._room.waiting
 
     def use(self, config: RouterConfig) -> None:
         """Decides by this config from now on; running attempts keep what they were told."""
@@ -116,8 +114,8 @@ class Decider:
             if account_id in accounts and accounts[account_id].api_key != account.api_key:
                 self._breaker.forget(account_id)
         self._breaker.forget_all_but(frozenset(accounts))
+        self._book.suspicion.forget_all_but(frozenset(accounts))
         self._config = config
-        self._lines = {}
 
     async def decide(self, ask: Ask) -> Attempt:
         """The route of an attempt; asked again with its id, the same. Ends the attempts in `ask.tried`.
@@ -157,6 +155,7 @@ class Decider:
             started_s=now_s,
         )
         self._book.begin(attempt)
+        self._budget.count(now_s=now_s, is_retry=bool(ask.tried))
         return attempt
 
     def quote(self, *, model: str, operation: str) -> tuple[Model, Sequence[Route]]:
@@ -219,56 +218,76 @@ class Decider:
 
     async def _seat(self, ask: Ask, model: Model, candidates: Sequence[Target]) -> tuple[Target, bool]:
         """A candidate and whether a slot of it was taken; waits in line while all are busy. Raises OVERLOADED."""
-        line = self._lines.setdefault(model.config_id, asyncio.Lock())
-        if not line.locked():
+        if not self._room.has_line(model.config_id):
             seated = await self._try_each(ask, candidates)
             if seated is not None:
                 return seated
-        if self._waiting >= MAX_WAITING:
+        if self._room.is_full:
             raise _all_busy(model)
-        self._waiting += 1
+        account_ids = frozenset(target.account.id for target in candidates)
         try:
             async with asyncio.timeout(max(0.0, min(self._in_use().slot_wait_s, ask.patience_s - ANSWER_TIME_S))):
-                async with line:
-                    return await self._wait_at_the_head(ask, candidates)
+                async with self._room.at_the_head(model.config_id, account_ids) as head:
+                    while True:  # bounded by the timeout around it
+                        seated = await self._try_each(ask, candidates)
+                        if seated is not None:
+                            return seated
+                        await head.look_again()
         except TimeoutError:
             # the time may have run out between the commit and our learning of it
             await self._release_if_possible((ask.attempt_id,))
             raise _all_busy(model) from None
-        finally:
-            self._waiting -= 1
-
-    async def _wait_at_the_head(self, ask: Ask, candidates: Sequence[Target]) -> tuple[Target, bool]:
-        while True:  # bounded by the timeout around it
-            seated = await self._try_each(ask, candidates)
-            if seated is not None:
-                return seated
-            await asyncio.sleep(LOOK_AGAIN_S)
 
     async def _try_each(self, ask: Ask, candidates: Sequence[Target]) -> tuple[Target, bool] | None:
-        now_s = self._clock()
-        order = ranked(
-            candidates,
-            usable=lambda target: self._is_ready(target, now_s),
-            load_of=self._book.load_of,
-            source=self._source,
-        )
-        if not order:
-            raise self._all_rest(candidates, now_s)
-        for target in order:
-            if target.account.slots is None:
+        for target in self._in_order(ask, candidates):
+            account, model = target.account, target.route.provider_model
+            self._breaker.begin(
+                account.id,
+                attempt_id=ask.attempt_id,
+                now_s=self._clock(),
+                first_byte_s=target.route.provider.timeouts.until_first_byte_s,
+                model=model,
+            )
+            if account.slots is None:
                 return target, False
             account_id = await self._desk.take(
                 attempt_id=ask.attempt_id,
                 request_id=ask.request_id,
-                account_id=target.account.id,
+                account_id=account.id,
                 spender=ask.spender,
             )
-            if account_id == target.account.id:
+            if account_id == account.id:
                 return target, True
+            self._breaker.withdraw(account.id, attempt_id=ask.attempt_id, model=model)
             if account_id is not None:
                 return await self._where_it_sits(ask, account_id, candidates), True
         return None
+
+    def _in_order(self, ask: Ask, candidates: Sequence[Target]) -> Sequence[Target]:
+        """Who may be asked now, best first; last those of whom we are waiting to hear. Raises when there is none.
+
+        Where no other has room, they are asked all the same: that may fail, and to refuse certainly does.
+        """
+        now_s = self._clock()
+        ready = [target for target in candidates if self._is_ready(target, now_s)]
+        if not ready:
+            raise self._all_rest(candidates, now_s)
+        if ask.tried and not self._budget.has_room(now_s=now_s):
+            ready = [target for target in ready if not self._is_failing(target, now_s)]
+        if not ready:
+            raise _all_tried(ask.tried)
+        order = ranked(ready, usable=lambda _: True, load_of=self._book.load_of, source=self._source)
+        return sorted(order, key=lambda target: self._is_awaited(target, now_s))
+
+    def _is_awaited(self, target: Target, now_s: float) -> bool:
+        """Whether the account is being probed, or has gone quiet."""
+        account_id, first_byte_s = target.account.id, target.route.provider.timeouts.until_first_byte_s + PROBE_MARGIN_S
+        standing = self._breaker.standing(account_id, now_s=now_s, model=target.route.provider_model)
+        is_quiet = self._book.suspicion.is_quiet(account_id, now_s=now_s, first_byte_s=first_byte_s)
+        return standing is Standing.PROBED or is_quiet
+
+    def _is_failing(self, target: Target, now_s: float) -> bool:
+        return self._breaker.is_failing(target.account.id, now_s=now_s, model=target.route.provider_model)
 
     async def _where_it_sits(self, ask: Ask, account_id: str, candidates: Sequence[Target]) -> Target:
         """The target of a slot that another replica has taken for this very attempt."""
@@ -310,6 +329,7 @@ class Decider:
         if not open_slots:
             return
         freed = await self._desk.release([end.attempt_id for end in open_slots])
+        self._room.freed(freed.values())
         for end in open_slots:
             known, freed_at = self._book.ended_at(end.attempt_id), freed.get(end.attempt_id)
             if known is None and freed_at is not None:  # of another replica, and its spender didn't name the account
@@ -328,6 +348,8 @@ class Decider:
         else:  # another replica has decided on it
             account_id, started_s, holds_slot = end.account_id, now_s - end.age_s, bool(self.registry.slots)
         model = attempt.target.route.provider_model if attempt is not None else ""
+        if attempt is not None and end.verdict is Verdict.GOOD:
+            self._book.suspicion.succeeded(account_id, started_s=started_s, now_s=now_s)
         self._learn(account_id, end, started_s=started_s, now_s=now_s, model=model)
         self._book.remember_ended(end.attempt_id, account_id, owes_slot=holds_slot)
         return holds_slot
@@ -343,11 +365,14 @@ class Decider:
             now_s=now_s,
             retry_after_s=end.retry_after_s,
             model=model,
+            attempt_id=end.attempt_id,
+            first_byte_s=self.registry.first_byte_s(account_id),
         )
 
     async def _release_if_possible(self, attempt_ids: Collection[str]) -> None:
         try:
-            await self._desk.release(attempt_ids)
+            freed = await self._desk.release(attempt_ids)
+            self._room.freed(freed.values())
         except TollbridgeError as error:
             self._log.warning("slots_not_released", attempts=len(attempt_ids), code=error.code.value)
 

@@ -25,6 +25,11 @@ class Timeouts:
     idle_s: float = 60.0
     total_s: float = 600.0
 
+    @property
+    def until_first_byte_s(self) -> float:
+        """From the attempt's beginning."""
+        return self.connect_s + self.first_byte_s
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
@@ -158,6 +163,7 @@ class Registry:
         self.sandboxed: frozenset[str] = frozenset(
             account.id for provider in self.providers if provider.is_sandbox for account in provider.accounts
         )
+        self._timeouts = {account.id: provider.timeouts for provider in self.providers for account in provider.accounts}
         self._by_name = {
             name: model for model in self.models if not model.is_wildcard for name in (model.id, *model.aliases)
         }
@@ -183,6 +189,11 @@ class Registry:
         prices += [price for model in self.models for route in model.routes for _, price in route.variants]
         prices += [model.list_price for model in self.models if model.list_price is not None]
         return {price.id: price for price in prices}
+
+    def first_byte_s(self, account_id: str) -> float:
+        """How long an attempt there may be without a first byte; 0 of an account that is not in the config."""
+        timeouts = self._timeouts.get(account_id)
+        return timeouts.until_first_byte_s if timeouts is not None else 0.0
 
     @property
     def slots(self) -> dict[str, int]:
