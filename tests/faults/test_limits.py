@@ -24,13 +24,20 @@ STREAM = {"chunks": 4, "gap_ms": 5}
 BRIEF = {"chunks": 1}
 
 
+def with_slots(config: str) -> str:
+    """The same with two slots at the account behind `alpha-cancel`."""
+    account = "{id: alpha-c, api_key: canary-alpha-secret"
+    assert account in config
+    return config.replace(account, f"{account}, slots: 2")
+
+
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Provider]]:
     """Two replicas of edge and of auth."""
     directory: Path = tmp_path_factory.mktemp("limits")
     with (
         provider(directory) as fake,
-        gateway(directory, CONFIG % {"provider": fake.url}, replicas={"edge": 2, "auth": 2}) as running,
+        gateway(directory, with_slots(CONFIG) % {"provider": fake.url}, replicas={"edge": 2, "auth": 2}) as running,
     ):
         yield running, fake
 
@@ -52,11 +59,11 @@ class Crowd:
         self.statuses: Counter[int] = Counter()
         self.retry_after: list[int] = []
 
-    async def ask(self, script: dict[str, Any], *, stream: bool = False) -> int:
+    async def ask(self, script: dict[str, Any], *, stream: bool = False, model: str = "alpha-chat") -> int:
         """One request; 0 when its edge was not there, or went away meanwhile."""
         text = "#script " + json.dumps(script)
         messages = [{"role": "user", "content": text}]
-        body = {"model": "alpha-chat", "stream": stream, "user": self.account.key_id, "messages": messages}
+        body = {"model": model, "stream": stream, "user": self.account.key_id, "messages": messages}
         url = f"{next(self.edges)}/v1/chat/completions"
         status = 0
         try:
@@ -244,6 +251,28 @@ async def test_what_a_dead_edge_held_is_back_within_ten_seconds(rig: tuple[Gatew
         await asyncio.gather(*long)
         while {*await asyncio.gather(*(crowd.ask({"chunks": 3, "gap_ms": 200}) for _ in range(5)))} != {200}:
             assert time.monotonic() - died_at_s < promised(10)
+    await restarted(running, "edge", 1, former)
+
+
+@pytest.mark.thorough
+async def test_slots_of_a_dead_edge_are_back_within_ten_seconds(rig: tuple[Gateway, Provider]) -> None:
+    """Both slots of an account die with it; two requests by the other edge have them soon."""
+    running, _fake = rig
+    account = await asyncio.to_thread(running.customer, credit_usd="10")
+    former = running.pid("edge", 1)
+    async with session() as connection:
+        crowd = Crowd(account, connection)
+        crowd.edges = itertools.repeat(running.edge_urls[1])
+        long = {"chunks": 600, "gap_ms": 100}
+        going = [asyncio.create_task(crowd.ask(long, stream=True, model="alpha-cancel")) for _ in range(2)]
+        await asyncio.sleep(2)
+        os.kill(former, signal.SIGKILL)
+        died_at_s = time.monotonic()
+        await asyncio.gather(*going)
+        crowd.edges = itertools.repeat(running.edge_urls[0])
+        while {*await asyncio.gather(*(crowd.ask(BRIEF, model="alpha-cancel") for _ in range(2)))} != {200}:
+            assert time.monotonic() - died_at_s < promised(10)
+        assert time.monotonic() - died_at_s < promised(10)
     await restarted(running, "edge", 1, former)
 
 
