@@ -8,6 +8,7 @@ systems, where a sandbox keeps these calls from us, and for a sync of several fi
 import asyncio
 import contextlib
 import ctypes
+import errno
 import os
 import struct
 from collections.abc import Callable, Sequence
@@ -40,15 +41,16 @@ class KernelSyncer(Syncer):
         self._done = done
 
     def close(self) -> None:
-        """Waits for what was submitted; `done` of it may never run."""
+        """Waits for what was submitted, and tells of it; of what the thread does, the loop tells if it goes on."""
         super().close()
         if self._kernel is not None:
             self._loop.remove_reader(self._kernel.ready)
+            self._tell(self._kernel)
             self._kernel.close()
 
     def _tell(self, kernel: "_Kernel") -> None:
-        error, done, self._done = kernel.result(), self._done, None
-        if done is not None:
+        if self._done is not None:
+            error, done, self._done = kernel.result(), self._done, None
             done(error)
 
 
@@ -73,9 +75,11 @@ class _Kernel:
         return bool(self._call(self._submit, self._context, 1, ctypes.byref(requests)) == 1)
 
     def result(self) -> OSError | None:
-        """What came of it, once `ready` can be read."""
-        os.eventfd_read(self.ready)
-        self._call(self._get, self._context, 1, 1, self._answer, None)
+        """What came of what was begun; waits for it unless `ready` can be read."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.ready)
+        if self._call(self._get, self._context, 1, 1, self._answer, None) != 1:
+            return OSError(errno.EIO, "the kernel does not say what came of a sync")
         code: int = _ANSWER.unpack(self._answer.raw)[2]
         return OSError(-code, os.strerror(-code)) if code < 0 else None
 
