@@ -25,10 +25,12 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     await health.start()
     await db.wait_for_schema(pool, service="router", timeout_s=own.schema_wait_s)
     await parts.watch.load_first()
+    await parts.rests.know()
     rpc = RpcServer(services=[parts.service], bind=own.grpc_bind, tokens=tokens, tracer=tracer, registry=metrics)
     await rpc.start()
     life.spawn("config-watch", parts.watch.run())
     life.spawn("slot-sweep", parts.desk.sweep())
+    life.spawn("shared-rests", parts.rests.run())
     life.spawn("attempt-book", parts.decider.tend())
     life.spawn("slot-figures", parts.slots.run())
     serving = True

@@ -247,6 +247,8 @@ class Breaker:
             if health.is_open:
                 health.close(now_s=now_s)
             return
+        if health.is_open and rest.rests_for_s <= 0:
+            return
         # attempts that began before now are no news: they knew nothing of this rest
         health.rest(now_s=now_s, until_s=now_s + rest.rests_for_s)
         health.is_broken = health.is_broken or rest.is_broken

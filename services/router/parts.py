@@ -19,17 +19,19 @@ from services.router.decide import Decider
 from services.router.listening import Listening
 from services.router.metrics import AccountTurns, Decisions, PoolCollector, SlotWatch
 from services.router.server import RouterServer
+from services.router.shared_rests import SharedRests
 from services.router.store_desk import PostgresDesk
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What the composition root runs: `watch`, `slots` and `desk.sweep` are tasks of its own."""
+    """What the composition root runs: `watch`, `slots`, `rests` and `desk.sweep` are tasks of its own."""
 
     decider: Decider
     desk: PostgresDesk
     watch: ConfigWatch[RouterConfig]
     slots: SlotWatch
+    rests: SharedRests
     service: RpcService
 
 
@@ -69,4 +71,11 @@ def build(*, pool: Pool, config_path: Path, everybody: frozenset[str], metrics: 
         config_state=config_state,
         decisions=Decisions(registry=metrics),
     )
-    return Parts(decider=decider, desk=desk, watch=watch, slots=slots, service=server.service(everybody=everybody))
+    return Parts(
+        decider=decider,
+        desk=desk,
+        watch=watch,
+        slots=slots,
+        rests=SharedRests(pool=pool, breaker=breaker, registry=lambda: decider.known, clock=time.monotonic),
+        service=server.service(everybody=everybody),
+    )

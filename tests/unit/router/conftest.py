@@ -27,6 +27,7 @@ async def pair(schema: str, tmp_path: Path) -> AsyncIterator[Pair]:
     with psycopg.connect(schema, autocommit=True) as connection:
         connection.execute("DELETE FROM router.slots")
         connection.execute("DELETE FROM router.lapsed_slots")
+        connection.execute("DELETE FROM router.rests")
         connection.execute("UPDATE router.provider_accounts SET in_use = 0")
     pool = await db.open_pool(schema, role="router", max_size=8, idle_ms=IDLE_MS)
     pool.timeout = promised(pool.timeout)
