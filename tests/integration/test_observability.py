@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.running import Gateway
@@ -24,23 +25,34 @@ OF_THE_SCRAPE = frozenset({"job", "instance", "service"})
 """Labels that Prometheus puts on everything, by `prometheus.yaml`."""
 NAME = re.compile(r"\b(?:tollbridge_\w+|process_\w+|up)\b")
 ENDINGS = ("_bucket", "_sum", "_count")
+MADE_UP = "madeupbyaclient"
 
 
 @pytest.fixture(scope="module")
-def shown(system: Gateway) -> dict[str, frozenset[str]]:
-    """Every metric of a system that has served and refused a request, with the labels of its samples."""
+def families(system: Gateway) -> list[Metric]:
+    """Every metric of every process, after a request that was served and some that were not."""
     account = system.customer(credit_usd="1")
-    for model in ("alpha-chat", "made-up"):
-        body = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}
-        httpx.post(f"{system.base_url}/v1/chat/completions", headers=account.headers, json=body, timeout=30)
-    found: dict[str, frozenset[str]] = {}
+    for model, key in (("alpha-chat", account.key), (MADE_UP, account.key), ("alpha-chat", f"tb_live_{MADE_UP}")):
+        body = {"model": model, "user": MADE_UP, "messages": [{"role": "user", "content": "Hi"}]}
+        headers = {"authorization": f"Bearer {key}", "x-request-id": MADE_UP, "user-agent": MADE_UP}
+        httpx.post(f"{system.base_url}/v1/chat/completions", headers=headers, json=body, timeout=30)
+        httpx.get(f"{system.base_url}/v1/{MADE_UP}", headers=headers, timeout=30)
+    found: list[Metric] = []
     for service in system.ready["services"]:
         if "metrics" not in service:
             continue
-        for family in text_string_to_metric_families(httpx.get(f"http://{service['metrics']}/metrics").text):
-            name = f"{family.name}_total" if family.type == "counter" else family.name
-            labels = {label for sample in family.samples for label in sample.labels} - {"le"}
-            found[name] = found.get(name, frozenset()) | labels
+        found += text_string_to_metric_families(httpx.get(f"http://{service['metrics']}/metrics").text)
+    return found
+
+
+@pytest.fixture(scope="module")
+def shown(families: list[Metric]) -> dict[str, frozenset[str]]:
+    """The names of all metrics, with the labels of their samples."""
+    found: dict[str, frozenset[str]] = {}
+    for family in families:
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        found[name] = found.get(name, frozenset()) | labels
     return found
 
 
@@ -72,6 +84,12 @@ def test_the_page_names_every_metric_that_is_shown(shown: dict[str, frozenset[st
     ours = {name: labels for name, labels in shown.items() if name.startswith("tollbridge_")}
     assert sorted(ours) == sorted(LABELS_OF)
     assert {name: labels for name, labels in ours.items() if labels and labels != LABELS_OF[name]} == {}
+
+
+def test_no_label_holds_what_a_client_made_up(families: list[Metric]) -> None:
+    """Not a model, a key, a path or an id: else whoever wants could make series without end."""
+    values = {value for family in families for sample in family.samples for value in sample.labels.values()}
+    assert not [value for value in values if MADE_UP in value]
 
 
 @pytest.mark.parametrize(("place", "expression"), list(expressions()))
