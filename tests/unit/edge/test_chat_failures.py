@@ -34,6 +34,13 @@ async def test_a_failed_attempt_is_tried_elsewhere_before_the_first_byte(world: 
     assert event.charge_nano_usd == charge(5, 3)
     assert event.provider_id == "sandbox"
     assert [each.outcome for each in world.truth.decisions[1].tried] == [router_pb2.OUTCOME_SERVER_ERROR]
+    retried = [
+        sample.value
+        for metric in world.registry.collect()
+        for sample in metric.samples
+        if sample.name == "tollbridge_retries_total"
+    ]
+    assert retried == [1]
     await until(lambda: [each.outcome for each in world.truth.finished] == [router_pb2.OUTCOME_SUCCESS])
     await world.settled()
 
