@@ -25,7 +25,7 @@ from services.billing.charges import Checked
 from services.billing.figures import Figures
 from services.billing.ledger import DeadLetter, Poison, UsageKind, UsageRow
 from services.billing.prices import PriceBook
-from services.billing.written import Memory, Written
+from services.billing.written import Memory, Written, as_queued
 from tollbridge.usage.v1 import usage_pb2
 
 MAX_EVENTS = 500
@@ -128,7 +128,7 @@ class Settlement:
         async def together(connection: Connection) -> Written:
             books = await _write(connection, works, batches)
             await _set_aside(connection, works)
-            return Written(books.now_us, books.transfers)
+            return Written(books.now_us, as_queued(books.transfers))
 
         async def one_by_one(connection: Connection) -> None:
             await _lock(connection, works)

@@ -6,7 +6,7 @@ remembered (another replica wrote it, or there was no room for it) is read from 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 import msgspec
@@ -18,7 +18,7 @@ MOST = 4_000
 
 
 class Written(msgspec.Struct, frozen=True):
-    """What one statement wrote, and so what waits in one row of each queue; a customer's in the order of versions."""
+    """What one statement wrote, and so what waits in one row of each queue; in its order there."""
 
     created_at_us: int
     transfers: Sequence[Transfer]
@@ -35,7 +35,7 @@ class Memory:
 
     def add(self, written: Written) -> None:
         """Remembers what is committed."""
-        self._written[_first(written.transfers)] = written
+        self._written[written.transfers[0].id] = written
         self._size += len(written.transfers)
         self._new += len(written.transfers)
         while self._size > MOST:
@@ -58,6 +58,6 @@ class Memory:
         return written
 
 
-def _first(transfers: Sequence[Transfer]) -> UUID:
-    """As `billing.queue_transfers` orders them."""
-    return min(transfers, key=lambda each: (each.version or MAX_BALANCE, each.id)).id
+def as_queued(transfers: Iterable[Transfer]) -> list[Transfer]:
+    """In the order of `billing.queue_transfers`: what is sent again, then read from its rows, is the same message."""
+    return sorted(transfers, key=lambda each: (each.version or MAX_BALANCE, each.id.int))
