@@ -27,6 +27,11 @@ RATE_LEAST = 10
 """Of so many attempts in that time half have failed: the account rests, though some succeed in between."""
 PROBE_MARGIN_S = 2.0
 """After a probe's time to its first byte, for its end to reach us; then another may probe."""
+SPARED_TIMES = 2.0
+"""Of the time that a hanging account makes a caller wait: so few probes that nobody sees them in a 99th percentile."""
+HEARD_FIRST_S = 5.0
+"""After a rest whoever learnt of it may probe first; those who only heard of it, so much later."""
+SPARED = "nobody"
 LATELY_S = 10.0
 WINDOW_S = 60.0
 MAX_OUTCOMES = 2000
@@ -100,6 +105,11 @@ class _Health:
             self.is_broken, self.probe = False, ""
         self.is_open = True
         self.rests_until_s = max(self.rests_until_s, until_s)
+
+    def spare(self, seconds: float) -> None:
+        """For so long after the rest nobody probes it, unless there is no other account."""
+        if seconds:
+            self.probe, self.probe_until_s = SPARED, self.rests_until_s + seconds
 
     def close(self, *, now_s: float) -> None:
         self.is_open = self.is_broken = False
@@ -187,11 +197,12 @@ class Breaker:
         retry_after_s: float = 0.0,
         model: str = "",
         attempt_id: str = "",
-        first_byte_s: float = FAILURE_MAX_S,
+        waited_s: float = 0.0,
     ) -> None:
         """One attempt has ended. An attempt from before the present rest can lengthen it, but is not counted anew:
         a hundred attempts that fail together are one trouble, not a hundred. A rest is never shorter than the failed
-        attempt kept its caller waiting, which is at most `first_byte_s`."""
+        attempt made its caller wait (`waited_s`), and where others are healthy the next caller is spared for longer.
+        """
         self.withdraw(account_id, attempt_id=attempt_id, model=model)
         if verdict is Verdict.NOTHING:
             return
@@ -213,13 +224,14 @@ class Breaker:
                 self._tell(Turn(account_id=account_id, verdict=verdict))
             return
         pause_s = _pause_s(health, verdict, now_s=now_s) if is_news else 0.0
-        if pause_s and verdict is Verdict.FAILED:
-            pause_s = max(pause_s, min(now_s - started_s, first_byte_s, FAILURE_MAX_S))
+        waited_s = min(waited_s, FAILURE_MAX_S) if pause_s else 0.0
+        pause_s = max(pause_s, waited_s)
         pause_s = max(pause_s, min(retry_after_s, RETRY_AFTER_MAX_S))
         if pause_s <= 0:
             return
         turns = now_s >= health.rests_until_s or (verdict is Verdict.CREDENTIAL_REFUSED and not health.is_broken)
         health.rest(now_s=now_s, until_s=now_s + pause_s)
+        health.spare(SPARED_TIMES * waited_s)
         health.is_broken = health.is_broken or verdict is Verdict.CREDENTIAL_REFUSED
         if not of_model:
             self._untold[account_id] = None
@@ -251,6 +263,7 @@ class Breaker:
             return
         # attempts that began before now are no news: they knew nothing of this rest
         health.rest(now_s=now_s, until_s=now_s + rest.rests_for_s)
+        health.spare(HEARD_FIRST_S)
         health.is_broken = health.is_broken or rest.is_broken
         health.pause_s = max(health.pause_s, rest.pause_s)
 

@@ -29,6 +29,8 @@ ANSWER_TIME_S = 1.0
 """What is kept of a caller's time for the answer to reach them."""
 MAX_RETRY_AFTER_S = 60.0
 TEND_EVERY_S = 10.0
+TIMED_OUT = "timed_out"
+"""An end's name: its caller has waited in vain."""
 
 
 class PriceShelf(Protocol):
@@ -366,7 +368,7 @@ class Decider:
             retry_after_s=end.retry_after_s,
             model=model,
             attempt_id=end.attempt_id,
-            first_byte_s=self.registry.first_byte_s(account_id),
+            waited_s=min(now_s - started_s, self.registry.first_byte_s(account_id)) if end.name == TIMED_OUT else 0.0,
         )
 
     async def _release_if_possible(self, attempt_ids: Collection[str]) -> None:

@@ -12,7 +12,7 @@ from itertools import islice
 AT_LEAST = 2
 """Attempts: one slow answer says nothing."""
 TIMES = 3.0
-LEAST_S = 0.5
+LEAST_S = 0.25
 KEPT = 0.98
 """Of the longest time that an answer took, at each success: the last hundred or so say what is usual."""
 

@@ -1,6 +1,8 @@
 """Accounts that refuse, fail or fall silent: another one answers, but never once an answer has begun."""
 
 import json
+import os
+import signal
 from collections import defaultdict
 from collections.abc import Iterator
 from decimal import Decimal
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from tests.faults.at_rest import audited
@@ -77,9 +80,17 @@ def ask(account: Account, script: dict[str, Any], *, stream: bool, edge: int) ->
 
 
 def fresh(running: Gateway) -> None:
-    """New router processes know nothing of former failures."""
-    for replica in (0, 1):
-        running.restart("router", replica)
+    """New router processes know nothing of former failures, when what the killed ones shared is gone too."""
+    with psycopg.connect(running.ready["database_url"], autocommit=True) as connection:
+        former = [running.pid("router", replica) for replica in (0, 1)]
+        for pid in former:
+            os.kill(pid, signal.SIGKILL)
+        connection.execute("DELETE FROM router.rests")
+    wait_until(
+        lambda: all(running.pid("router", replica) != former[replica] for replica in (0, 1)),
+        timeout_s=20,
+        what="new routers are there",
+    )
     account = running.customer(credit_usd="1")
     for edge in (0, 1):
         wait_until(

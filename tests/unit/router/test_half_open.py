@@ -9,6 +9,7 @@ from services.router.breaker import (
     FAILURE_MAX_S,
     PROBE_MARGIN_S,
     RATE_LEAST,
+    SPARED_TIMES,
     TOLERATED_FAILURES,
     Breaker,
     Rest,
@@ -67,12 +68,23 @@ def test_a_probe_that_says_nothing_lets_another_probe() -> None:
 
 
 def test_a_rest_is_not_shorter_than_what_failed_took() -> None:
-    """An account that hangs for five seconds rests as long, but never for longer than a route's first byte may take."""
-    for took_s, first_byte_s, expected_s in ((5.0, 5.0, 5.0), (500.0, 5.0, 5.0), (500.0, 500.0, FAILURE_MAX_S)):
+    """An account that made somebody wait for five seconds rests as long, but never for longer than a minute."""
+    for waited_s, expected_s in ((0.5, 1.0), (5.0, 5.0), (500.0, FAILURE_MAX_S)):
         breaker = Breaker()
         for _ in range(TOLERATED_FAILURES + 1):
-            breaker.learn("a", Verdict.FAILED, started_s=0.0, now_s=took_s, first_byte_s=first_byte_s)
-        assert breaker.rests_for_s("a", now_s=took_s) == expected_s
+            breaker.learn("a", Verdict.FAILED, started_s=0.0, now_s=waited_s, waited_s=waited_s)
+        assert breaker.rests_for_s("a", now_s=waited_s) == expected_s
+
+
+def test_an_account_that_hung_is_probed_later_where_there_are_others() -> None:
+    """Its probe makes somebody wait: after its rest it may be asked, but the next probe is due only later."""
+    breaker = Breaker()
+    for _ in range(TOLERATED_FAILURES + 1):
+        breaker.learn("a", Verdict.FAILED, started_s=0.0, now_s=5.0, waited_s=5.0)
+    after_s = 10.0 + SPARED_TIMES * 5.0
+    assert breaker.standing("a", now_s=10.0) is Standing.PROBED
+    assert breaker.standing("a", now_s=after_s - 0.1) is Standing.PROBED
+    assert breaker.standing("a", now_s=after_s) is Standing.ON_TRIAL
 
 
 def test_an_account_that_fails_every_other_time_rests_longer_each_time() -> None:

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from chassis.rpc import CallContext
 from services.router.breaker import TOLERATED_FAILURES, Verdict
 from services.router.parts import Parts, build
+from tests.patience import BUSY_S
 from tests.unit.router.pair import CONFIG, Pair, ask, end, handler
 from tollbridge.router.v1 import router_pb2 as pb
 
@@ -112,8 +113,8 @@ async def test_an_exchange_without_news_changes_nothing(pair: Pair, schema: str)
 async def test_what_could_not_be_told_is_told_when_the_database_is_back(pair: Pair) -> None:
     """Meanwhile each replica goes by what it learnt itself."""
     await ends(pair.one, Verdict.RATE_LIMITED, retry_after_s=40.0)
+    held = [await pair.pool.getconn(timeout=BUSY_S) for _ in range(pair.pool.max_size)]
     timeout_s, pair.pool.timeout = pair.pool.timeout, 0.05
-    held = [await pair.pool.getconn() for _ in range(pair.pool.max_size)]
     await exchange(pair.one)
     for connection in held:
         await pair.pool.putconn(connection)

@@ -87,7 +87,7 @@ async def test_an_account_that_is_the_only_one_is_tried_by_all_while_it_is_probe
 async def test_an_account_that_has_gone_quiet_is_left_alone_before_its_attempts_time_out(
     pair: Pair, clock: Clock
 ) -> None:
-    """Answers take a tenth of a second there; two that take longer than half of one are enough to prefer others."""
+    """Answers take a tenth of a second there; two that take far longer are enough to prefer others."""
     [usual] = await decided(pair, 1)
     clock.now_s += 0.1
     await pair.one.decider.finish(end(usual.id, Verdict.GOOD))
