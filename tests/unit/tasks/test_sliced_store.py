@@ -12,7 +12,7 @@ from nats.js.api import ObjectInfo
 from nats.js.client import JetStreamContext
 from nats.js.object_store import ObjectStore
 
-from chassis.bucket import TRANSFER_TIMEOUT_S
+from chassis.bucket import TRANSFER_TIMEOUT_S, Bucket
 from services.tasks.files.sliced_store import SlicedBucket
 
 
@@ -45,6 +45,24 @@ async def test_parts_of_what_was_replaced_are_of_what_is_there_now(bucket: Slice
     assert await bucket.part(name, start=0, length=1) is None
 
 
+async def test_what_the_client_library_has_put_is_read_and_removed(bucket: SlicedBucket, nats_url: str):
+    """Files of an installation that kept them so before, or of a process of it that runs on beside."""
+    name, data = str(uuid.uuid4()), bytes(index % 251 for index in range(300_000))
+    await Bucket.put(bucket, name, data)
+    for start, length in ((0, 1), (131_071, 2), (200_000, 200_000), (300_000, 9)):
+        assert await bucket.part(name, start=start, length=length) == data[start : start + length]
+    client = await nats.connect(nats_url)
+    try:
+        stream = client.jetstream()
+        nuid = (await (await stream.object_store("sliced")).get_info(name)).nuid
+        await bucket.delete(name)
+        assert await bucket.part(name, start=0, length=1) is None
+        left = await stream.stream_info("OBJ_sliced", subjects_filter=f"$O.sliced.C.{nuid}")
+        assert not left.state.subjects
+    finally:
+        await client.close()
+
+
 async def test_a_part_of_what_is_deleted_while_it_is_read_is_none_at_once(
     bucket: SlicedBucket, monkeypatch: pytest.MonkeyPatch
 ):
@@ -55,6 +73,7 @@ async def test_a_part_of_what_is_deleted_while_it_is_read_is_none_at_once(
 
     async def slowly(store: ObjectStore, name: str) -> ObjectInfo:
         info = await looking(store, name)
+        monkeypatch.setattr(ObjectStore, "get_info", looking)
         await bucket.delete(name)
         return info
 
