@@ -19,7 +19,7 @@ from chassis.errors import Code, TollbridgeError
 from services.auth import api_keys
 from services.auth.config import AuthConfig
 from services.auth.kept_keys import TRUSTED_S, Holder, Kept, KeptKeys
-from services.auth.limits import Limits, effective
+from services.auth.limits import Limits, effective, own
 from services.auth.spend_caps import SpendCap
 from services.auth.wrong_keys import WrongKeys
 
@@ -35,6 +35,8 @@ class Grant:
     key_id: str
     plan: str
     limits: Limits
+    own_limits: Limits
+    """Besides the others, where these are shared by all keys of the customer."""
     models: tuple[str, ...]
     spend_cap: SpendCap | None
     customer_spend_cap: SpendCap | None
@@ -101,13 +103,13 @@ class Authorizer:
         if not key.terms.admits(client_ip):
             raise TollbridgeError(Code.ADDRESS_NOT_ALLOWED, "The API key may not be used from this address.")
         config = self._config()
+        plan, overrides = config.limits_of(customer.plan), key.terms.overrides
         return Grant(
             customer_id=key.customer_id,
             key_id=key.id,
             plan=config.plan_id(customer.plan),
-            limits=effective(
-                plan=config.limits_of(customer.plan), overrides=key.terms.overrides, may_raise=not key.made_by
-            ),
+            limits=effective(plan=plan, overrides=overrides, may_raise=not key.made_by),
+            own_limits=own(plan=plan, overrides=overrides),
             models=key.terms.models,
             spend_cap=key.terms.spend_cap,
             customer_spend_cap=customer.spend_cap,

@@ -35,11 +35,13 @@ WITHOUT_PLAN = Limits(requests_per_minute=60)
 
 
 def effective(*, plan: Limits, overrides: Limits, may_raise: bool) -> Limits:
-    """The limits that hold for a key.
+    """The limits that hold for a key, or for all keys of its customer where the plan's are shared.
 
-    An override lowers the plan's number; it raises it only on a key that an operator made (`may_raise`). The scope
-    stays the plan's, for limits that are shared by a customer's keys can't be left by one of them.
+    An override lowers the plan's number; it raises it only on a key that an operator made (`may_raise`). What a
+    customer's keys share can't be changed by one of them: such a key has its `own` beside it.
     """
+    if plan.scope == "customer":
+        return plan
 
     def number(planned: int, own: int) -> int:
         if not own or not planned or may_raise:
@@ -50,5 +52,19 @@ def effective(*, plan: Limits, overrides: Limits, may_raise: bool) -> Limits:
         requests_per_minute=number(plan.requests_per_minute, overrides.requests_per_minute),
         tokens_per_minute=number(plan.tokens_per_minute, overrides.tokens_per_minute),
         concurrent=number(plan.concurrent, overrides.concurrent),
-        scope=plan.scope,
+    )
+
+
+def own(*, plan: Limits, overrides: Limits) -> Limits:
+    """What limits a key by itself, besides what it shares; only numbers that can be reached before the shared ones."""
+    if plan.scope != "customer":
+        return AS_THE_PLAN
+
+    def number(shared: int, own: int) -> int:
+        return own if not shared or own < shared else UNLIMITED
+
+    return Limits(
+        requests_per_minute=number(plan.requests_per_minute, overrides.requests_per_minute),
+        tokens_per_minute=number(plan.tokens_per_minute, overrides.tokens_per_minute),
+        concurrent=number(plan.concurrent, overrides.concurrent),
     )

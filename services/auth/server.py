@@ -15,7 +15,7 @@ from services.auth.directory import Call, Directory
 from services.auth.key_terms import ApiKey, KeyTerms
 from services.auth.limit_desk import LimitDesk
 from services.auth.limit_server import LimitServer
-from services.auth.limits import Limits
+from services.auth.limits import AS_THE_PLAN, Limits
 from services.auth.spend_caps import LIFTED, PERIODS, Lifted, SpendCap
 from tollbridge.auth.v1 import auth_pb2 as pb
 
@@ -81,6 +81,7 @@ class AuthServer:
             key_id=grant.key_id,
             plan=grant.plan,
             limits=_limits_to_wire(grant.limits),
+            own_limits=_limits_to_wire(grant.own_limits) if grant.own_limits != AS_THE_PLAN else None,
             models=grant.models,
             spend_cap=_cap_to_wire(grant.spend_cap),
             customer_spend_cap=_cap_to_wire(grant.customer_spend_cap),

@@ -45,20 +45,28 @@ class Keeper(Protocol):
 
 
 class Admitted:
-    """A request that was let in. Its owner calls `begin` before a provider is called, and `end`, however it ends."""
+    """A request that was let in. Its owner calls `begin` before a provider is called, and `end`, however it ends.
 
-    __slots__ = ("_draw", "_gate")
+    `beside` is what let it in at another gate: it begins and ends with it.
+    """
+
+    __slots__ = ("_draw", "_gate", "beside")
 
     def __init__(self, gate: "Gate", draw: Draw) -> None:
         self._gate = gate
         self._draw = draw
+        self.beside: Admitted | None = None
 
     def begin(self) -> None:
         """It counts from now on. The first call counts."""
+        if self.beside is not None:
+            self.beside.begin()
         self._gate.allotment.begin(self._draw, now_s=self._gate.clock())
 
     def end(self, *, tokens: int = 0) -> None:
         """It has used so many tokens; if it never began, nothing. The first call counts."""
+        if self.beside is not None:
+            self.beside.end(tokens=tokens)
         if not self._draw.ended:
             self._gate.ended(self._draw, tokens=tokens)
 

@@ -1,5 +1,6 @@
 """Edge's questions to auth about limits: domain values to messages and back. Errors are auth's."""
 
+import dataclasses
 from collections.abc import Mapping
 from uuid import UUID
 
@@ -94,14 +95,17 @@ class LimitOwner:
 
 def terms_of(authority: auth_pb2.AuthorizeResponse) -> Terms | None:
     """What limits this key; None when nothing does."""
-    found = authority.limits
+    subject = authority.customer_id if authority.limits.scope == "customer" else authority.key_id
+    terms = _terms(subject, authority.limits)
+    own = _terms(authority.key_id, authority.own_limits)
+    return own if terms is None else dataclasses.replace(terms, own=own)
+
+
+def _terms(subject: str, found: auth_pb2.Limits) -> Terms | None:
     numbers = {
         Kind.REQUESTS: found.requests_per_minute,
         Kind.TOKENS: found.tokens_per_minute,
         Kind.CONCURRENT: found.concurrent,
     }
     limits = {kind: number for kind, number in numbers.items() if number > 0}
-    if not limits:
-        return None
-    subject = authority.customer_id if found.scope == "customer" else authority.key_id
-    return Terms(subject=subject, limits=limits)
+    return Terms(subject=subject, limits=limits) if limits else None

@@ -43,10 +43,21 @@ class Limits:
 
         Raises RATE_LIMIT_EXCEEDED, CONCURRENCY_LIMIT_EXCEEDED, OVERLOADED, UNAVAILABLE; cancelled, nothing is drawn.
         """
-        return await self._gate(terms).admit(terms, tokens)
+        if terms.own is None:
+            return await self._gate(terms).admit(terms, tokens)
+        own = await self._gate(terms.own).admit(terms.own, tokens)
+        try:
+            admitted = await self._gate(terms).admit(terms, tokens)
+        except BaseException:
+            own.end()
+            raise
+        admitted.beside = own
+        return admitted
 
     def check(self, terms: Terms) -> None:
         """Raises RATE_LIMIT_EXCEEDED where a request was refused a moment ago and any other would be."""
+        if terms.own is not None:
+            self.check(terms.own)
         gate = self._gates.get(terms.subject)
         if gate is not None:
             gate.check(1)
@@ -55,13 +66,22 @@ class Limits:
         """Asks auth how much is left, unless that is known; raises nothing."""
         gate = self._gate(terms)
         gate.allotment.limit_by(terms)
-        await gate.look(fresh_s=FRESH_S, within_s=LOOK_S)
+        looking = gate.look(fresh_s=FRESH_S, within_s=LOOK_S)
+        if terms.own is None:
+            await looking
+        else:
+            await asyncio.gather(looking, self.look(terms.own))
 
     def figures(self, terms: Terms) -> dict[Kind, Figures]:
-        """What is known of each kind that is limited."""
+        """What is known of each kind that is limited; where two limits hold, of the one that is nearer."""
         gate = self._gate(terms)
         gate.allotment.limit_by(terms)
-        return gate.allotment.figures(self._clock())
+        found = gate.allotment.figures(self._clock())
+        if terms.own is not None:
+            for kind, figures in self.figures(terms.own).items():
+                shared = found.get(kind, figures)
+                found[kind] = min(figures, shared, key=lambda each: (each.remaining, each.limit))
+        return found
 
     async def run(self) -> None:
         """Tells auth every second what it has not heard, and every few that we live, until cancelled."""

@@ -15,10 +15,18 @@ class Kind(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """Who shares, and how much of each kind that is limited; at least one, each above 0."""
+    """Who shares, and how much of each kind that is limited; at least one, each above 0.
+
+    `own` holds besides, for one of the keys that share: a request is let in by both, or not at all.
+    """
 
     subject: str
     limits: Mapping[Kind, int]
+    own: "Terms | None" = None
+
+    def has(self, kind: Kind) -> bool:
+        """Whether that kind is limited."""
+        return kind in self.limits or (self.own is not None and self.own.has(kind))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -172,7 +172,7 @@ class PaidRoute:
         """Counts the request against its caller's limits; of one that is refused its key is free again."""
         tools = self._tools
         try:
-            tokens = await estimated_tokens(request, tools.catalogue) if Kind.TOKENS in terms.limits else 0
+            tokens = await estimated_tokens(request, tools.catalogue) if terms.has(Kind.TOKENS) else 0
             return await tools.limits.admit(terms, tokens=tokens)
         except BaseException:
             if turn is not None:

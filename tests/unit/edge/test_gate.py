@@ -93,3 +93,43 @@ async def test_without_auth_nobody_is_let_in_and_with_it_everybody_is_again():
         each.end()  # the first end counts
     await limits.drain()
     assert pipe.desk.held("k", Kind.CONCURRENT) == 0
+
+
+OWN = Terms(subject="k", limits={Kind.REQUESTS: 2, Kind.CONCURRENT: 5})
+SHARED = Terms(subject="c", limits={Kind.REQUESTS: 3}, own=OWN)
+
+
+async def test_a_key_with_its_own_limit_is_held_to_it_and_to_what_its_customers_keys_share():
+    """Two of its own, and of the three that all share only what the other key leaves."""
+    pipe = Pipe()
+    limits = limits_over(pipe)
+    other = Terms(subject="c", limits=SHARED.limits)
+    for terms in (SHARED, SHARED, other):
+        admitted = await limits.admit(terms, tokens=0)
+        admitted.begin()
+        admitted.end()
+    for terms in (SHARED, other):
+        with pytest.raises(TollbridgeError, match="limit of"):
+            await limits.admit(terms, tokens=0)
+    await limits.drain()
+    assert (pipe.desk.counted("k", Kind.REQUESTS), pipe.desk.counted("c", Kind.REQUESTS)) == (2, 3)
+
+
+async def test_who_is_refused_by_what_is_shared_has_drawn_nothing_of_its_own():
+    """Nor does one that is let in by both count before it begins."""
+    pipe = Pipe()
+    limits = limits_over(pipe)
+    other = [await limits.admit(Terms(subject="c", limits=SHARED.limits), tokens=0) for _ in range(2)]
+    admitted = await limits.admit(SHARED, tokens=0)
+    with pytest.raises(TollbridgeError, match="limit of 3 requests per minute"):
+        await limits.admit(SHARED, tokens=0)
+    figures = limits.figures(SHARED)
+    assert {kind: each.limit for kind, each in figures.items()} == {Kind.REQUESTS: 3, Kind.CONCURRENT: 5}
+    assert (figures[Kind.REQUESTS].remaining, figures[Kind.CONCURRENT].remaining) == (0, 4)
+    for each in (*other, admitted):
+        each.end()
+    await limits.drain()
+    assert [pipe.desk.counted(subject, Kind.REQUESTS) for subject in "kc"] == [0, 0]
+    assert [pipe.desk.held(*of) for of in (("k", Kind.REQUESTS), ("k", Kind.CONCURRENT), ("c", Kind.REQUESTS))] == [
+        0
+    ] * 3

@@ -167,6 +167,21 @@ def test_a_plan_says_who_shares_its_limits(scope: str, subject: str):
     assert terms_of(auth_pb2.AuthorizeResponse(customer_id="customer", key_id="key")) is None
 
 
+def test_a_key_may_have_limits_of_its_own_besides_those_that_are_shared():
+    """Both hold; where nothing is shared, its own hold alone."""
+    shared = auth_pb2.Limits(requests_per_minute=7, scope="customer")
+    reply = auth_pb2.AuthorizeResponse(
+        customer_id="customer", key_id="key", limits=shared, own_limits=auth_pb2.Limits(tokens_per_minute=5)
+    )
+    own = Terms(subject="key", limits={Kind.TOKENS: 5})
+    terms = terms_of(reply)
+    assert terms == Terms(subject="customer", limits={Kind.REQUESTS: 7}, own=own)
+    assert terms is not None
+    assert (terms.has(Kind.TOKENS), terms.has(Kind.CONCURRENT)) == (True, False)
+    reply.limits.requests_per_minute = 0
+    assert terms_of(reply) == own
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0s"), (0.0201, "21ms"), (1, "1s"), (58.2, "59s"), (59.5, "1m0s"), (60, "1m0s")],

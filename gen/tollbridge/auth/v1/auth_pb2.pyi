@@ -297,6 +297,7 @@ class AuthorizeResponse(_message.Message):
     SPEND_CAP_FIELD_NUMBER: _builtins.int
     KEEP_MS_FIELD_NUMBER: _builtins.int
     CUSTOMER_SPEND_CAP_FIELD_NUMBER: _builtins.int
+    OWN_LIMITS_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """Who pays."""
     key_id: _builtins.str
@@ -307,7 +308,7 @@ class AuthorizeResponse(_message.Message):
     """Milliseconds this answer may be kept; at most 1000."""
     @_builtins.property
     def limits(self) -> Global___Limits:
-        """The limits that hold for this key: the plan's with the key's overrides."""
+        """The limits that hold for this key: the plan's with the key's overrides; with scope "customer" the plan's alone."""
 
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -321,6 +322,10 @@ class AuthorizeResponse(_message.Message):
     def customer_spend_cap(self) -> Global___SpendCap:
         """The spending limit of its customer, unset without one."""
 
+    @_builtins.property
+    def own_limits(self) -> Global___Limits:
+        """Where all keys of the customer share `limits`: what this key is limited to besides, by itself; unset when by nothing."""
+
     def __init__(
         self,
         *,
@@ -332,10 +337,11 @@ class AuthorizeResponse(_message.Message):
         spend_cap: Global___SpendCap | None = ...,
         keep_ms: _builtins.int = ...,
         customer_spend_cap: Global___SpendCap | None = ...,
+        own_limits: Global___Limits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["customer_spend_cap", b"customer_spend_cap", "limits", b"limits", "spend_cap", b"spend_cap"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["customer_spend_cap", b"customer_spend_cap", "limits", b"limits", "own_limits", b"own_limits", "spend_cap", b"spend_cap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "customer_spend_cap", b"customer_spend_cap", "keep_ms", b"keep_ms", "key_id", b"key_id", "limits", b"limits", "models", b"models", "plan", b"plan", "spend_cap", b"spend_cap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "customer_spend_cap", b"customer_spend_cap", "keep_ms", b"keep_ms", "key_id", b"key_id", "limits", b"limits", "models", b"models", "own_limits", b"own_limits", "plan", b"plan", "spend_cap", b"spend_cap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
