@@ -183,6 +183,8 @@ class Gate:
                 return
             self.allotment.adopt(leases, ttl_s=ttl_s, now_s=self.clock())
             self._serve(was_asked=True)
+            if not self._waiting and self.allotment.has_much_to_return(self.clock()):
+                self._has_news = True  # of one kind there was enough, of another not: others may miss the one
 
     def _asks(self) -> bool:
         """Whether somebody waits for an answer, and not for the time to ask again."""

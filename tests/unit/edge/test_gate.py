@@ -133,3 +133,17 @@ async def test_who_is_refused_by_what_is_shared_has_drawn_nothing_of_its_own():
     assert [pipe.desk.held(*of) for of in (("k", Kind.REQUESTS), ("k", Kind.CONCURRENT), ("c", Kind.REQUESTS))] == [
         0
     ] * 3
+
+
+async def test_who_is_refused_for_one_limit_takes_no_permit_from_other_replicas():
+    """A permit that came with the answer goes back at once, not when the next second ticks."""
+    pipe = Pipe()
+    limits = limits_over(pipe)
+    terms = Terms(subject="k", limits={Kind.TOKENS: 100, Kind.CONCURRENT: 2})
+    running = await limits.admit(terms, tokens=60)
+    with pytest.raises(TollbridgeError, match="tokens per minute"):
+        await limits.admit(terms, tokens=60)
+    async with asyncio.timeout(20):
+        while pipe.desk.held("k", Kind.CONCURRENT) > 1:  # noqa: ASYNC110  no event says so
+            await asyncio.sleep(0.01)
+    running.end()
