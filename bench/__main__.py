@@ -2,8 +2,10 @@
 
 Starts the fake provider, a whole gateway, and beside its edge one that charges nothing (`uncharged`), all as processes,
 and sends the same bounded load to each, in rounds whose order turns around each time. Each ratio is the median of the
-rounds' own, as the machine's speed drifts. The load generator runs in this process and shares the cores with all it
-measures: only the ratios say something, and a change's ratio only beside that of its parent on the same machine.
+rounds' own, as the machine's speed drifts. A load goes on for a while before it is measured: what is done for a charge
+seconds later weighs on what is measured then, as it does where requests never end. The load generator runs in this
+process and shares the cores with all it measures: only the ratios say something, and a change's ratio only beside that
+of its parent on the same machine.
 """
 
 import argparse
@@ -22,7 +24,7 @@ from tests.integration.running import gateway, provider
 
 ROUNDS = 6
 CHARGES_S = 3.0
-"""So long charges follow a load, which are not to weigh on the next one."""
+"""So long charges follow a request: no longer than each load goes on unmeasured, and than the next one waits."""
 CREDIT_USD = "1000"
 
 
@@ -44,26 +46,33 @@ class Measured:
     p99_ms: float
 
 
-async def load(target: Target, *, requests: int, at_once: int) -> Measured:
-    """Sends `requests`, never more than `at_once` together. Raises aiohttp.ClientResponseError for any failure."""
+async def load(target: Target, *, requests: int, at_once: int, lead_s: float = CHARGES_S) -> Measured:
+    """Sends what it can for `lead_s` and then `requests`, which are measured; never more than `at_once` together.
+
+    Raises aiohttp.ClientResponseError for any failure.
+    """
     body = {"model": target.model, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 16}
     headers = {"authorization": f"Bearer {target.key}"}
     took_s: list[float] = []
     left = iter(range(requests))
 
     async def send(session: aiohttp.ClientSession) -> None:
-        for _ in left:
+        while True:
             began_s = time.perf_counter()
+            counts = began_s >= counts_from_s
+            if counts and next(left, None) is None:
+                return
             async with session.post(target.url, json=body, headers=headers) as reply:
                 reply.raise_for_status()
                 await reply.read()
-            took_s.append(time.perf_counter() - began_s)
+            if counts:
+                took_s.append(time.perf_counter() - began_s)
 
     timeout = aiohttp.ClientTimeout(total=30)
     async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=at_once)) as session:
-        began_s = time.perf_counter()
+        counts_from_s = time.perf_counter() + lead_s
         await asyncio.gather(*(send(session) for _ in range(at_once)))
-        all_s = time.perf_counter() - began_s
+        all_s = time.perf_counter() - counts_from_s
     cuts = statistics.quantiles(took_s, n=100)
     return Measured(requests_per_s=requests / all_s, p50_ms=cuts[49] * 1000, p99_ms=cuts[98] * 1000)
 
@@ -72,7 +81,8 @@ def compare(targets: dict[str, Target], *, requests: int, at_once: int) -> None:
     """Prints each load, and of each ratio the median and all rounds."""
     rounds: dict[str, list[Measured]] = {name: [] for name in targets}
     for target in targets.values():
-        asyncio.run(load(target, requests=at_once * 4, at_once=at_once))  # connections, caches, the first lease
+        # connections, caches, the first lease
+        asyncio.run(load(target, requests=at_once * 4, at_once=at_once, lead_s=0))
     names = list(targets)
     for _ in range(ROUNDS):
         for name in names:
@@ -96,7 +106,7 @@ def _show(line: str) -> None:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="make bench", description="What the gateway adds, as ratios.")
-    parser.add_argument("--requests", type=int, default=2000, help="in each round: for seconds, as charges follow")
+    parser.add_argument("--requests", type=int, default=2000, help="measured in each round")
     parser.add_argument("--at-once", type=int, default=16)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, provider(Path(name)) as upstream:
