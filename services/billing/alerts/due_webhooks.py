@@ -45,13 +45,12 @@ class DueWebhooks:
 
     async def end(self, taken: Taken, *, problem: str) -> None:
         """It was taken, or (with a problem) is given up."""
-        async with db.transaction(self._pool) as connection:
-            await alert_store.end(connection, taken.id, problem=problem)
+        await db.in_transaction(self._pool, partial(alert_store.end, id_=taken.id, problem=problem))
 
     async def postpone(self, taken: Taken, *, pause_s: int, problem: str) -> None:
         """It is due again after a pause."""
-        async with db.transaction(self._pool) as connection:
-            await alert_store.postpone(connection, taken.id, pause_s=pause_s, problem=problem)
+        postpone = partial(alert_store.postpone, id_=taken.id, pause_s=pause_s, problem=problem)
+        await db.in_transaction(self._pool, postpone)
 
     async def forget(self, *, kept_days: int, limit: int) -> None:
         """Drops some of those that ended so long ago."""

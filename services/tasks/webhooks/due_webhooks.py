@@ -36,13 +36,12 @@ class DueWebhooks:
 
     async def end(self, taken: Taken, *, problem: str) -> None:
         """It was taken, or (with a problem) is given up."""
-        async with db.transaction(self._pool) as conn:
-            await webhook_store.end(conn, taken.id, problem=problem)
+        await db.in_transaction(self._pool, partial(webhook_store.end, webhook_id=taken.id, problem=problem))
 
     async def postpone(self, taken: Taken, *, pause_s: int, problem: str) -> None:
         """It is due again after a pause."""
-        async with db.transaction(self._pool) as conn:
-            await webhook_store.postpone(conn, taken.id, pause_s=pause_s, problem=problem)
+        postpone = partial(webhook_store.postpone, webhook_id=taken.id, pause_s=pause_s, problem=problem)
+        await db.in_transaction(self._pool, postpone)
 
     async def forget(self, *, kept_days: int, limit: int) -> None:
         """Drops some of those that ended so long ago."""

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from uuid import UUID, uuid4
 
 import pytest
+from psycopg.errors import DeadlockDetected
 
+from chassis.db import Connection
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from services.billing.alerts import alert_store
@@ -132,6 +134,25 @@ def test_what_is_not_taken_is_tried_again_with_the_same_id_after_a_pause(case: C
     case.look()
     assert case.rows() == [("delivered", 2, "")]
     assert len({headers["webhook-id"] for headers, _ in case.got}) == 1
+
+
+def test_a_deadlock_at_its_noting_ends_nothing_but_that_transaction(case: Case, monkeypatch: pytest.MonkeyPatch):
+    """It is noted again; the loop that delivers everybody's webhooks goes on."""
+    case.set()
+    case.charge(60)
+    case.leave()
+    tried, end = list[UUID](), alert_store.end
+
+    async def deadlocked(connection: Connection, id_: UUID, *, problem: str) -> None:
+        tried.append(id_)
+        if len(tried) == 1:
+            raise DeadlockDetected
+        await end(connection, id_, problem=problem)
+
+    monkeypatch.setattr(alert_store, "end", deadlocked)
+    case.look()
+    assert len(tried) == 2
+    assert case.rows() == [("delivered", 1, "")]
 
 
 def test_after_a_day_and_at_gone_it_is_given_up(case: Case):
