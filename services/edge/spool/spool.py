@@ -61,7 +61,7 @@ class _Segment:
 
 
 class Spool:
-    """This incarnation's journal, of one event loop, whose thread writes; syncing has a thread of its own.
+    """This incarnation's journal, of one event loop, whose thread writes; it waits for no sync (`Syncer`).
 
     A disk that fails makes `append` and `written` raise OSError and `has_room` false: after a failed write until one
     succeeds, for good after a failed sync, as nobody knows what the disk then holds.
