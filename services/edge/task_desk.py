@@ -12,7 +12,7 @@ from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from services.edge.catalogue import Catalogue
 from services.edge.http.json_http import Caller, context, link, parsed
-from services.edge.idempotency.task_claims import ClaimedTask, TaskClaims
+from services.edge.idempotency.task_claims import UNSURE, ClaimedTask, TaskClaims
 from services.edge.limits.estimate import job_tokens
 from services.edge.limits.gate import Admitted
 from services.edge.limits.limits import Limits
@@ -45,18 +45,25 @@ class TaskDesk:
     ) -> AsyncIterator[tuple[tasks_pb2.Task, ClaimedTask, bool]]:
         """The job of an order, after the wait: new, or (True) the one that its Idempotency-Key stands for.
 
-        A new one counts as a request of its caller once it is accepted, and as one that runs until it is answered.
+        A new one counts as a request of its caller unless it was surely refused, and as one that runs until it is
+        answered.
         Raises what `hand_over`, TaskClaims and Limits raise, and MODEL_NOT_ALLOWED.
         """
         await check_model(model, caller, self._catalogue)
         async with self._keys.claimed(request, caller, body) as claimed:
             found = await self._found(claimed.task_id, caller) if claimed.begun else None
             admitted = await self._let_in(request, caller, body) if found is None else None
-            task = found or await self.hand_over(
-                request, caller, task_id=claimed.task_id, kind=kind, model=model, body=body
-            )
-            if admitted is not None:
-                admitted.begin()
+            is_refused = False
+            try:
+                task = found or await self.hand_over(
+                    request, caller, task_id=claimed.task_id, kind=kind, model=model, body=body
+                )
+            except TollbridgeError as error:
+                is_refused = error.code not in UNSURE
+                raise
+            finally:
+                if admitted is not None and not is_refused:
+                    admitted.begin()
             task = await self.awaited(task, caller, wait_s=wait_s)
             claimed.succeeded = task.status == SUCCEEDED
             yield task, claimed, found is not None

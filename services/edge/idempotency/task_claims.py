@@ -12,7 +12,7 @@ from chassis.errors import Code, TollbridgeError
 from services.edge.http.json_http import Caller, context
 from services.edge.idempotency.claims import Claim, Claims, Outcome, fingerprint, key_of
 
-_UNSURE = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.OVERLOADED, Code.INTERNAL})
+UNSURE = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.OVERLOADED, Code.INTERNAL})
 """After these the task may have been accepted all the same."""
 
 
@@ -65,4 +65,4 @@ class TaskClaims:
 def _after(error: TollbridgeError, claim: Claim) -> Outcome:
     if "task_id" in error.details:  # the task itself has failed
         return Outcome.RELEASED
-    return Outcome.LAPSED if error.code in _UNSURE or claim.taken_over else Outcome.RELEASED
+    return Outcome.LAPSED if error.code in UNSURE or claim.taken_over else Outcome.RELEASED

@@ -1,14 +1,21 @@
 """Files of tasks, as edge reads them."""
 
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import pytest
+from fastapi import Request
 
 from chassis.errors import Code, TollbridgeError
 from services.edge import task_files
-from services.edge.http.json_http import Caller
+from services.edge.dialects import DEFAULT
+from services.edge.http.json_http import SCOPE_KEY, Caller, RequestContext
+from services.edge.idempotency.task_claims import TaskClaims
+from services.edge.limits.terms import Kind, Terms
+from services.edge.surfaces import Surface
 from services.edge.task_desk import TaskDesk
 from services.edge.task_files import READ_TRIES, SLICE_BYTES
+from tests.unit.edge.test_gate import Pipe, limits_over
 from tollbridge.tasks.v1 import tasks_pb2
 
 FILE = bytes(index % 251 for index in range(2 * SLICE_BYTES + 7))
@@ -81,3 +88,36 @@ async def test_a_slice_is_read_once_the_one_before_was_taken(monkeypatch: pytest
     pieces = file.pieces(0, file.size)
     await anext(pieces)
     assert len(tasks.asked) == 1
+
+
+class Refusing:
+    """Takes no job, or nobody hears that it does."""
+
+    def __init__(self, code: Code) -> None:
+        self.code = code
+
+    async def call(self, *_: object, **__: object) -> None:
+        raise TollbridgeError(self.code, "no answer")
+
+
+@pytest.mark.parametrize(
+    ("code", "counted"), [(Code.INSUFFICIENT_CREDITS, 0), (Code.UNAVAILABLE, 1), (Code.DEADLINE_EXCEEDED, 1)]
+)
+async def test_a_job_that_may_have_been_accepted_counts(code: Code, counted: int) -> None:
+    """It runs, perhaps, and no later call under its key counts it; what is surely refused uses nothing up."""
+    pipe = Pipe()
+    limits = limits_over(pipe)
+    tasks = cast("Any", Refusing(code))
+    desk = TaskDesk(tasks=tasks, keys=TaskClaims(claims=cast("Any", None)), catalogue=cast("Any", None), limits=limits)
+    surface = Surface(prefix="", dialect=DEFAULT, models_public=False, without=frozenset())
+    found = RequestContext(surface=surface, request_id="r", client_ip="", public_url="", traceparent="")
+    request = Request({"type": "http", "path": "/", "headers": [], SCOPE_KEY: found})
+    caller = Caller(
+        customer_id="c", key_id="k", models=frozenset(), limits=Terms(subject="k", limits={Kind.REQUESTS: 5})
+    )
+    with pytest.raises(TollbridgeError, match="no answer"):
+        async with desk.ordered(request, caller, kind="image", model="m", body=b"{}", wait_s=0):
+            pass
+    found.told.end()
+    await limits.drain()
+    assert pipe.desk.counted("k", Kind.REQUESTS) == counted
