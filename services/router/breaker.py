@@ -30,7 +30,8 @@ PROBE_MARGIN_S = 2.0
 SPARED_TIMES = 2.0
 """Of the time that a hanging account makes a caller wait: so few probes that nobody sees them in a 99th percentile."""
 HEARD_FIRST_S = 5.0
-"""After a rest whoever learnt of it may probe first; those who only heard of it, so much later."""
+HEARD_MOST_S = 30.0
+"""After a rest whoever told of it probes first; those who heard of it when that one must have said how it went."""
 SPARED = "nobody"
 LATELY_S = 10.0
 WINDOW_S = 60.0
@@ -225,7 +226,8 @@ class Breaker:
             return
         pause_s = _pause_s(health, verdict, now_s=now_s) if is_news else 0.0
         waited_s = min(waited_s, FAILURE_MAX_S) if pause_s else 0.0
-        pause_s = max(pause_s, waited_s)
+        if pause_s:
+            pause_s = health.pause_s = max(health.pause_s, pause_s, waited_s)
         pause_s = max(pause_s, min(retry_after_s, RETRY_AFTER_MAX_S))
         if pause_s <= 0:
             return
@@ -250,8 +252,11 @@ class Breaker:
         """The others have not heard it."""
         self._untold |= {rest.account_id: None for rest in rests}
 
-    def hear(self, rest: Rest, *, now_s: float) -> None:
-        """What another replica has learnt; where this one has learnt something since, the others will hear that."""
+    def hear(self, rest: Rest, *, now_s: float, is_ours: bool = False) -> None:
+        """What another replica has learnt; where this one has learnt something since, the others will hear that.
+
+        `is_ours` when this replica was the last to say so too: the trial is its own, and the others wait to hear of it.
+        """
         if rest.account_id in self._untold or (not rest.is_open and rest.account_id not in self._accounts):
             return
         health = self._accounts.setdefault(rest.account_id, _Health())
@@ -263,7 +268,8 @@ class Breaker:
             return
         # attempts that began before now are no news: they knew nothing of this rest
         health.rest(now_s=now_s, until_s=now_s + rest.rests_for_s)
-        health.spare(HEARD_FIRST_S)
+        if not is_ours:
+            health.spare(min(SPARED_TIMES * rest.pause_s, HEARD_MOST_S) + HEARD_FIRST_S)
         health.is_broken = health.is_broken or rest.is_broken
         health.pause_s = max(health.pause_s, rest.pause_s)
 

@@ -63,11 +63,12 @@ class SharedRests:
                 continue
             former = self._heard.get(account.id, 0)
             self._heard[account.id] = row.revision
-            is_echo = written.get(account.id) == row.revision == former + 1
+            is_ours = written.get(account.id) == row.revision
+            is_echo = is_ours and row.revision == former + 1
             if former != row.revision and not is_echo:
                 is_tried = is_start and row.rest.is_broken
                 rest = dataclasses.replace(row.rest, rests_for_s=0.0) if is_tried else row.rest
-                self._breaker.hear(rest, now_s=self._clock())
+                self._breaker.hear(rest, now_s=self._clock(), is_ours=is_ours)
 
 
 def _mark(account: Account) -> str:

@@ -11,8 +11,8 @@ from itertools import islice
 
 AT_LEAST = 2
 """Attempts: one slow answer says nothing."""
-TIMES = 3.0
-LEAST_S = 0.25
+TIMES = 2.0
+LEAST_S = 0.15
 KEPT = 0.98
 """Of the longest time that an answer took, at each success: the last hundred or so say what is usual."""
 

@@ -167,6 +167,7 @@ def test_what_one_replica_learns_another_hears() -> None:
     assert longer.rests_for_s == 2
     one.hear(longer, now_s=2.0)
     assert one.standing("a", now_s=3.9) is Standing.RESTING
+    assert (one.standing("a", now_s=4.0), two.standing("a", now_s=103.0)) == (Standing.PROBED, Standing.ON_TRIAL)
     one.learn("a", Verdict.GOOD, started_s=4.0, now_s=4.0)
     [well] = one.untold(now_s=4.0)
     two.hear(well, now_s=103.0)
