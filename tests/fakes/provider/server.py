@@ -39,6 +39,7 @@ class Answering:
             "id": self.id,
             "protocol": protocol,
             "path": request.path,
+            "key": self.key,
             "model": self.model,
             "stream": bool(body.get("stream")),
             "request_id": request.headers.get("x-request-id"),
