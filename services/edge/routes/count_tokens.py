@@ -19,6 +19,7 @@ from services.edge.bodies.messages_request import parse_count
 from services.edge.bodies.request_body import ClientLeft, aside, read_body
 from services.edge.dialects.messages import messages_voice
 from services.edge.http.body_room import BodyShare
+from services.edge.http.limit_headers import LimitNote
 from services.edge.http.reply import Reply
 from services.edge.owners import Authority
 from services.edge.paid.admission import api_key_of
@@ -62,7 +63,8 @@ class CountTokens:
         reply = Reply(send=send, dialect=dialect, request_id=request_id)
         share = self._bodies.share()
         try:
-            tokens = await self._count(scope, receive, request_id=request_id, share=share)
+            tokens = await self._count(scope, receive, reply, request_id=request_id, share=share)
+            await reply.look()
             await reply.whole(msgspec.json.encode({"input_tokens": tokens}), ())
         except TollbridgeError as error:
             await reply.refuse(error)
@@ -75,12 +77,14 @@ class CountTokens:
         finally:
             share.end()
 
-    async def _count(self, scope: Scope, receive: Receive, *, request_id: str, share: BodyShare) -> int:
+    async def _count(self, scope: Scope, receive: Receive, reply: Reply, *, request_id: str, share: BodyShare) -> int:
         headers = scope["headers"]
         trace = traceparent_of(headers)
         admission = self._tools.admission
         client_ip = scope["client"][0] if scope.get("client") else ""
         authority = await admission.authorize(api_key=api_key_of(headers), client_ip=client_ip, traceparent=trace)
+        if authority.limits is not None:
+            reply.limits = LimitNote(self._tools.limits, authority.limits)
         body = await read_body(receive, headers, share=share)
         request = await aside(body, parse_count, body, headers)
         count = self._counted(request, authority, request_id=request_id, trace=trace)

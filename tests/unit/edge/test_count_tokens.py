@@ -10,7 +10,8 @@ from services.edge.paid.prompt import count_prompt
 from services.edge.routes import count_tokens as route
 from tests.unit.edge.test_messages import ask, asking, whole
 from tests.unit.edge.web_provider import Provider, status, stream
-from tests.unit.edge.world import KEY, World, until
+from tests.unit.edge.world import CUSTOMER, KEY, World, until
+from tollbridge.auth.v1 import auth_pb2
 from upstream.usage import count_tokens
 
 
@@ -137,3 +138,17 @@ async def test_nobody_is_counted_for_who_has_left(world: World, provider: Provid
     await until(lambda: len(world.truth.finished) == 1)
     await until(lambda: provider.disconnects == 1)
     assert not counted
+
+
+async def test_who_has_limits_is_told_what_is_left_and_uses_nothing_up(world: World, provider: Provider):
+    """In answers and in refusals, but not to a wrong key."""
+    world.truth.limits = auth_pb2.Limits(requests_per_minute=3)
+    for body, expected in ((prompt(), 200), ({"model": "fast"}, 400), (prompt(), 200)):
+        async with count(world, body) as response:
+            assert response.status == expected
+            assert response.headers["x-ratelimit-limit"] == "3"
+            assert "x-ratelimit-remaining" in response.headers
+    async with count(world, prompt(), authorization="Bearer wrong") as response:
+        assert response.status == 401
+        assert "x-ratelimit-limit" not in response.headers
+    assert world.owners.limits.counted(CUSTOMER, auth_pb2.LIMIT_KIND_REQUESTS) == 0
