@@ -147,3 +147,17 @@ async def test_who_is_refused_for_one_limit_takes_no_permit_from_other_replicas(
         while pipe.desk.held("k", Kind.CONCURRENT) > 1:  # noqa: ASYNC110  no event says so
             await asyncio.sleep(0.01)
     running.end()
+
+
+async def test_many_idle_keys_hold_nobody_up():
+    """Others run between them, though each is looked at every second."""
+    limits = limits_over(Pipe())
+    for index in range(2000):
+        limits.figures(Terms(subject=f"k{index}", limits=TERMS.limits))
+    looking = asyncio.create_task(limits.tick())
+    turns = 0
+    while not looking.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 2
+    assert len(limits) == 2000
