@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 
 from services.edge.http.limit_headers import duration
+from services.edge.limits import limits
 from services.edge.limits.limit_owner import terms_of
 from services.edge.limits.terms import Kind, Terms
 from tests.unit.edge.world import CUSTOMER, World, until
@@ -16,6 +17,12 @@ from tollbridge.auth.v1 import auth_pb2
 REQUESTS = auth_pb2.LIMIT_KIND_REQUESTS
 TOKENS = auth_pb2.LIMIT_KIND_TOKENS
 CONCURRENT = auth_pb2.LIMIT_KIND_CONCURRENT
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine, too, answers say what auth says."""
+    monkeypatch.setattr(limits, "LOOK_S", 20.0)
 
 
 async def said(
