@@ -224,6 +224,8 @@ class Breaker:
                 self._untold[account_id] = None
                 self._tell(Turn(account_id=account_id, verdict=verdict))
             return
+        if is_news and waited_s:
+            health.failures += 1  # it cost its caller more than others do: two in a row are enough
         pause_s = _pause_s(health, verdict, now_s=now_s) if is_news else 0.0
         waited_s = min(waited_s, FAILURE_MAX_S) if pause_s else 0.0
         if pause_s:

@@ -76,6 +76,15 @@ def test_a_rest_is_not_shorter_than_what_failed_took() -> None:
         assert breaker.rests_for_s("a", now_s=waited_s) == expected_s
 
 
+def test_two_attempts_that_waited_in_vain_are_enough() -> None:
+    """One is tolerated, where three other failures are needed."""
+    breaker = Breaker()
+    breaker.learn("a", Verdict.FAILED, started_s=0.0, now_s=2.0, waited_s=2.0)
+    assert breaker.standing("a", now_s=2.0) is Standing.SOUND
+    breaker.learn("a", Verdict.FAILED, started_s=0.1, now_s=2.1, waited_s=2.0)
+    assert round(breaker.rests_for_s("a", now_s=2.1), 6) == 2
+
+
 def test_an_account_that_hung_is_probed_later_where_there_are_others() -> None:
     """Its probe makes somebody wait: after its rest it may be asked, but the next probe is due only later."""
     breaker = Breaker()
