@@ -181,6 +181,10 @@ class Gate:
                 self._log.info("limits_not_leased", subject=statement.subject, code=error.code.value)
                 self._fail(error)
                 return
+            except Exception:  # noqa: BLE001  logged whole; who waits would wait for ever
+                self._log.exception("limits_not_leased", subject=statement.subject)
+                self._fail(TollbridgeError(Code.INTERNAL, "Something went wrong on our side."))
+                return
             self.allotment.adopt(leases, ttl_s=ttl_s, now_s=self.clock())
             self._serve(was_asked=True)
             if not self._waiting and self.allotment.has_much_to_return(self.clock()):

@@ -12,6 +12,7 @@ from services.edge.limits.limit_owner import LimitOwner
 from services.edge.limits.limits import Limits
 from services.edge.limits.terms import Kind, Terms
 from tests.unit.edge.limit_desk import LimitDesk
+from tollbridge.auth.v1 import auth_pb2
 
 TERMS = Terms(subject="k", limits={Kind.CONCURRENT: 2})
 
@@ -161,3 +162,17 @@ async def test_many_idle_keys_hold_nobody_up():
         turns += 1
     assert turns > 2
     assert len(limits) == 2000
+
+
+async def test_nobody_waits_for_ever_for_a_question_that_broke():
+    """Whatever it was, they are told, and the next one asks anew."""
+    pipe = Pipe()
+    limits = limits_over(pipe)
+    answer = pipe.desk.answer
+    pipe.desk.answer = lambda _: auth_pb2.LimitLease(kind=7)  # no answer at all
+    with pytest.raises(TollbridgeError) as refused:
+        async with asyncio.timeout(20):
+            await limits.admit(TERMS, tokens=0)
+    assert refused.value.code is Code.INTERNAL
+    pipe.desk.answer = answer
+    (await limits.admit(TERMS, tokens=0)).end()
