@@ -1,14 +1,18 @@
 """auth's gRPC face: rights, refusals and numbers."""
 
+import dataclasses
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
+from chassis.config import ConfigText
 from chassis.errors import Code
 from chassis.pipe import PipeClient
 from chassis.telemetry import Tracer
+from services.auth.limits import Limits
 from tests.unit.auth.replica import TOKENS, Replica, refused
 from tollbridge.auth.v1 import auth_pb2 as pb
 
@@ -108,3 +112,22 @@ async def test_a_replica_shows_its_numbers(replica: Replica):
         await replica.authorize(made.secret)
     samples = {s.name: s.value for metric in replica.parts.collector().collect() for s in metric.samples}
     assert samples["tollbridge_auth_keys_asked_total"] > samples["tollbridge_auth_look_ups_total"] > 0
+
+
+async def test_a_key_has_its_own_limits_besides_those_that_its_customers_keys_share(replica: Replica):
+    """It says nothing of them where there are none."""
+    former = replica.parts.running_config()
+    shared = Limits(requests_per_minute=10, concurrent=5, scope="customer")
+    customer = await replica.new_customer()
+    config = dataclasses.replace(former, plans={"team": shared}, default_plan="team")
+    await replica.parts.apply(config, ConfigText(path=Path(), hash="", data={}, lines={}))
+    try:
+        limited = await replica.new_key(customer_id=customer.id, limits=pb.Limits(requests_per_minute=3, concurrent=9))
+        free = await replica.new_key(customer_id=customer.id)
+        found = await replica.authorize(limited.secret)
+        other = await replica.authorize(free.secret)
+    finally:
+        await replica.parts.apply(former, ConfigText(path=Path(), hash="", data={}, lines={}))
+    assert found.limits == other.limits == pb.Limits(requests_per_minute=10, concurrent=5, scope="customer")
+    assert found.own_limits == pb.Limits(requests_per_minute=3, scope="key")
+    assert not other.HasField("own_limits")
