@@ -46,7 +46,7 @@ TROUBLES: dict[str, dict[str, Any]] = {
 }
 PER_S = 30
 HEALTHY_S = 5.0
-TROUBLED_S = {"hangs": 30.0}
+TROUBLED_S = {"hangs": 31.0}
 """Where it is not eight seconds: of those that wait for a hanging account there are a few, however long it hangs."""
 BACK_WITHIN_S = 40.0
 
