@@ -7,6 +7,7 @@ it started has ended.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import time
@@ -51,6 +52,7 @@ class Instance:
         self._ready: Callable[[], dict[str, object]] | None = None
         self._findings: Findings = {}
         self._former_was_killed = False
+        self._ports = contextlib.ExitStack()
 
     async def run(
         self,
@@ -73,6 +75,7 @@ class Instance:
                 await stop.wait()
         finally:
             await self._stop(hurry)
+            self._ports.close()
             self._data_dir.release()
 
     async def _check_port(self) -> None:
@@ -102,7 +105,7 @@ class Instance:
         examining = asyncio.create_task(self._examine_config(secrets))
         try:
             nats_url, database_url = await _or_failure_of(examining, self._start_servers())
-            placed = seats(self._options)
+            placed = seats(self._options, kept=self._ports)
             shared = shared_environ(
                 options=self._options,
                 secrets=secrets,
@@ -132,7 +135,7 @@ class Instance:
         """
         if local_models.URL_VARIABLE in environ or not local_models.can_run():
             return dict(environ)
-        (port,) = pick_ports(1)
+        (port,) = pick_ports(1, kept=self._ports)
         self._add(local_models.program(port=port, environ=environ, data_dir=self._data_dir))
         return {**environ, local_models.URL_VARIABLE: local_models.url(port)}
 
@@ -159,7 +162,7 @@ class Instance:
     async def _start_servers(self) -> tuple[str, str]:
         options, starting = self._options, []
         nats_url, database_url = options.nats_url, options.database_url
-        nats_port, postgres_port = pick_ports(2)
+        nats_port, postgres_port = pick_ports(2, kept=self._ports)
         if not nats_url:
             nats = EmbeddedNats(directory=self._data_dir.nats, port=nats_port)
             starting.append(self._add(_nats_program(nats, self._data_dir)))

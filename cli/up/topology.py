@@ -3,6 +3,7 @@
 Ports are chosen once per run and kept over a process's restarts, so that everybody finds it again.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -40,10 +41,10 @@ class Seat:
         return self.service == "edge"
 
 
-def seats(options: UpOptions) -> list[Seat]:
-    """Gives every replica its addresses."""
+def seats(options: UpOptions, *, kept: contextlib.ExitStack | None = None) -> list[Seat]:
+    """Gives every replica its addresses; their ports are kept from other instances until `kept` is closed."""
     wanted = [(name, number) for name in SERVICES for number in range(options.replica_count(name))]
-    ports = iter(pick_ports(2 * len(wanted)))
+    ports = iter(pick_ports(2 * len(wanted), kept=kept))
     found = []
     for name, number in wanted:
         main = f"127.0.0.1:{next(ports)}"

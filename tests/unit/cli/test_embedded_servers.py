@@ -1,5 +1,6 @@
 """The launchers of the embedded servers, against the real binaries."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import nats as nats_client
 import psycopg
 import pytest
 
+from cli.up import ports as free_ports
 from cli.up.nats import EmbeddedNats
 from cli.up.ports import is_free, pick_ports
 from cli.up.postgres import SHARED_MEMORY, EmbeddedPostgres
@@ -192,6 +194,16 @@ def test_picked_ports_are_different_free_and_outside_the_source_port_range():
     assert len(set(ports)) == 20
     assert all(is_free(port, host="127.0.0.1") for port in ports)
     assert max(ports) < 32_768
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has abstract sockets")
+def test_a_port_that_an_instance_keeps_is_given_to_nobody_else(monkeypatch: pytest.MonkeyPatch):
+    """Two instances that start at the same time get different ports, though nobody listens on them yet."""
+    monkeypatch.setattr(free_ports, "HIGHEST", free_ports.LOWEST + 60)
+    with contextlib.ExitStack() as kept:
+        first = pick_ports(20, kept=kept)
+        assert not set(first) & set(pick_ports(20))
+    assert set(first) & {port for _ in range(20) for port in pick_ports(20)}
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare (util-linux) on this machine")
