@@ -358,9 +358,9 @@ class Publisher:
         while done is not None and (not set_aside or done.event.event_id == event_id):
             if done.former is None:
                 self._settled.add(done.key[0])
-            else:
+                self._confirmed(done.hold_id, done.charge_nano_usd, set_aside)
+            else:  # no draw of ours: a sibling that has died may have adopted even an event of our own
                 done.former()
-            self._confirmed(done.hold_id, done.charge_nano_usd, set_aside)
             done = done.twin
         if done is not None:  # of two ends only one was set aside: the other may be right
             self._pending[done.key] = done

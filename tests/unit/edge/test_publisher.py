@@ -67,10 +67,14 @@ class Desk:
         self.forgotten: list[bytes] = []
         self.disk_fails = False
         self.former: list[str] = []
+        self.confirmed: list[tuple[str, int]] = []
         self.request_id = uuid7()
         self.publisher = Publisher(
-            bus=self.bus, billing=self.billing, forget=self.forget, confirmed=lambda *_: None, source="edge/0"
+            bus=self.bus, billing=self.billing, forget=self.forget, confirmed=self.confirm, source="edge/0"
         )
+
+    def confirm(self, hold_id: str, charge_nano_usd: int, _set_aside: bool) -> None:
+        self.confirmed.append((hold_id, charge_nano_usd))
 
     def forget(self, keys: Iterable[bytes]) -> None:
         if self.disk_fails:
@@ -88,7 +92,12 @@ class Desk:
         closes_hold: bool = False,
     ) -> None:
         event = usage_pb2.UsageRecorded(
-            event_id=name, request_id=str(self.request_id), kind=kind, closes_hold=closes_hold
+            event_id=name,
+            request_id=str(self.request_id),
+            kind=kind,
+            closes_hold=closes_hold,
+            hold_id="lease",
+            charge_nano_usd=7,
         )
         if former:
             self.publisher.add_former(event, forget=lambda: self.former.append(name))
@@ -153,6 +162,21 @@ async def test_a_charge_that_comes_before_its_void_was_forgotten_is_not_forgotte
         assert await desk.drain()
         running.cancel()
     assert desk.forgotten == [desk.request_id.bytes]
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["while it waits", "later"])
+async def test_what_a_dead_sibling_had_adopted_of_ours_is_taken_from_our_lease_once(desk: Desk, *, waits: bool):
+    """A sibling that answered from what we kept has our event in its spool, which is replayed here when it dies."""
+    desk.billing.states["charge"] = COMMITTED
+    desk.add("charge")
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(desk.publisher.run())
+        assert waits or await desk.drain()
+        desk.add("charge", former=True)
+        assert await desk.drain()
+        running.cancel()
+    assert desk.confirmed == [("lease", 7)]
+    assert desk.former == ["charge"]
 
 
 async def test_a_slow_message_of_an_event_that_was_replaced_holds_nothing_up(desk: Desk):
