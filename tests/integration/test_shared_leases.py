@@ -64,6 +64,14 @@ def grants(running: Gateway) -> float:
     return found
 
 
+def answers(edge: str) -> bool:
+    """Whether an edge takes requests."""
+    try:
+        return httpx.get(f"{edge}/readyz", timeout=5).is_success
+    except httpx.TransportError:
+        return False
+
+
 async def test_a_thousand_requests_of_a_rich_customer_ask_billing_a_few_times(rig: Gateway) -> None:
     """Most are drawn in memory; and when they are over everything is back within ten seconds."""
     account = await asyncio.to_thread(rig.customer, credit_usd="1000")
@@ -108,6 +116,10 @@ async def test_credit_of_a_killed_edge_is_never_taken_for_spent(rig: Gateway) ->
         served += statuses[200]
     assert await ask(account, 1, edge=first) == {402: 1}
     assert (await asyncio.to_thread(account.settled_credits, 60))["balance"] == 0
+    # Its credit may be free before its successor listens, which the next test needs.
+    await asyncio.to_thread(
+        wait_until, lambda: answers(second), timeout_s=60, what="the killed edge's successor answers"
+    )
 
 
 async def test_a_receipt_is_there_as_soon_as_the_answer_is(rig: Gateway) -> None:
