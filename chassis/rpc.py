@@ -42,7 +42,6 @@ LIMITS = [
 """Room for one message of the largest size and for the frame around it."""
 _SERVER_OPTIONS = [
     *LIMITS,
-    ("grpc.so_reuseport", 0),  # a taken port is an error
     ("grpc.keepalive_time_ms", 10_000),  # finds clients whose machine is gone
     ("grpc.keepalive_timeout_ms", 5_000),
 ]
@@ -105,8 +104,10 @@ class RpcServer:
         tokens: Mapping[str, str],
         tracer: Tracer,
         registry: CollectorRegistry,
+        reuse_port: bool = False,
     ) -> None:
         self._services, self._bind, self._tokens = services, bind, tokens
+        self._reuse_port = reuse_port  # else a taken port is an error
         calls = Counter("tollbridge_rpc_calls", "Calls answered.", ["method", "code"], registry=registry)
         seconds = Histogram(
             "tollbridge_rpc_seconds", "Time to answer.", ["method"], registry=registry, buckets=_BUCKETS
@@ -125,7 +126,8 @@ class RpcServer:
 
     async def start(self) -> str:
         """Listens; returns the bound "host:port". Raises RuntimeError when the address is taken."""
-        server = self._server = grpc.aio.server(options=_SERVER_OPTIONS)
+        options = [*_SERVER_OPTIONS, ("grpc.so_reuseport", int(self._reuse_port))]
+        server = self._server = grpc.aio.server(options=options)
         for name, methods in self._methods.items():
             handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
                 short: self._handler(method) for short, method in methods.items()
@@ -145,6 +147,12 @@ class RpcServer:
         await self._health.enter_graceful_shutdown()
         for pipe in self._pipes:
             pipe.drain()
+
+    async def leave(self, announce_s: float, grace_s: float) -> None:
+        """Announces the drain, serves on for `announce_s`, then stops: the end of one replica among others."""
+        await self.drain()
+        await asyncio.sleep(announce_s)
+        await self.stop(grace_s)
 
     async def stop(self, grace_s: float) -> None:
         """Drains, takes nothing new, lets what runs end within `grace_s`, then cancels it."""

@@ -1,7 +1,5 @@
 """One billing process: settings, objects by keyword, and the order in which they start and stop."""
 
-import asyncio
-
 import structlog
 
 from chassis import db, lifecycle, settings, telemetry
@@ -26,7 +24,14 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     await parts.config.load_first()
     health = HealthServer(bind=own.metrics_bind, registry=registry, ready=parts.not_ready)
     tokens = parse_tokens(own.service_tokens)
-    server = RpcServer(services=parts.services(), bind=own.grpc_bind, tokens=tokens, tracer=tracer, registry=registry)
+    server = RpcServer(
+        services=parts.services(),
+        bind=own.grpc_bind,
+        tokens=tokens,
+        tracer=tracer,
+        registry=registry,
+        reuse_port=own.grpc_reuse_port,
+    )
     await health.start()
     await router.start()
     await auth.start()
@@ -39,9 +44,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     parts.is_serving = True
     await life.stopping.wait()
     parts.is_serving = False
-    await server.drain()
-    await asyncio.sleep(min(1.0, own.drain_grace_s))
-    await server.stop(own.drain_grace_s)
+    await server.leave(*life.drain_times(own))
     await life.end()
     for part in (parts.grants, parts.capped_grants, router, auth, bus, pool):
         await part.close()

@@ -10,6 +10,9 @@ from services.router.parts import build
 from services.router.settings import Settings
 from services.router.store_desk import IDLE_MS
 
+WAITING_GRACE_S = 2.0
+"""Who waits for a slot longer than that waits on at another router: its pipe asks there when ours ends."""
+
 
 async def serve(life: lifecycle.Lifecycle) -> None:
     """Starts everything, serves until asked to stop, drains."""
@@ -26,7 +29,14 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     await db.wait_for_schema(pool, service="router", timeout_s=own.schema_wait_s)
     await parts.watch.load_first()
     await parts.rests.know()
-    rpc = RpcServer(services=[parts.service], bind=own.grpc_bind, tokens=tokens, tracer=tracer, registry=metrics)
+    rpc = RpcServer(
+        services=[parts.service],
+        bind=own.grpc_bind,
+        tokens=tokens,
+        tracer=tracer,
+        registry=metrics,
+        reuse_port=own.grpc_reuse_port,
+    )
     await rpc.start()
     life.spawn("config-watch", parts.watch.run())
     life.spawn("slot-sweep", parts.desk.sweep())
@@ -36,7 +46,8 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     serving = True
     await life.stopping.wait()
     serving = False
-    await rpc.stop(own.drain_grace_s)
+    announce_s, grace_s = life.drain_times(own)
+    await rpc.leave(announce_s, min(grace_s, WAITING_GRACE_S))
     await health.stop()
     await pool.close()
     tracer.close()
