@@ -31,15 +31,15 @@ async def serve(life: lifecycle.Lifecycle) -> None:
         tracer=tracer,
         registry=registry,
     )
-    http = HttpServer(
+    health = HealthServer(bind=own.metrics_bind, registry=registry, ready=parts.unready)
+    await parts.start(life)
+    http = HttpServer(  # not before: on a shared port the kernel gives us our part from now on
         app=parts.app,
         bind=own.http_bind,
         grace_s=own.drain_grace_s,
         reuse_port=own.http_reuse_port,
         is_leaving=lambda: parts.drain.draining,
     )
-    health = HealthServer(bind=own.metrics_bind, registry=registry, ready=parts.unready)
-    await parts.start(life)
     await health.start()
     serving = life.spawn("http", http.serve())
     log.info("serving", http=http.address)
