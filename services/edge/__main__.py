@@ -38,7 +38,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
         bind=own.http_bind,
         grace_s=own.drain_grace_s,
         reuse_port=own.http_reuse_port,
-        is_leaving=lambda: parts.drain.draining,
+        is_leaving=lambda: parts.drain.draining and not life.in_haste,
     )
     await health.start()
     serving = life.spawn("http", http.serve())

@@ -29,7 +29,7 @@ HEAD_TIMEOUT_S = 30.0
 IDLE_TIMEOUT_S = 75
 """How long a connection may stay between two requests."""
 LAST_CALL_S = 2.0
-"""How long a connection on which nothing was asked yet may still bring a request, once no new ones are taken."""
+"""How long a connection that has not been told of its end may still bring a request, once no new ones are taken."""
 LINGER_S = 1.0
 """How long what still comes after a refusal is thrown away: closed at once, the client might not see why."""
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 413: b"Content Too Large"}
@@ -61,6 +61,7 @@ class CarefulProtocol(HttpToolsProtocol):
         super().__init__(**arguments)
         self._room = room
         self._is_leaving = is_leaving
+        self._last_call = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -153,18 +154,25 @@ class CarefulProtocol(HttpToolsProtocol):
         super().on_response_complete()
         # uvicorn's own timer ends with the next byte, whatever it is.
         self._deadline_s = self.loop.time() + (HEAD_TIMEOUT_S if self._in_head else IDLE_TIMEOUT_S)
+        if self._last_call:
+            self._end_soon()
 
     def shutdown(self) -> None:
-        """No new connections are taken: this one is closed after the answer that it waits for, or now.
+        """No new connections are taken. This one ends with the next answer that can still say so, or soon without.
 
-        On one that is new a request may be on its way, and closing would reset it.
+        On one that is new, or whose last answer promised to keep it, a request may be on its way: closing resets it.
         """
-        if self._running is not None:
+        running = self._served()
+        if not self._is_leaving() or (running is not None and not running.response_started):
             super().shutdown()
             return
-        self._is_leaving = lambda: True
-        self._watch.cancel()
+        self._last_call = True
+        if running is None:
+            self._end_soon()
+
+    def _end_soon(self) -> None:
         self._deadline_s = min(self._deadline_s, self.loop.time() + LAST_CALL_S)
+        self._watch.cancel()
         self._watch = self.loop.call_later(LAST_CALL_S, self._look)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:

@@ -35,6 +35,12 @@ class Leaving:
         if scope["path"] == "/slow":
             self.arrived.set()
             await self.go_on.wait()
+        if scope["path"] == "/stream":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"a", "more_body": True})
+            await self.go_on.wait()
+            await send({"type": "http.response.body", "body": b"b"})
+            return
         body = json.dumps(scope["path"]).encode()
         headers = [(b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -123,6 +129,34 @@ async def test_a_request_on_its_way_when_the_listener_closes_is_answered(server:
     head = await head_of(reader)
     assert head.startswith(b"HTTP/1.1 200 ")
     assert b"connection: close" in head
+
+
+async def test_who_was_promised_a_connection_may_ask_on_it_once_more(server: Leaving):
+    """A stream that began before its edge left ends without a word of that, so its connection is not closed with it."""
+    reader, writer = await server.connect()
+    writer.write(REQUEST % b"stream")
+    async with asyncio.timeout(20):
+        assert b"connection: close" not in await reader.readuntil(b"\r\n\r\n")
+    address, server.leaving = server.http.address, True
+    server.http.stop(grace_s=20)
+    await server.stops_listening(address)
+    server.go_on.set()
+    async with asyncio.timeout(20):
+        await reader.readuntil(b"0\r\n\r\n")
+    writer.write(REQUEST % b"next")
+    assert b"connection: close" in await head_of(reader)
+    assert await reader.read() == b""
+
+
+async def test_a_server_that_need_not_be_kind_closes_idle_connections_at_once(server: Leaving, monkeypatch):
+    """Where all ends at once, nobody waits for requests that could not be served."""
+    monkeypatch.setattr(protocol, "LAST_CALL_S", 600)
+    reader, writer = await server.connect()
+    writer.write(REQUEST % b"one")
+    await head_of(reader)
+    server.http.stop()
+    async with asyncio.timeout(20):
+        assert await reader.read() == b""
 
 
 async def test_a_connection_that_nobody_uses_holds_nobody_up(server: Leaving, monkeypatch):
