@@ -7,7 +7,7 @@ from chassis.bus import Bus
 from chassis.config_state import ConfigCollector
 from chassis.health import HealthServer
 from chassis.metrics import open_registry
-from chassis.rpc import RpcServer, parse_tokens
+from chassis.serving import rpc_server
 from services.auth.parts import Parts
 from services.auth.settings import Settings
 
@@ -24,15 +24,8 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     parts = Parts(settings=own, pool=pool, log=log)
     registry.register(parts.collector())
     registry.register(ConfigCollector(parts.config_state))
-    tokens, services = parse_tokens(own.service_tokens), [parts.server.service()]
-    server = RpcServer(
-        services=services,
-        bind=own.grpc_bind,
-        tokens=tokens,
-        tracer=tracer,
-        registry=registry,
-        reuse_port=own.grpc_reuse_port,
-    )
+    services = [parts.server.service()]
+    server = rpc_server(own, services=services, tracer=tracer, registry=registry)
     health = HealthServer(bind=own.metrics_bind, registry=registry, ready=parts.not_ready)
     await parts.load_config(life)
     await health.start()

@@ -6,7 +6,7 @@ from chassis import db, lifecycle, settings, telemetry
 from chassis.bus import Bus
 from chassis.health import HealthServer
 from chassis.metrics import open_registry
-from chassis.rpc import RpcServer, parse_tokens
+from chassis.serving import rpc_server
 from services.billing import events
 from services.billing.parts import Parts, asking, clients
 from services.billing.settings import Settings
@@ -23,15 +23,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     parts = Parts(settings=own, pool=pool, others=asking(router, auth), tracer=tracer, registry=registry, log=log)
     await parts.config.load_first()
     health = HealthServer(bind=own.metrics_bind, registry=registry, ready=parts.not_ready)
-    tokens = parse_tokens(own.service_tokens)
-    server = RpcServer(
-        services=parts.services(),
-        bind=own.grpc_bind,
-        tokens=tokens,
-        tracer=tracer,
-        registry=registry,
-        reuse_port=own.grpc_reuse_port,
-    )
+    server = rpc_server(own, services=parts.services(), tracer=tracer, registry=registry)
     await health.start()
     await router.start()
     await auth.start()

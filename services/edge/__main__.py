@@ -21,25 +21,17 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     log, registry = structlog.get_logger(), open_registry(own.config_path)
     tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
     life.drain_limit_s = own.drain_announce_s + own.drain_grace_s + lifecycle.DRAIN_MARGIN_S
-    configuration = await load_config(own, log)
+    config = await load_config(own, log)
     bus = await Bus.connect(own.nats_url, name=own.service_name, log=log)
-    parts = Parts(
-        settings=own,
-        configuration=configuration,
-        incarnation=uuid7(),
-        bus=bus,
-        tracer=tracer,
-        registry=registry,
-    )
+    parts = Parts(settings=own, configuration=config, incarnation=uuid7(), bus=bus, tracer=tracer, registry=registry)
+
+    def is_leaving() -> bool:
+        return parts.drain.draining and not life.in_haste
+
     health = HealthServer(bind=own.metrics_bind, registry=registry, ready=parts.unready)
     await parts.start(life)
-    http = HttpServer(  # not before: on a shared port the kernel gives us our part from now on
-        app=parts.app,
-        bind=own.http_bind,
-        grace_s=own.drain_grace_s,
-        reuse_port=own.http_reuse_port,
-        is_leaving=lambda: parts.drain.draining and not life.in_haste,
-    )
+    # Not before: on a shared port the kernel gives us our part from now on.
+    http = HttpServer(app=parts.app, bind=own.http_bind, reuse_port=own.http_reuse_port, is_leaving=is_leaving)
     await health.start()
     serving = life.spawn("http", http.serve())
     log.info("serving", http=http.address)

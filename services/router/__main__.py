@@ -5,7 +5,8 @@ from pathlib import Path
 from chassis import db, lifecycle, settings, telemetry
 from chassis.health import HealthServer
 from chassis.metrics import open_registry
-from chassis.rpc import RpcServer, parse_tokens
+from chassis.rpc import parse_tokens
+from chassis.serving import rpc_server
 from services.router.parts import build
 from services.router.settings import Settings
 from services.router.store_desk import IDLE_MS
@@ -29,14 +30,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     await db.wait_for_schema(pool, service="router", timeout_s=own.schema_wait_s)
     await parts.watch.load_first()
     await parts.rests.know()
-    rpc = RpcServer(
-        services=[parts.service],
-        bind=own.grpc_bind,
-        tokens=tokens,
-        tracer=tracer,
-        registry=metrics,
-        reuse_port=own.grpc_reuse_port,
-    )
+    rpc = rpc_server(own, services=[parts.service], tracer=tracer, registry=metrics)
     await rpc.start()
     life.spawn("config-watch", parts.watch.run())
     life.spawn("slot-sweep", parts.desk.sweep())

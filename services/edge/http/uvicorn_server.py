@@ -54,7 +54,7 @@ class HttpServer:
         *,
         app: EdgeApp,
         bind: str,
-        grace_s: float,
+        grace_s: float = 30.0,
         reuse_port: bool = False,
         is_leaving: Callable[[], bool] = lambda: False,
     ) -> None:

@@ -131,6 +131,27 @@ async def test_a_successor_on_the_same_address_takes_over_and_no_call_fails() ->
     await successor.stop(0)
 
 
+async def test_a_slow_call_at_the_only_replica_keeps_nobody_from_its_successor() -> None:
+    """Whoever asks while the former one ends a slow call is answered at once, and the slow call once more."""
+    slow, quick = Gate("former"), named("successor")
+    former = server(slow.run, reuse_port=True)
+    address = await former.start()
+    pipe = await client(address)
+    waiting = asyncio.create_task(ask(pipe, "slow", timeout_s=60))
+    await eventually(lambda: slow.entered == 1)
+    successor = server(quick, bind=address, reuse_port=True)
+    await successor.start()
+    leaving = asyncio.create_task(former.leave(0, 60))
+    await eventually(lambda: next(iter(pipe._replicas.values())).draining)
+    async with asyncio.timeout(30):
+        assert (await ask(pipe, "quick", timeout_s=30)).name == "successor"
+        assert (await waiting).name == "successor"
+        await leaving
+    assert slow.cancelled == 1
+    await pipe.close()
+    await successor.stop(0)
+
+
 async def test_a_taken_address_is_an_error_unless_it_is_to_be_shared() -> None:
     """Two that don't know of each other never share a port by chance."""
     first = server(named("first"))
