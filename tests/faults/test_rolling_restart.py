@@ -27,7 +27,7 @@ from tests.patience import promised
 
 STREAMERS = 50
 ASKERS = 5
-ASK_EVERY_S = 0.3
+ASK_EVERY_S = 0.5
 ALL_STREAM_WITHIN_S = 30.0
 PROBE_EVERY_S = 0.5
 RESTARTED_WITHIN_S = 400.0
