@@ -1,8 +1,9 @@
 """How a process lives: uvloop, a raised file limit, signals that ask it to stop, and tasks that somebody owns.
 
 The first SIGTERM or SIGINT sets `stopping`; a process that doesn't wait for it yet (it is still starting) is ended at
-once. A second signal, or 60 seconds, cuts the drain short. Exit status: 0 stopped as asked, 1 something failed,
-2 the settings or the config file are wrong.
+once. SIGTERM is for one of many, whose clients can go elsewhere and shall be told; SIGINT is for all at once, and
+somebody waits. A second signal, or 60 seconds, cuts the drain short. Exit status: 0 stopped as asked, 1 something
+failed, 2 the settings or the config file are wrong.
 """
 
 import asyncio
@@ -21,11 +22,13 @@ import structlog
 import uvloop
 
 from chassis.config import ConfigError
-from chassis.settings import SettingsError
+from chassis.settings import ServiceSettings, SettingsError
 
 DRAIN_LIMIT_S = 60.0
 DRAIN_MARGIN_S = 30.0
 """What a process gets to put its things away after the grace for what runs."""
+HASTY_GRACE_S = 30.0
+"""The longest grace while somebody waits for the end."""
 GC_THRESHOLDS = (10_000, 20, 50)
 """Python's own look for cycles so often that a tenth of a busy edge's time goes into it."""
 TASK_END_LIMIT_S = 5.0
@@ -50,6 +53,7 @@ class Lifecycle:
     def __init__(self) -> None:
         self.stopping: asyncio.Event = Stopping()
         self.failed = False
+        self.in_haste = False
         self.drain_limit_s = DRAIN_LIMIT_S
         self._tasks: list[asyncio.Task[None]] = []
         self._log = structlog.get_logger()
@@ -72,6 +76,12 @@ class Lifecycle:
         self._log.error("task_failed", task=task.get_name(), exc_info=error)
         self.failed = True
         self.stopping.set()
+
+    def drain_times(self, settings: ServiceSettings) -> tuple[float, float]:
+        """How long to announce the drain, and then to let run what runs, in seconds. Asked once `stopping` is set."""
+        if self.in_haste:
+            return 0.0, min(settings.drain_grace_s, HASTY_GRACE_S)
+        return settings.drain_announce_s, settings.drain_grace_s
 
     async def end(self) -> None:
         """Cancels what was spawned, in reverse order, each with 5 seconds to clean up."""
@@ -122,16 +132,17 @@ async def _supervise(main: Callable[[Lifecycle], Awaitable[None]], exit_for_cert
 
     signals = 0
 
-    def on_signal() -> None:
+    def on_signal(number: signal.Signals) -> None:
         nonlocal signals
         signals += 1
+        lifecycle.in_haste |= number is signal.SIGINT
         lifecycle.stopping.set()
         if signals > 1 or not getattr(lifecycle.stopping, "awaited", True):
             work.cancel()
 
     limit = asyncio.create_task(_limit_the_drain(lifecycle, work))
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+        loop.add_signal_handler(number, on_signal, number)
     try:
         await work
     except asyncio.CancelledError:

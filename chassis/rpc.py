@@ -42,7 +42,6 @@ LIMITS = [
 """Room for one message of the largest size and for the frame around it."""
 _SERVER_OPTIONS = [
     *LIMITS,
-    ("grpc.so_reuseport", 0),  # a taken port is an error
     ("grpc.keepalive_time_ms", 10_000),  # finds clients whose machine is gone
     ("grpc.keepalive_timeout_ms", 5_000),
 ]
@@ -105,8 +104,10 @@ class RpcServer:
         tokens: Mapping[str, str],
         tracer: Tracer,
         registry: CollectorRegistry,
+        reuse_port: bool = False,
     ) -> None:
         self._services, self._bind, self._tokens = services, bind, tokens
+        self._reuse = ("grpc.so_reuseport", int(reuse_port))  # 0: a taken port is an error
         calls = Counter("tollbridge_rpc_calls", "Calls answered.", ["method", "code"], registry=registry)
         seconds = Histogram(
             "tollbridge_rpc_seconds", "Time to answer.", ["method"], registry=registry, buckets=_BUCKETS
@@ -125,7 +126,7 @@ class RpcServer:
 
     async def start(self) -> str:
         """Listens; returns the bound "host:port". Raises RuntimeError when the address is taken."""
-        server = self._server = grpc.aio.server(options=_SERVER_OPTIONS)
+        server = self._server = grpc.aio.server(options=[*_SERVER_OPTIONS, self._reuse])
         for name, methods in self._methods.items():
             handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
                 short: self._handler(method) for short, method in methods.items()
@@ -145,6 +146,12 @@ class RpcServer:
         await self._health.enter_graceful_shutdown()
         for pipe in self._pipes:
             pipe.drain()
+
+    async def leave(self, announce_s: float, grace_s: float) -> None:
+        """Announces the drain, serves on for `announce_s`, then stops: the end of one replica among others."""
+        await self.drain()
+        await asyncio.sleep(announce_s)
+        await self.stop(grace_s)
 
     async def stop(self, grace_s: float) -> None:
         """Drains, takes nothing new, lets what runs end within `grace_s`, then cancels it."""
@@ -302,7 +309,7 @@ class _Pipe:
         self._running: dict[int, asyncio.Task[None]] = {}
         self._replies: deque[tuple[int, bytes, TollbridgeError | None]] = deque()
         self._wake = asyncio.Event()
-        self._draining, self._closing = draining, False
+        self._draining, self._closing, self._missed = draining, False, False
         self._speak = True  # a frame is due even without replies
 
     async def run(self) -> None:
@@ -325,7 +332,7 @@ class _Pipe:
         self._wake.set()
 
     def close(self) -> None:
-        """Takes no more calls and ends the stream when the running ones are answered."""
+        """Ends the stream when the running calls are answered, or when one more comes."""
         self._closing = True
         self._wake.set()
 
@@ -342,8 +349,10 @@ class _Pipe:
                 self._begin(call)
 
     def _begin(self, call: pipe_pb2.Call) -> None:
-        if self._closing:
-            return  # unanswered, so the client asks another replica
+        if self._closing:  # its client knows nobody else: at the end of this stream it asks our successor, for all
+            self._missed = True
+            self._wake.set()
+            return
         method = self._methods.get(call.method)
         if method is None or isinstance(method.handler, StreamHandler):
             self._reply(call.id, b"", TollbridgeError(Code.METHOD_NOT_ALLOWED, "no such method"))
@@ -374,7 +383,7 @@ class _Pipe:
             while self._replies or self._speak:
                 self._speak = False
                 await self._context.write(self._frame())
-            if self._closing and not self._running:
+            if self._closing and (self._missed or not self._running):
                 return
             await self._wake.wait()
             self._wake.clear()

@@ -48,7 +48,12 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     billing_addresses: str = ""
     tasks_addresses: str = ""
     otlp_endpoint: str = ""
+    grpc_reuse_port: bool = False
+    """A successor may listen on our address while we still do (`tollbridge up` restarts that way)."""
+    drain_announce_s: float = 0.5
+    """How long after SIGTERM new work is still taken, while everybody is told to go elsewhere."""
     drain_grace_s: float = 30.0
+    """How long what runs may go on after that."""
 
     def __repr__(self) -> str:
         shown = (f"{name}={_shown(name, getattr(self, name))}" for name in self.__struct_fields__)

@@ -138,6 +138,18 @@ def status(data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
     show_status(instance, as_json=as_json)
 
 
+@app.command()
+def restart(data_dir: DataDirOption = None) -> None:
+    """Restarts the services of a running `tollbridge up` one after another; no request is refused meanwhile."""
+    from cli.running import NotRunning, ask_for_restart, find_instance
+
+    try:
+        pid = ask_for_restart(find_instance(data_dir))
+    except NotRunning as error:
+        raise _exit(str(error), NOT_POSSIBLE) from error
+    typer.echo(f"asked the instance of pid {pid}, which says when it is done")
+
+
 @ledger_app.command("verify")
 def ledger_verify(
     data_dir: DataDirOption = None,

@@ -1,11 +1,13 @@
 """Finds a running instance: by its data directory, else by the environment."""
 
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cli.up.data_dir import DataDir, read_json
+from cli.up.process import is_alive
 
 DEFAULT_DATA_DIR = Path(".tollbridge")
 
@@ -29,6 +31,15 @@ def find_instance(data_dir: Path | None) -> RunningInstance:
     if content is None or not found.is_running():
         raise NotRunning(f"no instance runs on {found.root}; start one with `tollbridge up`, or give --data-dir")
     return RunningInstance(data_dir=found, content=content)
+
+
+def ask_for_restart(instance: RunningInstance) -> int:
+    """Asks its supervisor for a rolling restart; returns the pid that was asked. Raises NotRunning."""
+    holder = instance.data_dir.holder()
+    if holder is None or not is_alive(holder):
+        raise NotRunning(f"no instance runs on {instance.data_dir.root} any more")
+    os.kill(holder.pid, signal.SIGUSR1)
+    return holder.pid
 
 
 def find_database(data_dir: Path | None) -> str:

@@ -17,6 +17,7 @@ from cli.up.ports import pick_ports
 from cli.up.probe import http_is_ready
 from cli.up.process import SAFE_PATH, tethered
 from cli.up.supervised import Program, StartFailed, Supervised
+from services.edge.settings import Settings
 
 PATIENCE_MARGIN_S = 10.0
 FAILED = 1
@@ -24,8 +25,8 @@ FAILED = 1
 
 def run_workers(count: int, environ: Mapping[str, str]) -> int:
     """Runs `count` workers until a signal; returns the exit status. Raises SettingsError."""
-    settings = load(ServiceSettings, environ)
-    patience_s = settings.drain_grace_s + PATIENCE_MARGIN_S
+    settings = load(Settings, environ)
+    patience_s = settings.drain_announce_s + settings.drain_grace_s + PATIENCE_MARGIN_S
     return asyncio.run(_run(list(worker_environs(count, environ, settings)), patience_s))
 
 
@@ -44,12 +45,16 @@ def worker_environs(count: int, environ: Mapping[str, str], settings: ServiceSet
 
 async def _run(environs: list[dict[str, str]], patience_s: float) -> int:
     stop, hurry = asyncio.Event(), asyncio.Event()
+    asked = signal.SIGTERM
 
-    def on_signal() -> None:
+    def on_signal(number: signal.Signals) -> None:
+        nonlocal asked
+        if not stop.is_set():
+            asked = number
         (hurry if stop.is_set() else stop).set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
     workers = [
         Supervised(program=_program(number, environ), on_change=_nothing, announce=_announce)
         for number, environ in enumerate(environs)
@@ -62,7 +67,7 @@ async def _run(environs: list[dict[str, str]], patience_s: float) -> int:
     status = _start_failure(starting)
     if status == 0:  # from here on `run` ends only when asked to, or by a fault of its own
         await asyncio.wait((stopping, *running), return_when=asyncio.FIRST_COMPLETED)
-    await asyncio.gather(*(worker.stop(patience_s=patience_s, hurry=hurry) for worker in workers))
+    await asyncio.gather(*(worker.stop(patience_s=patience_s, hurry=hurry, by=asked) for worker in workers))
     faults = [each for each in await asyncio.gather(*running, return_exceptions=True) if each is not None]
     for fault in faults:
         _announce(f"a worker was lost: {fault!r}")

@@ -1,6 +1,7 @@
 """`tollbridge up` towards its terminal: signals in, a few lines out.
 
-The first Ctrl-C, SIGTERM or SIGHUP stops in order; a second one cuts short what is still draining.
+The first Ctrl-C, SIGTERM or SIGHUP stops in order; a second one cuts short what is still draining. SIGUSR1 restarts the
+services one after another, without refusing a request (`tollbridge restart` sends it).
 """
 
 import asyncio
@@ -37,7 +38,7 @@ def run_up(options: UpOptions) -> int:
 
 
 async def _run(options: UpOptions) -> None:
-    stop, hurry = asyncio.Event(), asyncio.Event()
+    stop, hurry, renew = asyncio.Event(), asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     asked_at_s = 0.0
 
@@ -52,8 +53,9 @@ async def _run(options: UpOptions) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, on_signal)
+    loop.add_signal_handler(signal.SIGUSR1, renew.set)
     _announce(f"starting; data in {options.data_dir.absolute()}, config {options.config}")
-    await Instance(options=options, announce=_announce).run(stop=stop, hurry=hurry, when_ready=_welcome)
+    await Instance(options=options, announce=_announce).run(stop=stop, hurry=hurry, renew=renew, when_ready=_welcome)
     _announce("stopped")
 
 

@@ -53,7 +53,7 @@ class DataDir:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(lock)
-            holder = self._holder()
+            holder = self.holder()
             raise DataDirError(
                 f"{self.root} is in use by another running instance (pid {holder.pid if holder else '?'}); "
                 "stop it, or choose another --data-dir"
@@ -72,10 +72,11 @@ class DataDir:
 
     def is_running(self) -> bool:
         """Tells whether some process holds this directory now. Only looks: trying the lock would keep a start out."""
-        holder = self._holder()
+        holder = self.holder()
         return holder is not None and is_alive(holder)
 
-    def _holder(self) -> ProcessIdentity | None:
+    def holder(self) -> ProcessIdentity | None:
+        """Who has written itself into the lock; it may have ended since."""
         try:
             pid, _, started = self._lock_path.read_text(errors="replace").strip().partition(" ")
         except OSError:

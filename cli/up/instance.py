@@ -9,6 +9,7 @@ it started has ended.
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -23,6 +24,7 @@ from cli.up.nats import EmbeddedNats
 from cli.up.options import BUILT_IN_CONFIG, UpOptions, WrongOption, check_port
 from cli.up.ports import pick_ports
 from cli.up.postgres import FAST_SHUTDOWN, EmbeddedPostgres
+from cli.up.rolling import Post, restart_all
 from cli.up.supervised import Program, Supervised
 from cli.up.topology import OWNERS, Seat, base_environ, cli_environ, seats, service_program, shared_environ
 
@@ -48,6 +50,9 @@ class Instance:
         self._announce = announce
         self._data_dir = DataDir(options.data_dir)
         self._supervised: list[Supervised] = []
+        self._hidden: list[Supervised] = []
+        self._posts: list[Post] = []
+        self._program: Callable[[Seat], Program] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._ready: Callable[[], dict[str, object]] | None = None
         self._findings: Findings = {}
@@ -59,9 +64,11 @@ class Instance:
         *,
         stop: asyncio.Event,
         hurry: asyncio.Event,
+        renew: asyncio.Event,
         when_ready: Callable[[dict[str, object], Findings], None],
     ) -> None:
-        """Runs until `stop` is set, then stops all; `hurry` cuts the patience of that short.
+        """Runs until `stop` is set, then stops all; `hurry` cuts the patience of that short. Each time that `renew` is
+        set, the services are restarted one after another.
 
         Raises StartFailed, HelperFailed, DataDirError, WrongOption, after stopping what had been started.
         """
@@ -72,11 +79,18 @@ class Instance:
             await _unless(stop, self._start())
             if not stop.is_set() and self._ready is not None:
                 when_ready(self._ready(), self._findings)
-                await stop.wait()
+                await _unless(stop, self._restart_when(renew))
         finally:
             await self._stop(hurry)
             self._ports.close()
             self._data_dir.release()
+
+    async def _restart_when(self, renew: asyncio.Event) -> None:
+        while self._program is not None:
+            await renew.wait()
+            self._announce("restarting the services one after another")
+            await restart_all(self._posts, house=self, program=self._program, announce=self._announce)
+            renew.clear()  # who asked meanwhile has been heard
 
     async def _check_port(self) -> None:
         """Raises WrongOption when the port is taken, and after a killed instance also stays so for a moment."""
@@ -180,11 +194,10 @@ class Instance:
         migrating = run_helper("cli.migrate", environ=environ, timeout_s=FIRST_START_WITHIN_S)
         if is_first:
             await migrating
-        started = [
-            self._add(service_program(seat, shared=shared, secrets=secrets, data_dir=self._data_dir)) for seat in placed
-        ]
+        self._program = functools.partial(service_program, shared=shared, secrets=secrets, data_dir=self._data_dir)
+        self._posts = [Post(seat=seat, holder=self._add(self._program(seat))) for seat in placed]
         waits: list[Coroutine[object, object, object]] = [
-            service.wait_ready(timeout_s=READY_WITHIN_S) for service in started
+            post.holder.wait_ready(timeout_s=READY_WITHIN_S) for post in self._posts
         ]
         await _all(waits if is_first else [migrating, *waits])
 
@@ -197,7 +210,8 @@ class Instance:
     def _publish(self, secrets: InstanceSecrets, nats_url: str, database_url: str) -> None:
         def content() -> dict[str, object]:
             services_first = sorted(
-                self._supervised, key=lambda each: (each.program.replica is None, each.program.name != "edge")
+                (each for each in self._supervised if each not in self._hidden),
+                key=lambda each: (each.program.replica is None, each.program.name != "edge"),
             )
             return ready_file.content(
                 options=self._options,
@@ -215,6 +229,27 @@ class Instance:
         self._supervised.append(supervised)
         self._tasks.append(asyncio.create_task(supervised.run(), name=program.label))
         return supervised
+
+    def admit(self, program: Program) -> Supervised:
+        """Starts a process that `ready.json` does not show yet."""
+        supervised = self._add(program)
+        self._hidden.append(supervised)
+        return supervised
+
+    def show(self, successor: Supervised, *, instead_of: Supervised) -> None:
+        """From now on `ready.json` shows the one in the place of the other, who still runs."""
+        self._supervised.remove(successor)
+        self._supervised.insert(self._supervised.index(instead_of), successor)
+        self._hidden.remove(successor)
+        self._hidden.append(instead_of)
+        self._changed()
+
+    def dismiss(self, one: Supervised) -> None:
+        """It has ended for good."""
+        self._hidden.remove(one)
+        self._supervised.remove(one)
+        self._tasks = [task for task in self._tasks if not task.done()]
+        self._changed()
 
     def _changed(self) -> None:
         alive = [each.identity for each in self._supervised if each.program.name != "postgres" and each.identity]

@@ -112,13 +112,16 @@ class Supervised:
             await asyncio.sleep(PROBE_EVERY_S)
         raise StartFailed(self._complaint(f"is not ready after {timeout_s:g} s"))
 
-    async def stop(self, *, patience_s: float, hurry: asyncio.Event) -> None:
-        """Asks it to stop and waits; after `patience_s`, or at once when `hurry` is set, kills it."""
+    async def stop(self, *, patience_s: float, hurry: asyncio.Event, by: signal.Signals | None = None) -> None:
+        """Asks it to stop, `by` another signal than usual, and waits; after `patience_s`, or at once when `hurry` is
+        set, kills it. One that was asked already is only waited for: a second signal would cut its drain short."""
+        was_asked = self._stopping.is_set()
         self._stopping.set()
         process = self._process
         if process is not None and process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                process.send_signal(self.program.stop_signal)
+                if not was_asked:
+                    process.send_signal(by or self.program.stop_signal)
             await _first_of(self._ended.wait(), hurry.wait(), timeout_s=patience_s)
             if not self._ended.is_set():
                 self._announce(f"{self.program.label} did not stop in time and is killed")

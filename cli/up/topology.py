@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cli.services import SERVICES
 from cli.up.data_dir import DataDir
@@ -22,7 +22,9 @@ from cli.up.supervised import Program
 OWNERS = ("auth", "router", "billing", "tasks")
 """The services that answer gRPC; edge only asks."""
 
-DRAIN_GRACE_S = 30.0
+GRACE = "TOLLBRIDGE_DRAIN_GRACE_S"
+EDGE_GRACE_S = 600.0
+"""As long as a stream may take, unless the config says otherwise: a rolling restart cuts none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,26 +34,33 @@ class Seat:
     service: str
     replica: int
     main: str
-    """edge: http; the others: grpc."""
+    """edge: http; the others: grpc. A process and its successor share it for a while."""
     metrics: str
+    spare: str
+    """For the metrics of a successor, while its predecessor is still there."""
 
     @property
     def is_http(self) -> bool:
         """Whether the main address speaks HTTP."""
         return self.service == "edge"
 
+    def next(self) -> "Seat":
+        """The same place for a successor."""
+        return replace(self, metrics=self.spare, spare=self.metrics)
+
 
 def seats(options: UpOptions, *, kept: contextlib.ExitStack | None = None) -> list[Seat]:
     """Gives every replica its addresses; their ports are kept from other instances until `kept` is closed."""
     wanted = [(name, number) for name in SERVICES for number in range(options.replica_count(name))]
-    ports = iter(pick_ports(2 * len(wanted), kept=kept))
+    ports = iter(pick_ports(3 * len(wanted), kept=kept))
     found = []
     for name, number in wanted:
         main = f"127.0.0.1:{next(ports)}"
         if name == "edge":
             host = options.http_bind.rpartition(":")[0]
             main = options.http_bind if number == 0 else f"{host}:{main.rpartition(':')[2]}"
-        found.append(Seat(service=name, replica=number, main=main, metrics=f"127.0.0.1:{next(ports)}"))
+        metrics, spare = (f"127.0.0.1:{next(ports)}" for _ in range(2))
+        found.append(Seat(service=name, replica=number, main=main, metrics=metrics, spare=spare))
     return found
 
 
@@ -78,7 +87,6 @@ def shared_environ(
         "TOLLBRIDGE_SERVICE_TOKENS": secrets.accepted_tokens(),
         "TOLLBRIDGE_ADMIN_TOKEN": secrets.admin_token,
         "TOLLBRIDGE_DEFAULT_CUSTOMER_ID": secrets.default_customer_id,
-        "TOLLBRIDGE_DRAIN_GRACE_S": environ.get("TOLLBRIDGE_DRAIN_GRACE_S", f"{DRAIN_GRACE_S:g}"),
         "PYTHONUNBUFFERED": "1",
         **{f"TOLLBRIDGE_{name.upper()}_ADDRESSES": grpc_addresses(placed, name) for name in OWNERS},
     }
@@ -91,7 +99,10 @@ def service_program(seat: Seat, *, shared: Mapping[str, str], secrets: InstanceS
         "TOLLBRIDGE_SERVICE_TOKEN": secrets.own_token(seat.service),
         "TOLLBRIDGE_METRICS_BIND": seat.metrics,
         ("TOLLBRIDGE_HTTP_BIND" if seat.is_http else "TOLLBRIDGE_GRPC_BIND"): seat.main,
+        ("TOLLBRIDGE_HTTP_REUSE_PORT" if seat.is_http else "TOLLBRIDGE_GRPC_REUSE_PORT"): "true",
     }
+    if seat.is_http and GRACE not in shared:
+        own[GRACE] = f"{EDGE_GRACE_S:g}"
     if seat.service == "auth":
         own["TOLLBRIDGE_KEY_PEPPERS"] = secrets.key_peppers
     if seat.service == "billing":
@@ -113,6 +124,7 @@ def service_program(seat: Seat, *, shared: Mapping[str, str], secrets: InstanceS
         environ={**shared, **own},
         log_path=data_dir.log(f"{seat.service}-{seat.replica}"),
         is_ready=_readiness(seat),
+        stop_signal=signal.SIGINT,  # everything ends then, and somebody waits; one among others is ended by SIGTERM
         addresses={"http" if seat.is_http else "grpc": seat.main, "metrics": seat.metrics},
     )
 
@@ -123,11 +135,8 @@ def cli_environ(shared: Mapping[str, str], secrets: InstanceSecrets) -> dict[str
 
 
 def _readiness(seat: Seat) -> Callable[[], Awaitable[bool]]:
-    address = seat.main if seat.is_http else seat.metrics
-    reachable = address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
-
     async def is_ready() -> bool:
-        return await http_is_ready(reachable)
+        return await http_is_ready(seat.metrics)  # at its main address another one may answer
 
     return is_ready
 

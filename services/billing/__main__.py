@@ -1,14 +1,12 @@
 """One billing process: settings, objects by keyword, and the order in which they start and stop."""
 
-import asyncio
-
 import structlog
 
 from chassis import db, lifecycle, settings, telemetry
 from chassis.bus import Bus
 from chassis.health import HealthServer
 from chassis.metrics import open_registry
-from chassis.rpc import RpcServer, parse_tokens
+from chassis.serving import rpc_server
 from services.billing import events
 from services.billing.parts import Parts, asking, clients
 from services.billing.settings import Settings
@@ -25,8 +23,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     parts = Parts(settings=own, pool=pool, others=asking(router, auth), tracer=tracer, registry=registry, log=log)
     await parts.config.load_first()
     health = HealthServer(bind=own.metrics_bind, registry=registry, ready=parts.not_ready)
-    tokens = parse_tokens(own.service_tokens)
-    server = RpcServer(services=parts.services(), bind=own.grpc_bind, tokens=tokens, tracer=tracer, registry=registry)
+    server = rpc_server(own, services=parts.services(), tracer=tracer, registry=registry)
     await health.start()
     await router.start()
     await auth.start()
@@ -39,9 +36,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     parts.is_serving = True
     await life.stopping.wait()
     parts.is_serving = False
-    await server.drain()
-    await asyncio.sleep(min(1.0, own.drain_grace_s))
-    await server.stop(own.drain_grace_s)
+    await server.leave(*life.drain_times(own))
     await life.end()
     for part in (parts.grants, parts.capped_grants, router, auth, bus, pool):
         await part.close()

@@ -20,27 +20,27 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     telemetry.configure_logging(service=own.service_name, replica=own.replica, level=own.log_level)
     log, registry = structlog.get_logger(), open_registry(own.config_path)
     tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
-    life.drain_limit_s = own.drain_grace_s + lifecycle.DRAIN_MARGIN_S
-    configuration = await load_config(own, log)
+    life.drain_limit_s = own.drain_announce_s + own.drain_grace_s + lifecycle.DRAIN_MARGIN_S
+    config = await load_config(own, log)
     bus = await Bus.connect(own.nats_url, name=own.service_name, log=log)
-    parts = Parts(
-        settings=own,
-        configuration=configuration,
-        incarnation=uuid7(),
-        bus=bus,
-        tracer=tracer,
-        registry=registry,
-    )
-    http = HttpServer(app=parts.app, bind=own.http_bind, grace_s=own.drain_grace_s, reuse_port=own.http_reuse_port)
+    parts = Parts(settings=own, configuration=config, incarnation=uuid7(), bus=bus, tracer=tracer, registry=registry)
+
+    def is_leaving() -> bool:
+        return parts.drain.draining and not life.in_haste
+
     health = HealthServer(bind=own.metrics_bind, registry=registry, ready=parts.unready)
     await parts.start(life)
+    # Not before: on a shared port the kernel gives us our part from now on.
+    http = HttpServer(app=parts.app, bind=own.http_bind, reuse_port=own.http_reuse_port, is_leaving=is_leaving)
     await health.start()
     serving = life.spawn("http", http.serve())
     log.info("serving", http=http.address)
     await life.stopping.wait()
+    announce_s, grace_s = life.drain_times(own)
     parts.drain.draining = True
-    until_s = asyncio.get_running_loop().time() + own.drain_grace_s
-    http.stop()
+    await asyncio.sleep(announce_s)
+    until_s = asyncio.get_running_loop().time() + grace_s
+    http.stop(grace_s=grace_s)
     await serving
     await parts.end(grace_s=max(0.0, until_s - asyncio.get_running_loop().time()))
     await life.end()

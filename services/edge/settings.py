@@ -7,9 +7,12 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     """Edge's own settings beside those that every service has."""
 
     service_name: str = "edge"
+    drain_announce_s: float = 3.0
+    """A load balancer hears of a drain by asking `/readyz`: this is to be longer than its period."""
     http_bind: str = "127.0.0.1:8080"
     http_reuse_port: bool = False
-    """Several edges listen on one port of this machine and the kernel spreads connections (`serve edge --workers`)."""
+    """Several edges listen on one port of this machine and the kernel spreads connections: the workers of
+    `serve edge --workers`, or an edge and its successor."""
     spool_dir: str = "spool"
     admin_token: str = ""
     default_customer_id: str = ""

@@ -5,10 +5,14 @@ from pathlib import Path
 from chassis import db, lifecycle, settings, telemetry
 from chassis.health import HealthServer
 from chassis.metrics import open_registry
-from chassis.rpc import RpcServer, parse_tokens
+from chassis.rpc import parse_tokens
+from chassis.serving import rpc_server
 from services.router.parts import build
 from services.router.settings import Settings
 from services.router.store_desk import IDLE_MS
+
+WAITING_GRACE_S = 2.0
+"""Who waits for a slot longer than that waits on at another router: its pipe asks there when ours ends."""
 
 
 async def serve(life: lifecycle.Lifecycle) -> None:
@@ -26,7 +30,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     await db.wait_for_schema(pool, service="router", timeout_s=own.schema_wait_s)
     await parts.watch.load_first()
     await parts.rests.know()
-    rpc = RpcServer(services=[parts.service], bind=own.grpc_bind, tokens=tokens, tracer=tracer, registry=metrics)
+    rpc = rpc_server(own, services=[parts.service], tracer=tracer, registry=metrics)
     await rpc.start()
     life.spawn("config-watch", parts.watch.run())
     life.spawn("slot-sweep", parts.desk.sweep())
@@ -36,7 +40,8 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     serving = True
     await life.stopping.wait()
     serving = False
-    await rpc.stop(own.drain_grace_s)
+    announce_s, grace_s = life.drain_times(own)
+    await rpc.leave(announce_s, min(grace_s, WAITING_GRACE_S))
     await health.stop()
     await pool.close()
     tracer.close()

@@ -1,7 +1,5 @@
 """One tasks process: settings, objects by keyword, and the order in which they start and stop."""
 
-import asyncio
-
 import structlog
 
 from chassis import db, lifecycle, settings, telemetry
@@ -9,12 +7,11 @@ from chassis.bus import Bus
 from chassis.config_state import ConfigCollector
 from chassis.health import HealthServer
 from chassis.metrics import open_registry
-from chassis.rpc import RpcServer, parse_tokens
+from chassis.serving import rpc_server
 from services.tasks.parts import Parts
 from services.tasks.settings import Settings
 
 SCHEMA_TIMEOUT_S = 120.0
-ANNOUNCE_DRAIN_S = 0.5
 
 
 async def serve(life: lifecycle.Lifecycle) -> None:
@@ -29,8 +26,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     registry.register(parts.collector())
     registry.register(ConfigCollector(parts.config_state))
     services = [parts.server.service()] if own.is_api else []
-    tokens = parse_tokens(own.service_tokens)
-    server = RpcServer(services=services, bind=own.grpc_bind, tokens=tokens, tracer=tracer, registry=registry)
+    server = rpc_server(own, services=services, tracer=tracer, registry=registry)
     health = HealthServer(bind=own.metrics_bind, registry=registry, ready=parts.not_ready)
     await parts.load_config(life)
     await health.start()
@@ -40,9 +36,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     parts.is_serving = True
     await life.stopping.wait()
     parts.is_serving = False
-    await server.drain()
-    await asyncio.sleep(ANNOUNCE_DRAIN_S)
-    await server.stop(own.drain_grace_s)
+    await server.leave(*life.drain_times(own))
     await life.end()
     await parts.stop()
     await bus.close()

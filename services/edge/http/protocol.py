@@ -5,9 +5,12 @@ that is answered 400 and the connection closed. The parser (llhttp, strict) refu
 refused here: other transfer codings than chunked, more or fewer Host headers than one, versions that nobody speaks,
 heads that are too large or don't come in time. These answers are in the openai dialect: no surface is known yet.
 Answers that their client does not read have an end too (`unread.py`).
+
+While the process is leaving, each answer says that its connection ends, so that the next request goes elsewhere.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -25,6 +28,8 @@ HEAD_TIMEOUT_S = 30.0
 """How long the head of a request may take, from its first byte, or from the connection's beginning."""
 IDLE_TIMEOUT_S = 75
 """How long a connection may stay between two requests."""
+LAST_CALL_S = 2.0
+"""How long a connection that has not been told of its end may still bring a request, once no new ones are taken."""
 LINGER_S = 1.0
 """How long what still comes after a refusal is thrown away: closed at once, the client might not see why."""
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 413: b"Content Too Large"}
@@ -46,9 +51,17 @@ class CarefulProtocol(HttpToolsProtocol):
     _unread: Unread
     _watch: asyncio.TimerHandle
 
-    def __init__(self, *, room: UnreadRoom, **arguments: Any) -> None:  # noqa: ANN401  they are uvicorn's
+    def __init__(
+        self,
+        *,
+        room: UnreadRoom,
+        is_leaving: Callable[[], bool],
+        **arguments: Any,  # noqa: ANN401  they are uvicorn's
+    ) -> None:
         super().__init__(**arguments)
         self._room = room
+        self._is_leaving = is_leaving
+        self._last_call = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -124,6 +137,8 @@ class CarefulProtocol(HttpToolsProtocol):
             return  # it comes again
         self._in_head = False
         super().on_headers_complete()
+        if self._is_leaving():
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._idle_bytes = 0
@@ -139,6 +154,26 @@ class CarefulProtocol(HttpToolsProtocol):
         super().on_response_complete()
         # uvicorn's own timer ends with the next byte, whatever it is.
         self._deadline_s = self.loop.time() + (HEAD_TIMEOUT_S if self._in_head else IDLE_TIMEOUT_S)
+        if self._last_call:
+            self._end_soon()
+
+    def shutdown(self) -> None:
+        """No new connections are taken. This one ends with the next answer that can still say so, or soon without.
+
+        On one that is new, or whose last answer promised to keep it, a request may be on its way: closing resets it.
+        """
+        running = self._served()
+        if not self._is_leaving() or (running is not None and not running.response_started):
+            super().shutdown()
+            return
+        self._last_call = True
+        if running is None:
+            self._end_soon()
+
+    def _end_soon(self) -> None:
+        self._deadline_s = min(self._deadline_s, self.loop.time() + LAST_CALL_S)
+        self._watch.cancel()
+        self._watch = self.loop.call_later(LAST_CALL_S, self._look)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle

@@ -3,12 +3,16 @@
 With the limit at zero (`http_protocol` sets it) the transport asks for a pause as soon as the kernel takes fewer bytes
 than were written, and uvicorn's `send` waits before the next write. So when a `send` is reached, all earlier bytes have
 left this process, which is what "handed to the client" means in settlement.
+
+The end of the listener loses no connection that the kernel has made with a client already: what waits to be accepted is
+accepted first, in the same turn of the loop. What its client has not yet used gets a moment for its request.
 """
 
+import asyncio
 import contextlib
 import functools
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uvicorn
 
@@ -16,28 +20,55 @@ from services.edge.app import EdgeApp
 from services.edge.http.protocol import IDLE_TIMEOUT_S, CarefulProtocol
 from services.edge.http.unread import UnreadRoom
 
+BACKLOG = 4096
+
 
 class _Server(uvicorn.Server):
-    """A server whose signals are the process' own business."""
+    """A server whose signals are the process' own business, and whose end resets no connection that waits."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        last = [connection for each in sockets or () for connection in _waiting(each)]
+        # Begun before the first pause of the next line, which is after the listener's end.
+        joining = [loop.create_task(loop.connect_accepted_socket(self._protocol, each)) for each in last]
+        await super().shutdown(sockets)
+        await asyncio.gather(*joining, return_exceptions=True)  # one that is gone already is no error
+
+    def _protocol(self) -> asyncio.Protocol:
+        """As uvicorn makes one for each connection that it accepts."""
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]  # uvicorn's own call
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
 
 class HttpServer:
     """Listens at once, so that the port is known; serves until `stop`, which lets running requests finish."""
 
-    def __init__(self, *, app: EdgeApp, bind: str, grace_s: float, reuse_port: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        app: EdgeApp,
+        bind: str,
+        grace_s: float = 30.0,
+        reuse_port: bool = False,
+        is_leaving: Callable[[], bool] = lambda: False,
+    ) -> None:
         host, _, port = bind.rpartition(":")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         place = (host.strip("[]"), int(port))
-        self._socket = socket.create_server(place, family=family, backlog=4096, reuse_port=reuse_port)
+        self._socket = socket.create_server(place, family=family, backlog=BACKLOG, reuse_port=reuse_port)
         self.unread = UnreadRoom()
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http=functools.partial(CarefulProtocol, room=self.unread),  # type: ignore[arg-type]  # it only calls it
+                http=functools.partial(  # type: ignore[arg-type]  # it only calls it
+                    CarefulProtocol, room=self.unread, is_leaving=is_leaving
+                ),
                 ws="none",
                 lifespan="off",
                 loop="none",
@@ -62,6 +93,19 @@ class HttpServer:
         """Serves until `stop` was called and running requests have ended or the grace is over."""
         await self._server.serve(sockets=[self._socket])
 
-    def stop(self) -> None:
-        """Takes no new connections; `serve` returns when the running requests have ended."""
+    def stop(self, *, grace_s: float | None = None) -> None:
+        """Takes no new connections; `serve` returns when the running requests have ended, or after the grace."""
+        if grace_s is not None:
+            self._server.config.timeout_graceful_shutdown = int(grace_s)
         self._server.should_exit = True
+
+
+def _waiting(listener: socket.socket) -> Iterator[socket.socket]:
+    """The connections that nobody has accepted yet."""
+    for _ in range(BACKLOG):
+        try:
+            connection, _ = listener.accept()
+        except OSError:  # there is none, or no room for one
+            return
+        connection.setblocking(False)
+        yield connection

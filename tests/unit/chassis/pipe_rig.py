@@ -22,13 +22,20 @@ def off() -> Tracer:
     return Tracer(service="test", replica="0", otlp_endpoint="")
 
 
-def server(run: Run, *, bind: str = "127.0.0.1:0", callers: frozenset[str] = frozenset({"edge"})) -> RpcServer:
+def server(
+    run: Run,
+    *,
+    bind: str = "127.0.0.1:0",
+    callers: frozenset[str] = frozenset({"edge"}),
+    reuse_port: bool = False,
+) -> RpcServer:
     return RpcServer(
         services=[RpcService(AUTH, {"GetCustomer": Handler(run, callers)})],
         bind=bind,
         tokens={"edge": "s3cret", "cli": "other"},
         tracer=off(),
         registry=CollectorRegistry(),
+        reuse_port=reuse_port,
     )
 
 

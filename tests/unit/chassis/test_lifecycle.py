@@ -39,6 +39,28 @@ def rest(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+@pytest.mark.parametrize(("number", "times"), [(signal.SIGTERM, "(4.0, 600.0)"), (signal.SIGINT, "(0.0, 30.0)")])
+def test_whoever_interrupts_a_process_waits_for_it(tmp_path: Path, number: int, times: str) -> None:
+    """SIGTERM is announced and has the whole grace; SIGINT is not announced, and has 30 seconds at most."""
+    process = start(
+        tmp_path,
+        """
+from chassis.settings import ServiceSettings
+
+async def main(life):
+    say("ready")
+    await asyncio.gather(life.stopping.wait())
+    say(life.drain_times(ServiceSettings(drain_announce_s=4.0, drain_grace_s=600.0)))
+
+lifecycle.run(main)
+""",
+    )
+    assert line(process) == "ready"
+    process.send_signal(number)
+    status, out, err = rest(process)
+    assert (status, out) == (0, f"{times}\n"), err
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_main_drain_and_ends_tasks_in_reverse(tmp_path: Path, number: int) -> None:
     """Asked to stop, a process drains, ends its tasks the latest first, and exits with 0."""

@@ -109,6 +109,58 @@ async def test_stopping_within_the_grace_answers_what_runs() -> None:
     await pipe.close()
 
 
+async def test_a_successor_on_the_same_address_takes_over_and_no_call_fails() -> None:
+    """The only replica is replaced: whoever asks meanwhile is answered, by the one or by the other."""
+    former = server(named("former"), reuse_port=True)
+    address = await former.start()
+    pipe = await client(address)
+    answered: list[str] = []
+
+    async def keep_asking() -> None:
+        while "successor" not in answered:
+            answered.append((await ask(pipe, timeout_s=30)).name)
+
+    asking = [asyncio.create_task(keep_asking()) for _ in range(4)]
+    await eventually(lambda: "former" in answered)
+    successor = server(named("successor"), bind=address, reuse_port=True)
+    assert await successor.start() == address
+    await former.leave(0.05, 5)
+    async with asyncio.timeout(30):
+        await asyncio.gather(*asking)
+    await pipe.close()
+    await successor.stop(0)
+
+
+async def test_a_slow_call_at_the_only_replica_keeps_nobody_from_its_successor() -> None:
+    """Whoever asks while the former one ends a slow call is answered at once, and the slow call once more."""
+    slow, quick = Gate("former"), named("successor")
+    former = server(slow.run, reuse_port=True)
+    address = await former.start()
+    pipe = await client(address)
+    waiting = asyncio.create_task(ask(pipe, "slow", timeout_s=60))
+    await eventually(lambda: slow.entered == 1)
+    successor = server(quick, bind=address, reuse_port=True)
+    await successor.start()
+    leaving = asyncio.create_task(former.leave(0, 60))
+    await eventually(lambda: next(iter(pipe._replicas.values())).draining)
+    async with asyncio.timeout(30):
+        assert (await ask(pipe, "quick", timeout_s=30)).name == "successor"
+        assert (await waiting).name == "successor"
+        await leaving
+    assert slow.cancelled == 1
+    await pipe.close()
+    await successor.stop(0)
+
+
+async def test_a_taken_address_is_an_error_unless_it_is_to_be_shared() -> None:
+    """Two that don't know of each other never share a port by chance."""
+    first = server(named("first"))
+    address = await first.start()
+    with pytest.raises(RuntimeError):
+        await server(named("second"), bind=address).start()
+    await first.stop(0)
+
+
 async def test_a_key_stays_with_its_replica_while_it_lives() -> None:
     """Equal keys meet the same replica, and different keys share the replicas out."""
     servers = [server(named(name)) for name in "abc"]

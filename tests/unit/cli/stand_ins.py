@@ -14,12 +14,11 @@ from pathlib import Path
 async def main():
     name = {name!r}
     notes = Path(os.environ["STAND_IN_NOTES"])
-    bind = os.environ.get("TOLLBRIDGE_HTTP_BIND") or os.environ["TOLLBRIDGE_METRICS_BIND"]
+    binds = [os.environ[f"TOLLBRIDGE_{{kind}}_BIND"] for kind in ("HTTP" if name == "edge" else "GRPC", "METRICS")]
     if (notes / f"{{name}}.refuse").exists():
         sys.exit("stand-in refuses to start")
     if (notes / f"{{name}}.untied").exists():
         ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)
-    host, _, port = bind.rpartition(":")
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -30,15 +29,16 @@ async def main():
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(answer, host, int(port))
+    for bind, shared in zip(binds, (True, False)):
+        host, _, port = bind.rpartition(":")
+        await asyncio.start_server(answer, host, int(port), reuse_port=shared)
     with open(notes / "starts", "a") as file:
-        file.write(f"{{name}} {{os.getpid()}} {{bind}}\\n")
+        file.write(f"{{name}} {{os.getpid()}}\\n")
     await stop.wait()
     with open(notes / "stops", "a") as file:
         file.write(f"{{name}}\\n")
     if (notes / f"{{name}}.deaf").exists():
         await asyncio.sleep(60)
-    server.close()
 
 asyncio.run(main())
 """

@@ -207,6 +207,50 @@ def test_a_service_that_cannot_start_fails_the_start_with_its_log(up):
     assert not (up.data_dir / "processes.json").exists()
 
 
+def test_a_rolling_restart_replaces_every_service_on_its_address_successor_first(up):
+    """Owners before edges, nobody before its successor is ready; the servers stay, and nothing is left at the end."""
+    up.start("--replicas", "edge=2,auth=2")
+    before = {(each["name"], each.get("replica")): each for each in up.ready()["services"]}
+    (up.notes / "starts").unlink()
+    subprocess.run(
+        [sys.executable, "-m", "cli", "restart", "--data-dir", str(up.data_dir)],
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+    )
+    up.until(lambda: "rolling restart done" in up.output())
+    after = {(each["name"], each.get("replica")): each for each in up.ready()["services"]}
+    assert list(after) == list(before)
+    for place, row in after.items():
+        server = row["name"] in ("nats", "postgres")
+        assert (row["pid"] == before[place]["pid"]) is server
+        for kind in ("http", "grpc"):
+            assert row.get(kind) == before[place].get(kind)
+        assert server or identify(before[place]["pid"]) is None
+    started = [line.split()[0] for line in (up.notes / "starts").read_text().splitlines()]
+    stopped = (up.notes / "stops").read_text().split()
+    assert started == stopped
+    assert started[-2:] == ["edge", "edge"]
+    up.process.send_signal(signal.SIGUSR1)  # and back to the addresses of the first ones
+    up.until(lambda: up.output().count("rolling restart done") == 2)
+    again = {(each["name"], each.get("replica")): each for each in up.ready()["services"]}
+    assert all(again[place].get("metrics") == row.get("metrics") for place, row in before.items())
+    processes = up.identities()
+    assert up.end() == 0
+    assert not any(is_alive(each) for each in processes)
+
+
+def test_a_successor_that_cannot_start_leaves_everything_as_it_is(up):
+    """The restart is given up with the reason, and what ran before runs on."""
+    up.start()
+    before = up.identities()
+    (up.notes / "auth.refuse").touch()
+    up.process.send_signal(signal.SIGUSR1)
+    up.until(lambda: "rolling restart given up" in up.output())
+    assert "stand-in refuses to start" in up.output()
+    assert up.identities() == before
+    assert all(is_alive(each) for each in before)
+
+
 def test_a_second_signal_cuts_the_drain_short(up):
     """Who asks twice doesn't wait for a service that drains for ever."""
     (up.notes / "edge.deaf").touch()

@@ -64,8 +64,8 @@ def test_every_replica_has_addresses_of_its_own_and_knows_all_owners(tmp_path):
     options = UpOptions(config=BUILT_IN_CONFIG, replicas={"edge": 2, "router": 2}, port=9000)
     secrets = load_or_make(_data_dir(tmp_path), environ={})
     placed = seats(options)
-    addresses = [address for seat in placed for address in (seat.main, seat.metrics)]
-    assert len(set(addresses)) == len(addresses) == 14
+    addresses = [address for seat in placed for address in (seat.main, seat.metrics, seat.spare)]
+    assert len(set(addresses)) == len(addresses) == 21
     assert placed[[seat.service for seat in placed].index("edge")].main == "127.0.0.1:9000"
     shared = shared_environ(
         options=options, secrets=secrets, placed=placed, nats_url="nats://n", database_url="postgresql://d", environ={}
@@ -79,6 +79,9 @@ def test_every_replica_has_addresses_of_its_own_and_knows_all_owners(tmp_path):
     assert told["edge-0"]["TOLLBRIDGE_SPOOL_DIR"] == told["edge-1"]["TOLLBRIDGE_SPOOL_DIR"]
     assert told["edge-0"]["TOLLBRIDGE_HTTP_BIND"] == "127.0.0.1:9000"
     assert told["edge-0"]["TOLLBRIDGE_SERVICE_TOKEN"].startswith("edge:")
+    assert [name for name, environ in told.items() if environ.get("TOLLBRIDGE_DRAIN_GRACE_S") == "600"] == [
+        "edge-0", "edge-1"
+    ]  # fmt: skip
     assert [name for name, environ in told.items() if "TOLLBRIDGE_KEY_PEPPERS" in environ] == ["auth-0"]
     assert [name for name, environ in told.items() if "TOLLBRIDGE_RECEIPT_KEY" in environ] == ["billing-0"]
     assert [name for name, environ in told.items() if "TOLLBRIDGE_AT_REST_KEYS" in environ] == ["billing-0", "tasks-0"]

@@ -60,6 +60,30 @@ async def test_a_dead_process_is_started_again_with_another_pid(tmp_path, said):
     await running
 
 
+async def test_who_was_asked_to_stop_is_asked_once(tmp_path, said):
+    """When all is stopped while one already drains, that one ends as it would have."""
+    script = """
+import signal, time
+asked = []
+signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+print("ready", flush=True)
+while not asked:
+    time.sleep(0.01)
+time.sleep(0.5)
+print(f"asked {len(asked)} times", flush=True)
+"""
+    supervised = Supervised(program=program(tmp_path, script), on_change=lambda: None, announce=said.append)
+    running = asyncio.create_task(supervised.run())
+    await supervised.wait_ready(timeout_s=20)
+    first = asyncio.create_task(supervised.stop(patience_s=600, hurry=asyncio.Event()))
+    await asyncio.sleep(0.1)
+    first.cancel()
+    await supervised.stop(patience_s=20, hurry=asyncio.Event())
+    await running
+    assert (tmp_path / "log").read_text().split("\n")[1] == "asked 1 times"
+    assert said == []
+
+
 async def test_cancelling_leaves_no_process(tmp_path, said):
     """Whoever drops the task drops the process."""
     supervised = Supervised(

@@ -68,6 +68,35 @@ def test_every_variable_is_a_setting(built: list[dict[str, Any]], service: str) 
     assert given - fields == set()
 
 
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_pod_has_time_for_its_whole_drain(built: list[dict[str, Any]], service: str) -> None:
+    """It is killed only when the process would have ended its drain by itself."""
+    from chassis.lifecycle import DRAIN_LIMIT_S, DRAIN_MARGIN_S
+    from chassis.settings import load
+    from services.edge.settings import Settings
+
+    workload = next(each for each in built if each["metadata"]["name"] == service and each["kind"] != "Service")
+    pod = workload["spec"]["template"]["spec"]
+    takes_s = DRAIN_LIMIT_S
+    if service == "edge":
+        own = load(Settings, {each["name"]: each.get("value", "") for each in pod["containers"][0]["env"]})
+        takes_s = own.drain_announce_s + own.drain_grace_s + DRAIN_MARGIN_S
+    assert pod["terminationGracePeriodSeconds"] >= takes_s
+
+
+def test_an_edge_announces_its_end_until_balancers_have_heard_and_cuts_no_stream(built: list[dict[str, Any]]) -> None:
+    """Three probes fail within the announcement, and the grace is as long as the config lets a stream be by itself."""
+    from services.router.config_sections import TimeoutsSection
+
+    pod = next(each for each in built if each["kind"] == "StatefulSet" and each["metadata"]["name"] == "edge")
+    container = pod["spec"]["template"]["spec"]["containers"][0]
+    given = {each["name"]: each.get("value") for each in container["env"]}
+    probe = container["readinessProbe"]
+    announced_s = float(given["TOLLBRIDGE_DRAIN_ANNOUNCE_S"])
+    assert announced_s >= probe["periodSeconds"] * probe.get("failureThreshold", 3)
+    assert float(given["TOLLBRIDGE_DRAIN_GRACE_S"]) >= TimeoutsSection().total
+
+
 def test_the_compose_file_is_valid() -> None:
     """docker compose accepts the file, with the secrets given from outside."""
     composed(ROOT, "--quiet")
