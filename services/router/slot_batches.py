@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from chassis.errors import TollbridgeError
 
 MOST = 256
-"""Of each sort, in one batch."""
+"""In one batch."""
 PACE_S = 0.005
 """While several ask at once batches begin so far apart; who asks alone is served at once."""
 
@@ -56,7 +56,8 @@ class _Asked:
 class Line:
     """What waits for the next batch, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, most: int) -> None:
+        self._most = most
         self._waiting: deque[_Asked] = deque()
 
     def __len__(self) -> int:
@@ -73,7 +74,7 @@ class Line:
         """
         chosen: dict[str, _Asked] = {}
         later: list[_Asked] = []
-        while self._waiting and len(chosen) < MOST:
+        while self._waiting and len(chosen) < self._most:
             asked = self._waiting.popleft()
             if asked.take is not None and asked.answer.done():
                 continue
@@ -94,9 +95,9 @@ class Line:
 class SlotBatches:
     """Asks in batches. It owns the one task that runs them, which ends when nothing waits."""
 
-    def __init__(self, *, run: Callable[[Batch], Awaitable[Done]]) -> None:
+    def __init__(self, *, run: Callable[[Batch], Awaitable[Done]], most: int = MOST) -> None:
         self._run = run
-        self._line = Line()
+        self._line = Line(most=most)
         self._task: asyncio.Task[None] | None = None
 
     async def take(self, take: Take) -> str | None:

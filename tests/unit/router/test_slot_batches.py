@@ -54,13 +54,13 @@ class Shelf:
         return Done(over=over, held=held)
 
 
-@given(steps=STEPS)
-def test_each_attempt_holds_what_its_last_call_left_it(steps: list[tuple[str, int, str]]) -> None:
+@given(steps=STEPS, most=st.integers(1, 4))
+def test_each_attempt_holds_what_its_last_call_left_it(steps: list[tuple[str, int, str]], most: int) -> None:
     """Whoever leaves meanwhile, a release comes after the take before it, and no attempt is in a batch twice."""
 
     async def check() -> None:
         shelf = Shelf()
-        batches = SlotBatches(run=shelf.run)
+        batches = SlotBatches(run=shelf.run, most=most)
         asked: defaultdict[str, list[asyncio.Task[object]]] = defaultdict(list)
         for kind, number, account_id in steps:
             if kind == "pass":
@@ -122,6 +122,27 @@ async def test_who_gave_up_before_their_batch_takes_nothing() -> None:
     shelf.gate.set()
     assert await back == {"1": "a"}
     assert [len(batch.takes) for batch in shelf.batches] == [1, 0]
+
+
+async def test_an_attempt_s_calls_keep_their_order_over_full_batches() -> None:
+    """Taken, given back and taken again: it holds a slot."""
+    shelf = Shelf()
+    batches = SlotBatches(run=shelf.run, most=2)
+    calls = [batches.take(take(1)), batches.release(["1"]), batches.take(take(2, "b")), batches.take(take(1))]
+    async with asyncio.timeout(20):
+        assert await asyncio.gather(*calls) == ["a", {"1": "a"}, "b", "a"]
+    assert shelf.held == {"1": "a", "2": "b"}
+
+
+async def test_what_is_given_back_is_free_though_nobody_waits_to_hear_of_it() -> None:
+    """Whoever ends an attempt may be gone before it is done."""
+    shelf = Shelf()
+    batches = SlotBatches(run=shelf.run)
+    assert await batches.take(take(1, "b")) == "b"
+    back = asyncio.create_task(batches.release(["1"]))
+    await asyncio.sleep(0)
+    back.cancel()
+    assert await batches.take(take(2, "b")) == "b"
 
 
 async def test_a_lost_database_fails_those_who_wait_behind_too_and_the_next_is_served() -> None:
