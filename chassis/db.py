@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 import psycopg
 from psycopg import errors
 from psycopg.conninfo import make_conninfo
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
@@ -86,8 +87,11 @@ async def open_pool(
 
 
 @asynccontextmanager
-async def transaction(pool: Pool) -> AsyncIterator[Connection]:
+async def transaction(pool: Pool, *, alone: bool = False) -> AsyncIterator[Connection]:
     """One transaction: committed at the end of the block, rolled back when the block raises.
+
+    `alone` is for a block of a single statement: it is a transaction by itself, one round trip instead of three, and
+    who stands still after it was sent leaves no lock behind.
 
     Raises TollbridgeError(UNAVAILABLE) on connection trouble and timeouts. When it comes from the commit itself, the
     work may have been done all the same: every caller is idempotent by an id. Serialization failures and deadlocks are
@@ -95,21 +99,37 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
     """
     try:
         async with pool.connection() as connection:
-            yield connection
+            if alone:
+                await connection.set_autocommit(True)
+            try:
+                yield connection
+            finally:
+                if alone:
+                    await _end_autocommit(connection)
     except _RETRIABLE:
         raise
     except _UNAVAILABLE as error:
         raise _unavailable() from error
 
 
-async def in_transaction(pool: Pool, work: Callable[[Connection], Awaitable[T]], *, attempts: int = 3) -> T:
+async def _end_autocommit(connection: Connection) -> None:
+    """The next user gets the connection as it was; one that isn't at rest is closed, and the pool makes another."""
+    if connection.info.transaction_status is TransactionStatus.IDLE:
+        await connection.set_autocommit(False)
+    else:
+        await connection.close()
+
+
+async def in_transaction(
+    pool: Pool, work: Callable[[Connection], Awaitable[T]], *, attempts: int = 3, alone: bool = False
+) -> T:
     """Runs `work` in a transaction, again from its beginning after a deadlock or a serialization failure.
 
     `work` may run up to `attempts` times, so it changes nothing outside the database.
     """
     for attempt in range(1, attempts + 1):
         try:
-            async with transaction(pool) as connection:
+            async with transaction(pool, alone=alone) as connection:
                 return await work(connection)
         except _RETRIABLE as error:
             if attempt == attempts:

@@ -1,7 +1,7 @@
 """The decision: which provider account takes an attempt, at which price; and what its end teaches.
 
-Accounts without `slots` are decided on in memory alone. A limited account costs one transaction, and when all are busy
-the request waits in its model's line, first come first served in this replica, for at most `slots.wait_s`.
+Accounts without `slots` are decided on in memory alone. A limited account costs a part of a statement, and when all are
+busy the request waits in its model's line, first come first served in this replica, for at most `slots.wait_s`.
 """
 
 import asyncio

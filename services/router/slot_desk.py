@@ -1,4 +1,4 @@
-"""Slots as the decision asks for them: taken, given back, stated, expired; each one transaction in PostgreSQL.
+"""Slots as the decision asks for them: taken, given back, stated, expired; all of it in PostgreSQL.
 
 Nothing is kept here. Trouble with the database is UNAVAILABLE to who must know, and a log line where the slot comes
 free by itself: a spender that doesn't state an attempt any more loses its slot.

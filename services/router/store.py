@@ -12,9 +12,56 @@ from chassis.db import Connection
 from pricing.prices import PriceVersion
 from services.router.attempts import Page
 from services.router.pricebook import content_of, from_content
+from services.router.slot_batches import Batch, Done
 from services.router.slot_desk import Stated
 
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
+
+# `locked` waits for the accounts' locks and sees what those who had them left behind; what follows counts from there.
+_TURN = """
+    WITH asked AS MATERIALIZED (
+        SELECT *
+        FROM unnest(%(attempts)s::uuid[], %(requests)s::uuid[], %(accounts)s::text[], %(spenders)s::uuid[])
+            WITH ORDINALITY AS given (attempt_id, request_id, account_id, spender, number)
+    ),
+    over AS MATERIALIZED (SELECT unnest(%(over)s::uuid[]) AS attempt_id),
+    locked AS MATERIALIZED (
+        SELECT id, slots - in_use AS room FROM router.provider_accounts
+        WHERE id IN (
+            SELECT account_id FROM asked UNION SELECT account_id FROM router.slots JOIN over USING (attempt_id)
+        )
+        ORDER BY id FOR UPDATE
+    ),
+    gone AS (
+        DELETE FROM router.slots AS s USING over, locked
+        WHERE s.attempt_id = over.attempt_id AND s.account_id = locked.id
+        RETURNING s.attempt_id, s.account_id
+    ),
+    forgotten AS (DELETE FROM router.lapsed_slots AS l USING over WHERE l.attempt_id = over.attempt_id),
+    held AS (SELECT s.attempt_id, s.account_id FROM router.slots AS s JOIN asked USING (attempt_id)),
+    queued AS (
+        SELECT *, row_number() OVER (PARTITION BY account_id ORDER BY number) AS place FROM asked
+        WHERE NOT EXISTS (SELECT FROM held WHERE held.attempt_id = asked.attempt_id)
+    ),
+    made AS (
+        INSERT INTO router.slots (attempt_id, request_id, account_id, spender)
+        SELECT attempt_id, request_id, account_id, spender FROM queued JOIN locked ON locked.id = queued.account_id
+        WHERE place <= room + (SELECT count(*) FROM gone WHERE gone.account_id = queued.account_id)
+        RETURNING attempt_id, account_id
+    ),
+    counted AS (
+        UPDATE router.provider_accounts AS a SET in_use = in_use + change
+        FROM (
+            SELECT account_id, sum(one) AS change
+            FROM (SELECT account_id, 1 AS one FROM made UNION ALL SELECT account_id, -1 FROM gone) AS each
+            GROUP BY account_id
+        ) AS changed
+        WHERE a.id = changed.account_id AND change <> 0
+    )
+    SELECT true, attempt_id::text, account_id FROM gone
+    UNION ALL SELECT false, attempt_id::text, account_id FROM held
+    UNION ALL SELECT false, attempt_id::text, account_id FROM made
+"""
 
 # Prices
 
@@ -56,40 +103,27 @@ async def store_accounts(connection: Connection, slots: Mapping[str, int]) -> No
     )
 
 
-async def take_slot(
-    connection: Connection, *, attempt_id: str, request_id: str, account_id: str, spender: str
-) -> str | None:
-    """Takes a slot; returns the account where the attempt holds one now, None when this account has none free.
+async def turn(connection: Connection, batch: Batch) -> Done:
+    """Gives back and takes slots in one statement: an account counts what was given back before who takes one.
 
-    An attempt that holds a slot already keeps it, whichever account is asked for. Raises UniqueViolation when the same
-    attempt takes one elsewhere in this moment: ask again.
+    An attempt that holds a slot already keeps it, whichever account is asked for. Raises UniqueViolation when one of
+    them takes a slot elsewhere in this moment: ask again.
     """
+    takes = batch.takes
     cursor = await connection.execute(
-        """
-        WITH held AS (SELECT account_id FROM router.slots WHERE attempt_id = %(attempt)s),
-        room AS (
-            UPDATE router.provider_accounts SET in_use = in_use + 1
-            WHERE id = %(account)s AND in_use < slots AND NOT EXISTS (SELECT FROM held)
-            RETURNING id
-        ),
-        made AS (
-            INSERT INTO router.slots (attempt_id, request_id, account_id, spender)
-            SELECT %(attempt)s, %(request)s, id, %(spender)s FROM room
-            RETURNING account_id
-        )
-        SELECT account_id FROM held UNION ALL SELECT account_id FROM made
-        """,
-        {"attempt": attempt_id, "request": request_id, "account": account_id, "spender": spender},
+        _TURN,
+        {
+            "over": list(batch.over),
+            "attempts": [take.attempt_id for take in takes],
+            "requests": [take.request_id for take in takes],
+            "accounts": [take.account_id for take in takes],
+            "spenders": [take.spender for take in takes],
+        },
     )
-    row = await cursor.fetchone()
-    return None if row is None else str(row[0])
-
-
-async def release_slots(connection: Connection, attempt_ids: Collection[str]) -> dict[str, str]:
-    """Gives back what these attempts hold; returns the account of each that held one."""
-    condition, ids = "attempt_id = ANY(%s::uuid[])", list(attempt_ids)
-    over = f", over AS (DELETE FROM router.lapsed_slots WHERE {condition})"
-    return await _free(connection, condition, (ids,), also=over, given=(ids,))
+    over, held = dict[str, str](), dict[str, str]()
+    for is_over, attempt_id, account_id in await cursor.fetchall():
+        (over if is_over else held)[attempt_id] = account_id
+    return Done(over=over, held=held)
 
 
 async def state_spender(connection: Connection, page: Page) -> None:
@@ -213,11 +247,10 @@ async def _free(
     parameters: tuple[object, ...],
     *,
     also: str = "",
-    given: tuple[object, ...] = (),
 ) -> dict[str, str]:
     """Frees slots by a condition of ours on router.slots: locks their accounts in order, deletes, counts down.
 
-    `also` is one more part of that statement, which may be about the rows that are `gone`; `given` is for it.
+    `also` is one more part of that statement, which may be about the rows that are `gone`.
     """
     await connection.execute(
         "SELECT FROM router.provider_accounts WHERE id IN"
@@ -236,6 +269,6 @@ async def _free(
         ){also}
         SELECT attempt_id::text, account_id FROM gone
         """.encode(),
-        (*parameters, *given),
+        parameters,
     )
     return {str(row[0]): str(row[1]) for row in await cursor.fetchall()}

@@ -1,4 +1,7 @@
-"""The slot desk and the price shelf over PostgreSQL: each method is one transaction of `store`'s statements."""
+"""The slot desk and the price shelf over PostgreSQL: each method is one transaction of `store`'s statements.
+
+Slots taken and given back at the same time share one (`slot_batches`).
+"""
 
 import asyncio
 import dataclasses
@@ -15,13 +18,14 @@ from services.router import store
 from services.router.attempts import SILENT_S, Page
 from services.router.listening import Listening
 from services.router.registry import Registry
+from services.router.slot_batches import Batch, Done, SlotBatches, Take
 from services.router.slot_desk import Stated
 
 SWEEP_EVERY_S = 5.0
 IDLE_MS = 2500
 """A replica that is paused in a transaction keeps its locks no longer: before its calls come to its neighbour."""
 MAX_KEPT_PRICES = 1000
-_TAKE_TRIES = 3
+_TURN_TRIES = 3
 
 
 class PostgresDesk:
@@ -29,30 +33,27 @@ class PostgresDesk:
 
     def __init__(self, *, pool: Pool, listening: Listening) -> None:
         self._pool, self._listening = pool, listening
+        self._batches = SlotBatches(run=self._turn)
         self._prices: OrderedDict[str, PriceVersion] = OrderedDict()
         self._log = structlog.get_logger()
 
     async def take(self, *, attempt_id: str, request_id: str, account_id: str, spender: str) -> str | None:
         """See SlotDesk."""
-        for _ in range(_TAKE_TRIES):
-            try:
-                return await in_transaction(
-                    self._pool,
-                    lambda connection: store.take_slot(
-                        connection,
-                        attempt_id=attempt_id,
-                        request_id=request_id,
-                        account_id=account_id,
-                        spender=spender,
-                    ),
-                )
-            except UniqueViolation:
-                continue  # its twin has just taken one: the next look finds it
-        raise TollbridgeError(Code.UNAVAILABLE, "the slot is being taken elsewhere", retry_after_s=1)
+        return await self._batches.take(
+            Take(attempt_id=attempt_id, request_id=request_id, account_id=account_id, spender=spender)
+        )
 
     async def release(self, attempt_ids: Collection[str]) -> dict[str, str]:
         """See SlotDesk."""
-        return await in_transaction(self._pool, lambda connection: store.release_slots(connection, attempt_ids))
+        return await self._batches.release(attempt_ids)
+
+    async def _turn(self, batch: Batch) -> Done:
+        for _ in range(_TURN_TRIES):
+            try:
+                return await in_transaction(self._pool, lambda connection: store.turn(connection, batch), alone=True)
+            except UniqueViolation:
+                continue  # a twin has just taken one: the next look finds it
+        raise TollbridgeError(Code.UNAVAILABLE, "the slot is being taken elsewhere", retry_after_s=1)
 
     async def state(self, page: Page) -> None:
         """See SlotDesk."""

@@ -237,3 +237,45 @@ def test_no_name_reaches_sql_unchecked(name: str) -> None:
     """Names of services stand in SQL, so all but plain words are refused."""
     with pytest.raises(ValueError, match="no name of a service"):
         db._role(name)
+
+
+async def test_a_statement_alone_is_a_transaction_and_leaves_the_connection_as_it_was(
+    postgres_url: str, service: str
+) -> None:
+    """Done at once, nothing of it when it fails, and the next transaction on that connection is a whole one."""
+    db.migrate(postgres_url, service=service)
+    pool = await db.open_pool(postgres_url, role=service, max_size=1)
+    pool.timeout = promised(pool.timeout)
+    insert = f"INSERT INTO {service}.things SELECT * FROM (VALUES (1, 'x'), (%s, 'y')) AS given".encode()
+    count = f"SELECT count(*) FROM {service}.things".encode()
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        await db.in_transaction(pool, lambda connection: connection.execute(insert, (1,)), alone=True)
+    await db.in_transaction(pool, lambda connection: connection.execute(insert, (2,)), alone=True)
+
+    async def in_vain(connection: db.Connection) -> None:
+        await connection.execute(insert.replace(b"1", b"3"), (4,))
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await db.in_transaction(pool, in_vain)
+    async with db.transaction(pool) as connection:
+        assert await (await connection.execute(count)).fetchone() == (2,)
+    await pool.close()
+
+
+async def test_a_statement_alone_that_is_cancelled_spoils_no_connection(postgres_url: str, service: str) -> None:
+    """Whoever gets it next can work with it."""
+    db.migrate(postgres_url, service=service)
+    pool = await db.open_pool(postgres_url, role=service, max_size=1)
+    pool.timeout = promised(5)
+    sleeping = asyncio.create_task(
+        db.in_transaction(pool, lambda connection: connection.execute("SELECT pg_sleep(4)"), alone=True)
+    )
+    await asyncio.sleep(0.1)
+    sleeping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sleeping
+    async with db.transaction(pool) as connection:
+        assert not connection.autocommit
+        assert await (await connection.execute("SELECT 1")).fetchone() == (1,)
+    await pool.close()
