@@ -14,6 +14,7 @@ from chassis.errors import TollbridgeError
 from chassis.lifecycle import Lifecycle
 from services.auth import config, events, store
 from services.auth.api_keys import Peppers
+from services.auth.audit import AuditLog
 from services.auth.authorize import Authorizer
 from services.auth.changes import ChangeOutbox, ChangePoll, on_message
 from services.auth.config import AuthConfig
@@ -58,6 +59,7 @@ class Parts:
             authorizer=self.authorizer,
             directory=self.directory,
             limit_desk=self.limit_desk,
+            audit=AuditLog(pool=pool),
             plan_id=self.plan_id,
             config_state=self.config_state,
         )
