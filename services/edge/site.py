@@ -6,7 +6,7 @@ from fastapi import Depends, FastAPI, Request
 from prometheus_client import CollectorRegistry
 
 from chassis.config_state import ConfigState
-from services.edge.admin import customers, figures, operations
+from services.edge.admin import audit, customers, figures, operations
 from services.edge.admin import keys as admin_keys
 from services.edge.admin.access import AdminAccess
 from services.edge.app import new_fastapi
@@ -115,10 +115,11 @@ def own_site(
 ) -> FastAPI:
     """What FastAPI serves outside the surfaces: health, metrics and, behind the admin token, the admin API."""
     app = new_fastapi()
+    app.add_middleware(audit.AuditedAnswers, auth=clients.auth)
     app.include_router(health.routes(router_client=clients.router, registry=registry, drain=drain, unready=unready))
     app.include_router(webhooks.routes(payments=clients.payments))
     app.include_router(receipt_keys.routes(statements=clients.statements))
-    behind_token = [Depends(AdminAccess(token=admin_token))]
+    behind_token = [Depends(AdminAccess(token=admin_token)), Depends(audit.Audit(auth=clients.auth))]
     for admin in (
         customers.routes(auth=clients.auth, billing=clients.billing, forget=forget),
         admin_keys.routes(
@@ -127,6 +128,7 @@ def own_site(
         alerts.admin_routes(statements=clients.statements),
         operations.routes(clients=clients, drain=drain, config_state=config_state),
         figures.routes(registry=registry),
+        audit.routes(auth=clients.auth),
     ):
         app.include_router(admin, prefix="/admin", dependencies=behind_token)
     return app
