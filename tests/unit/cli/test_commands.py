@@ -161,3 +161,10 @@ async def test_losses_lists_what_broke_with_what_its_provider_may_charge(as_json
         return
     for text in ("request-1", "upstream_failed", "acme-1", "0.000000120", "more: --after request-1"):
         assert text in done.stdout
+
+
+def test_the_log_of_operators_actions_is_a_command():
+    """With what it can be asked for by."""
+    shown = tollbridge("admin", "audit", "--help").stdout
+    for option in ("--actor", "--method", "--path", "--since", "--until", "--after", "--json"):
+        assert option in shown
