@@ -110,6 +110,7 @@ class Parts:
         self._configuration = configuration
         self._incarnation = incarnation
         self._bus = bus
+        self._replica = settings.replica
         self._spool_dir = Path(settings.spool_dir)
         self._clients = Clients(settings=settings, tracer=tracer)
         self._spool = self._open_spool(configuration.current)
@@ -208,6 +209,7 @@ class Parts:
             drain=self.drain,
             unready=self.unready,
             forget=self._admission.forget,
+            replica=self._replica,
         )
         hot = hot_routes(self._relay)
         describe(own, public=public, config=lambda: self._configuration.current)

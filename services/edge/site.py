@@ -112,6 +112,7 @@ def own_site(
     drain: DrainSwitch,
     unready: Callable[[], str | None],
     forget: Forget,
+    replica: str = "0",
 ) -> FastAPI:
     """What FastAPI serves outside the surfaces: health, metrics and, behind the admin token, the admin API."""
     app = new_fastapi()
@@ -126,7 +127,7 @@ def own_site(
             auth=clients.auth, billing=clients.billing, catalogue=Catalogue(router=clients.router), forget=forget
         ),
         alerts.admin_routes(statements=clients.statements),
-        operations.routes(clients=clients, drain=drain, config_state=config_state),
+        operations.routes(clients=clients, drain=drain, config_state=config_state, replica=replica),
         figures.routes(registry=registry),
         audit.routes(auth=clients.auth),
     ):
