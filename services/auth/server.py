@@ -18,6 +18,8 @@ from services.auth.key_terms import ApiKey, KeyTerms
 from services.auth.limit_desk import LimitDesk
 from services.auth.limit_server import LimitServer
 from services.auth.limits import AS_THE_PLAN, Limits
+from services.auth.refusal_server import RefusalServer
+from services.auth.refusals import Refusals
 from services.auth.spend_caps import LIFTED, PERIODS, Lifted, SpendCap
 from tollbridge.auth.v1 import auth_pb2 as pb
 
@@ -46,6 +48,7 @@ class AuthServer:
         directory: Directory,
         limit_desk: LimitDesk,
         audit: AuditLog,
+        refusals: Refusals,
         plan_id: Callable[[str], str],
         config_state: Callable[[], ConfigState],
     ) -> None:
@@ -53,6 +56,7 @@ class AuthServer:
         self._directory = directory
         self._limits = LimitServer(desk=limit_desk)
         self._audit = AuditServer(log=audit)
+        self._refusals = RefusalServer(refusals=refusals)
         self._plan_id = plan_id
         self._config_state = config_state
 
@@ -75,6 +79,7 @@ class AuthServer:
                 "RevokeKey": handler(self.revoke_key, OPERATORS),
                 **self._limits.handlers(GATES),
                 **self._audit.handlers(OPERATORS),
+                **self._refusals.handlers(OPERATORS),
                 "GetConfigState": config_state_handler(pb.GetConfigStateResponse, self._config_state, OPERATORS),
             },
         )

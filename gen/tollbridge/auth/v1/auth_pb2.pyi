@@ -1407,3 +1407,156 @@ class ListActionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListActionsResponse: _TypeAlias = ListActionsResponse  # noqa: Y015
+
+@_typing.final
+class RefusalCount(_message.Message):
+    """How often requests were refused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MINUTE_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    minute: _builtins.int
+    """Minutes since the epoch."""
+    key_id: _builtins.str
+    """Whose; empty where no key was known."""
+    code: _builtins.str
+    """Why: one of our codes."""
+    count: _builtins.int
+    """So often."""
+    def __init__(
+        self,
+        *,
+        minute: _builtins.int = ...,
+        key_id: _builtins.str = ...,
+        code: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "count", b"count", "key_id", b"key_id", "minute", b"minute"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefusalCount: _TypeAlias = RefusalCount  # noqa: Y015
+
+@_typing.final
+class RecordRefusalsRequest(_message.Message):
+    """What one edge has counted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPENDER_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    spender: _builtins.str
+    """The incarnation."""
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusalCount]:
+        """Its totals, at most 1000; said again, or late, they change nothing."""
+
+    def __init__(
+        self,
+        *,
+        spender: _builtins.str = ...,
+        counts: _abc.Iterable[Global___RefusalCount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "spender", b"spender"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordRefusalsRequest: _TypeAlias = RecordRefusalsRequest  # noqa: Y015
+
+@_typing.final
+class RecordRefusalsResponse(_message.Message):
+    """They are kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordRefusalsResponse: _TypeAlias = RecordRefusalsResponse  # noqa: Y015
+
+@_typing.final
+class ListRefusalsRequest(_message.Message):
+    """Asks for a page of counts, summed over edges."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    FROM_US_FIELD_NUMBER: _builtins.int
+    TO_US_FIELD_NUMBER: _builtins.int
+    after: _builtins.str
+    """"<minute>.<key id>.<code>" of the last one seen; empty: from the newest."""
+    limit: _builtins.int
+    """1 to 200; 0 is 50."""
+    customer_id: _builtins.str
+    """Of this customer's keys; empty: of all."""
+    key_id: _builtins.str
+    """Of this key; empty: of all."""
+    code: _builtins.str
+    """For this reason; empty: for any."""
+    from_us: _builtins.int
+    """Microseconds since the epoch: the minute that it falls in is included; 0: from the first on."""
+    to_us: _builtins.int
+    """Microseconds since the epoch: minutes that begin before it; 0: up to now."""
+    def __init__(
+        self,
+        *,
+        after: _builtins.str = ...,
+        limit: _builtins.int = ...,
+        customer_id: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        code: _builtins.str = ...,
+        from_us: _builtins.int = ...,
+        to_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "code", b"code", "customer_id", b"customer_id", "from_us", b"from_us", "key_id", b"key_id", "limit", b"limit", "to_us", b"to_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRefusalsRequest: _TypeAlias = ListRefusalsRequest  # noqa: Y015
+
+@_typing.final
+class ListRefusalsResponse(_message.Message):
+    """A page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTS_FIELD_NUMBER: _builtins.int
+    HAS_MORE_FIELD_NUMBER: _builtins.int
+    has_more: _builtins.bool
+    """Whether there are more."""
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusalCount]:
+        """The newest minute first."""
+
+    def __init__(
+        self,
+        *,
+        counts: _abc.Iterable[Global___RefusalCount] | None = ...,
+        has_more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "has_more", b"has_more"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRefusalsResponse: _TypeAlias = ListRefusalsResponse  # noqa: Y015

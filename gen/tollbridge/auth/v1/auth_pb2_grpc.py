@@ -101,6 +101,16 @@ class AuthServiceStub:
                 request_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListActionsRequest.SerializeToString,
                 response_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListActionsResponse.FromString,
                 _registered_method=True)
+        self.RecordRefusals = channel.unary_unary(
+                '/tollbridge.auth.v1.AuthService/RecordRefusals',
+                request_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordRefusalsRequest.SerializeToString,
+                response_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordRefusalsResponse.FromString,
+                _registered_method=True)
+        self.ListRefusals = channel.unary_unary(
+                '/tollbridge.auth.v1.AuthService/ListRefusals',
+                request_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListRefusalsRequest.SerializeToString,
+                response_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListRefusalsResponse.FromString,
+                _registered_method=True)
         self.GetConfigState = channel.unary_unary(
                 '/tollbridge.auth.v1.AuthService/GetConfigState',
                 request_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.GetConfigStateRequest.SerializeToString,
@@ -210,6 +220,20 @@ class AuthServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecordRefusals(self, request, context):
+        """How often an edge has refused requests, as totals. Callers: edge, cli.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRefusals(self, request, context):
+        """How often requests were refused, the newest minute first. Callers: edge, cli.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetConfigState(self, request, context):
         """Hash and time of the configuration in use. Callers: edge, cli.
         """
@@ -291,6 +315,16 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     servicer.ListActions,
                     request_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListActionsRequest.FromString,
                     response_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListActionsResponse.SerializeToString,
+            ),
+            'RecordRefusals': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordRefusals,
+                    request_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordRefusalsRequest.FromString,
+                    response_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordRefusalsResponse.SerializeToString,
+            ),
+            'ListRefusals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRefusals,
+                    request_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListRefusalsRequest.FromString,
+                    response_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListRefusalsResponse.SerializeToString,
             ),
             'GetConfigState': grpc.unary_unary_rpc_method_handler(
                     servicer.GetConfigState,
@@ -655,6 +689,60 @@ class AuthService:
             '/tollbridge.auth.v1.AuthService/ListActions',
             tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListActionsRequest.SerializeToString,
             tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListActionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordRefusals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollbridge.auth.v1.AuthService/RecordRefusals',
+            tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordRefusalsRequest.SerializeToString,
+            tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordRefusalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRefusals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollbridge.auth.v1.AuthService/ListRefusals',
+            tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListRefusalsRequest.SerializeToString,
+            tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListRefusalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -64,6 +64,10 @@ class AuthServiceStub:
     """Writes down how an action ended. Callers: edge, cli."""
     ListActions: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ListActionsRequest, _auth_pb2.ListActionsResponse]
     """Operators' actions, newest first. Callers: edge, cli."""
+    RecordRefusals: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RecordRefusalsRequest, _auth_pb2.RecordRefusalsResponse]
+    """How often an edge has refused requests, as totals. Callers: edge, cli."""
+    ListRefusals: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ListRefusalsRequest, _auth_pb2.ListRefusalsResponse]
+    """How often requests were refused, the newest minute first. Callers: edge, cli."""
     GetConfigState: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetConfigStateRequest, _auth_pb2.GetConfigStateResponse]
     """Hash and time of the configuration in use. Callers: edge, cli."""
     Pipe: _grpc.StreamStreamMultiCallable[_pipe_pb2.CallBatch, _pipe_pb2.ReplyBatch]
@@ -104,6 +108,10 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """Writes down how an action ended. Callers: edge, cli."""
     ListActions: _aio.UnaryUnaryMultiCallable[_auth_pb2.ListActionsRequest, _auth_pb2.ListActionsResponse]  # type: ignore[assignment]
     """Operators' actions, newest first. Callers: edge, cli."""
+    RecordRefusals: _aio.UnaryUnaryMultiCallable[_auth_pb2.RecordRefusalsRequest, _auth_pb2.RecordRefusalsResponse]  # type: ignore[assignment]
+    """How often an edge has refused requests, as totals. Callers: edge, cli."""
+    ListRefusals: _aio.UnaryUnaryMultiCallable[_auth_pb2.ListRefusalsRequest, _auth_pb2.ListRefusalsResponse]  # type: ignore[assignment]
+    """How often requests were refused, the newest minute first. Callers: edge, cli."""
     GetConfigState: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetConfigStateRequest, _auth_pb2.GetConfigStateResponse]  # type: ignore[assignment]
     """Hash and time of the configuration in use. Callers: edge, cli."""
     Pipe: _aio.StreamStreamMultiCallable[_pipe_pb2.CallBatch, _pipe_pb2.ReplyBatch]  # type: ignore[assignment]
@@ -219,6 +227,22 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.ListActionsResponse, _abc.Awaitable[_auth_pb2.ListActionsResponse]]:
         """Operators' actions, newest first. Callers: edge, cli."""
+
+    @_abc_1.abstractmethod
+    def RecordRefusals(
+        self,
+        request: _auth_pb2.RecordRefusalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.RecordRefusalsResponse, _abc.Awaitable[_auth_pb2.RecordRefusalsResponse]]:
+        """How often an edge has refused requests, as totals. Callers: edge, cli."""
+
+    @_abc_1.abstractmethod
+    def ListRefusals(
+        self,
+        request: _auth_pb2.ListRefusalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.ListRefusalsResponse, _abc.Awaitable[_auth_pb2.ListRefusalsResponse]]:
+        """How often requests were refused, the newest minute first. Callers: edge, cli."""
 
     @_abc_1.abstractmethod
     def GetConfigState(
