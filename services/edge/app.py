@@ -25,6 +25,7 @@ from services.edge.http.body_room import BodyRoom
 from services.edge.http.cors import is_preflight, preflight, with_origin, with_vary
 from services.edge.http.json_http import SCOPE_KEY, RequestContext, context
 from services.edge.http.limit_headers import Told, telling, with_limits
+from services.edge.paid.refusals import Refusals
 from services.edge.surfaces import Surface
 
 Scope = MutableMapping[str, Any]
@@ -54,6 +55,7 @@ class EdgeApp:
         hot: Mapping[tuple[str, str], HotRoute],
         tracer: Tracer,
         bodies: BodyRoom | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
         self.config = config
         self._tracer = tracer
@@ -61,6 +63,7 @@ class EdgeApp:
         self._own = own
         self._hot = hot
         self._bodies = bodies or BodyRoom()
+        self._refusals = Refusals() if refusals is None else refusals
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -149,6 +152,8 @@ class EdgeApp:
         finally:
             share.end()
             told.end()
+            if told.refusal is not None and surface is not OWN_SURFACE and scope["method"] == "POST":
+                self._refusals.count(told.key_id, told.refusal)
 
 
 def new_fastapi() -> FastAPI:
@@ -204,6 +209,7 @@ async def _on_tollbridge_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, TollbridgeError):
         raise error
     found = context(request)
+    found.told.refusal = error.code
     rendered = found.surface.dialect.render_error(_of_path(request, error), request_id=found.request_id)
     response = Response(content=rendered.body, status_code=rendered.status)
     response.raw_headers = rendered.headers

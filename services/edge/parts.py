@@ -35,6 +35,7 @@ from services.edge.owners import AuthOwner, BillingOwner, RouterOwner
 from services.edge.paid.admission import Admission
 from services.edge.paid.attempts import Attempts
 from services.edge.paid.opening import Providers
+from services.edge.paid.refusals import RefusalTeller
 from services.edge.paid.relay import Relay, Tools
 from services.edge.routes.health import DrainSwitch
 from services.edge.settings import Settings
@@ -157,6 +158,7 @@ class Parts:
             tracer=tracer,
         )
         self._relay = Relay(tools=tools)
+        self._refusals = RefusalTeller(refusals=tools.refusals, auth=self._clients.auth, spender=incarnation)
         self.app = configuration.app = self._site(registry, tracer)
 
     def _idempotency(self, settings: Settings) -> Idempotency:
@@ -220,6 +222,7 @@ class Parts:
             hot=hot,
             tracer=tracer,
             bodies=self._relay.bodies,
+            refusals=self._relay.tools.refusals,
         )
 
     def unready(self) -> str | None:
@@ -238,6 +241,7 @@ class Parts:
         life.spawn("attempt-statements", self._attempts.run())
         life.spawn("claim-statements", self._claims.run())
         life.spawn("limits", self._limits.run())
+        life.spawn("refusals", self._refusals.run())
         life.spawn("recalls", self._bus.listen(events.CREDITS_RECALLED, self._purse.on_recall))
         life.spawn("key-changes", self._bus.listen(events.KEYS_CHANGED, self._admission.on_keys_changed))
         life.spawn("config", self._configuration.follow())
@@ -249,6 +253,7 @@ class Parts:
         await self._publisher.drain(grace_s=PUBLISH_GRACE_S)
         await self._attempts.drain()
         await self._limits.drain()
+        await self._refusals.tell()
         await self._purse.drain()
 
     async def close(self) -> None:

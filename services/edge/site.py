@@ -6,7 +6,7 @@ from fastapi import Depends, FastAPI, Request
 from prometheus_client import CollectorRegistry
 
 from chassis.config_state import ConfigState
-from services.edge.admin import audit, customers, figures, operations
+from services.edge.admin import audit, customers, figures, operations, refusals
 from services.edge.admin import keys as admin_keys
 from services.edge.admin.access import AdminAccess
 from services.edge.app import new_fastapi
@@ -48,6 +48,7 @@ def identify_with(admission: Admission, limits: Limits) -> Identify:
             client_ip=context(request).client_ip,
             traceparent=context(request).traceparent,
         )
+        context(request).told.key_id = authority.key_id
         if authority.limits is not None:
             context(request).told.note = LimitNote(limits, authority.limits)
         return Caller(
@@ -130,6 +131,7 @@ def own_site(
         operations.routes(clients=clients, drain=drain, config_state=config_state, replica=replica),
         figures.routes(registry=registry),
         audit.routes(auth=clients.auth),
+        refusals.routes(auth=clients.auth),
     ):
         app.include_router(admin, prefix="/admin", dependencies=behind_token)
     return app

@@ -17,12 +17,12 @@ from fastapi import APIRouter, Request, Response
 
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
+from services.edge.admin.refusals import moment
 from services.edge.http.json_http import (
     answer,
     body_of,
     context,
     keep_body,
-    microseconds,
     page,
     page_limit,
     rfc3339,
@@ -194,8 +194,8 @@ def routes(*, auth: PipeClient) -> APIRouter:
                 actor=asked.get("actor", ""),
                 method=asked.get("method", ""),
                 path=asked.get("path", ""),
-                from_us=_moment(request, "from"),
-                to_us=_moment(request, "to"),
+                from_us=moment(request, "from"),
+                to_us=moment(request, "to"),
             ),
             auth_pb2.ListActionsResponse,
             timeout_s=TIMEOUT_S,
@@ -245,11 +245,6 @@ def _harmless(name: str, value: object) -> object:
     if isinstance(value, dict):
         return {key[:LONGEST_TEXT]: _harmless(key, each) for key, each in value.items()}
     return value
-
-
-def _moment(request: Request, param: str) -> int:
-    text = request.query_params.get(param, "")
-    return microseconds(text, param=param) if text else 0
 
 
 def _shown(found: auth_pb2.RecordedAction) -> Action:

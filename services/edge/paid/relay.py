@@ -21,6 +21,7 @@ from services.edge.owners import RouterOwner
 from services.edge.paid.admission import Admission
 from services.edge.paid.attempts import Attempts
 from services.edge.paid.opening import Providers
+from services.edge.paid.refusals import Refusals
 from services.edge.spending.settlement import Settlement
 from upstream.route import Route
 
@@ -42,6 +43,7 @@ class Tools:
     catalogue: Catalogue
     metrics: EdgeMetrics
     tracer: Tracer
+    refusals: Refusals = dataclasses.field(default_factory=Refusals)
 
 
 class Relay:

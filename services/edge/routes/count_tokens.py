@@ -76,6 +76,8 @@ class CountTokens:
                 await reply.refuse(TollbridgeError(Code.INTERNAL, "Something went wrong on our side."))
         finally:
             share.end()
+            if reply.error is not None:
+                self._tools.refusals.count(reply.key_id, reply.error)
 
     async def _count(self, scope: Scope, receive: Receive, reply: Reply, *, request_id: str, share: BodyShare) -> int:
         headers = scope["headers"]
@@ -83,6 +85,7 @@ class CountTokens:
         admission = self._tools.admission
         client_ip = scope["client"][0] if scope.get("client") else ""
         authority = await admission.authorize(api_key=api_key_of(headers), client_ip=client_ip, traceparent=trace)
+        reply.key_id = authority.key_id
         if authority.limits is not None:
             reply.limits = LimitNote(self._tools.limits, authority.limits)
         body = await read_body(receive, headers, share=share)

@@ -129,6 +129,7 @@ class PaidRoute:
         authority: Authority = await self._tools.admission.authorize(
             api_key=api_key_of(headers), client_ip=scope["client"][0] if scope.get("client") else "", traceparent=trace
         )
+        reply.key_id = authority.key_id
         terms = authority.limits
         if terms is not None:
             reply.limits = LimitNote(self._tools.limits, terms)
@@ -233,6 +234,7 @@ class PaidRoute:
         metrics.request(model=model, status=status, seconds=seconds)
         if reply.error is not None:
             metrics.error(reply.error)
+            self._tools.refusals.count(reply.key_id, reply.error)
         if reply.first_byte_s is not None:
             metrics.first_byte(model=model, seconds=reply.first_byte_s - arrived_s)
 
