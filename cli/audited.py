@@ -1,6 +1,7 @@
 """Commands that write to the database by themselves, in the audit log: before they do, and how they ended.
 
-What cannot be written down is not done, as with the admin API. A command that breaks has no outcome in the log.
+What cannot be written down is not done, as with the admin API: the database's user has to be let into the roles of auth
+and of billing. A command that breaks has no outcome in the log.
 """
 
 import asyncio
@@ -27,7 +28,11 @@ def audited(
     data_dir: Path | None, command: str, parameters: Mapping[str, object], run: Callable[[], int], *, by: str = ""
 ) -> int:
     """Runs a command that changes something, and returns its exit status; 2 when it can't be written down."""
+    import psycopg
+
     from services.auth.audit_store import Action, Outcome
+
+    trouble = (TollbridgeError, NotRunning, OSError, psycopg.Error)
 
     action_id = uuid7()
     action = Action(
@@ -40,13 +45,13 @@ def audited(
     )
     try:
         _with_log(data_dir, lambda log: log.begin(action))
-    except (TollbridgeError, NotRunning, OSError) as error:
+    except trouble as error:
         print(f"the audit log can't be written, so nothing was done: {error}", file=sys.stderr)
         return NOT_WRITTEN
     status = run()
     try:
         _with_log(data_dir, lambda log: log.end(action_id, Outcome(status=status, code="")))
-    except (TollbridgeError, NotRunning, OSError) as error:
+    except trouble as error:
         print(f"how this ended is missing in the audit log: {error}", file=sys.stderr)
     return status
 
