@@ -6,6 +6,7 @@ back, and only then the connections to everybody else are closed. What does not 
 
 import asyncio
 import functools
+import socket
 from pathlib import Path
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from chassis.config_state import ConfigCollector, ConfigState
 from chassis.lifecycle import Lifecycle
 from chassis.telemetry import Tracer
 from services.edge import events
+from services.edge.admin.peers import Peers
 from services.edge.app import EdgeApp
 from services.edge.catalogue import Catalogue
 from services.edge.clients import Clients
@@ -117,6 +119,7 @@ class Parts:
         self._spool = self._open_spool(configuration.current)
         self._upstream = UpstreamClient()
         self.drain = DrainSwitch()
+        self._peers = Peers(name=f"{socket.gethostname()}/{settings.replica}", own=configuration.state)
         billing = BillingOwner(pipe=self._clients.billing, spender=incarnation)
         router = RouterOwner(pipe=self._clients.router, spender=incarnation)
         self._purse = Purse(billing=billing, spender=incarnation)
@@ -206,12 +209,11 @@ class Parts:
         own = own_site(
             clients=self._clients,
             admin_token=self._configuration.admin_token,
-            config_state=self._configuration.state,
+            edges=self._peers.states,
             registry=registry,
             drain=self.drain,
             unready=self.unready,
             forget=self._admission.forget,
-            replica=self._replica,
         )
         hot = hot_routes(self._relay)
         describe(own, public=public, config=lambda: self._configuration.current)
@@ -245,6 +247,8 @@ class Parts:
         life.spawn("recalls", self._bus.listen(events.CREDITS_RECALLED, self._purse.on_recall))
         life.spawn("key-changes", self._bus.listen(events.KEYS_CHANGED, self._admission.on_keys_changed))
         life.spawn("config", self._configuration.follow())
+        life.spawn("peers", self._peers.run(self._bus))
+        life.spawn("peers-heard", self._bus.listen(events.EDGE_RUNNING, self._peers.on_message))
         life.spawn("replay", self._replay.run())
 
     async def end(self, *, grace_s: float) -> None:

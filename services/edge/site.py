@@ -1,6 +1,6 @@
 """Which routes stand where: the public API below every surface, and edge's own pages outside the surfaces."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fastapi import Depends, FastAPI, Request
 from prometheus_client import CollectorRegistry
@@ -108,12 +108,11 @@ def own_site(
     *,
     clients: Clients,
     admin_token: Callable[[], str],
-    config_state: Callable[[], ConfigState],
+    edges: Callable[[], Mapping[str, ConfigState]],
     registry: CollectorRegistry,
     drain: DrainSwitch,
     unready: Callable[[], str | None],
     forget: Forget,
-    replica: str = "0",
 ) -> FastAPI:
     """What FastAPI serves outside the surfaces: health, metrics and, behind the admin token, the admin API."""
     app = new_fastapi()
@@ -128,7 +127,7 @@ def own_site(
             auth=clients.auth, billing=clients.billing, catalogue=Catalogue(router=clients.router), forget=forget
         ),
         alerts.admin_routes(statements=clients.statements),
-        operations.routes(clients=clients, drain=drain, config_state=config_state, replica=replica),
+        operations.routes(clients=clients, drain=drain, edges=edges),
         figures.routes(registry=registry),
         audit.routes(auth=clients.auth),
         refusals.routes(auth=clients.auth),

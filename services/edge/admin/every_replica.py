@@ -1,7 +1,7 @@
 """What only all replicas of a service know together: what configuration each runs, what all routers see of accounts."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypedDict, TypeVar
 
 from google.protobuf.message import Message
@@ -37,7 +37,7 @@ class Account(TypedDict):
 class ConfigStates(TypedDict):
     """The configuration in use: router's, and by replica the hash that it runs, null for one that doesn't answer.
 
-    A replica's name is its service's and its address; of edge, the one that answers here.
+    A replica's name is its service's and its address; an edge's its machine and replica. Silent edges are left out.
     """
 
     hash: str | None
@@ -55,8 +55,8 @@ Reply = TypeVar(
 )
 
 
-async def config_states(clients: Clients, *, own: ConfigState, own_name: str) -> ConfigStates:
-    """What every replica that this edge can ask runs. The error is the first one's that refused the file, by name."""
+async def config_states(clients: Clients, *, edges: Mapping[str, ConfigState]) -> ConfigStates:
+    """What every replica runs; `edges` have said so. The error is the first one's that refused the file, by name."""
     services = await asyncio.gather(
         _states("auth", clients.auth, auth_pb2.GetConfigStateRequest(), auth_pb2.GetConfigStateResponse),
         _states("router", clients.router, router_pb2.GetConfigStateRequest(), router_pb2.GetConfigStateResponse),
@@ -66,7 +66,7 @@ async def config_states(clients: Clients, *, own: ConfigState, own_name: str) ->
     states: dict[str, ConfigState | None] = {}
     for service in services:
         states |= service
-    states[own_name] = own
+    states |= {f"edge/{name}": state for name, state in edges.items()}
     refusals = (f"{name}: {state.error}" for name, state in states.items() if state and state.error)
     routers = [state for name, state in services[1].items() if state is not None]
     return {

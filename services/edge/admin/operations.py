@@ -1,6 +1,6 @@
 """The rest of the admin API: the request log, refunds, provider accounts, the configuration in use, draining."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Literal, TypedDict
 
@@ -122,7 +122,7 @@ UNDRAIN = Description(
 )
 
 
-def routes(*, clients: Clients, drain: DrainSwitch, config_state: Callable[[], ConfigState], replica: str) -> APIRouter:
+def routes(*, clients: Clients, drain: DrainSwitch, edges: Callable[[], Mapping[str, ConfigState]]) -> APIRouter:
     """The routes; access is checked by whoever includes them."""
     router = APIRouter()
 
@@ -155,7 +155,7 @@ def routes(*, clients: Clients, drain: DrainSwitch, config_state: Callable[[], C
 
     @router.get("/config", openapi_extra=described(CONFIG))
     async def get_config(request: Request) -> Response:
-        states = await config_states(clients, own=config_state(), own_name=f"edge/{replica}")
+        states = await config_states(clients, edges=edges())
         return answer(states, request_id=context(request).request_id)
 
     @router.post("/drain", openapi_extra=described(DRAIN))

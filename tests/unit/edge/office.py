@@ -193,7 +193,7 @@ def _app(clients: Clients, tracer: Tracer, refused: Refusals) -> EdgeApp:
     own = own_site(
         clients=clients,
         admin_token=lambda: ADMIN_TOKEN,
-        config_state=lambda: ConfigState(hash="edge's"),
+        edges=lambda: {"machine/0": ConfigState(hash="edge's")},
         registry=CollectorRegistry(),
         drain=DrainSwitch(),
         unready=lambda: None,

@@ -41,7 +41,7 @@ async def edge(file: Path) -> AsyncIterator[httpx.AsyncClient]:
     own = own_site(
         clients=clients,
         admin_token=configuration.admin_token,
-        config_state=configuration.state,
+        edges=lambda: {},
         registry=CollectorRegistry(),
         drain=DrainSwitch(),
         unready=lambda: None,

@@ -31,7 +31,7 @@ async def test_the_config_of_every_service_is_shown(desk: Office) -> None:
         "tasks": "tasks'",
         "edge": "edge's",
     }
-    assert all(name.startswith("edge/0") or "/127.0.0.1:" in name for name in shown["replicas"])
+    assert all(name == "edge/machine/0" or "/127.0.0.1:" in name for name in shown["replicas"])
     assert shown["error"] is None
 
 
