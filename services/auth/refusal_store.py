@@ -73,6 +73,11 @@ async def sums(conn: Connection, wanted: Wanted) -> list[Refused]:
         return [Refused(**row) for row in await cursor.fetchall()]
 
 
-async def forget(conn: Connection, *, before_minute: int) -> None:
-    """Deletes what is older."""
-    await conn.execute("DELETE FROM auth.refusals WHERE minute < %s", (before_minute,))
+async def forget(conn: Connection, *, before_minute: int, limit: int) -> int:
+    """Deletes some of what is older, and says how much; what another replica deletes just now is left to it."""
+    done = await conn.execute(
+        "DELETE FROM auth.refusals WHERE ctid = ANY(ARRAY("
+        "SELECT ctid FROM auth.refusals WHERE minute < %s ORDER BY minute LIMIT %s FOR UPDATE SKIP LOCKED))",
+        (before_minute, limit),
+    )
+    return done.rowcount

@@ -13,6 +13,7 @@ from services.auth import refusal_store
 from services.auth.refusal_store import Refused, Wanted
 
 KEPT_MINUTES = 30 * 24 * 60
+FORGOTTEN_AT_ONCE = 10_000
 PAGE = 50
 MAX_PAGE = 200
 
@@ -46,7 +47,8 @@ class Refusals:
         """Deletes what is older than 30 days. Raises UNAVAILABLE."""
         oldest = int(self._now_s()) // 60 - KEPT_MINUTES
 
-        async def work(conn: db.Connection) -> None:
-            await refusal_store.forget(conn, before_minute=oldest)
+        async def work(conn: db.Connection) -> int:
+            return await refusal_store.forget(conn, before_minute=oldest, limit=FORGOTTEN_AT_ONCE)
 
-        await db.in_transaction(self._pool, work)
+        while await db.in_transaction(self._pool, work) == FORGOTTEN_AT_ONCE:
+            continue
