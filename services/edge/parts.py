@@ -155,7 +155,7 @@ class Parts:
             metrics=self._metrics(registry),
             tracer=tracer,
         )
-        self._relay = Relay(tools=tools)
+        self._relay = Relay(tools=tools, max_requests=settings.max_requests)
         self.app = configuration.app = self._site(registry, tracer)
 
     def _idempotency(self, settings: Settings) -> Idempotency:
@@ -188,6 +188,7 @@ class Parts:
             spool=lambda: self._spool.pending_bytes,
             spool_max_bytes=self._configuration.current.spool.max_mib << 20,
             limited=lambda: len(self._limits),
+            waiting=lambda: self._relay.door.waiting,
         )
         return metrics
 
@@ -218,6 +219,7 @@ class Parts:
             hot=hot,
             tracer=tracer,
             bodies=self._relay.bodies,
+            door=self._relay.door,
         )
 
     def unready(self) -> str | None:

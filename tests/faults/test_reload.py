@@ -43,7 +43,7 @@ def told(running: Gateway) -> dict[str, tuple[str, bool]]:
             lines = httpx.get(f"http://{each['metrics']}/metrics", timeout=10).text.splitlines()
             in_use = next(line for line in lines if "_config_in_use{" in line)
             refused = next(line for line in lines if "_config_refused " in line)
-            found[f"{each['name']}-{each['replica']}"] = (in_use.split('"')[1], refused.endswith(" 1.0"))
+            found[f"{each['name']}-{each['replica']}"] = (in_use.split('"')[1], float(refused.split()[-1]) == 1)
     return found
 
 

@@ -77,7 +77,7 @@ def test_every_replica_has_addresses_of_its_own_and_knows_all_owners(tmp_path):
     )
     assert shared["TOLLBRIDGE_ROUTER_ADDRESSES"] == grpc_addresses(placed, "router")
     assert shared["TOLLBRIDGE_ROUTER_ADDRESSES"].count(",") == 1
-    assert shared["TOLLBRIDGE_CONFIG_PATH"] == str(tmp_path / "data" / "checked.yaml")
+    assert shared["TOLLBRIDGE_CONFIG_PATH"] == str(tmp_path / "checked.yaml")
     told = {}
     for seat in placed:
         program = service_program(seat, shared=shared, secrets=secrets, data_dir=_data_dir(tmp_path))
