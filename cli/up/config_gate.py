@@ -60,6 +60,9 @@ class ConfigGate:
             except (ConfigError, FileNotFoundError, PermissionError) as error:
                 self._note(str(error)[:MAX_REASON])
                 say(f"refused: {error}")
+            except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
+                self._note(f"{self._source}: could not be checked: {type(error).__name__}")  # a fault of a check itself
+                say(f"refused: {error!r}")
             else:
                 say(f"admitted {found.hash}")
         except OSError as error:  # the copy, or the note, can't be written: tried again
@@ -76,8 +79,13 @@ def main() -> None:
     """`python -m cli.up.config_gate SOURCE TARGET`: follows the file until it is ended."""
     gate = ConfigGate(source=Path(sys.argv[1]), target=Path(sys.argv[2]), environ=os.environ)
 
+    said = ""
+
     def say(line: str) -> None:
-        print(f"config {line}", file=sys.stderr, flush=True)
+        nonlocal said
+        if line != said:
+            print(f"config {line}", file=sys.stderr, flush=True)
+        said = line
 
     while True:
         gate.look(say)

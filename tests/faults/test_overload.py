@@ -142,8 +142,8 @@ async def test_an_overload_is_refused_quickly_and_is_over_when_it_ends(
     growth = {name: (most[name] - before[name]) >> 20 for name in names}
     slowest = {status: f"{flood.most_s(status, share=0.95):.2f} s" for status in (200, 429, 503)}
     told = (
-        f"calm {calm.statuses[200] / CALM_S:.0f}/s; flood {dict(flood.statuses)}, broken {flood.broken}, p95 {slowest}; "
-        f"MiB more {growth}; recovered after {recovered_s:.1f} s; then {dict(after.statuses)}"
+        f"calm {calm.statuses[200] / CALM_S:.0f}/s; flood {dict(flood.statuses)}, broken {flood.broken}; "
+        f"p95 {slowest}; MiB more {growth}; recovered after {recovered_s:.1f} s; then {dict(after.statuses)}"
     )
     record_property("told", told)
     assert set(flood.statuses) <= {200, 429, 503}, told

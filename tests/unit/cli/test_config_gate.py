@@ -94,6 +94,20 @@ def test_a_file_that_is_being_written_does_not_pass(gated: Gated) -> None:
     assert gated.target.read_text() == OTHER
 
 
+def test_a_check_that_breaks_refuses_the_file(gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault of ours in one service's parser is no reason to give the file to the others, or to end the gate."""
+
+    def broken(*_: object) -> None:
+        raise KeyError("canary")
+
+    monkeypatch.setattr(router, "parse", broken)
+    gated.write(OTHER)
+    gated.look_twice()
+    assert gated.target.read_text() == RIGHT
+    assert "could not be checked: KeyError" in gated.refused
+    assert "canary" not in gated.refused
+
+
 def test_a_file_that_is_gone_is_told_and_changes_nothing(gated: Gated) -> None:
     """The services run on, and start again, with what passed last."""
     gated.source.unlink()
