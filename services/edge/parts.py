@@ -160,7 +160,7 @@ class Parts:
             metrics=self._metrics(registry),
             tracer=tracer,
         )
-        self._relay = Relay(tools=tools)
+        self._relay = Relay(tools=tools, max_requests=settings.max_requests)
         self._refusals = RefusalTeller(refusals=tools.refusals, auth=self._clients.auth, spender=incarnation)
         self.app = configuration.app = self._site(registry, tracer)
 
@@ -194,6 +194,7 @@ class Parts:
             spool=lambda: self._spool.pending_bytes,
             spool_max_bytes=self._configuration.current.spool.max_mib << 20,
             limited=lambda: len(self._limits),
+            waiting=lambda: self._relay.door.waiting,
         )
         return metrics
 
@@ -225,6 +226,7 @@ class Parts:
             tracer=tracer,
             bodies=self._relay.bodies,
             refusals=self._relay.tools.refusals,
+            door=self._relay.door,
         )
 
     def unready(self) -> str | None:

@@ -53,7 +53,7 @@ class CountTokens:
 
     def __init__(self, *, relay: Relay) -> None:
         self._tools = relay.tools
-        self._bodies = relay.bodies
+        self._bodies, self._door = relay.bodies, relay.door
         self.voice = messages_voice
         self._log = structlog.get_logger()
 
@@ -61,8 +61,9 @@ class CountTokens:
         """Serves one request."""
         dialect = messages_voice(surface.dialect)
         reply = Reply(send=send, dialect=dialect, request_id=request_id)
-        share = self._bodies.share()
+        share, visit = self._bodies.share(), None
         try:
+            visit = self._door.enter()
             tokens = await self._count(scope, receive, reply, request_id=request_id, share=share)
             await reply.look()
             await reply.whole(msgspec.json.encode({"input_tokens": tokens}), ())
@@ -78,6 +79,8 @@ class CountTokens:
             share.end()
             if reply.error is not None:
                 self._tools.refusals.count(reply.key_id, reply.error)
+            if visit is not None:
+                visit.leave()
 
     async def _count(self, scope: Scope, receive: Receive, reply: Reply, *, request_id: str, share: BodyShare) -> int:
         headers = scope["headers"]

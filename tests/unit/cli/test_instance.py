@@ -93,7 +93,7 @@ def test_ready_json_has_the_promised_shape_and_is_private(up):
     rows = {(each["name"], each.get("replica")): each for each in ready["services"]}
     assert set(rows) == {
         ("edge", 0), ("auth", 0), ("router", 0), ("router", 1), ("billing", 0), ("tasks", 0),
-        ("nats", None), ("postgres", None),
+        ("nats", None), ("postgres", None), ("config", None),
     }  # fmt: skip
     assert set(rows["edge", 0]) == {"name", "replica", "pid", "http", "metrics"}
     assert set(rows["auth", 0]) == {"name", "replica", "pid", "grpc", "metrics"}
