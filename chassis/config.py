@@ -3,10 +3,12 @@
 The subset is YAML 1.2's core: only `true` and `false` are booleans, `12:30` is text, numbers with a point are Decimals;
 tags, merge keys and a key twice are refused. References (`${NAME}`, `${NAME:-default}`, `${file:PATH}`) are resolved
 only in the sections that a service owns, so it needs none of its neighbours' secrets. `$${` is a literal `${`.
+A file that a gate has let pass (`chassis.config_gate`) is read as the one that the operator wrote.
 """
 
 import asyncio
 import hashlib
+import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -19,6 +21,7 @@ import msgspec
 import yaml
 from structlog.typing import FilteringBoundLogger
 
+from chassis.config_gate import note_path, read_note
 from chassis.settings import environment
 from chassis.telemetry import HIDDEN, known_secrets
 
@@ -27,7 +30,9 @@ MAX_SECRET_BYTES = 1 << 16
 MAX_VALUES = 200_000
 """Values after aliases are followed: a small file can't grow into a big one."""
 MAX_DEPTH = 64
-POLL_S = 1.0
+POLL_S = 0.25
+SETTLING_S = 2.0
+"""After a change the bytes are compared for so long: the clock of a file system may not tell two changes apart."""
 
 T = TypeVar("T")
 Key = tuple[str | int, ...]
@@ -76,8 +81,9 @@ class ConfigText:
 
 
 def read(path: Path) -> ConfigText:
-    """Reads and parses the file; raises ConfigError."""
-    return _parse(path, _bytes(path, MAX_BYTES, owner=path))
+    """Reads and parses the file; raises ConfigError. `path` of what is returned is the operator's file."""
+    written = _source(path)
+    return _parse(written, _bytes(path, MAX_BYTES, owner=written))
 
 
 def section(text: ConfigText, kind: type[T], *, environ: Mapping[str, str] | None = None) -> T:
@@ -100,7 +106,7 @@ def section(text: ConfigText, kind: type[T], *, environ: Mapping[str, str] | Non
 
 
 class ConfigWatch(Generic[T]):
-    """Keeps one parsed config current: looks at the file, and the files it refers to, each second. All or nothing.
+    """Keeps one parsed config current: looks at the file, and those it refers to, every POLL_S. All or nothing.
 
     `parse` turns the text into what the service needs and raises ConfigError (it runs in a thread); `apply` makes it
     the running one. When either fails, what ran before goes on, `error` says why, and a failed `apply` is tried again.
@@ -115,23 +121,29 @@ class ConfigWatch(Generic[T]):
         log: FilteringBoundLogger,
     ) -> None:
         self._path, self._parse, self._apply, self._log = path, parse, apply, log
+        self._files = ConfigFiles(path)
         self._seen = ""
+        self._error = self._refused = ""
         self.hash = ""
         """Of the running config; empty before the first."""
         self.loaded_at_us = 0
-        self.error = ""
-        """Why the file as it is now isn't running; empty when it is."""
+
+    @property
+    def error(self) -> str:
+        """Why the file as it is now isn't running, here or behind the gate; empty when it is."""
+        return self._error or self._refused
 
     async def load_first(self) -> T:
         """Loads and applies once; raises ConfigError, or whatever `apply` raises."""
-        self._seen = await asyncio.to_thread(_fingerprint, self._path)
+        self._seen = await asyncio.to_thread(self._files.look)
         return await self._load()
 
     async def run(self) -> None:
         """Watches until cancelled; it never fails because of the file or of `apply`."""
         while True:
             await asyncio.sleep(POLL_S)
-            now = await asyncio.to_thread(_fingerprint, self._path)
+            now = await asyncio.to_thread(self._files.look)
+            self._hear(self._files.refused)
             if now == self._seen:
                 continue
             self._seen = now
@@ -147,14 +159,45 @@ class ConfigWatch(Generic[T]):
         text = await asyncio.to_thread(read, self._path)
         value = await asyncio.to_thread(self._parse, text)
         await self._apply(value, text)
-        self.hash, self.loaded_at_us, self.error = text.hash, time.time_ns() // 1000, ""
+        self.hash, self.loaded_at_us, self._error = text.hash, time.time_ns() // 1000, ""
         self._log.info("config_loaded", hash=text.hash)
         return value
 
     def _refuse(self, reason: str) -> None:
-        if reason != self.error:
+        if reason != self._error:
             self._log.error("config_refused", reason=reason, exc_info=True)
-        self.error = reason
+        self._error = reason
+
+    def _hear(self, refused: str) -> None:
+        if refused and refused != self._refused:
+            self._log.error("config_refused", reason=refused, by="gate")
+        self._refused = refused
+
+
+class ConfigFiles:
+    """A config file, its gate's note and the files it refers to, looked at often: read only when one seems changed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._paths = [path, note_path(path)]
+        self._stats: list[object] = []
+        self._settled_s = 0.0
+        self._fingerprint = ""
+        self.refused = ""
+        """What the gate's note says of the operator's file."""
+
+    def look(self) -> str:
+        """A text that changes when the file or one it refers to changes, appears or vanishes. Blocks."""
+        stats = [_stat(path) for path in self._paths]
+        if stats != self._stats:
+            self._stats, self._settled_s = stats, time.monotonic() + SETTLING_S
+        elif time.monotonic() >= self._settled_s:
+            return self._fingerprint
+        note = read_note(self._path)
+        self.refused = note.refused if note else ""
+        self._fingerprint, files = _fingerprint(self._path)
+        self._paths = [*files, note_path(self._path)]
+        return self._fingerprint
 
 
 class _Resolver:
@@ -275,8 +318,22 @@ def _bytes(path: Path, limit: int, *, owner: Path) -> bytes:
     return raw
 
 
-def _fingerprint(path: Path) -> str:
-    """Changes when the file or one it refers to changes, appears or vanishes."""
+def _source(path: Path) -> Path:
+    """The operator's file."""
+    note = read_note(path)
+    return Path(note.source) if note else path
+
+
+def _stat(path: Path) -> object:
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        return error.errno
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _fingerprint(path: Path) -> tuple[str, list[Path]]:
+    """Of the bytes of the file and of those it refers to; and which files these are."""
     digest = hashlib.sha256()
     paths = [path]
     for index in range(1000):  # grows by the references of the first
@@ -288,8 +345,9 @@ def _fingerprint(path: Path) -> str:
             raw = str(error).encode()
         digest.update(hashlib.sha256(raw).digest())
         if index == 0:
-            paths += [path.parent / name.decode(errors="replace") for name in _FILE_REFERENCE.findall(raw)]
-    return digest.hexdigest()
+            folder = _source(path).parent
+            paths += [folder / name.decode(errors="replace") for name in _FILE_REFERENCE.findall(raw)]
+    return digest.hexdigest(), paths
 
 
 def _steps(where: str) -> Key:

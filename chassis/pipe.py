@@ -74,7 +74,7 @@ class PipeClient:
     def __init__(
         self, *, descriptor: ServiceDescriptor, addresses: str, token: str, tracer: Tracer, max_in_flight: int = 4096
     ) -> None:
-        self._service, self._name = descriptor.full_name, descriptor.name
+        self.service, self._name = descriptor.full_name, descriptor.name
         self._addresses = parse(addresses)
         self.metadata = (("authorization", token),)
         self._tracer = tracer
@@ -135,7 +135,7 @@ class PipeClient:
         if replica is None:
             raise TollbridgeError(Code.UNAVAILABLE, f"{self._name} is not reachable", retry_after_s=1)
         open_stream = replica.channel.unary_stream(
-            f"/{self._service}/{method}", type(request).SerializeToString, response_type.FromString
+            f"/{self.service}/{method}", type(request).SerializeToString, response_type.FromString
         )
         stream = open_stream(request, timeout=timeout_s, metadata=self.metadata)
         try:
@@ -154,6 +154,11 @@ class PipeClient:
     def reachable(self) -> bool:
         """Whether any replica could be asked now."""
         return bool(self._choice)
+
+    @property
+    def channels(self) -> dict[str, grpc.aio.Channel]:
+        """To each replica, by its address."""
+        return {target: replica.channel for target, replica in self._replicas.items()}
 
     async def _ask(self, method: str, payload: bytes, key: str, timeout_s: float, trace: str) -> bytes:
         loop = asyncio.get_running_loop()
@@ -223,7 +228,7 @@ class PipeClient:
     async def _set_targets(self, targets: set[str]) -> None:
         gone = [self._replicas.pop(target) for target in self._replicas.keys() - targets]
         for target in targets - self._replicas.keys():
-            self._replicas[target] = _Replica(self, self._service, target, self._log)
+            self._replicas[target] = _Replica(self, self.service, target, self._log)
         for replica in gone:
             await replica.close()
 

@@ -1,4 +1,4 @@
-"""`tollbridge admin`: customers, credits and keys over the admin API. Tables for people, `--json` for scripts."""
+"""`tollbridge admin`: customers, credits, keys, what operators did. Tables for people, `--json` for scripts."""
 
 import json
 import uuid
@@ -26,6 +26,7 @@ TIMEOUT_S = 15.0
 WIDTH_WITHOUT_TERMINAL = 300
 CUSTOMER_COLUMNS = ("id", "name", "email", "plan", "status", "balance", "spend_cap", "created_at")
 KEY_COLUMNS = ("id", "customer_id", "name", "prefix", "models", "spend_cap", "expires_at", "revoked_at", "created_at")
+AUDIT_COLUMNS = ("id", "at", "actor", "address", "method", "path", "parameters", "status", "code")
 LOSS_COLUMNS = ("id", "created_at", "customer_id", "model", "ended", "provider", "provider_account", "cost", "charge")
 
 CapOption = Annotated[str, typer.Option("--spend-cap-usd", help="Decimal USD, per --spend-cap-per.")]
@@ -167,6 +168,31 @@ def losses(
     if not as_json:
         found["data"] = [_loss(row) for row in found["data"]]
     _show(found, LOSS_COLUMNS, as_json)
+
+
+@app.command()
+def audit(
+    *,
+    actor: Annotated[str, typer.Option(help="Only by this one.")] = "",
+    method: Annotated[str, typer.Option(help="Only by this method; COMMAND is the command line's.")] = "",
+    path: Annotated[str, typer.Option(help="Only paths that begin so.")] = "",
+    since: Annotated[str, typer.Option(help="RFC 3339.")] = "",
+    until: Annotated[str, typer.Option(help="RFC 3339.")] = "",
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+    limit: int = 50,
+    after: str = "",
+) -> None:
+    """Lists what operators did: who, when, what, and how it ended."""
+    query = {"actor": actor, "method": method, "path": path, "from": since, "to": until, "after": after}
+    found = _call("GET", "/admin/audit", data_dir, query={**_given(query), "limit": str(limit)})
+    if not as_json:
+        found["data"] = [_action(row) for row in found["data"]]
+    _show(found, AUDIT_COLUMNS, as_json)
+
+
+def _action(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "parameters": json.dumps(row["parameters"]), **_given(row["outcome"] or {}), "at": row["at"]}
 
 
 def _loss(receipt: dict[str, Any]) -> dict[str, Any]:

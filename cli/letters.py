@@ -13,6 +13,7 @@ import msgspec
 
 from chassis.errors import Code, TollbridgeError
 from cli.admin import show_table
+from cli.audited import audited
 from cli.running import NotRunning, find_database
 from pricing.prices import nano_usd, usd_text
 
@@ -52,7 +53,10 @@ def resolve(data_dir: Path | None, letter_id: UUID, *, how: str, charge_usd: str
         print(json.dumps({**_shown(letter), "event": _event(letter)}, indent=2))
         return DONE
 
-    return _run(data_dir, work)
+    if not how:
+        return _run(data_dir, work)
+    asked = {"letter_id": str(letter_id), "how": how, "charge_usd": charge_usd, "because": because}
+    return audited(data_dir, "ledger resolve", asked, lambda: _run(data_dir, work), by=by)
 
 
 def _run(data_dir: Path | None, work: "Callable[[DeadLetters], Awaitable[int]]") -> int:

@@ -11,6 +11,7 @@ import msgspec
 
 from chassis.errors import Code, TollbridgeError
 from cli.admin import show_table
+from cli.audited import audited
 from cli.running import NotRunning, find_database
 from pricing.prices import usd_text
 
@@ -44,7 +45,8 @@ def assign(data_dir: Path | None, transaction_id: str, position: int, *, custome
         print(json.dumps(shown | {"credited_usd": usd_text(payment.credited_nano_usd)}))
         return DONE
 
-    return _run(data_dir, work)
+    asked = {"transaction_id": transaction_id, "position": position, "customer_id": customer_id}
+    return audited(data_dir, "ledger assign", asked, lambda: _run(data_dir, work))
 
 
 def _run(data_dir: Path | None, work: "Callable[[Unmatched], Awaitable[int]]") -> int:

@@ -43,7 +43,8 @@ async def _row(service: dict[str, Any], content: dict[str, Any]) -> dict[str, An
         state = "dead"
     elif "metrics" not in service:
         state = "running"
-        address = urllib.parse.urlsplit(str(content[_URLS[service["name"]]])).netloc.rpartition("@")[2]
+        url = str(content.get(_URLS.get(service["name"], ""), ""))
+        address = address or urllib.parse.urlsplit(url).netloc.rpartition("@")[2]
     else:
         probed = str(service.get("http") or service["metrics"])
         state = "ready" if await http_is_ready(probed) else "not ready"

@@ -3,6 +3,7 @@
 lock            flock of the running supervisor; its text says who that is: pid and start
 secrets.json    tokens, pepper, demo key: made at first start, mode 0600
 config.yaml     what is offered when no config file is given, but keys of providers are
+checked.yaml    the config file as the services read it: the last one that all of them take; beside it a note
 ready.json      there exactly while the instance is ready
 processes.json  who was started, so that a next start can end what a killed one left
 postgres/ nats/ spool/ logs/
@@ -26,6 +27,7 @@ class DataDir:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.config = self.root / "config.yaml"
+        self.checked_config = self.root / "checked.yaml"
         self.ready = self.root / "ready.json"
         self.secrets = self.root / "secrets.json"
         self.processes = self.root / "processes.json"

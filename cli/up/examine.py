@@ -1,4 +1,4 @@
-"""Helper process: checks the config file and prints, for the supervisor only, what it must know of it."""
+"""Helper process: lets the config file pass to the services, and prints what the supervisor must know of it."""
 
 import os
 import sys
@@ -7,13 +7,14 @@ from pathlib import Path
 import msgspec
 
 from chassis.config import ConfigError
-from cli.config_check import check
+from cli.up.config_gate import ConfigGate
 
 
 def main() -> None:
-    """`python -m cli.up.examine FILE`: findings as JSON on stdout; what is wrong on stderr, with status 1."""
+    """`python -m cli.up.examine FILE TARGET`: findings as JSON on stdout; what is wrong on stderr, with status 1."""
+    gate = ConfigGate(source=Path(sys.argv[1]), target=Path(sys.argv[2]), environ=os.environ)
     try:
-        found = check(Path(sys.argv[1]), environ=os.environ)
+        found = gate.admit()
     except (ConfigError, OSError) as error:
         sys.exit(str(error))
     sys.stdout.buffer.write(msgspec.json.encode(found))

@@ -26,7 +26,17 @@ from cli.up.ports import pick_ports
 from cli.up.postgres import FAST_SHUTDOWN, EmbeddedPostgres
 from cli.up.rolling import Post, restart_all
 from cli.up.supervised import Program, Supervised
-from cli.up.topology import OWNERS, Seat, base_environ, cli_environ, seats, service_program, shared_environ
+from cli.up.topology import (
+    CONFIG_GATE,
+    OWNERS,
+    Seat,
+    base_environ,
+    cli_environ,
+    config_program,
+    seats,
+    service_program,
+    shared_environ,
+)
 
 READY_WITHIN_S = 90.0
 FIRST_START_WITHIN_S = 180.0
@@ -116,12 +126,14 @@ class Instance:
         secrets = load_or_make(self._data_dir, environ=environ)
         if self._options.config == BUILT_IN_CONFIG:
             await self._offer(environ)
-        examining = asyncio.create_task(self._examine_config(secrets))
+        checking = {**environ, "TOLLBRIDGE_ADMIN_TOKEN": secrets.admin_token}
+        examining = asyncio.create_task(self._examine_config(checking))
         try:
             nats_url, database_url = await _or_failure_of(examining, self._start_servers())
+            self._findings = await examining  # the services start on the file that has passed
             placed = seats(self._options, kept=self._ports)
             shared = shared_environ(
-                options=self._options,
+                config=self._data_dir.checked_config,
                 secrets=secrets,
                 placed=placed,
                 nats_url=nats_url,
@@ -129,15 +141,15 @@ class Instance:
                 environ=environ,
             )
             helper_environ = cli_environ(shared, secrets)
-            starting = self._start_services(placed, shared, secrets, is_first=not secrets.demo_key)
-            await _or_failure_of(examining, starting)
-            self._findings = await examining
+            await self._start_services(placed, shared, secrets, is_first=not secrets.demo_key)
         finally:
             examining.cancel()
+        gate = self._add(config_program(self._options, environ=checking, data_dir=self._data_dir))
         if not secrets.demo_key:
             key = await self._make_demo(helper_environ, plan=self._findings["demo_plan"])
             secrets = dataclasses.replace(secrets, demo_key=key)
         secrets = dataclasses.replace(secrets, admin_token=self._findings["admin_token"] or secrets.admin_token)
+        await gate.wait_ready(timeout_s=READY_WITHIN_S)
         self._publish(secrets, nats_url, database_url)
         self._tasks.append(asyncio.create_task(trim_for_ever(self._data_dir.root / "logs")))
         self._announce(f"everything ready after {time.monotonic() - began:.1f} s")
@@ -166,10 +178,9 @@ class Instance:
         self._options = dataclasses.replace(self._options, config=self._data_dir.config)
         self._announce(f"offers the models of {', '.join(names)}; config {self._data_dir.config}")
 
-    async def _examine_config(self, secrets: InstanceSecrets) -> Findings:
-        environ = {**base_environ(), "TOLLBRIDGE_ADMIN_TOKEN": secrets.admin_token}
-        path = str(self._options.config)
-        output = await run_helper("cli.up.examine", path, environ=environ, timeout_s=READY_WITHIN_S)
+    async def _examine_config(self, environ: Mapping[str, str]) -> Findings:
+        paths = str(self._options.config), str(self._data_dir.checked_config)
+        output = await run_helper("cli.up.examine", *paths, environ=environ, timeout_s=READY_WITHIN_S)
         found: Findings = json.loads(output)
         return found
 
@@ -262,7 +273,7 @@ class Instance:
         ready_file.remove(self._data_dir)
         steps = (
             (("edge",), EDGE_PATIENCE_S),
-            (("tasks", local_models.NAME), SERVICE_PATIENCE_S),
+            (("tasks", local_models.NAME, CONFIG_GATE), SERVICE_PATIENCE_S),
             (OWNERS, SERVICE_PATIENCE_S),
             (("nats", "postgres"), SERVER_PATIENCE_S),
         )

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from cli.services import SERVICES
 from cli.up.data_dir import DataDir
@@ -21,6 +22,9 @@ from cli.up.supervised import Program
 
 OWNERS = ("auth", "router", "billing", "tasks")
 """The services that answer gRPC; edge only asks."""
+
+CONFIG_GATE = "config"
+"""Follows the config file for all of them (`cli.up.config_gate`)."""
 
 GRACE = "TOLLBRIDGE_DRAIN_GRACE_S"
 EDGE_GRACE_S = 600.0
@@ -71,7 +75,7 @@ def grpc_addresses(placed: list[Seat], service: str) -> str:
 
 def shared_environ(
     *,
-    options: UpOptions,
+    config: Path,
     secrets: InstanceSecrets,
     placed: list[Seat],
     nats_url: str,
@@ -81,7 +85,7 @@ def shared_environ(
     """What every process of this instance is told. The caller's own variables pass, since configs refer to them."""
     return {
         **environ,
-        "TOLLBRIDGE_CONFIG_PATH": str(options.config),
+        "TOLLBRIDGE_CONFIG_PATH": str(config),
         "TOLLBRIDGE_DATABASE_URL": database_url,
         "TOLLBRIDGE_NATS_URL": nats_url,
         "TOLLBRIDGE_SERVICE_TOKENS": secrets.accepted_tokens(),
@@ -126,6 +130,27 @@ def service_program(seat: Seat, *, shared: Mapping[str, str], secrets: InstanceS
         is_ready=_readiness(seat),
         stop_signal=signal.SIGINT,  # everything ends then, and somebody waits; one among others is ended by SIGTERM
         addresses={"http" if seat.is_http else "grpc": seat.main, "metrics": seat.metrics},
+    )
+
+
+def config_program(options: UpOptions, *, environ: Mapping[str, str], data_dir: DataDir) -> Program:
+    """Describes the process of the gate between the config file and the services. Nobody waits for it."""
+
+    def prepare() -> list[str]:
+        command = [sys.executable, *SAFE_PATH, "-m", "cli.up.config_gate"]
+        files = [str(options.config), str(data_dir.checked_config)]
+        return tethered([*command, *files], death_signal=signal.SIGKILL)
+
+    async def is_ready() -> bool:
+        return True
+
+    return Program(
+        name=CONFIG_GATE,
+        replica=None,
+        prepare=prepare,
+        environ=environ,
+        log_path=data_dir.log(CONFIG_GATE),
+        is_ready=is_ready,
     )
 
 

@@ -14,6 +14,7 @@ from chassis.errors import TollbridgeError
 from chassis.lifecycle import Lifecycle
 from services.auth import config, events, store
 from services.auth.api_keys import Peppers
+from services.auth.audit import AuditLog
 from services.auth.authorize import Authorizer
 from services.auth.changes import ChangeOutbox, ChangePoll, on_message
 from services.auth.config import AuthConfig
@@ -21,6 +22,7 @@ from services.auth.directory import Directory
 from services.auth.kept_keys import Holder, KeptKeys
 from services.auth.limit_desk import LimitDesk
 from services.auth.metrics import AuthCollector
+from services.auth.refusals import Refusals
 from services.auth.server import AuthServer
 from services.auth.settings import Settings
 from services.auth.wrong_keys import WrongKeys
@@ -53,11 +55,14 @@ class Parts:
             kept=self.kept,
             changed=self.changed,
         )
+        self.refusals = Refusals(pool=pool)
         self.limit_desk = LimitDesk(pool=pool, log=log)
         self.server = AuthServer(
             authorizer=self.authorizer,
             directory=self.directory,
             limit_desk=self.limit_desk,
+            audit=AuditLog(pool=pool),
+            refusals=self.refusals,
             plan_id=self.plan_id,
             config_state=self.config_state,
         )
@@ -112,6 +117,7 @@ class Parts:
             try:
                 await self.directory.forget_old()
                 await self.limit_desk.forget_old()
+                await self.refusals.forget_old()
             except TollbridgeError as error:
                 self._log.warning("upkeep_failed", error=error.message)
             await asyncio.sleep(UPKEEP_S)

@@ -9,6 +9,8 @@ from chassis.config_state import ConfigState, config_state_handler
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import canonical
 from chassis.rpc import CallContext, Handler, RpcService
+from services.auth.audit import AuditLog
+from services.auth.audit_server import AuditServer
 from services.auth.authorize import Authorizer
 from services.auth.customers import Customer, Status
 from services.auth.directory import Call, Directory
@@ -16,6 +18,8 @@ from services.auth.key_terms import ApiKey, KeyTerms
 from services.auth.limit_desk import LimitDesk
 from services.auth.limit_server import LimitServer
 from services.auth.limits import AS_THE_PLAN, Limits
+from services.auth.refusal_server import RefusalServer
+from services.auth.refusals import Refusals
 from services.auth.spend_caps import LIFTED, PERIODS, Lifted, SpendCap
 from tollbridge.auth.v1 import auth_pb2 as pb
 
@@ -43,12 +47,16 @@ class AuthServer:
         authorizer: Authorizer,
         directory: Directory,
         limit_desk: LimitDesk,
+        audit: AuditLog,
+        refusals: Refusals,
         plan_id: Callable[[str], str],
         config_state: Callable[[], ConfigState],
     ) -> None:
         self._authorizer = authorizer
         self._directory = directory
         self._limits = LimitServer(desk=limit_desk)
+        self._audit = AuditServer(log=audit)
+        self._refusals = RefusalServer(refusals=refusals)
         self._plan_id = plan_id
         self._config_state = config_state
 
@@ -70,6 +78,8 @@ class AuthServer:
                 "ListKeys": handler(self.list_keys, OPERATORS),
                 "RevokeKey": handler(self.revoke_key, OPERATORS),
                 **self._limits.handlers(GATES),
+                **self._audit.handlers(OPERATORS),
+                **self._refusals.handlers(OPERATORS),
                 "GetConfigState": config_state_handler(pb.GetConfigStateResponse, self._config_state, OPERATORS),
             },
         )

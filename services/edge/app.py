@@ -7,6 +7,7 @@ set of routes serves every surface, and a changed surface table takes effect at 
 
 import dataclasses
 import ipaddress
+import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
@@ -23,8 +24,10 @@ from services.edge.config import EdgeConfig, Network
 from services.edge.dialects import DEFAULT, Dialect, RenderedError
 from services.edge.http.body_room import BodyRoom
 from services.edge.http.cors import is_preflight, preflight, with_origin, with_vary
+from services.edge.http.door import Door
 from services.edge.http.json_http import SCOPE_KEY, RequestContext, context
 from services.edge.http.limit_headers import Told, telling, with_limits
+from services.edge.paid.refusals import Refusals
 from services.edge.surfaces import Surface
 
 Scope = MutableMapping[str, Any]
@@ -54,6 +57,8 @@ class EdgeApp:
         hot: Mapping[tuple[str, str], HotRoute],
         tracer: Tracer,
         bodies: BodyRoom | None = None,
+        refusals: Refusals | None = None,
+        door: Door | None = None,
     ) -> None:
         self.config = config
         self._tracer = tracer
@@ -61,6 +66,8 @@ class EdgeApp:
         self._own = own
         self._hot = hot
         self._bodies = bodies or BodyRoom()
+        self._refusals = Refusals() if refusals is None else refusals
+        self._door = door or Door(clock=time.monotonic)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -106,13 +113,26 @@ class EdgeApp:
             return
         dialect = self._dialect(surface, rest)
         surface = surface if dialect is surface.dialect else dataclasses.replace(surface, dialect=dialect)
+        await self._serve_page(scope, receive, send, surface=surface, rest=rest, request_id=request_id)
+
+    async def _serve_page(
+        self, scope: Scope, receive: Receive, send: Send, *, surface: Surface, rest: str, request_id: str
+    ) -> None:
+        try:
+            visit = self._door.enter()
+        except TollbridgeError as error:
+            await send_rendered(send, surface.dialect.render_error(error, request_id=request_id))
+            return
         inner = {**scope, "path": rest, "raw_path": rest.encode(), "root_path": ""}
         parent = checked_traceparent(Headers(scope=scope).get("traceparent", ""))
-        with self._tracer.span("edge.request", parent=parent, kind="server", request_id=request_id) as span:
-            trace = span.traceparent or parent
-            await self._dispatch(
-                self._public, inner, receive, send, surface=surface, request_id=request_id, traceparent=trace
-            )
+        try:
+            with self._tracer.span("edge.request", parent=parent, kind="server", request_id=request_id) as span:
+                trace = span.traceparent or parent
+                await self._dispatch(
+                    self._public, inner, receive, send, surface=surface, request_id=request_id, traceparent=trace
+                )
+        finally:
+            visit.leave()
 
     def _dialect(self, surface: Surface, rest: str) -> Dialect:
         """The words of the path `rest`: the surface's, or those of the hot route that it is at or below."""
@@ -149,6 +169,8 @@ class EdgeApp:
         finally:
             share.end()
             told.end()
+            if told.refusal is not None and surface is not OWN_SURFACE and scope["method"] == "POST":
+                self._refusals.count(told.key_id, told.refusal)
 
 
 def new_fastapi() -> FastAPI:
@@ -204,6 +226,7 @@ async def _on_tollbridge_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, TollbridgeError):
         raise error
     found = context(request)
+    found.told.refusal = error.code
     rendered = found.surface.dialect.render_error(_of_path(request, error), request_id=found.request_id)
     response = Response(content=rendered.body, status_code=rendered.status)
     response.raw_headers = rendered.headers

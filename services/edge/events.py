@@ -6,6 +6,7 @@ USAGE_RECORDED = "tollbridge.usage.v1.recorded"
 USAGE_RECORDED_TYPE = "tollbridge.usage.v1.UsageBatch"
 CREDITS_RECALLED = "tollbridge.credits.v1.recalled"
 KEYS_CHANGED = "tollbridge.keys.v1.changed"
+EDGE_RUNNING = "tollbridge.edges.v1.running"
 
 _30_DAYS_S = 30 * 24 * 3600
 _8_GIB = 8 << 30

@@ -103,6 +103,9 @@ class EdgeMetrics:
         self._spool_bound = Gauge(
             "tollbridge_spool_max_bytes", "Its bound: at 90 % no new requests are taken", registry=registry
         )
+        self._waiting = Gauge(
+            "tollbridge_requests_waiting", "Requests that wait for their turn to begin", registry=registry
+        )
         self._limited = Gauge(
             "tollbridge_limit_subjects", "Keys and customers whose limits are leased here now", registry=registry
         )
@@ -115,6 +118,7 @@ class EdgeMetrics:
         spool: Callable[[], int],
         spool_max_bytes: int,
         limited: Callable[[], int],
+        waiting: Callable[[], int],
     ) -> None:
         """Where the gauges look when they are scraped."""
         self._in_flight.set_function(in_flight)
@@ -122,6 +126,7 @@ class EdgeMetrics:
         self._spool.set_function(spool)
         self._spool_bound.set(spool_max_bytes)
         self._limited.set_function(limited)
+        self._waiting.set_function(waiting)
 
     def attempt(self, *, provider: str, outcome: str) -> None:
         """Counts one attempt at a provider."""

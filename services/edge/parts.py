@@ -6,6 +6,7 @@ back, and only then the connections to everybody else are closed. What does not 
 
 import asyncio
 import functools
+import socket
 from pathlib import Path
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from chassis.config_state import ConfigCollector, ConfigState
 from chassis.lifecycle import Lifecycle
 from chassis.telemetry import Tracer
 from services.edge import events
+from services.edge.admin.peers import Peers
 from services.edge.app import EdgeApp
 from services.edge.catalogue import Catalogue
 from services.edge.clients import Clients
@@ -35,6 +37,7 @@ from services.edge.owners import AuthOwner, BillingOwner, RouterOwner
 from services.edge.paid.admission import Admission
 from services.edge.paid.attempts import Attempts
 from services.edge.paid.opening import Providers
+from services.edge.paid.refusals import RefusalTeller
 from services.edge.paid.relay import Relay, Tools
 from services.edge.routes.health import DrainSwitch
 from services.edge.settings import Settings
@@ -110,11 +113,13 @@ class Parts:
         self._configuration = configuration
         self._incarnation = incarnation
         self._bus = bus
+        self._replica = settings.replica
         self._spool_dir = Path(settings.spool_dir)
         self._clients = Clients(settings=settings, tracer=tracer)
         self._spool = self._open_spool(configuration.current)
         self._upstream = UpstreamClient()
         self.drain = DrainSwitch()
+        self._peers = Peers(name=f"{socket.gethostname()}/{settings.replica}", own=configuration.state)
         billing = BillingOwner(pipe=self._clients.billing, spender=incarnation)
         router = RouterOwner(pipe=self._clients.router, spender=incarnation)
         self._purse = Purse(billing=billing, spender=incarnation)
@@ -155,7 +160,8 @@ class Parts:
             metrics=self._metrics(registry),
             tracer=tracer,
         )
-        self._relay = Relay(tools=tools)
+        self._relay = Relay(tools=tools, max_requests=settings.max_requests)
+        self._refusals = RefusalTeller(refusals=tools.refusals, auth=self._clients.auth, spender=incarnation)
         self.app = configuration.app = self._site(registry, tracer)
 
     def _idempotency(self, settings: Settings) -> Idempotency:
@@ -188,6 +194,7 @@ class Parts:
             spool=lambda: self._spool.pending_bytes,
             spool_max_bytes=self._configuration.current.spool.max_mib << 20,
             limited=lambda: len(self._limits),
+            waiting=lambda: self._relay.door.waiting,
         )
         return metrics
 
@@ -203,7 +210,7 @@ class Parts:
         own = own_site(
             clients=self._clients,
             admin_token=self._configuration.admin_token,
-            config_state=self._configuration.state,
+            edges=self._peers.states,
             registry=registry,
             drain=self.drain,
             unready=self.unready,
@@ -218,6 +225,8 @@ class Parts:
             hot=hot,
             tracer=tracer,
             bodies=self._relay.bodies,
+            refusals=self._relay.tools.refusals,
+            door=self._relay.door,
         )
 
     def unready(self) -> str | None:
@@ -236,9 +245,12 @@ class Parts:
         life.spawn("attempt-statements", self._attempts.run())
         life.spawn("claim-statements", self._claims.run())
         life.spawn("limits", self._limits.run())
+        life.spawn("refusals", self._refusals.run())
         life.spawn("recalls", self._bus.listen(events.CREDITS_RECALLED, self._purse.on_recall))
         life.spawn("key-changes", self._bus.listen(events.KEYS_CHANGED, self._admission.on_keys_changed))
         life.spawn("config", self._configuration.follow())
+        life.spawn("peers", self._peers.run(self._bus))
+        life.spawn("peers-heard", self._bus.listen(events.EDGE_RUNNING, self._peers.on_message))
         life.spawn("replay", self._replay.run())
 
     async def end(self, *, grace_s: float) -> None:
@@ -247,6 +259,7 @@ class Parts:
         await self._publisher.drain(grace_s=PUBLISH_GRACE_S)
         await self._attempts.drain()
         await self._limits.drain()
+        await self._refusals.tell()
         await self._purse.drain()
 
     async def close(self) -> None:

@@ -1,6 +1,7 @@
 """What edge reads from its environment."""
 
 from chassis.settings import ServiceSettings
+from services.edge.http.door import MOST_INSIDE
 
 
 class Settings(ServiceSettings, frozen=True, kw_only=True):
@@ -14,5 +15,7 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     """Several edges listen on one port of this machine and the kernel spreads connections: the workers of
     `serve edge --workers`, or an edge and its successor."""
     spool_dir: str = "spool"
+    max_requests: int = MOST_INSIDE
+    """How many this process serves at once; one more is told to come back."""
     admin_token: str = ""
     default_customer_id: str = ""

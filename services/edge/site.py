@@ -1,12 +1,12 @@
 """Which routes stand where: the public API below every surface, and edge's own pages outside the surfaces."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fastapi import Depends, FastAPI, Request
 from prometheus_client import CollectorRegistry
 
 from chassis.config_state import ConfigState
-from services.edge.admin import customers, figures, operations
+from services.edge.admin import audit, customers, figures, operations, refusals
 from services.edge.admin import keys as admin_keys
 from services.edge.admin.access import AdminAccess
 from services.edge.app import new_fastapi
@@ -48,6 +48,7 @@ def identify_with(admission: Admission, limits: Limits) -> Identify:
             client_ip=context(request).client_ip,
             traceparent=context(request).traceparent,
         )
+        context(request).told.key_id = authority.key_id
         if authority.limits is not None:
             context(request).told.note = LimitNote(limits, authority.limits)
         return Caller(
@@ -107,7 +108,7 @@ def own_site(
     *,
     clients: Clients,
     admin_token: Callable[[], str],
-    config_state: Callable[[], ConfigState],
+    edges: Callable[[], Mapping[str, ConfigState]],
     registry: CollectorRegistry,
     drain: DrainSwitch,
     unready: Callable[[], str | None],
@@ -115,18 +116,21 @@ def own_site(
 ) -> FastAPI:
     """What FastAPI serves outside the surfaces: health, metrics and, behind the admin token, the admin API."""
     app = new_fastapi()
+    app.add_middleware(audit.AuditedAnswers, auth=clients.auth)
     app.include_router(health.routes(router_client=clients.router, registry=registry, drain=drain, unready=unready))
     app.include_router(webhooks.routes(payments=clients.payments))
     app.include_router(receipt_keys.routes(statements=clients.statements))
-    behind_token = [Depends(AdminAccess(token=admin_token))]
+    behind_token = [Depends(AdminAccess(token=admin_token)), Depends(audit.Audit(auth=clients.auth))]
     for admin in (
         customers.routes(auth=clients.auth, billing=clients.billing, forget=forget),
         admin_keys.routes(
             auth=clients.auth, billing=clients.billing, catalogue=Catalogue(router=clients.router), forget=forget
         ),
         alerts.admin_routes(statements=clients.statements),
-        operations.routes(clients=clients, drain=drain, config_state=config_state),
+        operations.routes(clients=clients, drain=drain, edges=edges),
         figures.routes(registry=registry),
+        audit.routes(auth=clients.auth),
+        refusals.routes(auth=clients.auth),
     ):
         app.include_router(admin, prefix="/admin", dependencies=behind_token)
     return app

@@ -21,7 +21,7 @@ from services.router.pool import Target, ranked, targets
 from services.router.registry import EMPTY, Model, Registry, Route
 from services.router.retry_budget import RetryBudget
 from services.router.slot_desk import SlotDesk
-from services.router.waiting_room import WaitingRoom
+from services.router.waiting_room import WaitingRoom, all_busy
 
 MAX_ATTEMPTS = 5
 MAX_TRIED = 32
@@ -90,7 +90,7 @@ class Decider:
         self._desk, self._shelf, self._book, self._breaker = desk, shelf, book, breaker
         self._clock, self._source = clock, source
         self._config: RouterConfig | None = None
-        self._room, self._budget = WaitingRoom(), RetryBudget()
+        self._room, self._budget = WaitingRoom(clock=clock), RetryBudget()
         self._log = structlog.get_logger()
 
     @property
@@ -224,11 +224,13 @@ class Decider:
             seated = await self._try_each(ask, candidates)
             if seated is not None:
                 return seated
-        if self._room.is_full:
-            raise _all_busy(model)
+        patience_s = max(0.0, min(self._in_use().slot_wait_s, ask.patience_s - ANSWER_TIME_S))
+        behind_s = self._room.wait_s(model.config_id) - patience_s
+        if self._room.is_full or behind_s > 0:
+            raise all_busy(model.id, after_s=behind_s)
         account_ids = frozenset(target.account.id for target in candidates)
         try:
-            async with asyncio.timeout(max(0.0, min(self._in_use().slot_wait_s, ask.patience_s - ANSWER_TIME_S))):
+            async with asyncio.timeout(patience_s):
                 async with self._room.at_the_head(model.config_id, account_ids) as head:
                     while True:  # bounded by the timeout around it
                         seated = await self._try_each(ask, candidates)
@@ -238,7 +240,7 @@ class Decider:
         except TimeoutError:
             # the time may have run out between the commit and our learning of it
             await self._release_if_possible((ask.attempt_id,))
-            raise _all_busy(model) from None
+            raise all_busy(model.id) from None
 
     async def _try_each(self, ask: Ask, candidates: Sequence[Target]) -> tuple[Target, bool] | None:
         for target in self._in_order(ask, candidates):
@@ -390,10 +392,4 @@ def _all_tried(tried: Sequence[End]) -> TollbridgeError:
         Code.PROVIDER_ERROR,
         "Every provider account of this model was tried and failed.",
         details={"last_outcome": last, "attempts": str(len(tried))},
-    )
-
-
-def _all_busy(model: Model) -> TollbridgeError:
-    return TollbridgeError(
-        Code.OVERLOADED, f"All slots of {model.id!r} are busy.", details={"reason": "busy"}, retry_after_s=1
     )

@@ -159,6 +159,9 @@ class RouterServer:
                 cooled_until_us=now_us + int(rests_s * 1e6) if rests_s else 0,
                 error_rate=self._breaker.error_rate(account.id, now_s=now_s),
             )
+        for account_id, in_use in taken.items():  # it left the config: what runs there ends, nothing new begins
+            if in_use and account_id not in registry.accounts:
+                answer.accounts.add(id=account_id, state="drained", in_use=in_use)
         return answer
 
     def _configured(self, name: str) -> str:

@@ -18,7 +18,7 @@ from tests.integration.running import Gateway, gateway, wait_until
 from tests.patience import promised
 
 BUILT_IN = (Path(__file__).parents[2] / "cli" / "up" / "builtin.yaml").read_text()
-EVERYBODY = ("edge", "auth", "router", "billing", "tasks", "nats", "postgres")
+EVERYBODY = ("edge", "auth", "router", "billing", "tasks", "nats", "postgres", "config")
 BACK_WITHIN_S = promised(5.0)
 SECOND_START_WITHIN_S = promised(6.0)
 

@@ -1,25 +1,23 @@
 """The rest of the admin API: the request log, refunds, provider accounts, the configuration in use, draining."""
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Literal, TypedDict, TypeVar
+from typing import Literal, TypedDict
 
 import msgspec
 from fastapi import APIRouter, Request, Response
-from google.protobuf.message import Message
 
 from chassis.config_state import ConfigState
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7, uuid_of
 from chassis.pipe import PipeClient
 from pricing.prices import usd_text
+from services.edge.admin.every_replica import Account, ConfigStates, all_accounts, config_states
 from services.edge.admin.keys import OF_CUSTOMER
 from services.edge.clients import Clients
-from services.edge.http.json_http import amount, answer, context, decode, page, rfc3339
+from services.edge.http.json_http import amount, answer, context, decode, page
 from services.edge.openapi.description import (
     PAGE,
-    TIME,
     USD,
     UUID,
     Description,
@@ -31,10 +29,7 @@ from services.edge.openapi.description import (
 from services.edge.routes.health import DrainSwitch
 from services.edge.routes.requests import Receipt, ended_of, is_young, receipts
 from services.edge.routes.usage import OPERATORS_GROUPS, PARAMETERS, UsageSum, report
-from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2
-from tollbridge.router.v1 import router_pb2
-from tollbridge.tasks.v1 import tasks_pb2
 
 TIMEOUT_S = 3.0
 MAY_RUN_S = 900.0
@@ -55,27 +50,6 @@ class Refund(TypedDict):
     transfer_id: str
     amount: USD
     balance: USD
-
-
-class Account(TypedDict):
-    """An account at a provider; `slots` is null without a limit."""
-
-    id: str
-    provider: str
-    state: str
-    slots: int | None
-    in_use: int
-    cooled_until: TIME | None
-    error_rate: float
-
-
-class ConfigStates(TypedDict):
-    """The configuration in use: router's, and the hash that each service runs, null for one that doesn't answer."""
-
-    hash: str | None
-    loaded_at: TIME | None
-    error: str | None
-    replicas: dict[str, str | None]
 
 
 class Draining(TypedDict):
@@ -148,7 +122,7 @@ UNDRAIN = Description(
 )
 
 
-def routes(*, clients: Clients, drain: DrainSwitch, config_state: Callable[[], ConfigState]) -> APIRouter:
+def routes(*, clients: Clients, drain: DrainSwitch, edges: Callable[[], Mapping[str, ConfigState]]) -> APIRouter:
     """The routes; access is checked by whoever includes them."""
     router = APIRouter()
 
@@ -176,18 +150,12 @@ def routes(*, clients: Clients, drain: DrainSwitch, config_state: Callable[[], C
 
     @router.get("/accounts", openapi_extra=described(ACCOUNTS))
     async def list_accounts(request: Request) -> Response:
-        reply = await clients.router.call(
-            "ListAccounts",
-            router_pb2.ListAccountsRequest(),
-            router_pb2.ListAccountsResponse,
-            timeout_s=TIMEOUT_S,
-        )
-        listed = page([account(each) for each in reply.accounts], has_more=False)
+        listed = page(await all_accounts(clients.router), has_more=False)
         return answer(listed, request_id=context(request).request_id)
 
     @router.get("/config", openapi_extra=described(CONFIG))
     async def get_config(request: Request) -> Response:
-        states = await _config_states(clients, own=config_state())
+        states = await config_states(clients, edges=edges())
         return answer(states, request_id=context(request).request_id)
 
     @router.post("/drain", openapi_extra=described(DRAIN))
@@ -222,53 +190,3 @@ async def _refund(billing: PipeClient, body: RefundBody) -> billing_pb2.RefundRe
         # Under a shared lease billing hears of a request by its end.
         message = "This request is not settled: it may still run, or its charge is on its way."
         raise TollbridgeError(Code.NOT_SETTLED, message, retry_after_s=1) from error
-
-
-def account(found: router_pb2.ProviderAccount) -> Account:
-    """A provider account as the admin sees it."""
-    return {
-        "id": found.id,
-        "provider": found.provider_id,
-        "state": found.state,
-        "slots": found.slots or None,
-        "in_use": found.in_use,
-        "cooled_until": rfc3339(found.cooled_until_us),
-        "error_rate": found.error_rate,
-    }
-
-
-async def _config_states(clients: Clients, *, own: ConfigState) -> ConfigStates:
-    """Router's configuration, and the hash that each service runs; one that doesn't answer has none.
-
-    Of a service with several replicas one answers; each shows its own hash in its metrics.
-    """
-    auth, router, billing, tasks = await asyncio.gather(
-        _state(clients.auth, auth_pb2.GetConfigStateRequest(), auth_pb2.GetConfigStateResponse),
-        _state(clients.router, router_pb2.GetConfigStateRequest(), router_pb2.GetConfigStateResponse),
-        _state(clients.billing, billing_pb2.GetConfigStateRequest(), billing_pb2.GetConfigStateResponse),
-        _state(clients.tasks, tasks_pb2.GetConfigStateRequest(), tasks_pb2.GetConfigStateResponse),
-    )
-    states = {"auth": auth, "router": router, "billing": billing, "tasks": tasks, "edge": own}
-    return {
-        "hash": router.hash if router else None,
-        "loaded_at": rfc3339(router.loaded_at_us) if router else None,
-        "error": next((state.error for state in states.values() if state and state.error), None),
-        "replicas": {name: state.hash if state else None for name, state in states.items()},
-    }
-
-
-Reply = TypeVar(
-    "Reply",
-    auth_pb2.GetConfigStateResponse,
-    router_pb2.GetConfigStateResponse,
-    billing_pb2.GetConfigStateResponse,
-    tasks_pb2.GetConfigStateResponse,
-)
-
-
-async def _state(owner: PipeClient, request: Message, kind: type[Reply]) -> ConfigState | None:
-    try:
-        reply = await owner.call("GetConfigState", request, kind, timeout_s=TIMEOUT_S)
-    except TollbridgeError:
-        return None
-    return ConfigState(hash=reply.hash, loaded_at_us=reply.loaded_at_us, error=reply.error)

@@ -29,6 +29,7 @@ T = TypeVar("T")
 Row = TypeVar("Row", bound=Mapping[str, object])
 
 SCOPE_KEY = "tollbridge"
+_BODY_KEY = "tollbridge.body"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +95,18 @@ async def decode(request: Request, kind: type[T]) -> T:
 
 async def body_of(request: Request, *, most_bytes: int = MAX_BODY_BYTES) -> bytes:
     """The body, bounded as the hot path's is. Raises REQUEST_TOO_LARGE, INVALID_REQUEST, OVERLOADED."""
+    kept: bytes | None = request.scope.get(_BODY_KEY)
+    if kept is not None:
+        return kept
     try:
         return await read_body(request.receive, request.headers.raw, most_bytes=most_bytes, share=context(request).body)
     except ClientLeft:  # nobody hears this
         raise TollbridgeError(Code.INVALID_REQUEST, "The body did not come whole.") from None
+
+
+def keep_body(request: Request, body: bytes) -> None:
+    """Whoever asks for the body later gets this one, as it was read before its route was called."""
+    request.scope[_BODY_KEY] = body
 
 
 def parsed(body: bytes, kind: type[T]) -> T:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from chassis.errors import Code
 from services.edge.limits.gate import Admitted
 from services.edge.limits.limits import Limits
 from services.edge.limits.terms import Figures, Kind, Terms
@@ -47,14 +48,19 @@ class LimitNote:
 
 
 class Told:
-    """What is found out about a request's caller while it is served, and what it drew from their limits meanwhile."""
+    """What is found out about a request's caller while it is served, and what it drew from their limits meanwhile.
 
-    __slots__ = ("admitted", "note", "tokens")
+    `key_id` is their key's, `refusal` why it was refused.
+    """
+
+    __slots__ = ("admitted", "key_id", "note", "refusal", "tokens")
 
     def __init__(self) -> None:
         self.note: LimitNote | None = None
         self.admitted: Admitted | None = None
         self.tokens = 0
+        self.key_id = ""
+        self.refusal: Code | None = None
 
     def end(self) -> None:
         """The request was answered; it has used as many tokens as it was taken for."""

@@ -4,7 +4,7 @@ A request that a proxy in front of us cuts elsewhere than we do smuggles another
 that is answered 400 and the connection closed. The parser (llhttp, strict) refuses most of it; what it lets pass is
 refused here: other transfer codings than chunked, more or fewer Host headers than one, versions that nobody speaks,
 heads that are too large or don't come in time. These answers are in the openai dialect: no surface is known yet.
-Answers that their client does not read have an end too (`unread.py`).
+Answers that their client does not read have an end too (`unread.py`), and so has the number of connections.
 
 While the process is leaving, each answer says that its connection ends, so that the next request goes elsewhere.
 """
@@ -30,9 +30,14 @@ IDLE_TIMEOUT_S = 75
 """How long a connection may stay between two requests."""
 LAST_CALL_S = 2.0
 """How long a connection that has not been told of its end may still bring a request, once no new ones are taken."""
+MOST_CONNECTIONS = 16_384
+"""Of one process; a request on one more is refused, but for who looks after the process."""
+MOST_REFUSED = 1024
+"""Connections beyond those, to tell them so; whoever comes then is cut off."""
+_CARE = (b"/livez", b"/readyz", b"/health", b"/metrics")
 LINGER_S = 1.0
 """How long what still comes after a refusal is thrown away: closed at once, the client might not see why."""
-_REASONS = {400: b"Bad Request", 408: b"Request Timeout", 413: b"Content Too Large"}
+_REASONS = {400: b"Bad Request", 408: b"Request Timeout", 413: b"Content Too Large", 503: b"Service Unavailable"}
 
 
 class CarefulProtocol(HttpToolsProtocol):
@@ -74,6 +79,9 @@ class CarefulProtocol(HttpToolsProtocol):
         self._running = None
         self._unread = Unread(transport=transport, room=self._room, loop=self.loop)
         self._watch = self.loop.call_later(HEAD_TIMEOUT_S, self._look)
+        if len(self.connections) > MOST_CONNECTIONS + MOST_REFUSED:
+            self._refused = True
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._watch.cancel()
@@ -131,6 +139,8 @@ class CarefulProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         method, version = self.parser.get_method(), self.parser.get_http_version()
         self._refusal = _problem(self.headers, method=method, version=version, url=self.url)
+        if len(self.connections) > MOST_CONNECTIONS and self.url not in _CARE:
+            self._refusal = TollbridgeError(Code.OVERLOADED, "Too many connections. Please retry.", retry_after_s=1)
         if self._refusal is not None:
             raise httptools.HttpParserError(self._refusal.message)  # ends the parsing; what follows is no request
         if self.parser.should_upgrade():

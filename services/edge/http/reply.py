@@ -42,7 +42,7 @@ class Reply:
     `unread.py` gives it up.
 
     `stream` is what makes the bytes of a stream, once there is one. `limits` is what is said of the client's limits,
-    once it is known who asks, if they have any. `error` is what it was refused or ended with.
+    once it is known who asks, if they have any; `key_id` is their key's. `error` is what it was refused or ended with.
     """
 
     __slots__ = (
@@ -57,6 +57,7 @@ class Reply:
         "error",
         "finished",
         "first_byte_s",
+        "key_id",
         "limits",
         "status",
         "stream",
@@ -74,6 +75,7 @@ class Reply:
         self.first_byte_s: float | None = None
         self.status: int | None = None
         self.error: Code | None = None
+        self.key_id = ""
         self.finished = False
         self.stream: object = None
         self.limits: LimitNote | None = None

@@ -7,6 +7,7 @@ ones and then cuts them; a cut exchange ends its accounts before it ends.
 import asyncio
 import collections
 import dataclasses
+import time
 from collections.abc import Callable, Coroutine
 
 import structlog
@@ -14,6 +15,7 @@ import structlog
 from chassis.telemetry import Tracer
 from services.edge.catalogue import Catalogue
 from services.edge.http.body_room import BodyRoom
+from services.edge.http.door import MOST_INSIDE, Door
 from services.edge.idempotency.keyed_request import Idempotency
 from services.edge.limits.limits import Limits
 from services.edge.metrics import EdgeMetrics
@@ -21,6 +23,7 @@ from services.edge.owners import RouterOwner
 from services.edge.paid.admission import Admission
 from services.edge.paid.attempts import Attempts
 from services.edge.paid.opening import Providers
+from services.edge.paid.refusals import Refusals
 from services.edge.spending.settlement import Settlement
 from upstream.route import Route
 
@@ -42,13 +45,15 @@ class Tools:
     catalogue: Catalogue
     metrics: EdgeMetrics
     tracer: Tracer
+    refusals: Refusals = dataclasses.field(default_factory=Refusals)
 
 
 class Relay:
     """Runs exchanges. Its owner calls `drain` before purse, publisher and spool are closed."""
 
-    def __init__(self, *, tools: Tools) -> None:
+    def __init__(self, *, tools: Tools, max_requests: int = MOST_INSIDE) -> None:
         self.tools = tools
+        self.door = Door(clock=time.monotonic, most_inside=max_requests)
         self.bodies = BodyRoom()
         self.log = structlog.get_logger()
         self._running: dict[asyncio.Task[None], Callable[[], None]] = {}

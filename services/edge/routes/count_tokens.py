@@ -53,7 +53,7 @@ class CountTokens:
 
     def __init__(self, *, relay: Relay) -> None:
         self._tools = relay.tools
-        self._bodies = relay.bodies
+        self._bodies, self._door = relay.bodies, relay.door
         self.voice = messages_voice
         self._log = structlog.get_logger()
 
@@ -61,8 +61,9 @@ class CountTokens:
         """Serves one request."""
         dialect = messages_voice(surface.dialect)
         reply = Reply(send=send, dialect=dialect, request_id=request_id)
-        share = self._bodies.share()
+        share, visit = self._bodies.share(), None
         try:
+            visit = self._door.enter()
             tokens = await self._count(scope, receive, reply, request_id=request_id, share=share)
             await reply.look()
             await reply.whole(msgspec.json.encode({"input_tokens": tokens}), ())
@@ -76,6 +77,10 @@ class CountTokens:
                 await reply.refuse(TollbridgeError(Code.INTERNAL, "Something went wrong on our side."))
         finally:
             share.end()
+            if reply.error is not None:
+                self._tools.refusals.count(reply.key_id, reply.error)
+            if visit is not None:
+                visit.leave()
 
     async def _count(self, scope: Scope, receive: Receive, reply: Reply, *, request_id: str, share: BodyShare) -> int:
         headers = scope["headers"]
@@ -83,6 +88,7 @@ class CountTokens:
         admission = self._tools.admission
         client_ip = scope["client"][0] if scope.get("client") else ""
         authority = await admission.authorize(api_key=api_key_of(headers), client_ip=client_ip, traceparent=trace)
+        reply.key_id = authority.key_id
         if authority.limits is not None:
             reply.limits = LimitNote(self._tools.limits, authority.limits)
         body = await read_body(receive, headers, share=share)

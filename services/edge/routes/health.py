@@ -131,7 +131,7 @@ async def _accounts(router_client: PipeClient) -> list[router_pb2.ProviderAccoun
         )
     except TollbridgeError:
         return None
-    return list(reply.accounts)
+    return [each for each in reply.accounts if each.state != "drained"]
 
 
 def _status(

@@ -20,6 +20,7 @@ from chassis.errors import Code, TollbridgeError
 from chassis.telemetry import Span, checked_traceparent
 from services.edge.bodies.request_body import ClientLeft, aside, read_body
 from services.edge.http.body_room import BodyShare
+from services.edge.http.door import Visit
 from services.edge.http.limit_headers import LimitNote
 from services.edge.http.reply import Reply
 from services.edge.idempotency.answers import KeptAnswer
@@ -65,25 +66,27 @@ class PaidRoute:
         exchange: Exchange | None = None
         job: _Job | None = None
         model, ended_s = UNKNOWN_MODEL, 0.0
-        share = self._relay.bodies.share()
+        share, visit = self._relay.bodies.share(), None
 
         dialect = self._operation.voice(surface.dialect)
         reply = Reply(send=send, dialect=dialect, request_id=request_id)
         parent = traceparent_of(scope["headers"])
         with self._tools.tracer.span("edge.request", parent=parent, kind="server", request_id=request_id) as span:
             try:
+                visit = self._relay.door.enter()
                 exchange = await self._admit(
                     scope,
                     receive,
                     surface=surface,
                     reply=reply,
                     share=share,
+                    visit=visit,
                     request_id=request_id,
                     arrived_s=arrived_s,
                     span=span,
                 )
                 if exchange is not None:
-                    await self._serve(exchange, receive, reply)
+                    await self._serve(exchange, receive, reply, visit)
             except _Job as task:
                 job = task
             except _Unread as found:
@@ -103,6 +106,8 @@ class PaidRoute:
                     await reply.refuse(TollbridgeError(Code.INTERNAL, "Something went wrong on our side."))
             finally:
                 share.end()
+                if visit is not None:
+                    visit.leave()
                 if job is None:
                     model = exchange.model if exchange is not None else model
                     self._note(model, reply, span, seconds=(ended_s or loop.time()) - arrived_s, arrived_s=arrived_s)
@@ -116,6 +121,7 @@ class PaidRoute:
         surface: Surface,
         reply: Reply,
         share: BodyShare,
+        visit: Visit,
         request_id: str,
         arrived_s: float,
         span: Span,
@@ -129,6 +135,7 @@ class PaidRoute:
         authority: Authority = await self._tools.admission.authorize(
             api_key=api_key_of(headers), client_ip=scope["client"][0] if scope.get("client") else "", traceparent=trace
         )
+        reply.key_id = authority.key_id
         terms = authority.limits
         if terms is not None:
             reply.limits = LimitNote(self._tools.limits, terms)
@@ -145,7 +152,7 @@ class PaidRoute:
         if isinstance(turn, KeptAnswer):
             await reply.replay(status=turn.status, headers=turn.headers, body=turn.body)
             return None
-        admitted = None if terms is None else await self._let_in(terms, request, turn)
+        admitted = await self._let_in(terms, request, turn, visit)
         facts = Facts(
             request_id=turn.request_id if turn is not None else UUID(request_id),
             customer_id=authority.customer_id,
@@ -168,10 +175,18 @@ class PaidRoute:
             admitted=admitted,
         )
 
-    async def _let_in(self, terms: Terms, request: PaidRequest, turn: Turn | None) -> Admitted:
-        """Counts the request against its caller's limits; of one that is refused its key is free again."""
+    async def _let_in(
+        self, terms: Terms | None, request: PaidRequest, turn: Turn | None, visit: Visit
+    ) -> Admitted | None:
+        """Waits for its turn and counts the request against its caller's limits, if there are any.
+
+        Of one that is refused its idempotency key is free again.
+        """
         tools = self._tools
         try:
+            await visit.begin()
+            if terms is None:
+                return None
             tokens = await estimated_tokens(request, tools.catalogue) if terms.has(Kind.TOKENS) else 0
             return await tools.limits.admit(terms, tokens=tokens)
         except BaseException:
@@ -195,8 +210,9 @@ class PaidRoute:
         reply.serve_as(str(found.request_id), found.before(reply.send) if isinstance(found, Turn) else None)
         return found
 
-    async def _serve(self, exchange: Exchange, receive: Receive, reply: Reply) -> None:
+    async def _serve(self, exchange: Exchange, receive: Receive, reply: Reply, visit: Visit) -> None:
         task = self._relay.start(exchange.run(), cut=exchange.cut)
+        asyncio.get_running_loop().call_soon(visit.begun)  # after the first step of that task
         listening = asyncio.timeout(None)
 
         def on_end(_: object) -> None:
@@ -233,6 +249,7 @@ class PaidRoute:
         metrics.request(model=model, status=status, seconds=seconds)
         if reply.error is not None:
             metrics.error(reply.error)
+            self._tools.refusals.count(reply.key_id, reply.error)
         if reply.first_byte_s is not None:
             metrics.first_byte(model=model, seconds=reply.first_byte_s - arrived_s)
 

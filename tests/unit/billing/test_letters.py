@@ -7,6 +7,7 @@ import msgspec.structs
 import psycopg
 import pytest
 
+from chassis import db
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import unix_ms, uuid7, uuid7_at
 from cli import letters as commands
@@ -173,6 +174,7 @@ def test_the_operators_command_lists_shows_and_resolves(
 ):
     """What `tollbridge ledger` does with a letter, by its exit codes and its JSON."""
     monkeypatch.setenv("TOLLBRIDGE_DATABASE_URL", case.bank.url)
+    db.migrate(case.bank.url, service="auth")
     letter_id = case.letter().id
     assert commands.show_all(None, resolved_too=False, as_json=True) == 0
     assert str(letter_id) in {item["id"] for item in json.loads(capsys.readouterr().out)}
@@ -183,6 +185,35 @@ def test_the_operators_command_lists_shows_and_resolves(
     assert json.loads(capsys.readouterr().out)["resolved_charge_usd"] == "0.000000250"
     assert commands.resolve(None, letter_id, how="void", charge_usd="", by="ann", because="") == 1
     assert case.seen() == (250, 0, "settled")
+    with psycopg.connect(case.bank.url) as admin:
+        logged = admin.execute(
+            "SELECT a.actor, a.path, a.parameters::json->>'how', o.status FROM auth.admin_actions a"
+            " JOIN auth.admin_outcomes o ON o.action_id = a.id"
+            " WHERE a.parameters::json->>'letter_id' = %s ORDER BY a.id",
+            (str(letter_id),),
+        ).fetchall()
+    made = ("cli:ann", "ledger resolve")
+    assert logged == [(*made, "charge", 1), (*made, "charge", 0), (*made, "void", 1)]
+
+
+def test_a_decision_that_cant_be_logged_is_not_taken(case: Case, monkeypatch: pytest.MonkeyPatch):
+    """The letter waits, and the command says so by its exit code."""
+    monkeypatch.setenv("TOLLBRIDGE_DATABASE_URL", case.bank.url)
+    db.migrate(case.bank.url, service="auth")
+
+    async def unavailable(*_: object) -> None:
+        raise TollbridgeError(Code.UNAVAILABLE, "The database is away.")
+
+    monkeypatch.setattr("services.auth.audit_store.insert_action", unavailable)
+    letter_id = case.letter().id
+    assert commands.resolve(None, letter_id, how="void", charge_usd="", by="ann", because="") == 2
+
+    async def not_there(*_: object) -> None:
+        raise psycopg.errors.UndefinedTable("auth was not migrated")
+
+    monkeypatch.setattr("services.auth.audit_store.insert_action", not_there)
+    assert commands.resolve(None, letter_id, how="void", charge_usd="", by="ann", because="") == 2
+    assert case.seen() == (0, HELD, "open")
 
 
 class Shared(Case):

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from cli.admin import _action
 from cli.up.options import BUILT_IN_CONFIG
 
 
@@ -161,3 +162,19 @@ async def test_losses_lists_what_broke_with_what_its_provider_may_charge(as_json
         return
     for text in ("request-1", "upstream_failed", "acme-1", "0.000000120", "more: --after request-1"):
         assert text in done.stdout
+
+
+def test_the_log_of_operators_actions_is_a_command():
+    """With what it can be asked for by."""
+    shown = tollbridge("admin", "audit", "--help").stdout
+    for option in ("--actor", "--method", "--path", "--since", "--until", "--after", "--json"):
+        assert option in shown
+
+
+def test_a_logged_action_is_one_row():
+    """When it was begun, how it ended, and its parameters as they were kept; one without an outcome has none."""
+    begun = {"id": "1", "at": "2027-01-31T12:00:00Z", "parameters": {"body": {"credit_usd": "5"}}}
+    row = _action({**begun, "outcome": {"at": "2027-01-31T12:00:01Z", "status": 409, "code": "conflict"}})
+    assert (row["at"], row["status"], row["code"]) == (begun["at"], 409, "conflict")
+    assert row["parameters"] == '{"body": {"credit_usd": "5"}}'
+    assert "status" not in _action({**begun, "outcome": None})

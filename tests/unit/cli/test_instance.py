@@ -93,7 +93,7 @@ def test_ready_json_has_the_promised_shape_and_is_private(up):
     rows = {(each["name"], each.get("replica")): each for each in ready["services"]}
     assert set(rows) == {
         ("edge", 0), ("auth", 0), ("router", 0), ("router", 1), ("billing", 0), ("tasks", 0),
-        ("nats", None), ("postgres", None),
+        ("nats", None), ("postgres", None), ("config", None),
     }  # fmt: skip
     assert set(rows["edge", 0]) == {"name", "replica", "pid", "http", "metrics"}
     assert set(rows["auth", 0]) == {"name", "replica", "pid", "grpc", "metrics"}
@@ -208,7 +208,7 @@ def test_a_service_that_cannot_start_fails_the_start_with_its_log(up):
 
 
 def test_a_rolling_restart_replaces_every_service_on_its_address_successor_first(up):
-    """Owners before edges, nobody before its successor is ready; the servers stay, and nothing is left at the end."""
+    """Owners before edges, nobody before its successor is ready; servers and gate stay; nothing is left at the end."""
     up.start("--replicas", "edge=2,auth=2")
     before = {(each["name"], each.get("replica")): each for each in up.ready()["services"]}
     (up.notes / "starts").unlink()
@@ -221,11 +221,11 @@ def test_a_rolling_restart_replaces_every_service_on_its_address_successor_first
     after = {(each["name"], each.get("replica")): each for each in up.ready()["services"]}
     assert list(after) == list(before)
     for place, row in after.items():
-        server = row["name"] in ("nats", "postgres")
-        assert (row["pid"] == before[place]["pid"]) is server
+        stays = row["name"] in ("nats", "postgres", "config")
+        assert (row["pid"] == before[place]["pid"]) is stays
         for kind in ("http", "grpc"):
             assert row.get(kind) == before[place].get(kind)
-        assert server or identify(before[place]["pid"]) is None
+        assert stays or identify(before[place]["pid"]) is None
     started = [line.split()[0] for line in (up.notes / "starts").read_text().splitlines()]
     stopped = (up.notes / "stops").read_text().split()
     assert started == stopped

@@ -68,10 +68,16 @@ def test_every_replica_has_addresses_of_its_own_and_knows_all_owners(tmp_path):
     assert len(set(addresses)) == len(addresses) == 21
     assert placed[[seat.service for seat in placed].index("edge")].main == "127.0.0.1:9000"
     shared = shared_environ(
-        options=options, secrets=secrets, placed=placed, nats_url="nats://n", database_url="postgresql://d", environ={}
+        config=_data_dir(tmp_path).checked_config,
+        secrets=secrets,
+        placed=placed,
+        nats_url="nats://n",
+        database_url="postgresql://d",
+        environ={},
     )
     assert shared["TOLLBRIDGE_ROUTER_ADDRESSES"] == grpc_addresses(placed, "router")
     assert shared["TOLLBRIDGE_ROUTER_ADDRESSES"].count(",") == 1
+    assert shared["TOLLBRIDGE_CONFIG_PATH"] == str(tmp_path / "checked.yaml")
     told = {}
     for seat in placed:
         program = service_program(seat, shared=shared, secrets=secrets, data_dir=_data_dir(tmp_path))

@@ -24,6 +24,7 @@ from services.edge.limits.limit_owner import LimitOwner
 from services.edge.limits.limits import Limits
 from services.edge.owners import AuthOwner, BillingOwner
 from services.edge.paid.admission import Admission
+from services.edge.paid.refusals import Refusals, RefusalTeller
 from services.edge.routes.health import DrainSwitch
 from services.edge.settings import Settings
 from services.edge.site import own_site, public_site
@@ -117,6 +118,7 @@ class Office:
 
     http: httpx.AsyncClient
     billing: Billing
+    refusals: RefusalTeller
 
     async def ask(self, method: str, path: str, key: str, body: Any = None, **headers: str) -> httpx.Response:
         """One request with a key, or with the admin token."""
@@ -171,13 +173,16 @@ async def office(database: str) -> AsyncIterator[Office]:
         )
         clients = Clients(settings=settings, tracer=tracer)
         await clients.start()
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(_app(clients, tracer)), base_url="http://e") as http:
-            yield Office(http=http, billing=billing)
+        refused = Refusals()
+        teller = RefusalTeller(refusals=refused, auth=clients.auth, spender=uuid7())
+        transport = httpx.ASGITransport(_app(clients, tracer, refused))
+        async with httpx.AsyncClient(transport=transport, base_url="http://e") as http:
+            yield Office(http=http, billing=billing, refusals=teller)
         await clients.close()
     await server.stop(0)
 
 
-def _app(clients: Clients, tracer: Tracer) -> EdgeApp:
+def _app(clients: Clients, tracer: Tracer, refused: Refusals) -> EdgeApp:
     spender = uuid7()
     admission = Admission(
         auth=AuthOwner(pipe=clients.auth),
@@ -188,7 +193,7 @@ def _app(clients: Clients, tracer: Tracer) -> EdgeApp:
     own = own_site(
         clients=clients,
         admin_token=lambda: ADMIN_TOKEN,
-        config_state=lambda: ConfigState(hash="edge's"),
+        edges=lambda: {"machine/0": ConfigState(hash="edge's")},
         registry=CollectorRegistry(),
         drain=DrainSwitch(),
         unready=lambda: None,
@@ -197,4 +202,4 @@ def _app(clients: Clients, tracer: Tracer) -> EdgeApp:
     claims = Claims(pipe=clients.claims, spender=spender)
     limits = Limits(keeper=LimitOwner(pipe=clients.auth, spender=spender))
     public = public_site(clients=clients, admission=admission, claims=claims, limits=limits, unsettled=lambda _: None)
-    return EdgeApp(config=without_file(), public=public, own=own, hot={}, tracer=tracer)
+    return EdgeApp(config=without_file(), public=public, own=own, hot={}, tracer=tracer, refusals=refused)

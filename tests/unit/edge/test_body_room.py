@@ -6,6 +6,7 @@ import json
 import httpx
 import pytest
 
+from chassis.errors import TollbridgeError
 from chassis.telemetry import Tracer
 from services.edge.app import EdgeApp, new_fastapi
 from services.edge.config import without_file
@@ -87,8 +88,28 @@ async def identify(_: object) -> Caller:
     return Caller(customer_id="c", key_id="k", models=frozenset())
 
 
+def test_small_bodies_have_a_room_of_their_own():
+    """Large ones can't fill it, and however many small ones come, what they take is bounded."""
+    room = BodyRoom(most_bytes=2 * SMALL_BYTES, most_small_bytes=SMALL_BYTES + 1000)
+    large, small, grown = room.share(), room.share(), room.share()
+    large.grow(2 * SMALL_BYTES)
+    small.grow(1000)
+    grown.grow(SMALL_BYTES)
+    assert (room.left_bytes, room.left_small_bytes) == (0, 0)
+    with pytest.raises(TollbridgeError, match="Too many requests"):
+        small.grow(1001)
+    with pytest.raises(TollbridgeError, match="Too many large requests"):
+        grown.grow(SMALL_BYTES + 1)
+    large.end()
+    grown.grow(SMALL_BYTES + 1)
+    assert (room.left_bytes, room.left_small_bytes) == (SMALL_BYTES - 1, SMALL_BYTES)
+    for share in (small, grown, grown):
+        share.end()
+    assert (room.left_bytes, room.left_small_bytes) == (2 * SMALL_BYTES, SMALL_BYTES + 1000)
+
+
 def test_a_share_is_what_its_body_has_become():
-    """And nothing while that is small."""
+    """And nothing of the room for large ones while that is small."""
     room = BodyRoom(most_bytes=3 * SMALL_BYTES)
     share = room.share()
     for size, left in ((1000, 3), (SMALL_BYTES, 3), (2 * SMALL_BYTES, 1), (3 * SMALL_BYTES, 0)):

@@ -239,3 +239,18 @@ async def test_another_method_is_a_405(world: World):
     async with world.session.get(f"{world.base_url}/v1/chat/completions") as response:
         assert response.status == 405
         assert (await response.json())["error"]["code"] == "method_not_allowed"
+
+
+async def test_a_refused_request_is_counted_by_key_and_code(world: World):
+    """Also one with a key that nobody knows; an answered one counts nothing."""
+    async with world.post(chat()) as response:
+        assert response.status == 200
+        await response.read()
+    for body, key in ((chat(n=0), KEY), (chat(model="unknown"), KEY), (chat(), "nobody's")):
+        async with world.post(body, key=key) as response:
+            assert response.status in (400, 401, 404)
+    async with world.post(chat(), key="nobody's", path="/messages/count_tokens") as response:
+        assert response.status == 401
+    await until(lambda: sum(total for _, total in world.relay.tools.refusals.untold()) == 4)
+    by_code = {(code.value, bool(key_id)) for (_, key_id, code), _ in world.relay.tools.refusals.untold()}
+    assert by_code == {("invalid_request", True), ("model_not_found", True), ("invalid_api_key", False)}

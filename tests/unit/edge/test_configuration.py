@@ -19,7 +19,7 @@ from services.edge.routes.health import DrainSwitch
 from services.edge.settings import Settings
 from services.edge.site import own_site
 
-PATH = "/admin/undrain"
+PATH = "/admin/metrics"
 
 
 @contextlib.asynccontextmanager
@@ -41,7 +41,7 @@ async def edge(file: Path) -> AsyncIterator[httpx.AsyncClient]:
     own = own_site(
         clients=clients,
         admin_token=configuration.admin_token,
-        config_state=configuration.state,
+        edges=lambda: {},
         registry=CollectorRegistry(),
         drain=DrainSwitch(),
         unready=lambda: None,
@@ -58,7 +58,7 @@ async def edge(file: Path) -> AsyncIterator[httpx.AsyncClient]:
 
 async def status(http: httpx.AsyncClient, token: str) -> int:
     """What the admin API answers to that token."""
-    return (await http.post(PATH, headers={"authorization": f"Bearer {token}"})).status_code
+    return (await http.get(PATH, headers={"authorization": f"Bearer {token}"})).status_code
 
 
 async def until_let_in(http: httpx.AsyncClient, token: str) -> None:
@@ -90,7 +90,7 @@ async def test_whatever_is_not_the_admin_token_gets_one_answer(tmp_path: Path, h
     file = tmp_path / "tollbridge.yaml"
     file.write_text("admin: {auth_token: first}\n")
     async with edge(file) as http:
-        reply = await http.post(PATH, headers=[(b"authorization", header.encode("latin-1"))])
+        reply = await http.get(PATH, headers=[(b"authorization", header.encode("latin-1"))])
         error = reply.json()["error"]
         assert (reply.status_code, error["code"]) == (401, "invalid_api_key")
         assert error["message"] == "The admin token is missing or wrong."

@@ -116,7 +116,7 @@ def test_edges_own_paths_are_nobody_elses() -> None:
     site = own_site(
         clients=Mock(),
         admin_token=lambda: "",
-        config_state=Mock(),
+        edges=Mock(),
         registry=CollectorRegistry(),
         drain=Mock(),
         unready=lambda: None,

@@ -365,6 +365,7 @@ async def edge_world(
         hot=hot_routes(relay),
         tracer=tracer,
         bodies=relay.bodies,
+        door=relay.door,
     )
     server = HttpServer(app=app, bind="127.0.0.1:0", grace_s=5)
     replay = Replay(

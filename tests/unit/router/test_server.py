@@ -64,3 +64,23 @@ async def test_a_quote_names_every_price_and_takes_nothing(pair: Pair) -> None:
     assert [route.provider.id for route in routes] == ["a", "b"]
     assert (await refusal(quote(pb.QuoteRequest(model="keyless"), context))).code is Code.PROVIDER_NOT_CONFIGURED
     assert await rows(pair) == {}
+
+
+async def test_an_account_that_left_the_config_is_drained_until_its_last_request_ends(pair: Pair) -> None:
+    """An operator who takes one out sees when nothing of it runs any more."""
+    held = await pair.one.decider.decide(ask("narrow"))
+    gone = held.target.account.id
+    pair.path.write_text(
+        pair.path.read_text().replace(f"{{id: {gone}, api_key: canary-{gone}", f"{{id: new, api_key: canary-{gone}")
+    )
+    await pair.one.watch.load_first()
+    context = CallContext(caller="edge", timeout_s=5, traceparent="")
+
+    async def shown() -> dict[str, tuple[str, int]]:
+        listed = await handler(pair.one, "ListAccounts")(pb.ListAccountsRequest(), context)
+        assert isinstance(listed, pb.ListAccountsResponse)
+        return {each.id: (each.state, each.in_use) for each in listed.accounts}
+
+    assert (await shown())[gone] == ("drained", 1)
+    await pair.one.decider.finish(end(held.id, Verdict.GOOD))
+    assert gone not in await shown()

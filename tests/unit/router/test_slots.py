@@ -10,6 +10,7 @@ from chassis import db, ids
 from chassis.errors import Code, TollbridgeError
 from services.router import store
 from services.router.attempts import Page
+from services.router.waiting_room import WaitingRoom
 from tests.patience import promised
 from tests.unit.router.pair import Pair, ask, end, refusal, rows, slots
 
@@ -50,6 +51,18 @@ async def test_a_busy_pool_answers_overloaded_after_the_wait(pair: Pair) -> None
     error = await refusal(pair.two.decider.decide(ask("narrow")))
     assert (error.code, error.retry_after_s) == (Code.OVERLOADED, 1)
     assert 0.2 < time.monotonic() - began < promised(3)
+    assert sum((await rows(pair)).values()) == len(held) == 5
+
+
+async def test_whom_the_line_can_not_serve_in_time_is_told_so_at_once(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the time when there may be room in it; who finds a slot free is served, whatever the line's pace was."""
+    monkeypatch.setattr(WaitingRoom, "wait_s", lambda *_: 9.3)
+    held = [await pair.one.decider.decide(ask("narrow")) for _ in range(5)]
+    error = await refusal(pair.one.decider.decide(ask("narrow")))
+    assert (error.code, error.retry_after_s) == (Code.OVERLOADED, pytest.approx(9.0))
+    assert pair.one.decider.waiting == 0
     assert sum((await rows(pair)).values()) == len(held) == 5
 
 

@@ -86,6 +86,31 @@ class AuthServiceStub:
                 request_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.StateLimitsRequest.SerializeToString,
                 response_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.StateLimitsResponse.FromString,
                 _registered_method=True)
+        self.RecordAction = channel.unary_unary(
+                '/tollbridge.auth.v1.AuthService/RecordAction',
+                request_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordActionRequest.SerializeToString,
+                response_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordActionResponse.FromString,
+                _registered_method=True)
+        self.RecordOutcome = channel.unary_unary(
+                '/tollbridge.auth.v1.AuthService/RecordOutcome',
+                request_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordOutcomeRequest.SerializeToString,
+                response_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordOutcomeResponse.FromString,
+                _registered_method=True)
+        self.ListActions = channel.unary_unary(
+                '/tollbridge.auth.v1.AuthService/ListActions',
+                request_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListActionsRequest.SerializeToString,
+                response_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListActionsResponse.FromString,
+                _registered_method=True)
+        self.RecordRefusals = channel.unary_unary(
+                '/tollbridge.auth.v1.AuthService/RecordRefusals',
+                request_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordRefusalsRequest.SerializeToString,
+                response_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordRefusalsResponse.FromString,
+                _registered_method=True)
+        self.ListRefusals = channel.unary_unary(
+                '/tollbridge.auth.v1.AuthService/ListRefusals',
+                request_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListRefusalsRequest.SerializeToString,
+                response_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListRefusalsResponse.FromString,
+                _registered_method=True)
         self.GetConfigState = channel.unary_unary(
                 '/tollbridge.auth.v1.AuthService/GetConfigState',
                 request_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.GetConfigStateRequest.SerializeToString,
@@ -174,6 +199,41 @@ class AuthServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecordAction(self, request, context):
+        """Writes down that an operator's action begins; it may run once this was answered. Callers: edge, cli.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordOutcome(self, request, context):
+        """Writes down how an action ended. Callers: edge, cli.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListActions(self, request, context):
+        """Operators' actions, newest first. Callers: edge, cli.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordRefusals(self, request, context):
+        """How often an edge has refused requests, as totals. Callers: edge, cli.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRefusals(self, request, context):
+        """How often requests were refused, the newest minute first. Callers: edge, cli.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetConfigState(self, request, context):
         """Hash and time of the configuration in use. Callers: edge, cli.
         """
@@ -240,6 +300,31 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     servicer.StateLimits,
                     request_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.StateLimitsRequest.FromString,
                     response_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.StateLimitsResponse.SerializeToString,
+            ),
+            'RecordAction': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordAction,
+                    request_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordActionRequest.FromString,
+                    response_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordActionResponse.SerializeToString,
+            ),
+            'RecordOutcome': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordOutcome,
+                    request_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordOutcomeRequest.FromString,
+                    response_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordOutcomeResponse.SerializeToString,
+            ),
+            'ListActions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListActions,
+                    request_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListActionsRequest.FromString,
+                    response_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListActionsResponse.SerializeToString,
+            ),
+            'RecordRefusals': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordRefusals,
+                    request_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordRefusalsRequest.FromString,
+                    response_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordRefusalsResponse.SerializeToString,
+            ),
+            'ListRefusals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRefusals,
+                    request_deserializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListRefusalsRequest.FromString,
+                    response_serializer=tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListRefusalsResponse.SerializeToString,
             ),
             'GetConfigState': grpc.unary_unary_rpc_method_handler(
                     servicer.GetConfigState,
@@ -523,6 +608,141 @@ class AuthService:
             '/tollbridge.auth.v1.AuthService/StateLimits',
             tollbridge_dot_auth_dot_v1_dot_auth__pb2.StateLimitsRequest.SerializeToString,
             tollbridge_dot_auth_dot_v1_dot_auth__pb2.StateLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordAction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollbridge.auth.v1.AuthService/RecordAction',
+            tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordActionRequest.SerializeToString,
+            tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordActionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordOutcome(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollbridge.auth.v1.AuthService/RecordOutcome',
+            tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordOutcomeRequest.SerializeToString,
+            tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordOutcomeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListActions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollbridge.auth.v1.AuthService/ListActions',
+            tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListActionsRequest.SerializeToString,
+            tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListActionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordRefusals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollbridge.auth.v1.AuthService/RecordRefusals',
+            tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordRefusalsRequest.SerializeToString,
+            tollbridge_dot_auth_dot_v1_dot_auth__pb2.RecordRefusalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRefusals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollbridge.auth.v1.AuthService/ListRefusals',
+            tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListRefusalsRequest.SerializeToString,
+            tollbridge_dot_auth_dot_v1_dot_auth__pb2.ListRefusalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

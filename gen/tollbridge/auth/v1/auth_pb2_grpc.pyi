@@ -58,6 +58,16 @@ class AuthServiceStub:
     """That a spender lives, and of which subjects it has leases, in pages; what it doesn't list is freed.
     Callers: edge, tasks, other teams.
     """
+    RecordAction: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RecordActionRequest, _auth_pb2.RecordActionResponse]
+    """Writes down that an operator's action begins; it may run once this was answered. Callers: edge, cli."""
+    RecordOutcome: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RecordOutcomeRequest, _auth_pb2.RecordOutcomeResponse]
+    """Writes down how an action ended. Callers: edge, cli."""
+    ListActions: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ListActionsRequest, _auth_pb2.ListActionsResponse]
+    """Operators' actions, newest first. Callers: edge, cli."""
+    RecordRefusals: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RecordRefusalsRequest, _auth_pb2.RecordRefusalsResponse]
+    """How often an edge has refused requests, as totals. Callers: edge, cli."""
+    ListRefusals: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ListRefusalsRequest, _auth_pb2.ListRefusalsResponse]
+    """How often requests were refused, the newest minute first. Callers: edge, cli."""
     GetConfigState: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetConfigStateRequest, _auth_pb2.GetConfigStateResponse]
     """Hash and time of the configuration in use. Callers: edge, cli."""
     Pipe: _grpc.StreamStreamMultiCallable[_pipe_pb2.CallBatch, _pipe_pb2.ReplyBatch]
@@ -92,6 +102,16 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """That a spender lives, and of which subjects it has leases, in pages; what it doesn't list is freed.
     Callers: edge, tasks, other teams.
     """
+    RecordAction: _aio.UnaryUnaryMultiCallable[_auth_pb2.RecordActionRequest, _auth_pb2.RecordActionResponse]  # type: ignore[assignment]
+    """Writes down that an operator's action begins; it may run once this was answered. Callers: edge, cli."""
+    RecordOutcome: _aio.UnaryUnaryMultiCallable[_auth_pb2.RecordOutcomeRequest, _auth_pb2.RecordOutcomeResponse]  # type: ignore[assignment]
+    """Writes down how an action ended. Callers: edge, cli."""
+    ListActions: _aio.UnaryUnaryMultiCallable[_auth_pb2.ListActionsRequest, _auth_pb2.ListActionsResponse]  # type: ignore[assignment]
+    """Operators' actions, newest first. Callers: edge, cli."""
+    RecordRefusals: _aio.UnaryUnaryMultiCallable[_auth_pb2.RecordRefusalsRequest, _auth_pb2.RecordRefusalsResponse]  # type: ignore[assignment]
+    """How often an edge has refused requests, as totals. Callers: edge, cli."""
+    ListRefusals: _aio.UnaryUnaryMultiCallable[_auth_pb2.ListRefusalsRequest, _auth_pb2.ListRefusalsResponse]  # type: ignore[assignment]
+    """How often requests were refused, the newest minute first. Callers: edge, cli."""
     GetConfigState: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetConfigStateRequest, _auth_pb2.GetConfigStateResponse]  # type: ignore[assignment]
     """Hash and time of the configuration in use. Callers: edge, cli."""
     Pipe: _aio.StreamStreamMultiCallable[_pipe_pb2.CallBatch, _pipe_pb2.ReplyBatch]  # type: ignore[assignment]
@@ -183,6 +203,46 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         """That a spender lives, and of which subjects it has leases, in pages; what it doesn't list is freed.
         Callers: edge, tasks, other teams.
         """
+
+    @_abc_1.abstractmethod
+    def RecordAction(
+        self,
+        request: _auth_pb2.RecordActionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.RecordActionResponse, _abc.Awaitable[_auth_pb2.RecordActionResponse]]:
+        """Writes down that an operator's action begins; it may run once this was answered. Callers: edge, cli."""
+
+    @_abc_1.abstractmethod
+    def RecordOutcome(
+        self,
+        request: _auth_pb2.RecordOutcomeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.RecordOutcomeResponse, _abc.Awaitable[_auth_pb2.RecordOutcomeResponse]]:
+        """Writes down how an action ended. Callers: edge, cli."""
+
+    @_abc_1.abstractmethod
+    def ListActions(
+        self,
+        request: _auth_pb2.ListActionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.ListActionsResponse, _abc.Awaitable[_auth_pb2.ListActionsResponse]]:
+        """Operators' actions, newest first. Callers: edge, cli."""
+
+    @_abc_1.abstractmethod
+    def RecordRefusals(
+        self,
+        request: _auth_pb2.RecordRefusalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.RecordRefusalsResponse, _abc.Awaitable[_auth_pb2.RecordRefusalsResponse]]:
+        """How often an edge has refused requests, as totals. Callers: edge, cli."""
+
+    @_abc_1.abstractmethod
+    def ListRefusals(
+        self,
+        request: _auth_pb2.ListRefusalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.ListRefusalsResponse, _abc.Awaitable[_auth_pb2.ListRefusalsResponse]]:
+        """How often requests were refused, the newest minute first. Callers: edge, cli."""
 
     @_abc_1.abstractmethod
     def GetConfigState(

@@ -865,11 +865,11 @@ class ProviderAccount(_message.Message):
     id: _builtins.str
     """Id in the config."""
     provider_id: _builtins.str
-    """Provider's id."""
+    """Provider's id, empty of a drained one."""
     state: _builtins.str
-    """ready, cooling, broken, drained."""
+    """ready, cooling, broken; drained: it left the config, and what runs there ends."""
     slots: _builtins.int
-    """Slots in all; 0 is unlimited."""
+    """Slots in all; 0 is unlimited, or not known of a drained one."""
     in_use: _builtins.int
     """Slots taken."""
     cooled_until_us: _builtins.int

@@ -32,7 +32,7 @@ def sites(config: EdgeConfig) -> tuple[FastAPI, FastAPI]:
     own = own_site(
         clients=Mock(),
         admin_token=lambda: "admin",
-        config_state=Mock(),
+        edges=Mock(),
         registry=CollectorRegistry(),
         drain=Mock(),
         unready=lambda: None,
