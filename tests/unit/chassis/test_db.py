@@ -271,7 +271,10 @@ async def test_a_statement_alone_that_is_cancelled_spoils_no_connection(postgres
     sleeping = asyncio.create_task(
         db.in_transaction(pool, lambda connection: connection.execute("SELECT pg_sleep(4)"), alone=True)
     )
-    await asyncio.sleep(0.1)
+    asleep = "SELECT FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(4)' AND wait_event = 'PgSleep'"
+    async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as watch, asyncio.timeout(20):
+        while (await watch.execute(asleep)).rowcount == 0:  # noqa: ASYNC110  only the server knows
+            await asyncio.sleep(0.01)
     sleeping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sleeping
