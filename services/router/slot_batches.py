@@ -9,12 +9,14 @@ import dataclasses
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
-from chassis.errors import TollbridgeError
+from chassis.errors import Code, TollbridgeError
 
 MOST = 256
 """In one batch."""
 PACE_S = 0.005
 """While several ask at once batches begin so far apart; who asks alone is served at once."""
+LONGEST_S = 4.0
+"""A batch that takes longer keeps nobody waiting, and nobody new: longer than locks of a paused replica last."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,15 +97,18 @@ class Line:
 class SlotBatches:
     """Asks in batches. It owns the one task that runs them, which ends when nothing waits."""
 
-    def __init__(self, *, run: Callable[[Batch], Awaitable[Done]], most: int = MOST) -> None:
-        self._run = run
+    def __init__(
+        self, *, run: Callable[[Batch], Awaitable[Done]], most: int = MOST, longest_s: float = LONGEST_S
+    ) -> None:
+        self._run, self._longest_s = run, longest_s
         self._line = Line(most=most)
         self._task: asyncio.Task[None] | None = None
+        self._stands_still = False
 
     async def take(self, take: Take) -> str | None:
         """The account where the attempt holds a slot now, None when the account has none free. Raises UNAVAILABLE.
 
-        Who is cancelled while the batch is at the database may hold a slot without knowing.
+        Who leaves, or is given up, while the batch is at the database may hold a slot without knowing.
         """
         return await self._ask(take.attempt_id, take)
 
@@ -115,6 +120,9 @@ class SlotBatches:
 
     def _ask(self, attempt_id: str, take: Take | None) -> asyncio.Future[str | None]:
         answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        if self._stands_still:
+            answer.set_exception(_no_answer())
+            return answer
         self._line.add(_Asked(attempt_id=attempt_id, take=take, answer=answer))
         if self._task is None:
             self._task = asyncio.create_task(self._serve(), name="slot-batches")
@@ -135,14 +143,31 @@ class SlotBatches:
     async def _serve_one(self, asked: list[_Asked]) -> None:
         """A failure belongs to the callers, and to those who wait behind them: they waited for the same database."""
         over = tuple(each.attempt_id for each in asked if each.take is None)
+        takes = tuple(each.take for each in asked if each.take is not None)
+        too_long = asyncio.get_running_loop().call_later(self._longest_s, self._give_up, asked)
         try:
-            done = await self._run(Batch(over=over, takes=tuple(each.take for each in asked if each.take is not None)))
+            done = await self._run(Batch(over=over, takes=takes))
         except Exception as error:  # noqa: BLE001  handed on to each caller, who raises it
-            behind = self._line.clear() if isinstance(error, TollbridgeError) else []
-            for each in (*asked, *behind):
-                if not each.answer.done():
-                    each.answer.set_exception(error)
+            _refuse([*asked, *self._line.clear()] if isinstance(error, TollbridgeError) else asked, error)
             return
+        finally:
+            too_long.cancel()
+            self._stands_still = False
         for each in asked:
             if not each.answer.done():
                 each.answer.set_result((done.over if each.take is None else done.held).get(each.attempt_id))
+
+    def _give_up(self, asked: list[_Asked]) -> None:
+        """Nobody waits for it any more, but it goes on: no other may begin before, or calls would lose their order."""
+        self._stands_still = True
+        _refuse([*asked, *self._line.clear()], _no_answer())
+
+
+def _refuse(asked: list[_Asked], error: Exception) -> None:
+    for each in asked:
+        if not each.answer.done():
+            each.answer.set_exception(error)
+
+
+def _no_answer() -> TollbridgeError:
+    return TollbridgeError(Code.UNAVAILABLE, "the database does not answer", retry_after_s=1)

@@ -164,6 +164,26 @@ async def test_a_lost_database_fails_those_who_wait_behind_too_and_the_next_is_s
     assert await batches.take(take(5)) == "a"
 
 
+async def test_while_the_database_stands_still_everybody_is_refused_soon_and_it_goes_on_in_order() -> None:
+    """Those of the batch, those behind them and who comes then; the batch itself is never overtaken."""
+    shelf = Shelf()
+    batches = SlotBatches(run=shelf.run, longest_s=0.05)
+    shelf.gate.clear()
+    first = asyncio.create_task(batches.take(take(1)))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    behind = asyncio.create_task(batches.take(take(2)))
+    async with asyncio.timeout(20):
+        found = await asyncio.gather(first, behind, return_exceptions=True)
+        found += await asyncio.gather(batches.release(["1"]), batches.take(take(3)), return_exceptions=True)
+        assert [getattr(each, "code", None) for each in found] == [Code.UNAVAILABLE] * 4
+        assert len(shelf.batches) == 1
+        shelf.gate.set()
+        while batches._task is not None:  # noqa: ASYNC110  it ends by itself
+            await asyncio.sleep(0)
+        assert await batches.release(["1", "2", "3"]) == {"1": "a"}
+
+
 async def test_a_mistake_is_its_own_batch_s_alone() -> None:
     """Who waits behind is served, and the mistake is not hidden."""
     shelf = Shelf()
