@@ -13,6 +13,7 @@ import structlog
 from chassis.errors import TollbridgeError
 from chassis.ids import now_floor
 from upstream.attempt import Tried
+from upstream.outcome import Outcome
 
 STATEMENT_EVERY_S = 10.0
 MIN_STATEMENT_S = 1.0
@@ -48,6 +49,14 @@ class Attempts:
     def forget(self, attempt_id: str) -> None:
         """Router gave no slot, or has taken it back by the next decision."""
         self._running.discard(attempt_id)
+
+    def undecided(self, *, request_id: str, attempt_id: str, error: BaseException) -> None:
+        """The decision was not waited for to its end, or refused. One nobody waited for may have taken a slot."""
+        if isinstance(error, asyncio.CancelledError):
+            nobody = Tried(attempt_id=attempt_id, provider_account_id="", outcome=Outcome.CANCELLED)
+            self.finish(request_id=request_id, attempt=nobody)
+        else:
+            self.forget(attempt_id)
 
     def finish(self, *, request_id: str, attempt: Tried) -> None:
         """Nothing follows this attempt. Returns at once; the call to router is owned here."""

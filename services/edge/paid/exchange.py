@@ -165,8 +165,8 @@ class Exchange:
                     tried=tried,
                     traceparent=span.traceparent or trace,
                 )
-        except BaseException:
-            attempts.forget(attempt_id)
+        except BaseException as error:
+            attempts.undecided(request_id=self._request_id, attempt_id=attempt_id, error=error)
             raise
         for each in tried:
             attempts.forget(each.attempt_id)

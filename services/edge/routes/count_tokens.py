@@ -109,8 +109,8 @@ class CountTokens:
                 tried=(),
                 traceparent=trace,
             )
-        except BaseException:
-            attempts.forget(attempt_id)
+        except BaseException as error:
+            attempts.undecided(request_id=request_id, attempt_id=attempt_id, error=error)
             raise
         try:
             admission.check_model(authority, route.model)

@@ -10,6 +10,7 @@ from chassis import db, ids
 from chassis.errors import Code, TollbridgeError
 from services.router import store
 from services.router.attempts import Page
+from services.router.breaker import Verdict
 from services.router.waiting_room import WaitingRoom
 from tests.patience import promised
 from tests.unit.router.pair import Pair, ask, end, refusal, rows, slots
@@ -74,6 +75,18 @@ async def test_a_freed_slot_goes_to_who_waits(pair: Pair) -> None:
     await pair.one.decider.finish(end(held[0].id))
     attempt = await waiting
     assert attempt.target.account.id == held[0].target.account.id
+
+
+async def test_a_slot_taken_for_who_has_left_is_given_back_by_the_end_of_the_attempt(pair: Pair) -> None:
+    """The end comes without an account, of an attempt that this replica has never decided on."""
+    wanted = ask("narrow")
+    deciding = asyncio.create_task(pair.one.decider.decide(wanted))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    deciding.cancel()
+    await pair.one.decider.finish(end(wanted.attempt_id, Verdict.NOTHING))
+    assert deciding.cancelled()
+    assert await rows(pair) == {}
 
 
 @pytest.mark.parametrize("model", ["narrow", "free"])
