@@ -193,6 +193,7 @@ def _app(clients: Clients, tracer: Tracer, refused: Refusals) -> EdgeApp:
     own = own_site(
         clients=clients,
         admin_token=lambda: ADMIN_TOKEN,
+        name="machine/0",
         edges=lambda: {"machine/0": ConfigState(hash="edge's")},
         registry=CollectorRegistry(),
         drain=DrainSwitch(),

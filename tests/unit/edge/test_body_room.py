@@ -14,7 +14,8 @@ from services.edge.http.body_room import MOST_BYTES, SMALL_BYTES, BodyRoom
 from services.edge.http.json_http import Caller
 from services.edge.routes import quote, tasks
 from tests.unit.edge.claim_desk import NOBODY
-from tests.unit.edge.world import KEY, World, until
+from tests.unit.edge.world import World, until
+from tests.unit.edge.world_owners import KEY
 
 LARGE = "x" * (3 * SMALL_BYTES)
 

@@ -5,7 +5,8 @@ from decimal import Decimal
 
 from pricing.charge import charge_nano_usd
 from pricing.tokens import Tokens, Units
-from tests.unit.edge.world import PRICE, World
+from tests.unit.edge.world import World
+from tests.unit.edge.world_owners import PRICE
 from tollbridge.usage.v1 import usage_pb2
 
 

@@ -13,7 +13,8 @@ from services.edge.spending.replay import unconfirmed
 from services.edge.spool.spool import Kind, Record
 from services.edge.spool.spool_files import read as read_records
 from tests.unit.edge.web_provider import Provider, chunk, ending, status, stream
-from tests.unit.edge.world import PRICE, World, until
+from tests.unit.edge.world import World, until
+from tests.unit.edge.world_owners import PRICE
 from tollbridge.router.v1 import router_pb2
 from tollbridge.usage.v1 import usage_pb2
 

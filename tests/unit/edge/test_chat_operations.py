@@ -14,7 +14,8 @@ from services.edge import owners
 from services.edge.http import unread
 from tests.patience import promised
 from tests.unit.edge.web_provider import Provider, chunk, ending, stream
-from tests.unit.edge.world import CUSTOMER, KEY, World, edge_world, until
+from tests.unit.edge.world import World, edge_world, until
+from tests.unit.edge.world_owners import CUSTOMER, KEY
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.usage.v1 import usage_pb2
 

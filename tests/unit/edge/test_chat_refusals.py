@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from tests.unit.edge.world import KEY, World, until
+from tests.unit.edge.world import World, until
+from tests.unit.edge.world_owners import KEY
 
 
 def chat(**fields) -> dict:

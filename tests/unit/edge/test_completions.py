@@ -5,7 +5,8 @@ import json
 import pytest
 
 from tests.unit.edge.web_provider import Provider, status, stream, whole
-from tests.unit.edge.world import KEY, World, until
+from tests.unit.edge.world import World, until
+from tests.unit.edge.world_owners import KEY
 from tollbridge.router.v1 import router_pb2
 
 

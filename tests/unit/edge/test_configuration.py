@@ -41,6 +41,7 @@ async def edge(file: Path) -> AsyncIterator[httpx.AsyncClient]:
     own = own_site(
         clients=clients,
         admin_token=configuration.admin_token,
+        name="machine/0",
         edges=lambda: {},
         registry=CollectorRegistry(),
         drain=DrainSwitch(),

@@ -10,7 +10,8 @@ from services.edge.paid.prompt import count_prompt
 from services.edge.routes import count_tokens as route
 from tests.unit.edge.test_messages import ask, asking, whole
 from tests.unit.edge.web_provider import Provider, status, stream
-from tests.unit.edge.world import CUSTOMER, KEY, World, until
+from tests.unit.edge.world import World, until
+from tests.unit.edge.world_owners import CUSTOMER, KEY
 from tollbridge.auth.v1 import auth_pb2
 from upstream.usage import count_tokens
 

@@ -7,7 +7,8 @@ import pytest
 
 from services.edge.translate.effort import effort_of
 from tests.unit.edge.web_provider import Provider, stream, whole
-from tests.unit.edge.world import KEY, World
+from tests.unit.edge.world import World
+from tests.unit.edge.world_owners import KEY
 
 TAKE_IT = [
     "claude-opus-4-5-20251101",

@@ -9,7 +9,8 @@ import pytest
 from pricing.charge import charge_nano_usd
 from pricing.tokens import Tokens, Units
 from services.edge.bodies.embeddings_request import parse_embeddings
-from tests.unit.edge.world import PRICE, World
+from tests.unit.edge.world import World
+from tests.unit.edge.world_owners import PRICE
 from tollbridge.usage.v1 import usage_pb2
 from upstream.openai.embeddings import read_answer
 from upstream.outcome import AttemptFailed

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.unit.edge.web_provider import Provider, chunk, ending, stream
-from tests.unit.edge.world import KEY, World
+from tests.unit.edge.world import World
+from tests.unit.edge.world_owners import KEY
 
 
 def sse(kind: str, **fields: Any) -> bytes:

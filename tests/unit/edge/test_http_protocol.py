@@ -6,7 +6,8 @@ import json
 import pytest
 
 from services.edge.http import protocol
-from tests.unit.edge.world import KEY, World, until
+from tests.unit.edge.world import World, until
+from tests.unit.edge.world_owners import KEY
 from tollbridge.usage.v1 import usage_pb2
 
 BODY = json.dumps({"model": "fast", "messages": [{"role": "user", "content": "Hello"}]}).encode()

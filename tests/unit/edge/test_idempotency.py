@@ -18,7 +18,8 @@ from services.edge.idempotency.claims import Claim
 from services.edge.idempotency.keyed_request import Turn
 from services.edge.spool.spool_files import read
 from tests.unit.edge.web_provider import Provider, chunk, ending, status, stream
-from tests.unit.edge.world import PRICE, World, until
+from tests.unit.edge.world import World, until
+from tests.unit.edge.world_owners import PRICE
 from tollbridge.usage.v1 import usage_pb2
 
 KEY = {"idempotency-key": "order-7"}

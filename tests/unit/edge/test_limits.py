@@ -11,7 +11,8 @@ from services.edge.http.limit_headers import duration
 from services.edge.limits import limits
 from services.edge.limits.limit_owner import terms_of
 from services.edge.limits.terms import Kind, Terms
-from tests.unit.edge.world import CUSTOMER, World, until
+from tests.unit.edge.world import World, until
+from tests.unit.edge.world_owners import CUSTOMER
 from tollbridge.auth.v1 import auth_pb2
 
 REQUESTS = auth_pb2.LIMIT_KIND_REQUESTS

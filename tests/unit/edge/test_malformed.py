@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.edge.world import KEY, World
+from tests.unit.edge.world import World
+from tests.unit.edge.world_owners import KEY
 
 HI = [{"role": "user", "content": "Hi"}]
 BODIES: dict[str, dict[str, Any]] = {

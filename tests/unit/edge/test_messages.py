@@ -8,7 +8,8 @@ from aiohttp import web
 from anthropic.types import Message
 
 from tests.unit.edge.web_provider import Provider, chunk, ending, status, stream
-from tests.unit.edge.world import KEY, World, until
+from tests.unit.edge.world import World, until
+from tests.unit.edge.world_owners import KEY
 from tollbridge.usage.v1 import usage_pb2
 
 USAGE = {"input_tokens": 10, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 3, "output_tokens": 2}

@@ -45,6 +45,7 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
     own = own_site(
         clients=Clients(settings=settings, tracer=tracer),
         admin_token=lambda: "admin",
+        name="machine/0",
         edges=dict,  # nobody asks here
         registry=CollectorRegistry(),
         drain=DrainSwitch(),

@@ -6,7 +6,8 @@ import pytest
 from aiohttp import web
 
 from tests.unit.edge.web_provider import Provider, chunk, ending, stream, whole
-from tests.unit.edge.world import KEY, World
+from tests.unit.edge.world import World
+from tests.unit.edge.world_owners import KEY
 from tollbridge.usage.v1 import usage_pb2
 from upstream.usage import count_tokens
 

@@ -7,7 +7,8 @@ import pytest
 
 from services.edge.http import protocol
 from tests.unit.edge.test_http_protocol import said
-from tests.unit.edge.world import KEY, World, until
+from tests.unit.edge.world import World, until
+from tests.unit.edge.world_owners import KEY
 
 SLOW = {"chunks": 20, "gap_ms": 30}
 

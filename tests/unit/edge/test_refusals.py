@@ -99,6 +99,16 @@ async def test_any_number_of_keys_takes_bounded_memory(monkeypatch: pytest.Monke
     }
 
 
+async def test_a_flood_of_keys_that_nobody_has_is_one_count() -> None:
+    """They have no id, so that there is nothing to remember of each."""
+    auth, counted = Auth(), Refusals(now_s=Clock())
+    for _ in range(10_000):
+        counted.count("", Code.INVALID_API_KEY)
+    await told_to(auth, counted).tell()
+    assert (len(counted), auth.calls) == (1, 1)
+    assert auth.totals == {(10, "", "invalid_api_key"): 10_000}
+
+
 @pytest.fixture
 async def desk(auth_database: str) -> AsyncIterator[Office]:
     """Edge's pages."""

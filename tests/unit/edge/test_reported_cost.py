@@ -5,7 +5,8 @@ import pytest
 from pricing.prices import PriceVersion, Rates
 from services.billing.charges import Window, check
 from tests.unit.edge.web_provider import Provider, chunk, stream
-from tests.unit.edge.world import RATES, World
+from tests.unit.edge.world import World
+from tests.unit.edge.world_owners import RATES
 
 PRICE = PriceVersion(rates=Rates(**RATES), cost=Rates(**RATES), cost_reported=True)
 ANY_TIME = Window(earliest_ms=0, latest_ms=1 << 50)

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from tests.unit.edge.web_provider import Provider
-from tests.unit.edge.world import KEY, World
+from tests.unit.edge.world import World
+from tests.unit.edge.world_owners import KEY
 
 CALL = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"}
 OUTPUT = {"type": "function_call_output", "call_id": "c1", "output": "x"}

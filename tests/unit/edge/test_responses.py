@@ -8,7 +8,8 @@ import openai
 import pytest
 
 from tests.unit.edge.web_provider import Provider, chunk, ending, stream, usage_chunk, whole
-from tests.unit.edge.world import KEY, World, until
+from tests.unit.edge.world import World, until
+from tests.unit.edge.world_owners import KEY
 from tollbridge.usage.v1 import usage_pb2
 
 

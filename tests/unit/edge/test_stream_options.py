@@ -13,7 +13,8 @@ from services.edge.paid.paid_request import PaidRequest
 from tests.unit.edge.test_admission import route
 from tests.unit.edge.test_completions import piece
 from tests.unit.edge.web_provider import Provider, chunk, stream
-from tests.unit.edge.world import KEY, World
+from tests.unit.edge.world import World
+from tests.unit.edge.world_owners import KEY
 from tollbridge.usage.v1 import usage_pb2
 from upstream.route import Bounds
 

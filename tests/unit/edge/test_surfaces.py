@@ -116,6 +116,7 @@ def test_edges_own_paths_are_nobody_elses() -> None:
     site = own_site(
         clients=Mock(),
         admin_token=lambda: "",
+        name="machine/0",
         edges=Mock(),
         registry=CollectorRegistry(),
         drain=Mock(),

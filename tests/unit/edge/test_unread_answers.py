@@ -8,7 +8,8 @@ import pytest
 
 from services.edge.http import protocol, unread
 from tests.unit.edge.web_provider import Provider, whole
-from tests.unit.edge.world import KEY, World, until
+from tests.unit.edge.world import World, until
+from tests.unit.edge.world_owners import KEY
 
 ANSWER = {
     "id": "c",

@@ -11,7 +11,8 @@ from chassis.ids import uuid7
 from services.edge.spending import publisher as publishing
 from services.edge.spending import replay
 from services.edge.spool.spool import Kind, Record, Spool
-from tests.unit.edge.world import Truth, World, edge_world, until
+from tests.unit.edge.world import World, edge_world, until
+from tests.unit.edge.world_owners import Truth
 from tollbridge.usage.v1 import usage_pb2
 
 

@@ -32,6 +32,7 @@ def sites(config: EdgeConfig) -> tuple[FastAPI, FastAPI]:
     own = own_site(
         clients=Mock(),
         admin_token=lambda: "admin",
+        name="machine/0",
         edges=Mock(),
         registry=CollectorRegistry(),
         drain=Mock(),
