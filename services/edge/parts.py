@@ -138,8 +138,8 @@ class Parts:
             directory=self._spool_dir,
             own=incarnation,
             outbox=self._publisher,
-            free_shares=functools.partial(free_shares, router=router, limits=limit_owner),
-            end_spender=functools.partial(end_spender, billing=billing, claims=self._claims),
+            free_shares=functools.partial(free_shares, router=router, limits=limit_owner, claims=self._claims),
+            end_spender=functools.partial(end_spender, billing=billing),
         )
         self._settlement = Settlement(spool=self._spool, purse=self._purse, outbox=self._publisher)
         self._admission = Admission(
@@ -210,6 +210,7 @@ class Parts:
         own = own_site(
             clients=self._clients,
             admin_token=self._configuration.admin_token,
+            name=self._peers.name,
             edges=self._peers.states,
             registry=registry,
             drain=self.drain,

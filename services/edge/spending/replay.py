@@ -1,12 +1,15 @@
 """What dead incarnations left behind: their finished records are published, their started ones voided.
 
 The running edge looks for them, at its start and then every few seconds: a former process of this replica, or a sibling
-on the same disk that died. What it had of providers' slots and of limits is given back at once. A spool is locked while
-it is worked on, and deleted when billing has everything that was in it and its spender's credit leases are closed, so a
-replay that dies itself is done again by whoever looks next. A living incarnation keeps its lock and is left alone.
+on the same disk that died. What it had of providers' slots, of limits and of idempotency keys is given back at once. A
+spool is locked while it is worked on, and deleted when billing has everything that was in it and its spender's credit
+leases are closed, so a replay that dies itself is done again by whoever looks next. A living incarnation keeps its lock
+and is left alone.
 """
 
 import asyncio
+import collections
+import contextlib
 import functools
 import random
 from collections.abc import Awaitable, Callable, Iterable
@@ -61,52 +64,66 @@ class Replay:
         self._free_shares = free_shares
         self._end_spender = end_spender
         self._unfreed: set[UUID] = set()
+        self._found: collections.deque[FormerSpool] = collections.deque()
+        self._is_found = asyncio.Event()
         self._left: dict[FormerSpool, set[bytes]] = {}
         self._emptied = asyncio.Event()
         self._log = structlog.get_logger()
 
     async def run(self) -> None:
-        """Looks until cancelled; what is not done then is another's to find."""
+        """Looks until cancelled; what is not done then is another's to find.
+
+        Nobody's slots wait for the events of another that has died: those may wait long for room, and for billing.
+        """
         try:
-            while True:
-                await self._look()
-                await self._pause()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._look_forever())
+                group.create_task(self._take_forever())
+                group.create_task(self._end_forever())
         finally:
-            for spool in self._left:
+            for spool in (*self._found, *self._left):
                 spool.close()
 
-    async def _look(self) -> None:
-        try:
-            found = await asyncio.to_thread(self._found)
-            self._unfreed |= {spool.incarnation for spool in found}
-            await self._free()
-            for spool in found:
-                await self._take(spool)
-        except OSError as error:
-            self._log.error("spools_not_read", reason=str(error))
-        self._emptied.clear()
-        for spool in [spool for spool, left in self._left.items() if not left]:
-            await self._end(spool)
-
-    async def _free(self) -> None:
-        for incarnation in list(self._unfreed):
+    async def _look_forever(self) -> None:
+        """Replicas on one disk don't all look at once."""
+        while True:
             try:
-                await self._free_shares(str(incarnation))
-            except TollbridgeError as error:
-                self._log.warning("shares_not_freed", incarnation=str(incarnation), code=error.code.value)
-            else:
-                self._unfreed.discard(incarnation)
+                self._find(await asyncio.to_thread(lambda: list(former(self._directory, own=self._own))))
+            except OSError as error:
+                self._log.error("spools_not_read", reason=str(error))
+            await asyncio.gather(*(self._free(incarnation) for incarnation in self._unfreed))
+            await asyncio.sleep(_pause_s())
 
-    async def _pause(self) -> None:
-        """Replicas on one disk don't all look at once; a spool that is done is ended at once."""
+    async def _take_forever(self) -> None:
+        while True:
+            await self._is_found.wait()
+            while self._found:
+                await self._take(self._found[0])
+                self._found.popleft()
+            self._is_found.clear()
+
+    async def _end_forever(self) -> None:
+        """A spool that is done is ended at once, or when billing can be told."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), _pause_s())
+            self._emptied.clear()
+            for spool in [spool for spool, left in self._left.items() if not left]:
+                await self._end(spool)
+
+    def _find(self, spools: Iterable[FormerSpool]) -> None:
+        for spool in spools:
+            self._unfreed.add(spool.incarnation)
+            self._found.append(spool)
+            self._is_found.set()
+
+    async def _free(self, incarnation: UUID) -> None:
         try:
-            async with asyncio.timeout(LOOK_EVERY_S * random.uniform(0.8, 1.2)):
-                await self._emptied.wait()
-        except TimeoutError:
-            return
-
-    def _found(self) -> list[FormerSpool]:
-        return list(former(self._directory, own=self._own))
+            await self._free_shares(str(incarnation))
+        except TollbridgeError as error:
+            self._log.warning("shares_not_freed", incarnation=str(incarnation), code=error.code.value)
+        else:
+            self._unfreed.discard(incarnation)
 
     async def _take(self, spool: FormerSpool) -> None:
         try:
@@ -122,6 +139,8 @@ class Replay:
                 await asyncio.sleep(ROOM_PAUSE_S)
             key = UUID(event.request_id).bytes
             self._outbox.add_former(event, forget=functools.partial(self._forget, left, key))
+        if not left:
+            self._emptied.set()
 
     def _forget(self, left: set[bytes], key: bytes) -> None:
         left.discard(key)
@@ -139,15 +158,29 @@ class Replay:
         self._log.info("spool_replayed", incarnation=str(spool.incarnation))
 
 
-async def free_shares(spender: str, *, router: RouterOwner, limits: LimitOwner) -> None:
-    """Gives back what a dead incarnation held of what is shared: its process, and so its calls, are no more."""
-    await router.state_attempts([], as_of=str(now_floor()), spender=spender)
-    await limits.end(spender=spender)
+def _pause_s() -> float:
+    return LOOK_EVERY_S * random.uniform(0.8, 1.2)
 
 
-async def end_spender(spender: str, *, billing: BillingOwner, claims: Claims) -> None:
-    """Closes what an incarnation that is no more still holds, when nothing of it is left to charge."""
-    await claims.end_spender(spender)
+async def free_shares(spender: str, *, router: RouterOwner, limits: LimitOwner, claims: Claims) -> None:
+    """Gives back what a dead incarnation held of what is shared: its process, and so its calls, are no more.
+
+    Each of the three also when another can't be told. What it ran under an idempotency key may be taken over before
+    its events have come: whoever does finds its answer, or makes the one charge under the same request id.
+    """
+    told = await asyncio.gather(
+        router.state_attempts([], as_of=str(now_floor()), spender=spender),
+        limits.end(spender=spender),
+        claims.end_spender(spender),
+        return_exceptions=True,
+    )
+    for failure in told:
+        if isinstance(failure, BaseException):
+            raise failure
+
+
+async def end_spender(spender: str, *, billing: BillingOwner) -> None:
+    """Closes the credit leases of an incarnation that is no more, when nothing of it is left to charge."""
     await billing.state_leases([], as_of=str(now_floor()), spender=spender)
 
 

@@ -69,3 +69,52 @@ async def test_slots_and_limits_of_a_dead_edge_do_not_wait_for_its_charges(
         assert (freed, ended) == ([str(dead)], [str(dead)])
     finally:
         running.cancel()
+
+
+async def test_slots_and_limits_of_a_dead_edge_do_not_wait_for_another_that_has_no_room_for_its_charges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """While billing is away and the outbox is full, whoever dies next still gives back at once what others wait for."""
+    monkeypatch.setattr(replay, "LOOK_EVERY_S", 0.05)
+    outbox, freed = Outbox(), list[str]()
+    outbox.waiting = [lambda: None] * replay.ROOM
+    first = await left_behind(tmp_path)
+
+    async def free(spender: str) -> None:
+        freed.append(spender)
+
+    async def end(_spender: str) -> None: ...
+
+    own = Replay(directory=tmp_path, own=uuid7(), outbox=outbox, free_shares=free, end_spender=end)
+    running = asyncio.create_task(own.run())
+    try:
+        await until(lambda: freed == [str(first)])
+        second = await left_behind(tmp_path)
+        await until(lambda: freed == [str(first), str(second)])
+        assert len(outbox) == replay.ROOM
+        outbox.waiting.clear()
+        await until(lambda: len(outbox) == 2)
+        for forget in outbox.waiting:
+            forget()
+        await until(lambda: not list(tmp_path.iterdir()))
+    finally:
+        running.cancel()
+
+
+async def test_what_a_dead_edge_held_is_given_back_also_where_one_owner_of_it_is_away():
+    """Router, auth and billing are told each by itself, and who was away is told again."""
+    told: list[str] = []
+
+    class Owner:
+        async def state_attempts(self, _listed: list[str], *, as_of: str, spender: str) -> float:
+            raise TollbridgeError(Code.UNAVAILABLE, f"router is away at {as_of} for {spender}")
+
+        async def end(self, *, spender: str) -> None:
+            told.append(f"limits of {spender}")
+
+        async def end_spender(self, spender: str) -> None:
+            told.append(f"claims of {spender}")
+
+    with pytest.raises(TollbridgeError, match="router is away"):
+        await replay.free_shares("dead", router=Owner(), limits=Owner(), claims=Owner())
+    assert sorted(told) == ["claims of dead", "limits of dead"]
