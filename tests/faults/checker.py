@@ -291,7 +291,7 @@ def _price(row: Mapping[str, Any]) -> Price:
     return Price(per_million={name: Decimal(row[name]) for name in CLASSES if name in row}, **pieces)
 
 
-def _read(client: httpx.Client, path: str, **parameters: str | int) -> Any:  # noqa: ANN401  JSON
+def _read(client: httpx.Client, path: str, **parameters: str | int) -> Any:
     """What a GET answers; a machine that other tests keep busy is asked again when it answers too late."""
     for left in reversed(range(ASKED_AGAIN + 1)):
         reply = client.get(path, params=parameters)
