@@ -122,6 +122,7 @@ class EdgeApp:
             visit = self._door.enter()
         except TollbridgeError as error:
             await send_rendered(send, surface.dialect.render_error(error, request_id=request_id))
+            self._count_refusal(scope, "", error.code)
             return
         inner = {**scope, "path": rest, "raw_path": rest.encode(), "root_path": ""}
         parent = checked_traceparent(Headers(scope=scope).get("traceparent", ""))
@@ -169,14 +170,18 @@ class EdgeApp:
         finally:
             share.end()
             told.end()
-            if told.refusal is not None and surface is not OWN_SURFACE and scope["method"] == "POST":
-                self._refusals.count(told.key_id, told.refusal)
+            if told.refusal is not None and surface is not OWN_SURFACE:
+                self._count_refusal(scope, told.key_id, told.refusal)
+
+    def _count_refusal(self, scope: Scope, key_id: str, code: Code) -> None:
+        if scope["method"] == "POST":  # what reads pages is no request of the request log
+            self._refusals.count(key_id, code)
 
 
 def new_fastapi() -> FastAPI:
     """A FastAPI application whose errors are the surface's dialect's, whatever raised them."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    app.add_exception_handler(TollbridgeError, _on_tollbridge_error)
+    app.add_exception_handler(TollbridgeError, _on_raised)
     app.add_exception_handler(StarletteHTTPException, _on_http_exception)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
@@ -220,6 +225,13 @@ def _is_trusted(text: str, trusted: tuple[Network, ...]) -> bool:
         return False
     address = ipaddress.ip_address(text)
     return any(address in network for network in trusted)
+
+
+async def _on_raised(request: Request, error: Exception) -> Response:
+    if isinstance(error, TollbridgeError) and error.code is Code.METHOD_NOT_ALLOWED:  # not the client's: an owner's
+        message = "A service that this needs runs an older version."
+        error = TollbridgeError(Code.UNAVAILABLE, message, retry_after_s=1)
+    return await _on_tollbridge_error(request, error)
 
 
 async def _on_tollbridge_error(request: Request, error: Exception) -> Response:

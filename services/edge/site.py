@@ -108,19 +108,23 @@ def own_site(
     *,
     clients: Clients,
     admin_token: Callable[[], str],
+    name: str,
     edges: Callable[[], Mapping[str, ConfigState]],
     registry: CollectorRegistry,
     drain: DrainSwitch,
     unready: Callable[[], str | None],
     forget: Forget,
 ) -> FastAPI:
-    """What FastAPI serves outside the surfaces: health, metrics and, behind the admin token, the admin API."""
+    """What FastAPI serves outside the surfaces: health, metrics and, behind the admin token, the admin API.
+
+    `name` is this edge's among `edges`, which are all that run.
+    """
     app = new_fastapi()
     app.add_middleware(audit.AuditedAnswers, auth=clients.auth)
     app.include_router(health.routes(router_client=clients.router, registry=registry, drain=drain, unready=unready))
     app.include_router(webhooks.routes(payments=clients.payments))
     app.include_router(receipt_keys.routes(statements=clients.statements))
-    behind_token = [Depends(AdminAccess(token=admin_token)), Depends(audit.Audit(auth=clients.auth))]
+    behind_token = [Depends(AdminAccess(token=admin_token)), Depends(audit.Audit(auth=clients.auth, edge=name))]
     for admin in (
         customers.routes(auth=clients.auth, billing=clients.billing, forget=forget),
         admin_keys.routes(

@@ -1,7 +1,8 @@
 """The audit log of the admin API: what changes something is written down before it is done, and how it ended after it.
 
 Auth keeps the log. An action that can't be written down is refused (503) and not done. One whose outcome can't be is
-answered as it ended and has none in the log: that it was begun is known. Requests that only read are not written down.
+answered as it ended and has none in the log: that it was begun is known. One that was refused because auth was too late
+may be in the log all the same, so auth is told that it was refused. Requests that only read are not written down.
 Nor is what was refused before it was understood: without the token, or with a body beyond every bound.
 """
 
@@ -31,15 +32,26 @@ from services.edge.openapi.description import PAGE, TIME, Description, Page, Par
 from tollbridge.auth.v1 import auth_pb2
 
 TIMEOUT_S = 3.0
+SHORT_TIMEOUT_S = 1.0
+"""For telling an auth that doesn't answer that what it was told before was not done."""
 HIDDEN = "(hidden)"
 LONGEST_BODY = 64 << 10
 """Bytes of a body that is looked into; of a longer one its digest is written down."""
-LONGEST_TEXT = 500
-LONGEST_PATH = 500
+LONGEST_TEXT = 499
+"""Characters of a text, or of a path, that are written down."""
 LONGEST_PARAMETERS = 8000
 _ONLY_READ = frozenset({"GET", "HEAD", "OPTIONS"})
-_SECRET = re.compile(r"(?:.*_)?(?:secret|password|token|key|authorization|email|url)", re.IGNORECASE)
+_SECRET = re.compile(
+    r".*(?:secret|passwor[dt]|passphrase|credential|token|key|pepper|authorization|cookie|e[-_]?mail|url)s?",
+    re.IGNORECASE | re.DOTALL,
+)
 """Names of fields that are hidden: secrets, and what names a person, since nothing is ever taken out of the log."""
+_OTHERS_SECRET = re.compile(r"\b(?:[srp]k[-_]|whsec_|tba_|xox[a-z]-|gh[a-z]_|AIza|AKIA|eyJ)[-_0-9A-Za-z.]{16,}")
+"""What looks like a key of a provider, of a payment provider or of ours for operators, in any text. What looks like one
+of our customers' keys auth takes out."""
+_CUT_WORD = re.compile(r"[-_0-9A-Za-z.]{1,200}\Z")
+_OF_ONE_EDGE = frozenset({"/admin/drain", "/admin/undrain"})
+"""What these change is the edge that they reach, so its name is written down with them."""
 _KEY = "tollbridge.action"
 
 Scope = MutableMapping[str, Any]
@@ -88,20 +100,22 @@ LIST = Description(
 
 
 class _Begun:
-    """The action of a request, once it is written down, and why it was refused afterwards."""
+    """The action of a request, once auth was told of it, and why it was refused afterwards."""
 
-    __slots__ = ("code", "id")
+    __slots__ = ("code", "id", "timeout_s")
 
     def __init__(self) -> None:
         self.id = ""
         self.code = ""
+        self.timeout_s = TIMEOUT_S
 
 
 class Audit:
     """A FastAPI dependency, after the check of access: writes an action down before its route is called."""
 
-    def __init__(self, *, auth: PipeClient) -> None:
+    def __init__(self, *, auth: PipeClient, edge: str) -> None:
         self._auth = auth
+        self._edge = edge
 
     async def __call__(self, request: Request) -> AsyncIterator[None]:
         """Raises UNAVAILABLE when it can't be written down."""
@@ -111,8 +125,13 @@ class Audit:
         body = await body_of(request)
         keep_body(request, body)
         begun: _Begun = request.scope[_KEY]
-        await self._begin(request, body)
         begun.id = context(request).request_id
+        try:
+            await self._begin(request, body)
+        except TollbridgeError as error:
+            begun.code, begun.timeout_s = Code.UNAVAILABLE.value, SHORT_TIMEOUT_S
+            message = "The audit log can't be written, so this was not done."
+            raise TollbridgeError(Code.UNAVAILABLE, message, retry_after_s=1) from error
         try:
             yield
         except TollbridgeError as error:
@@ -120,25 +139,23 @@ class Audit:
             raise
 
     async def _begin(self, request: Request, body: bytes) -> None:
-        found = context(request)
+        found, path = context(request), request.scope["path"]
         action = auth_pb2.AdminAction(
             id=found.request_id,
             actor=actor_of(request.headers.get("authorization", "")),
             address=found.client_ip[:100],
             method=request.method,
-            path=request.scope["path"].replace("\0", "")[:LONGEST_PATH],
-            parameters=parameters(request.query_params.multi_items(), body),
+            path=shortened(path.replace("\0", "")),
+            parameters=parameters(
+                request.query_params.multi_items(), body, edge=self._edge if path in _OF_ONE_EDGE else ""
+            ),
         )
-        try:
-            await self._auth.call(
-                "RecordAction",
-                auth_pb2.RecordActionRequest(action=action),
-                auth_pb2.RecordActionResponse,
-                timeout_s=TIMEOUT_S,
-            )
-        except TollbridgeError as error:
-            message = "The audit log can't be written, so this was not done."
-            raise TollbridgeError(Code.UNAVAILABLE, message, retry_after_s=1) from error
+        await self._auth.call(
+            "RecordAction",
+            auth_pb2.RecordActionRequest(action=action),
+            auth_pb2.RecordActionResponse,
+            timeout_s=TIMEOUT_S,
+        )
 
 
 class AuditedAnswers:
@@ -172,7 +189,7 @@ class AuditedAnswers:
             action_id=action_id, outcome=auth_pb2.AdminOutcome(status=status, code=begun.code)
         )
         try:
-            await self._auth.call("RecordOutcome", request, auth_pb2.RecordOutcomeResponse, timeout_s=TIMEOUT_S)
+            await self._auth.call("RecordOutcome", request, auth_pb2.RecordOutcomeResponse, timeout_s=begun.timeout_s)
         except TollbridgeError as error:
             self._log.warning(
                 "outcome_not_recorded", request_id=action_id, status=status, refusal=begun.code, code=error.code.value
@@ -212,11 +229,11 @@ def actor_of(authorization: str) -> str:
     return f"token:{hashlib.sha256(token.encode()).hexdigest()[:8]}"
 
 
-def parameters(query: list[tuple[str, str]], body: bytes) -> str:
+def parameters(query: list[tuple[str, str]], body: bytes, *, edge: str = "") -> str:
     """What was asked, as JSON without secrets: those are known by their fields' names. Never too long."""
-    asked: dict[str, object] = {}
+    asked: dict[str, object] = {"edge": edge} if edge else {}
     if query:
-        asked["query"] = {name[:LONGEST_TEXT]: _harmless(name, value) for name, value in query}
+        asked["query"] = {shortened(name): _harmless(name, value) for name, value in query}
     if body:
         asked["body"] = _body(body)
     text = msgspec.json.encode(asked).decode()
@@ -239,12 +256,19 @@ def _harmless(name: str, value: object) -> object:
     if _SECRET.fullmatch(name):
         return HIDDEN
     if isinstance(value, str):
-        return value if len(value) <= LONGEST_TEXT else value[:LONGEST_TEXT] + "…"
+        return shortened(value)
     if isinstance(value, list):
         return [_harmless("", each) for each in value]
     if isinstance(value, dict):
-        return {key[:LONGEST_TEXT]: _harmless(key, each) for key, each in value.items()}
+        return {shortened(key): _harmless(key, each) for key, each in value.items()}
     return value
+
+
+def shortened(text: str) -> str:
+    """Its beginning, up to a whole word: of a key that is cut in two nobody could tell that it was one."""
+    if len(text) > LONGEST_TEXT:
+        text = _CUT_WORD.sub("", text[:LONGEST_TEXT]) + "…"
+    return _OTHERS_SECRET.sub(HIDDEN, text)
 
 
 def _shown(found: auth_pb2.RecordedAction) -> Action:

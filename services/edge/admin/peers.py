@@ -34,7 +34,7 @@ class Peers:
     def __init__(
         self, *, name: str, own: Callable[[], ConfigState], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._name = name
+        self.name = name
         self._own = own
         self._clock = clock
         self._heard: dict[str, tuple[float, ConfigState]] = {}
@@ -43,14 +43,14 @@ class Peers:
         """By name, this one as it is now."""
         self._forget_silent()
         heard = {name: state for name, (_, state) in self._heard.items()}
-        return dict(sorted((heard | {self._name: self._own()}).items()))
+        return dict(sorted((heard | {self.name: self._own()}).items()))
 
     async def run(self, bus: Announcer) -> None:
         """Tells of this edge until cancelled."""
         while True:
             state = self._own()
             told = edge_pb2.EdgeRunning(
-                name=self._name, hash=state.hash, loaded_at_us=state.loaded_at_us, error=state.error
+                name=self.name, hash=state.hash, loaded_at_us=state.loaded_at_us, error=state.error
             )
             try:
                 await bus.announce(events.EDGE_RUNNING, told.SerializeToString())
