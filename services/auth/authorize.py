@@ -79,7 +79,7 @@ class Authorizer:
         self.asked += 1
         digests = self._peppers.digests(api_key)
         kept = self._kept.get(digests[-1], now_s=self._clock_s()) or await self._look_up(digests, client_ip)
-        if kept is None or kept.holder.key.revoked_at_us:
+        if kept is None:
             raise TollbridgeError(Code.INVALID_API_KEY, "The API key is not valid.")
         return self._judge(kept, client_ip)
 
@@ -91,17 +91,21 @@ class Authorizer:
 
     def _judge(self, kept: Kept, client_ip: str) -> Grant:
         key, customer = kept.holder.key, kept.holder.customer
+        whose = {"key_id": key.id}  # for counting who is refused; clients are not told
         now_us = self._now_us()
+        if key.revoked_at_us:
+            raise TollbridgeError(Code.INVALID_API_KEY, "The API key is not valid.", details=whose)
         if key.terms.is_over(now_us):
-            raise TollbridgeError(Code.INVALID_API_KEY, "The API key has expired.")
+            raise TollbridgeError(Code.INVALID_API_KEY, "The API key has expired.", details=whose)
         if not customer.may_use:
             raise TollbridgeError(
                 Code.CUSTOMER_SUSPENDED,
                 f"The account of this API key is {customer.status.value}.",
-                details={"status": customer.status.value},
+                details={"status": customer.status.value, **whose},
             )
         if not key.terms.admits(client_ip):
-            raise TollbridgeError(Code.ADDRESS_NOT_ALLOWED, "The API key may not be used from this address.")
+            message = "The API key may not be used from this address."
+            raise TollbridgeError(Code.ADDRESS_NOT_ALLOWED, message, details=whose)
         config = self._config()
         plan, overrides = config.limits_of(customer.plan), key.terms.overrides
         return Grant(

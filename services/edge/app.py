@@ -238,7 +238,7 @@ async def _on_tollbridge_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, TollbridgeError):
         raise error
     found = context(request)
-    found.told.refusal = error.code
+    found.told.refusal, found.told.key_id = error.code, found.told.key_id or error.details.get("key_id", "")
     rendered = found.surface.dialect.render_error(_of_path(request, error), request_id=found.request_id)
     response = Response(content=rendered.body, status_code=rendered.status)
     response.raw_headers = rendered.headers

@@ -194,7 +194,7 @@ class Reply:
 
         A stream of bare bytes is left unfinished, so that its connection is cut: what was sent must not look whole.
         """
-        self.error = _told(error).code
+        self.error, self.key_id = _told(error).code, self.key_id or error.details.get("key_id", "")
         if self.started and not self._has_events:
             return
         if self.started:

@@ -131,6 +131,13 @@ async def test_an_operator_sees_whose_requests_were_refused_and_why(desk: Office
     assert lines[0]["minute"].endswith(":00.000000Z")
     strangers = (await desk.admin("GET", "/admin/refusals?code=invalid_api_key"))["data"]
     assert [(each["key_id"], each["requests"]) for each in strangers] == [(None, 1)]
+    await desk.admin("PATCH", f"/admin/customers/{customer}", {"status": "suspended"})
+    assert (await desk.ask("POST", "/v1/quote", key["key"], {})).status_code == 403
+    await desk.admin("DELETE", f"/admin/keys/{key['id']}")
+    assert (await desk.ask("POST", "/v1/quote", key["key"], {})).status_code == 401
+    await desk.refusals.tell()
+    lines = (await desk.admin("GET", f"/admin/refusals?key_id={key['id']}"))["data"]
+    assert {"customer_suspended", "invalid_api_key"} <= {line["code"] for line in lines}
     newest = await desk.admin("GET", "/admin/refusals?limit=1")
     older = await desk.admin("GET", f"/admin/refusals?limit=1&after={newest['next']}")
     assert newest["has_more"]
