@@ -56,6 +56,11 @@ class Figures:
             ("how",),
             registry=registry,
         )
+        self.leases_refused = Counter(
+            "tollbridge_billing_leases_refused",
+            "Times a statement said of a lease what can't be, or the database refused to change one; more is an alert",
+            registry=registry,
+        )
         self.transfers_published = Counter(
             "tollbridge_billing_transfers_published", "Transfers that left on LEDGER", registry=registry
         )

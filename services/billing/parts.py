@@ -102,7 +102,7 @@ class Parts:
             accounts=Accounts(pool=pool),
             grants=self.grants,
             capped_grants=self.capped_grants,
-            leases=Leases(pool=pool),
+            leases=Leases(pool=pool, figures=self.figures, log=log),
             settlement=self.settlement,
             confirmations=Confirmations(pool=pool),
             receipts=self.statements.receipts,

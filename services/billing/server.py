@@ -16,7 +16,7 @@ from services.billing.holding.caps import CapAccount
 from services.billing.holding.grants import Granted, Grants
 from services.billing.holding.hold_store import Ask
 from services.billing.holding.holds import HoldKind
-from services.billing.holding.leases import FIRST_ID, LAST_ID, RENEW_IN_S, TTL_S, Leases, Page, Stated
+from services.billing.holding.leases import FIRST_ID, LAST_ID, RENEW_IN_S, TTL_S, Leases, Page, Refused, Stated
 from services.billing.ledger import MAX_AMOUNT, Account
 from services.billing.live_config import LiveConfig
 from services.billing.receipts.receipts import Receipts
@@ -143,25 +143,22 @@ class BillingServer:
     async def state_leases(self, request: pb.StateLeasesRequest, _: CallContext) -> pb.StateLeasesResponse:
         if len(request.leases) > MAX_LEASES:
             raise _invalid("leases", f"at most {MAX_LEASES} in a page")
+        stated, refused = _stated(request.leases)
         page = Page(
             spender=_text(request.spender, "spender", MAX_TEXT, least=1),
             as_of=uuid_of(request.as_of, "as_of"),
             from_id=uuid_of(request.from_id, "from_id") if request.from_id else FIRST_ID,
             until_id=uuid_of(request.until_id, "until_id") if request.until_id else LAST_ID,
             spender_ended=request.spender_ended,
-            leases=[
-                Stated(
-                    hold_id=uuid_of(lease.hold_id, "hold_id"),
-                    open_nano_usd=_amount(lease.open_nano_usd, "open_nano_usd", least=0),
-                    spent_nano_usd=_amount(lease.spent_nano_usd, "spent_nano_usd", least=0),
-                    free_nano_usd=_amount(lease.free_nano_usd, "free_nano_usd", least=0),
-                    returned_nano_usd=_amount(lease.returned_nano_usd, "returned_nano_usd", least=0),
-                )
-                for lease in request.leases
-            ],
+            leases=stated,
+            refused=refused,
         )
-        gone = await self._leases.state(page)
-        return pb.StateLeasesResponse(renew_in_s=RENEW_IN_S, gone=[str(hold_id) for hold_id in gone])
+        answer = await self._leases.state(page)
+        return pb.StateLeasesResponse(
+            renew_in_s=RENEW_IN_S,
+            gone=[str(hold_id) for hold_id in answer.gone],
+            refused=[pb.RefusedLease(hold_id=each.hold_id, reason=each.reason) for each in answer.refused],
+        )
 
     async def return_lease(self, request: pb.ReturnLeaseRequest, _: CallContext) -> pb.ReturnLeaseResponse:
         await self._leases.give_back(hold_id=uuid_of(request.hold_id, "hold_id"), spender=request.spender)
@@ -265,6 +262,26 @@ def _balance(account: Account) -> pb.Balance:
         total_credits_nano_usd=account.credited_nano_usd,
         total_usage_nano_usd=account.used_nano_usd,
     )
+
+
+def _stated(leases: Iterable[pb.LeaseStatement]) -> tuple[list[Stated], list[Refused]]:
+    """What is said of each lease, and those of which it can't be: they keep no other from being renewed."""
+    stated: list[Stated] = []
+    refused: list[Refused] = []
+    for lease in leases:
+        try:
+            one = Stated(
+                hold_id=uuid_of(lease.hold_id, "hold_id"),
+                open_nano_usd=_amount(lease.open_nano_usd, "open_nano_usd", least=0),
+                spent_nano_usd=_amount(lease.spent_nano_usd, "spent_nano_usd", least=0),
+                free_nano_usd=_amount(lease.free_nano_usd, "free_nano_usd", least=0),
+                returned_nano_usd=_amount(lease.returned_nano_usd, "returned_nano_usd", least=0),
+            )
+        except TollbridgeError as error:
+            refused.append(Refused(hold_id=lease.hold_id[:MAX_TEXT], reason=error.message))
+        else:
+            stated.append(one)
+    return stated, refused
 
 
 def _customer(text: str) -> str:

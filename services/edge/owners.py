@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 from uuid import UUID
 
+import structlog
 from google.protobuf.message import Message
 
 from chassis.errors import Code, TollbridgeError
@@ -188,6 +189,7 @@ class BillingOwner:
     def __init__(self, *, pipe: PipeClient, spender: UUID) -> None:
         self._pipe = pipe
         self._spender = str(spender)
+        self._log = structlog.get_logger()
 
     async def grant_lease(
         self,
@@ -247,10 +249,11 @@ class BillingOwner:
     async def state_leases(
         self, leases: Sequence[LeaseState], *, as_of: str, spender: str = "", only_these: bool = False
     ) -> tuple[float, list[str]]:
-        """The full statement as of then, in pages; the seconds until the next is due, and the holds that are settled.
+        """The full statement as of then, in pages; the seconds until the next is due, and the holds that have ended.
 
-        `only_these`: it says nothing of other leases. `spender` is an incarnation that has ended, of which
-        billing has everything.
+        Among these are those that billing keeps but does not believe us about: nothing more is to be drawn from them.
+        `only_these`: it says nothing of other leases. `spender` is an incarnation that has ended, of which billing has
+        everything.
         """
         renew_in_s = 0.0
         gone: list[str] = []
@@ -280,6 +283,9 @@ class BillingOwner:
             )
             renew_in_s = reply.renew_in_s
             gone.extend(reply.gone)
+            for refused in reply.refused:
+                self._log.error("lease_refused", hold_id=refused.hold_id, reason=refused.reason)
+                gone.append(refused.hold_id)
         return renew_in_s, gone
 
     async def confirm(self, events: Sequence[usage_pb2.UsageRecorded]) -> list[billing_pb2.EventState.ValueType]:

@@ -5,9 +5,10 @@ spenders could not state their leases, and their requests may well be running.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from uuid import UUID
 
 from structlog.typing import FilteringBoundLogger
@@ -20,6 +21,7 @@ from services.billing.books import Books
 from services.billing.figures import Figures
 from services.billing.holding import hold_store
 from services.billing.holding.holds import Hold, HoldState
+from services.billing.ledger import MAX_AMOUNT
 
 TTL_S = 30.0
 GRACE_S = 10.0
@@ -46,6 +48,22 @@ class Stated:
     returned_nano_usd: int = 0
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A lease of which a statement says what can't be, or that the database refuses to change; the id as it came."""
+
+    hold_id: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a spender is told: the listed leases that are no open lease of its own, and those it is wrong about."""
+
+    gone: Sequence[UUID]
+    refused: Sequence[Refused] = ()
+
+
 FIRST_ID, LAST_ID = UUID(int=0), UUID(int=(1 << 128) - 1)
 
 
@@ -54,11 +72,13 @@ class Page:
     """A page of a spender's statement, made at `as_of`: what lives of its leases in [from, until).
 
     A lapsed lease ends only when its spender has ended: a living one no longer lists it while its request may run on.
+    Of `refused` ones nothing can be believed but that they live.
     """
 
     spender: str
     as_of: UUID
     leases: Sequence[Stated] = ()
+    refused: Sequence[Refused] = ()
     from_id: UUID = FIRST_ID
     until_id: UUID = LAST_ID
     spender_ended: bool = False
@@ -67,23 +87,27 @@ class Page:
 class Leases:
     """Statements and returns. Stateless: any replica serves any spender."""
 
-    def __init__(self, *, pool: db.Pool) -> None:
+    def __init__(self, *, pool: db.Pool, figures: Figures, log: FilteringBoundLogger) -> None:
         self._pool = pool
+        self._figures = figures
+        self._log = log
 
-    async def state(self, page: Page) -> list[UUID]:
-        """Frees what is given back, renews what is listed and frees what in the page's range is not; returns the gone.
+    async def state(self, page: Page) -> Answer:
+        """Frees what is given back, renews what is listed and frees what in the page's range is not.
 
-        What is gone was listed, but is no open lease of this spender. The order matters: a lease counts as answered for
-        (see `Grants`) only when what its spender gave back is there to be granted. A hold that a spender doesn't list
-        it will never list again, so a page that is late or comes twice frees only what was to be freed anyway, and what
-        is younger than the statement is in no page's range.
+        The order matters: a lease counts as answered for (see `Grants`) only when what its spender gave back is there
+        to be granted. A hold that a spender doesn't list it will never list again, so a page that is late or comes
+        twice frees only what was to be freed anyway, and what is younger than the statement is in no page's range.
+        One lease that is refused keeps no other from its due.
         """
-        listed = sorted({lease.hold_id for lease in page.leases})
         unfinished = {
             lease.hold_id: (lease.open_nano_usd + lease.spent_nano_usd, lease.free_nano_usd > 0)
             for lease in page.leases
         }
-        await self._take_back(page)
+        refused = [*page.refused, *await self._take_back(page)]
+        # As if all of it were in use, and its spender had not said that nothing of it is free.
+        unfinished |= dict.fromkeys(_ids(refused), (MAX_AMOUNT, True))
+        listed = sorted(unfinished)
 
         async def renew(connection: Connection) -> tuple[set[UUID], list[tuple[UUID, str]]]:
             renewed = await hold_store.renew(
@@ -98,26 +122,51 @@ class Leases:
         renewed, unlisted = await db.in_transaction(self._pool, renew)
         for _ in range(MAX_STEPS):
             if unlisted:
-                await _change(self._pool, unlisted, lambda books, hold_id: books.release([hold_id]))
+                refused += await self._change_each(unlisted, lambda books, hold_id: books.release([hold_id]))
             if len(unlisted) < MAX_RELEASED:
                 break
             async with db.transaction(self._pool) as connection:
                 unlisted = await _unlisted(connection, page, listed)
-        return [hold_id for hold_id in listed if hold_id not in renewed]
+        self._tell(page.spender, refused)
+        return Answer(gone=[hold_id for hold_id in listed if hold_id not in renewed], refused=refused)
 
-    async def _take_back(self, page: Page) -> None:
+    async def _take_back(self, page: Page) -> Sequence[Refused]:
         """Frees what was given back and is not freed yet; said twice it is freed once, since amounts are in all."""
         returned = {lease.hold_id: lease.returned_nano_usd for lease in page.leases if lease.returned_nano_usd}
         if not returned:
-            return
+            return ()
         async with db.transaction(self._pool) as connection:
             due = await hold_store.returned(connection, spender=page.spender, returned=sorted(returned.items()))
 
         def take_back(books: Books, hold_id: UUID) -> None:
             books.give_back(hold_id, returned[hold_id] - books.holds[hold_id].freed_nano_usd)
 
-        if due:
-            await _change(self._pool, due, take_back)
+        return await self._change_each(due, take_back) if due else ()
+
+    async def _change_each(
+        self, holds: Sequence[tuple[UUID, str]], change: Callable[[Books, UUID], None]
+    ) -> Sequence[Refused]:
+        """All together; one by one where the database refuses that. Returns those that it refuses alone, too."""
+        try:
+            await _change(self._pool, holds, change)
+        except store.REFUSED as error:
+            self._log.error("holds_refused", holds=len(holds), reason=str(error))
+        else:
+            return ()
+        refused: list[Refused] = []
+        for one in holds:
+            try:
+                await _change(self._pool, [one], change)
+            except store.REFUSED as error:
+                reason = f"the database refuses to change it: {type(error).__name__}"
+                refused.append(Refused(hold_id=str(one[0]), reason=reason))
+        return refused
+
+    def _tell(self, spender: str, refused: Sequence[Refused]) -> None:
+        """For an operator: a spender's accounts of its leases are wrong, or ours."""
+        self._figures.leases_refused.inc(len(refused))
+        for each in refused:
+            self._log.error("lease_refused", spender=spender, hold_id=each.hold_id, reason=each.reason)
 
     async def give_back(self, *, hold_id: UUID, spender: str) -> None:
         """Ends a lease. One that is unknown or over is none to give back: nothing happens.
@@ -218,6 +267,12 @@ class Expiry:
             freed_nano_usd=hold.freed_nano_usd,
             remaining_nano_usd=hold.remaining_nano_usd,
         )
+
+
+def _ids(refused: Iterable[Refused]) -> Iterator[UUID]:
+    for each in refused:
+        with contextlib.suppress(ValueError):
+            yield UUID(each.hold_id)
 
 
 async def _unlisted(connection: Connection, page: Page, listed: Sequence[UUID]) -> list[tuple[UUID, str]]:

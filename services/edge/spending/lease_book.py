@@ -214,7 +214,10 @@ class LeaseBook:
         return due_s or STATEMENT_EVERY_S
 
     def _lose(self, lease: Lease) -> None:
-        """Billing has ended this lease. Requests that run on it go on: their usage is applied late."""
+        """Billing has ended this lease, or keeps it whole and believes nothing that is said of it.
+
+        Requests that run on it go on: their usage is applied, late if need be.
+        """
         self._events["lost"] += 1
         if lease.is_over:
             self.forget(lease)

@@ -58,8 +58,8 @@ class Lease:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing of it is open or unconfirmed."""
-        return not self.open_nano_usd and not self.spent_nano_usd
+        """Whether nothing of it is open or unconfirmed: also where that was counted wrong, so that it has an end."""
+        return self.open_nano_usd <= 0 and self.spent_nano_usd <= 0
 
     @property
     def state(self) -> LeaseState:

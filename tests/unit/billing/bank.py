@@ -47,6 +47,11 @@ CapSeen = tuple[int, int, int, int]
 """cap, spent, held, overrun"""
 
 
+def leases_of(pool: db.Pool) -> Leases:
+    """Statements and returns, as billing takes them."""
+    return Leases(pool=pool, figures=Figures(registry=CollectorRegistry()), log=structlog.get_logger())
+
+
 def price_message(version_id: str = PRICE.id) -> router_pb2.PriceVersion:
     """One of PRICES as router sends it."""
     rates = router_pb2.Rates(per_request=PRICES[version_id].rates.per_request)
@@ -201,7 +206,7 @@ class PostgresBank:
         self.accounts = Accounts(pool=self.pool)
         self.grants = Grants(pool=self.pool, figures=figures, lease_lives_s=LEASE_LIVES_S)
         self.capped_grants = CappedGrants(pool=self.pool, figures=figures, lease_lives_s=LEASE_LIVES_S)
-        self.leases = Leases(pool=self.pool)
+        self.leases = leases_of(self.pool)
         self.expiry = Expiry(pool=self.pool, settle_grace_s=lambda: GRACE_S, figures=figures, log=log, quiet_s=0.0)
         self.leaving, self.unsealed = Memory(), Memory()
         self.settlement = Settlement(

@@ -23,11 +23,11 @@ from services.billing.holding.caps import Cap, Per, cap_of
 from services.billing.holding.grants import Grants
 from services.billing.holding.hold_store import Ask
 from services.billing.holding.holds import HoldKind
-from services.billing.holding.leases import LEASE_LIVES_S, Leases
+from services.billing.holding.leases import LEASE_LIVES_S
 from services.billing.ledger import Usage, UsageKind
 from services.billing.proof.reconcile import verify
 from tests.patience import promised
-from tests.unit.billing.bank import SPENDER, PostgresBank
+from tests.unit.billing.bank import SPENDER, PostgresBank, leases_of
 
 NOON = int(datetime.datetime(2026, 11, 21, 12, tzinfo=datetime.UTC).timestamp() * 1000)
 DAY_MS = 86_400_000
@@ -154,7 +154,7 @@ async def test_what_is_given_back_in_the_last_moment_is_there_for_a_capped_grant
     look = hold_store.unanswered
 
     async def after_an_answer(*args: Any, **kwargs: Any) -> int:
-        await Leases(pool=pool).give_back(hold_id=other.hold_id, spender="other")
+        await leases_of(pool).give_back(hold_id=other.hold_id, spender="other")
         return await look(*args, **kwargs)
 
     monkeypatch.setattr(hold_store, "unanswered", after_an_answer)

@@ -18,9 +18,10 @@ from services.billing.holding import hold_store
 from services.billing.holding.grants import Grants
 from services.billing.holding.hold_store import Ask
 from services.billing.holding.holds import HoldKind
-from services.billing.holding.leases import LEASE_LIVES_S, Leases, Page, Stated
+from services.billing.holding.leases import LEASE_LIVES_S, Page, Stated
 from services.billing.proof.reconcile import verify
 from tests.patience import promised
+from tests.unit.billing.bank import leases_of
 
 ASKED_AGAIN = 50
 
@@ -80,7 +81,7 @@ async def test_two_hundred_at_once_on_a_balance_for_ten(pool: db.Pool, grants: G
             now = now_floor()
             leases = [Stated(hold_id=hold_id, open_nano_usd=100, spent_nano_usd=0) for hold_id in granted]
             page = Page(spender="s", as_of=now, from_id=now, until_id=now, leases=leases)
-            await Leases(pool=pool).state(page)
+            await leases_of(pool).state(page)
             await asyncio.sleep(0.1)
 
     answering = asyncio.create_task(answer())
@@ -97,7 +98,7 @@ async def test_a_call_waits_for_money_that_the_customers_own_requests_hold(pool:
     first = _ask(customer_id, 100)
     await grants.grant(first)
     second = asyncio.create_task(grants.grant(_ask(customer_id, 60)))
-    await Leases(pool=pool).give_back(hold_id=first.hold_id, spender="s")
+    await leases_of(pool).give_back(hold_id=first.hold_id, spender="s")
     assert (await second).amount_nano_usd == 60
 
 

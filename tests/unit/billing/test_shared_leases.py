@@ -19,9 +19,10 @@ from services.billing.holding import hold_store
 from services.billing.holding.grants import Granted, Grants
 from services.billing.holding.hold_store import Ask
 from services.billing.holding.holds import HoldKind
-from services.billing.holding.leases import LEASE_LIVES_S, Expiry, Leases, Page, Stated
+from services.billing.holding.leases import LEASE_LIVES_S, Expiry, Page, Stated
 from services.billing.proof.reconcile import verify
 from tests.patience import promised
+from tests.unit.billing.bank import leases_of
 
 BALANCE = 1000
 
@@ -32,7 +33,7 @@ class Bank:
     def __init__(self, pool: db.Pool) -> None:
         self.pool = pool
         self.customer_id = f"customer-{uuid4()}"
-        self.leases = Leases(pool=pool)
+        self.leases = leases_of(pool)
         self.recalled = asyncio.Event()
         self.recalls = 0
         self.grants = Grants(
@@ -66,7 +67,8 @@ class Bank:
         """A statement of this lease only."""
         now = as_of or now_floor()
         lease = Stated(hold_id=hold_id, **{"open_nano_usd": 0, "spent_nano_usd": 0, **amounts})
-        return await self.leases.state(Page(spender=spender, as_of=now, from_id=now, until_id=now, leases=[lease]))
+        page = Page(spender=spender, as_of=now, from_id=now, until_id=now, leases=[lease])
+        return list((await self.leases.state(page)).gone)
 
     async def held(self) -> int:
         return (await Accounts(pool=self.pool).read(self.customer_id)).held_nano_usd

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry
 
 from chassis import db
@@ -42,11 +43,12 @@ async def pool(billing_url: str) -> AsyncIterator[db.Pool]:
 class Desk:
     """One customer, one spender, and billing's grants and statements."""
 
-    def __init__(self, pool: db.Pool) -> None:
+    def __init__(self, pool: db.Pool, *, spender: str = "") -> None:
         self.pool = pool
         self.customer_id = f"customer-{uuid4()}"
-        self.spender = str(uuid7())
-        self.leases = Leases(pool=pool)
+        self.spender = spender or str(uuid7())
+        self.figures = Figures(registry=CollectorRegistry())
+        self.leases = Leases(pool=pool, figures=self.figures, log=structlog.get_logger())
         self._since_ms = 1_700_000_000_000 + secrets.randbelow(10**11)
         self._grants = Grants(pool=pool, figures=Figures(registry=CollectorRegistry()), lease_lives_s=LEASE_LIVES_S)
 
@@ -67,7 +69,7 @@ class Desk:
 
     async def state(self, *listed: UUID, as_of: UUID, spent: int = 0, **span: UUID) -> list[UUID]:
         stated = [Stated(hold_id=each, open_nano_usd=0, spent_nano_usd=spent) for each in listed]
-        return await self.leases.state(Page(spender=self.spender, as_of=as_of, leases=stated, **span))
+        return list((await self.leases.state(Page(spender=self.spender, as_of=as_of, leases=stated, **span))).gone)
 
     async def held(self) -> int:
         return (await Accounts(pool=self.pool).read(self.customer_id)).held_nano_usd
@@ -183,6 +185,56 @@ async def test_twenty_five_thousand_leases_are_stated(desk: Desk, owner: Billing
     with psycopg.connect(billing_url) as admin:
         renewed = "SELECT count(*) FROM billing.holds WHERE spender = %s AND state = 'open' AND expires_at > now()"
         assert admin.execute(renewed, (desk.spender,)).fetchone() == (24_999,)
+    assert verify(billing_url).clean
+
+
+async def test_a_lease_that_is_stated_wrong_keeps_no_other_from_its_due(
+    desk: Desk, owner: BillingOwner, billing_url: str
+):
+    """It is kept whole and named; the others are renewed, or freed as they are not there. Its spender goes on."""
+    right, wrong, missing = [await desk.grant(desk.at(n), amount) for n, amount in enumerate((30, 40, 50))]
+    with psycopg.connect(billing_url) as admin:
+        admin.execute("UPDATE billing.holds SET expires_at = now(), stated = 1 WHERE spender = %s", (desk.spender,))
+    states = [
+        LeaseState(hold_id=str(right), open_nano_usd=20, spent_nano_usd=0, returned_nano_usd=10),
+        LeaseState(hold_id=str(wrong), open_nano_usd=0, spent_nano_usd=-7, returned_nano_usd=40),
+        LeaseState(hold_id="no-uuid", open_nano_usd=0, spent_nano_usd=0),
+    ]
+    renew_in_s, gone = await owner.state_leases(states, as_of=str(desk.at(10)))
+    assert (renew_in_s, sorted(gone)) == (10, sorted(["no-uuid", str(wrong)]))
+    assert await desk.held() == 20 + 40
+    assert desk.figures.leases_refused._value.get() == 2
+    with psycopg.connect(billing_url) as admin:
+        told = admin.execute(
+            "SELECT id, expires_at > now(), stated >= amount, answered_at IS NULL FROM billing.holds"
+            " WHERE spender = %s AND id <> %s ORDER BY id",
+            (desk.spender, missing),
+        ).fetchall()
+    assert told == [(right, True, False, False), (wrong, True, True, True)]
+    await owner.state_leases([], as_of=str(desk.at(10)))
+    assert await desk.held() == 0
+    assert verify(billing_url).clean
+
+
+async def test_a_lease_that_the_database_refuses_to_change_keeps_no_other_from_its_due(
+    desk: Desk, pool: db.Pool, billing_url: str
+):
+    """What was given back of the others is freed, and so is what is not listed; the one is named and heard again."""
+    other = Desk(pool, spender=desk.spender)
+    await Accounts(pool=pool).open(other.customer_id, welcome_nano_usd=1_000)
+    ids = [await each.grant(desk.at(n), 30) for n, each in enumerate((desk, other, desk, other))]
+    listed = [Stated(hold_id=id_, open_nano_usd=0, spent_nano_usd=0, returned_nano_usd=10) for id_ in ids[:2]]
+    page = Page(spender=desk.spender, as_of=desk.at(10), leases=listed)
+    with psycopg.connect(billing_url, autocommit=True) as admin:
+        held = "UPDATE billing.ledger_accounts SET held = %s WHERE customer_id = %s"
+        admin.execute(held, (0, other.customer_id))
+        answer = await desk.leases.state(page)
+        assert (answer.gone, [each.hold_id for each in answer.refused]) == ([], [str(ids[1]), str(ids[3])])
+        assert await desk.held() == 20
+        admin.execute(held, (60, other.customer_id))
+    again = await desk.leases.state(page)
+    assert (again.gone, again.refused) == ([], [])
+    assert (await desk.held(), await other.held()) == (20, 20)
     assert verify(billing_url).clean
 
 

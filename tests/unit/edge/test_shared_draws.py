@@ -267,6 +267,21 @@ async def test_a_lease_that_billing_has_ended_is_not_drawn_from(desk: Desk):
     assert draw.hold_id in desk.billing.stated[-1]
 
 
+async def test_a_lease_that_billing_does_not_believe_us_about_comes_to_its_end(desk: Desk):
+    """Nothing more is drawn from it, and when nothing runs on it, it is stated no more: whatever was counted wrong."""
+    draw = await desk.shared()
+    desk.purse.confirmed(draw.hold_id, 7, set_aside=False)
+    desk.billing.gone = True
+    await desk.purse.state()
+    assert desk.billing.stated[-1][draw.hold_id].spent_nano_usd == -7
+    desk.billing.gone = False
+    assert (await desk.draw()).hold_id != draw.hold_id
+    desk.purse.settled(draw, spent_nano_usd=0)
+    await desk.purse.drain()
+    assert draw.hold_id not in desk.billing.stated[-1]
+    assert draw.hold_id in desk.billing.ended
+
+
 @pytest.mark.parametrize("heard", ["grant", "statement"])
 async def test_a_lease_lives_from_when_billing_was_asked_and_not_from_when_it_was_heard(desk: Desk, heard: str):
     """An answer that took 20 s was 20 s old: billing may end the lease 20 s before."""

@@ -475,25 +475,59 @@ class StateLeasesResponse(_message.Message):
 
     RENEW_IN_S_FIELD_NUMBER: _builtins.int
     GONE_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
     renew_in_s: _builtins.float
     """Seconds until the next statement is due."""
     @_builtins.property
     def gone(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Leases that billing no longer knows or has settled; the spender drops them."""
 
+    @_builtins.property
+    def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedLease]:
+        """Leases of which the statement says what can't be, or which the database refuses to change. They are kept, held whole,
+        and the rest of the page holds. The spender draws no more from them and lets them go when nothing runs on them.
+        """
+
     def __init__(
         self,
         *,
         renew_in_s: _builtins.float = ...,
         gone: _abc.Iterable[_builtins.str] | None = ...,
+        refused: _abc.Iterable[Global___RefusedLease] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gone", b"gone", "renew_in_s", b"renew_in_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gone", b"gone", "refused", b"refused", "renew_in_s", b"renew_in_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StateLeasesResponse: _TypeAlias = StateLeasesResponse  # noqa: Y015
+
+@_typing.final
+class RefusedLease(_message.Message):
+    """A lease that a statement is wrong about."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLD_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    hold_id: _builtins.str
+    """Which, as it was stated."""
+    reason: _builtins.str
+    """A sentence for the log."""
+    def __init__(
+        self,
+        *,
+        hold_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold_id", b"hold_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefusedLease: _TypeAlias = RefusedLease  # noqa: Y015
 
 @_typing.final
 class ReturnLeaseRequest(_message.Message):
