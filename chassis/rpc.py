@@ -23,7 +23,6 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from chassis.errors import Code, TollbridgeError
 from chassis.reflection import reflection
-from chassis.settings import SettingsError
 from chassis.status import STATUS, STATUS_KEY, failure_of, status_of
 from chassis.telemetry import Tracer
 from tollbridge.pipe.v1 import pipe_pb2
@@ -35,6 +34,8 @@ BATCH_BYTES = 1 << 20
 """A frame of a Pipe is closed when it has grown to this."""
 MAX_CALLS_PER_STREAM = 8192
 END_LIMIT_S = 5.0
+HANDOVER_S, HANDOVER_POLL_S = 5.0, 0.05
+"""How long one that leaves answers after it has ceased to listen: its clients leave it when they have another one."""
 LIMITS = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES + 2 * BATCH_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES + 2 * BATCH_BYTES),
@@ -80,17 +81,6 @@ class RpcService:
 
     descriptor: ServiceDescriptor
     handlers: Mapping[str, Handler | StreamHandler]
-
-
-def parse_tokens(text: str) -> dict[str, str]:
-    """Reads "edge:<secret>,cli:<secret>"; raises SettingsError, which shows no secret. Empty: nobody may call."""
-    tokens: dict[str, str] = {}
-    for entry in filter(None, (part.strip() for part in text.split(","))):
-        name, _, secret = entry.partition(":")
-        if not name or not secret:
-            raise SettingsError(["service tokens must be <name>:<secret>, separated by commas"])
-        tokens[name] = secret
-    return tokens
 
 
 class RpcServer:
@@ -148,9 +138,18 @@ class RpcServer:
             pipe.drain()
 
     async def leave(self, announce_s: float, grace_s: float) -> None:
-        """Announces the drain, serves on for `announce_s`, then stops: the end of one replica among others."""
+        """One among others leaves: it says so, after `announce_s` it ceases to listen, and then to answer."""
         await self.drain()
         await asyncio.sleep(announce_s)
+        if announce_s and self._server is not None:
+            await asyncio.gather(self._server.stop(HANDOVER_S + grace_s), self._hand_over(grace_s))
+        else:
+            await self.stop(grace_s)
+
+    async def _hand_over(self, grace_s: float) -> None:
+        until_s = time.monotonic() + HANDOVER_S
+        while self._pipes and time.monotonic() < until_s:  # noqa: ASYNC110  pipes come and go for reasons of their own
+            await asyncio.sleep(HANDOVER_POLL_S)
         await self.stop(grace_s)
 
     async def stop(self, grace_s: float) -> None:

@@ -4,9 +4,20 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry
 
-from chassis.rpc import RpcServer, RpcService, parse_tokens
-from chassis.settings import ServiceSettings
+from chassis.rpc import RpcServer, RpcService
+from chassis.settings import ServiceSettings, SettingsError
 from chassis.telemetry import Tracer
+
+
+def parse_tokens(text: str) -> dict[str, str]:
+    """Reads "edge:<secret>,cli:<secret>"; raises SettingsError, which shows no secret. Empty: nobody may call."""
+    tokens: dict[str, str] = {}
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        name, _, secret = entry.partition(":")
+        if not name or not secret:
+            raise SettingsError(["service tokens must be <name>:<secret>, separated by commas"])
+        tokens[name] = secret
+    return tokens
 
 
 def rpc_server(

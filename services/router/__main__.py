@@ -5,8 +5,7 @@ from pathlib import Path
 from chassis import db, lifecycle, settings, telemetry
 from chassis.health import HealthServer
 from chassis.metrics import open_registry
-from chassis.rpc import parse_tokens
-from chassis.serving import rpc_server
+from chassis.serving import parse_tokens, rpc_server
 from services.router.parts import build
 from services.router.settings import Settings
 from services.router.store_desk import IDLE_MS
@@ -42,6 +41,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     serving = False
     announce_s, grace_s = life.drain_times(own)
     await rpc.leave(announce_s, min(grace_s, WAITING_GRACE_S))
+    await life.end()
     await health.stop()
     await pool.close()
     tracer.close()

@@ -32,8 +32,8 @@ async def test_unanswered_calls_fail_over_when_their_replica_dies() -> None:
 
 async def test_a_replica_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stopped process keeps its sockets open: only its silence tells, and its calls go elsewhere."""
-    monkeypatch.setattr("chassis.pipe.PING_S", 0.05)
-    monkeypatch.setattr("chassis.pipe.SILENCE_S", 0.4)
+    monkeypatch.setattr("chassis.pipe_replica.PING_S", 0.05)
+    monkeypatch.setattr("chassis.pipe_replica.SILENCE_S", 0.4)
     asked: list[Any] = []
 
     async def hang(_requests: Any, context: Any) -> None:
@@ -109,8 +109,10 @@ async def test_stopping_within_the_grace_answers_what_runs() -> None:
     await pipe.close()
 
 
-async def test_a_successor_on_the_same_address_takes_over_and_no_call_fails() -> None:
-    """The only replica is replaced: whoever asks meanwhile is answered, by the one or by the other."""
+async def test_a_successor_on_the_same_address_takes_over_and_is_there_before_its_predecessor_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The only replica is replaced: whoever asks meanwhile is answered at once, by the one or by the other."""
     former = server(named("former"), reuse_port=True)
     address = await former.start()
     pipe = await client(address)
@@ -122,31 +124,56 @@ async def test_a_successor_on_the_same_address_takes_over_and_no_call_fails() ->
 
     asking = [asyncio.create_task(keep_asking()) for _ in range(4)]
     await eventually(lambda: "former" in answered)
+    changed, reachable = pipe.changed, [True]
+    monkeypatch.setattr(pipe, "changed", lambda: (changed(), reachable.append(pipe.reachable)))
     successor = server(named("successor"), bind=address, reuse_port=True)
     assert await successor.start() == address
     await former.leave(0.05, 5)
     async with asyncio.timeout(30):
         await asyncio.gather(*asking)
+    await eventually(lambda: not pipe._former)
+    assert all(reachable)
     await pipe.close()
     await successor.stop(0)
 
 
 async def test_a_slow_call_at_the_only_replica_keeps_nobody_from_its_successor() -> None:
-    """Whoever asks while the former one ends a slow call is answered at once, and the slow call once more."""
-    slow, quick = Gate("former"), named("successor")
+    """Whoever asks while the former one ends a slow call is answered at once, and the slow call where it was asked."""
+    slow = Gate("former")
     former = server(slow.run, reuse_port=True)
     address = await former.start()
     pipe = await client(address)
     waiting = asyncio.create_task(ask(pipe, "slow", timeout_s=60))
     await eventually(lambda: slow.entered == 1)
-    successor = server(quick, bind=address, reuse_port=True)
+    successor = server(named("successor"), bind=address, reuse_port=True)
     await successor.start()
     leaving = asyncio.create_task(former.leave(0, 60))
-    await eventually(lambda: next(iter(pipe._replicas.values())).draining)
+    await eventually(lambda: bool(pipe._former) and any(not each.draining for each in pipe._choice))
     async with asyncio.timeout(30):
         assert (await ask(pipe, "quick", timeout_s=30)).name == "successor"
-        assert (await waiting).name == "successor"
+        slow.open.set()
+        assert (await waiting).name == "former"
         await leaving
+    assert slow.cancelled == 0
+    await pipe.close()
+    await successor.stop(0)
+
+
+async def test_a_call_that_meets_a_leaving_replica_without_a_successor_waits_for_one() -> None:
+    """So does what still ran there: it is asked once more."""
+    slow = Gate("former")
+    former = server(slow.run, reuse_port=True)
+    address = await former.start()
+    pipe = await client(address)
+    calls = [asyncio.create_task(ask(pipe, "slow", timeout_s=60))]
+    await eventually(lambda: slow.entered == 1)
+    leaving = asyncio.create_task(former.leave(0, 60))
+    await eventually(lambda: bool(pipe._former))
+    calls.append(asyncio.create_task(ask(pipe, "late", timeout_s=60)))
+    await asyncio.wait_for(leaving, 30)
+    successor = server(named("successor"), bind=address, reuse_port=True)
+    await successor.start()
+    assert {answer.name for answer in await asyncio.gather(*calls)} == {"successor"}
     assert slow.cancelled == 1
     await pipe.close()
     await successor.stop(0)

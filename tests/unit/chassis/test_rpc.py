@@ -17,7 +17,8 @@ from prometheus_client import CollectorRegistry
 
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
-from chassis.rpc import CallContext, Handler, RpcServer, RpcService, StreamHandler, parse_tokens
+from chassis.rpc import CallContext, Handler, RpcServer, RpcService, StreamHandler
+from chassis.serving import parse_tokens
 from chassis.settings import SettingsError
 from chassis.status import STATUS, STATUS_KEY, error_of, error_of_failure, failure_of, status_of
 from chassis.telemetry import Tracer
