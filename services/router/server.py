@@ -1,6 +1,7 @@
 """Router's gRPC face: convert, one call, convert back. Each method names its callers; credentials go to two of them."""
 
 import dataclasses
+import functools
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
@@ -31,6 +32,8 @@ RENEW_EVERY_S = 10.0
 MAX_LISTED = 10_000
 MAX_RETRY_AFTER_S = 3600.0
 
+MAX_PRICES = 1000
+"""Kept as they are told; a price is told with every decision."""
 _VERDICTS = {
     pb.OUTCOME_SUCCESS: Verdict.GOOD,
     pb.OUTCOME_REJECTED: Verdict.NOTHING,
@@ -69,6 +72,7 @@ class RouterServer:
         self._decider, self._desk, self._breaker = decider, desk, breaker
         self._load_of, self._config_state, self._decisions = load_of, config_state, decisions
 
+        self._price = functools.lru_cache(maxsize=MAX_PRICES)(_price)  # as part of a message it is copied
     def service(self, *, everybody: frozenset[str]) -> RpcService:
         """What the RPC server is given; `everybody` is each caller that has a token."""
 
@@ -107,7 +111,8 @@ class RouterServer:
             self._decisions.count(self._configured(request.model), error.code.value)
             raise
         self._decisions.count(attempt.model.config_id, "routed")
-        return _decision(attempt, with_credential=context.caller in CREDENTIAL_HOLDERS)
+        price = self._price(attempt.price)
+        return _decision(attempt, price=price, with_credential=context.caller in CREDENTIAL_HOLDERS)
 
     async def finish_attempt(self, request: pb.FinishAttemptRequest, _: CallContext) -> pb.FinishAttemptResponse:
         canonical(request.request_id, "request_id")
@@ -195,7 +200,7 @@ def _age_s(attempt_id: str) -> float:
     return age_s if 0 < age_s <= MAX_AGE_S else 0.0
 
 
-def _decision(attempt: Attempt, *, with_credential: bool) -> pb.DecideResponse:
+def _decision(attempt: Attempt, *, price: pb.PriceVersion, with_credential: bool) -> pb.DecideResponse:
     route, account = attempt.target.route, attempt.target.account
     provider = route.provider
     return pb.DecideResponse(
@@ -217,7 +222,7 @@ def _decision(attempt: Attempt, *, with_credential: bool) -> pb.DecideResponse:
         on_disconnect=provider.on_disconnect,
         drain_s=provider.drain_s,
         drain_at_once=provider.drain_at_once,
-        price=_price(attempt.price),
+        price=price,
         bounds=_bounds(attempt.model.bounds),
         may_retry=attempt.may_retry,
         without_stream_options=not provider.stream_options,

@@ -23,6 +23,21 @@ async def test_credentials_go_only_to_who_calls_providers(pair: Pair) -> None:
         assert answer.without_stream_options
 
 
+async def test_what_is_done_to_one_decision_s_price_does_not_change_the_next(pair: Pair) -> None:
+    """Prices are put into words once, and copied into each answer."""
+    decide, told = handler(pair.one, "Decide"), []
+    for _ in range(2):
+        wanted = ask("free")
+        request = pb.DecideRequest(
+            request_id=wanted.request_id, attempt_id=wanted.attempt_id, spender=wanted.spender, model="free"
+        )
+        answer = await decide(request, CallContext(caller="edge", timeout_s=5, traceparent=""))
+        assert isinstance(answer, pb.DecideResponse)
+        told.append((answer.price.id, answer.price.rates.input))
+        answer.price.id, answer.price.rates.input = "", 7
+    assert told[0] == told[1] != ("", 7)
+
+
 async def test_lists_show_no_secret(pair: Pair) -> None:
     """Models, accounts and the state of the config are told without any credential."""
     context = CallContext(caller="edge", timeout_s=5, traceparent="")
