@@ -35,21 +35,26 @@ _FINAL = frozenset({Outcome.REJECTED, Outcome.CANCELLED})
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """How one attempt ended: what router learns from, also a replica that has not decided on it."""
+    """How one attempt ended: what router learns from, also a replica that has not decided on it.
+
+    `first_byte_s` is how long after the decision its answer began; 0 when none did.
+    """
 
     attempt_id: str
     provider_account_id: str
     outcome: Outcome
     retry_after_s: float = 0.0
+    first_byte_s: float = 0.0
 
 
-def ended(route: Route, outcome: Outcome, *, retry_after_s: float = 0.0) -> Tried:
+def ended(route: Route, outcome: Outcome, *, retry_after_s: float = 0.0, first_byte_s: float = 0.0) -> Tried:
     """How the attempt on this route ended."""
     return Tried(
         attempt_id=route.attempt_id,
         provider_account_id=route.provider_account_id,
         outcome=outcome,
         retry_after_s=retry_after_s,
+        first_byte_s=first_byte_s,
     )
 
 

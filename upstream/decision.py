@@ -89,6 +89,7 @@ def outcome(tried: Tried) -> pb.AttemptOutcome:
         provider_account_id=tried.provider_account_id,
         outcome=_OUTCOMES[tried.outcome],
         retry_after_s=tried.retry_after_s,
+        first_byte_s=tried.first_byte_s,
     )
 
 

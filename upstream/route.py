@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import time
 
 from pricing.prices import PriceVersion
 from upstream.client import Timeouts
@@ -42,7 +43,7 @@ class Route:
 
     `model` is the public id (aliases resolved), `provider_model` what the provider calls it. `credential` is for this
     attempt only: it is not shown by repr, is never logged and is kept no longer than the attempt.
-    `without_stream_options` is for providers that refuse that field.
+    `without_stream_options` is for providers that refuse that field. `decided_s` (monotonic) is when we heard of it.
     """
 
     attempt_id: str
@@ -62,3 +63,4 @@ class Route:
     drain_at_once: int = 100
     may_retry: bool = False
     without_stream_options: bool = False
+    decided_s: float = dataclasses.field(default_factory=time.monotonic, compare=False)

@@ -25,7 +25,8 @@ OVERDUE_S = 60.0
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One decision, as it was made; a later config doesn't change it. `started_s` is monotonic."""
+    """One decision, as it was made; a later config doesn't change it. `started_s` is monotonic, `first_byte_s` what it
+    may wait for."""
 
     id: str
     request_id: str
@@ -36,6 +37,7 @@ class Attempt:
     may_retry: bool
     holds_slot: bool
     started_s: float
+    first_byte_s: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +87,14 @@ class AttemptBook:
         """The running attempt."""
         return self._running.get(attempt_id)
 
-    def end(self, attempt_id: str) -> Attempt | None:
-        """Takes it out; None when it wasn't running here."""
+    def end(self, attempt_id: str, *, left_s: float | None = None) -> Attempt | None:
+        """Takes it out; None when it wasn't running here. `left_s` is when its caller left it without an answer."""
         attempt = self._running.pop(attempt_id, None)
         if attempt is None:
             return None
         account_id = attempt.target.account.id
-        self.suspicion.ended(account_id, attempt_id)
+        if left_s is None or not self.suspicion.is_long(account_id, left_s - attempt.started_s):
+            self.suspicion.ended(account_id, attempt_id)
         self._loads[account_id] -= 1
         if not self._loads[account_id]:
             del self._loads[account_id]

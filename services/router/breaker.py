@@ -27,8 +27,10 @@ RATE_LEAST = 10
 """Of so many attempts in that time half have failed: the account rests, though some succeed in between."""
 PROBE_MARGIN_S = 2.0
 """After a probe's time to its first byte, for its end to reach us; then another may probe."""
-SPARED_TIMES = 2.0
-"""Of the time that a hanging account makes a caller wait: so few probes that nobody sees them in a 99th percentile."""
+PROBE_SHARE = 0.125
+"""Of its time to the first byte, for the first probe of an account that hung; each further one gets twice as much."""
+MOST_DOUBLED = 8
+HEARD_TIMES = 2.0
 HEARD_FIRST_S = 5.0
 HEARD_MOST_S = 30.0
 """After a rest whoever told of it probes first; those who heard of it when that one must have said how it went."""
@@ -79,12 +81,15 @@ class Rest:
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class _Health:
-    """`pause_s` is the last pause of our own, 0 once all is well; `rate_pause_s` the last one for the error rate."""
+    """`pause_s` is the last pause of our own, 0 once all is well; `rate_pause_s` the last one for the error rate;
+    `is_hung` when what failed last had waited in vain."""
 
     is_open: bool = False
+    rests: int = 0
     rests_until_s: float = 0.0
     rest_began_s: float = float("-inf")
     is_broken: bool = False
+    is_hung: bool = False
     failures: int = 0
     pause_s: float = 0.0
     rate_pause_s: float = 0.0
@@ -104,17 +109,17 @@ class _Health:
         if now_s >= self.rests_until_s:
             self.rest_began_s = self.judged_from_s = now_s
             self.is_broken, self.probe = False, ""
+            self.rests += 1
         self.is_open = True
         self.rests_until_s = max(self.rests_until_s, until_s)
 
     def spare(self, seconds: float) -> None:
         """For so long after the rest nobody probes it, unless there is no other account."""
-        if seconds:
-            self.probe, self.probe_until_s = SPARED, self.rests_until_s + seconds
+        self.probe, self.probe_until_s = SPARED, self.rests_until_s + seconds
 
     def close(self, *, now_s: float) -> None:
-        self.is_open = self.is_broken = False
-        self.failures, self.pause_s, self.rests_until_s, self.probe = 0, 0.0, 0.0, ""
+        self.is_open = self.is_broken = self.is_hung = False
+        self.rests, self.failures, self.pause_s, self.rests_until_s, self.probe = 0, 0, 0.0, 0.0, ""
         self.judged_from_s = now_s
 
 
@@ -168,6 +173,15 @@ class Breaker:
             if health.is_on_trial(now_s) and not health.is_probed(now_s):
                 health.probe, health.probe_until_s = attempt_id, now_s + first_byte_s + PROBE_MARGIN_S
 
+    def share(self, account_id: str, *, attempt_id: str, model: str = "") -> float:
+        """The part of its time that an attempt may wait: less than all of it for the probe of an account that hung."""
+        shares = [
+            PROBE_SHARE * 2.0 ** (health.rests - 1)
+            for health in self._known(account_id, model)
+            if health.is_hung and health.probe == attempt_id and health.rests < MOST_DOUBLED
+        ]
+        return min([1.0, *shares])
+
     def withdraw(self, account_id: str, *, attempt_id: str, model: str = "") -> None:
         """The attempt doesn't go there after all, or has ended: it probes no more."""
         for health in self._known(account_id, model):
@@ -202,7 +216,7 @@ class Breaker:
     ) -> None:
         """One attempt has ended. An attempt from before the present rest can lengthen it, but is not counted anew:
         a hundred attempts that fail together are one trouble, not a hundred. A rest is never shorter than the failed
-        attempt made its caller wait (`waited_s`), and where others are healthy the next caller is spared for longer.
+        attempt made its caller wait (`waited_s`).
         """
         self.withdraw(account_id, attempt_id=attempt_id, model=model)
         if verdict is Verdict.NOTHING:
@@ -227,15 +241,14 @@ class Breaker:
         if is_news and waited_s:
             health.failures += 1  # it cost its caller more than others do: two in a row are enough
         pause_s = _pause_s(health, verdict, now_s=now_s) if is_news else 0.0
-        waited_s = min(waited_s, FAILURE_MAX_S) if pause_s else 0.0
         if pause_s:
-            pause_s = health.pause_s = max(health.pause_s, pause_s, waited_s)
+            pause_s = health.pause_s = max(health.pause_s, pause_s, min(waited_s, FAILURE_MAX_S))
+            health.is_hung = waited_s > 0
         pause_s = max(pause_s, min(retry_after_s, RETRY_AFTER_MAX_S))
         if pause_s <= 0:
             return
         turns = now_s >= health.rests_until_s or (verdict is Verdict.CREDENTIAL_REFUSED and not health.is_broken)
         health.rest(now_s=now_s, until_s=now_s + pause_s)
-        health.spare(SPARED_TIMES * waited_s)
         health.is_broken = health.is_broken or verdict is Verdict.CREDENTIAL_REFUSED
         if not of_model:
             self._untold[account_id] = None
@@ -271,7 +284,7 @@ class Breaker:
         # attempts that began before now are no news: they knew nothing of this rest
         health.rest(now_s=now_s, until_s=now_s + rest.rests_for_s)
         if not is_ours:
-            health.spare(min(SPARED_TIMES * rest.pause_s, HEARD_MOST_S) + HEARD_FIRST_S)
+            health.spare(min(HEARD_TIMES * rest.pause_s, HEARD_MOST_S) + HEARD_FIRST_S)
         health.is_broken = health.is_broken or rest.is_broken
         health.pause_s = max(health.pause_s, rest.pause_s)
 

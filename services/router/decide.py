@@ -5,7 +5,6 @@ busy the request waits in its model's line, first come first served in this repl
 """
 
 import asyncio
-import dataclasses
 import random
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
@@ -14,9 +13,11 @@ import structlog
 
 from chassis.errors import Code, TollbridgeError
 from pricing.prices import PriceVersion
+from services.router.asked import Ask, End
 from services.router.attempts import Attempt, AttemptBook, Page
 from services.router.breaker import PROBE_MARGIN_S, Breaker, Standing, Verdict
 from services.router.config import RouterConfig
+from services.router.patience import Patience
 from services.router.pool import Target, ranked, targets
 from services.router.registry import EMPTY, Model, Registry, Route
 from services.router.retry_budget import RetryBudget
@@ -40,40 +41,6 @@ class PriceShelf(Protocol):
         """Raises NOT_FOUND, UNAVAILABLE."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class End:
-    """How an attempt ended: `name` is the outcome as operators read it.
-
-    `account_id` and `age_s` (since the attempt began) are what its spender says; they count where this replica has not
-    decided on it. An empty account is one that the spender didn't name.
-    """
-
-    attempt_id: str
-    verdict: Verdict
-    name: str
-    retry_after_s: float = 0.0
-    account_id: str = ""
-    age_s: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """A request for a route; ids are canonical UUID texts. `price_id` empty asks for the current price.
-
-    `account_id` is the one account that will do, because it has the work running already; empty leaves the choice.
-    """
-
-    request_id: str
-    attempt_id: str
-    spender: str
-    model: str
-    operation: str
-    tried: tuple[End, ...] = ()
-    price_id: str = ""
-    account_id: str = ""
-    patience_s: float = 30.0
-
-
 class Decider:
     """Decides by the config in use, and remembers what is needed to decide the same when asked again."""
 
@@ -90,7 +57,7 @@ class Decider:
         self._desk, self._shelf, self._book, self._breaker = desk, shelf, book, breaker
         self._clock, self._source = clock, source
         self._config: RouterConfig | None = None
-        self._room, self._budget = WaitingRoom(clock=clock), RetryBudget()
+        self._room, self._budget, self._patience = WaitingRoom(clock=clock), RetryBudget(), Patience()
         self._log = structlog.get_logger()
 
     @property
@@ -117,6 +84,7 @@ class Decider:
                 self._breaker.forget(account_id)
         self._breaker.forget_all_but(frozenset(accounts))
         self._book.suspicion.forget_all_but(frozenset(accounts))
+        self._patience.forget_all_but(frozenset(accounts))
         self._config = config
 
     async def decide(self, ask: Ask) -> Attempt:
@@ -155,9 +123,10 @@ class Decider:
             may_retry=len(ask.tried) + 1 < MAX_ATTEMPTS and any(self._is_ready(other, now_s) for other in others),
             holds_slot=holds_slot,
             started_s=now_s,
+            first_byte_s=self._first_byte_s(ask, model, target, others, now_s),
         )
         self._book.begin(attempt)
-        self._budget.count(now_s=now_s, is_retry=bool(ask.tried))
+        self._budget.count(now_s=now_s, is_retry=bool(ask.tried) and self._is_failing(target, now_s))
         return attempt
 
     def quote(self, *, model: str, operation: str) -> tuple[Model, Sequence[Route]]:
@@ -240,7 +209,8 @@ class Decider:
         except TimeoutError:
             # the time may have run out between the commit and our learning of it
             await self._release_if_possible((ask.attempt_id,))
-            raise all_busy(model.id) from None
+            after_s = self._room.wait_s(model.config_id) - patience_s
+            raise all_busy(model.id, after_s=after_s) from None
 
     async def _try_each(self, ask: Ask, candidates: Sequence[Target]) -> tuple[Target, bool] | None:
         for target in self._in_order(ask, candidates):
@@ -254,15 +224,19 @@ class Decider:
             )
             if account.slots is None:
                 return target, False
-            account_id = await self._desk.take(
-                attempt_id=ask.attempt_id,
-                request_id=ask.request_id,
-                account_id=account.id,
-                spender=ask.spender,
-            )
+            account_id = None
+            try:
+                account_id = await self._desk.take(
+                    attempt_id=ask.attempt_id,
+                    request_id=ask.request_id,
+                    account_id=account.id,
+                    spender=ask.spender,
+                )
+            finally:  # also when nobody waits any more: it would keep others from probing
+                if account_id != account.id:
+                    self._breaker.withdraw(account.id, attempt_id=ask.attempt_id, model=model)
             if account_id == account.id:
                 return target, True
-            self._breaker.withdraw(account.id, attempt_id=ask.attempt_id, model=model)
             if account_id is not None:
                 return await self._where_it_sits(ask, account_id, candidates), True
         return None
@@ -292,6 +266,17 @@ class Decider:
 
     def _is_failing(self, target: Target, now_s: float) -> bool:
         return self._breaker.is_failing(target.account.id, now_s=now_s, model=target.route.provider_model)
+
+    def _first_byte_s(self, ask: Ask, model: Model, target: Target, others: Sequence[Target], now_s: float) -> float:
+        account_id = target.account.id
+        spare = len(ask.tried) + 1 < MAX_ATTEMPTS and not all(self._is_failing(other, now_s) for other in others)
+        return self._patience.first_byte_s(
+            account_id,
+            target.route.provider.timeouts,
+            category=model.category,
+            spare=spare,
+            share=self._breaker.share(account_id, attempt_id=ask.attempt_id, model=target.route.provider_model),
+        )
 
     async def _where_it_sits(self, ask: Ask, account_id: str, candidates: Sequence[Target]) -> Target:
         """The target of a slot that another replica has taken for this very attempt."""
@@ -344,7 +329,7 @@ class Decider:
 
     def _end_here(self, end: End, *, now_s: float) -> bool:
         """Learns from it, unless that was done; says whether it may still hold a slot."""
-        attempt = self._book.end(end.attempt_id)
+        attempt = self._book.end(end.attempt_id, left_s=now_s if end.is_left else None)
         if attempt is not None:
             account_id, started_s, holds_slot = attempt.target.account.id, attempt.started_s, attempt.holds_slot
         elif self._book.ended_at(end.attempt_id) is not None or end.account_id not in self.registry.accounts:
@@ -354,6 +339,8 @@ class Decider:
         model = attempt.target.route.provider_model if attempt is not None else ""
         if attempt is not None and end.verdict is Verdict.GOOD:
             self._book.suspicion.succeeded(account_id, started_s=started_s, now_s=now_s)
+        if end.first_byte_s:
+            self._patience.answered(account_id, first_byte_s=end.first_byte_s)
         self._learn(account_id, end, started_s=started_s, now_s=now_s, model=model)
         self._book.remember_ended(end.attempt_id, account_id, owes_slot=holds_slot)
         return holds_slot

@@ -15,9 +15,10 @@ from chassis.errors import Code, TollbridgeError
 from chassis.ids import canonical
 from chassis.rpc import CallContext, Handler, RpcService
 from pricing.prices import PriceVersion, Rates
+from services.router.asked import Ask, End
 from services.router.attempts import MAX_AGE_S, Attempt, Page
 from services.router.breaker import Breaker, Verdict
-from services.router.decide import Ask, Decider, End
+from services.router.decide import Decider
 from services.router.metrics import Decisions
 from services.router.registry import Bounds, Model, Registry
 from tollbridge.router.v1 import router_pb2 as pb
@@ -31,9 +32,9 @@ OPERATORS = frozenset({"edge", "cli"})
 RENEW_EVERY_S = 10.0
 MAX_LISTED = 10_000
 MAX_RETRY_AFTER_S = 3600.0
-
 MAX_PRICES = 1000
 """Kept as they are told; a price is told with every decision."""
+
 _VERDICTS = {
     pb.OUTCOME_SUCCESS: Verdict.GOOD,
     pb.OUTCOME_REJECTED: Verdict.NOTHING,
@@ -71,8 +72,8 @@ class RouterServer:
     ) -> None:
         self._decider, self._desk, self._breaker = decider, desk, breaker
         self._load_of, self._config_state, self._decisions = load_of, config_state, decisions
-
         self._price = functools.lru_cache(maxsize=MAX_PRICES)(_price)  # as part of a message it is copied
+
     def service(self, *, everybody: frozenset[str]) -> RpcService:
         """What the RPC server is given; `everybody` is each caller that has a token."""
 
@@ -190,6 +191,7 @@ def _end(outcome: pb.AttemptOutcome) -> End:
         retry_after_s=min(retry_after_s, MAX_RETRY_AFTER_S) if retry_after_s > 0 else 0.0,
         account_id=outcome.provider_account_id,
         age_s=_age_s(attempt_id),
+        first_byte_s=outcome.first_byte_s if outcome.first_byte_s > 0 else 0.0,
     )
 
 
@@ -215,7 +217,7 @@ def _decision(attempt: Attempt, *, price: pb.PriceVersion, with_credential: bool
         max_tokens_field=route.max_tokens_field,
         timeouts=pb.Timeouts(
             connect_s=provider.timeouts.connect_s,
-            first_byte_s=provider.timeouts.first_byte_s,
+            first_byte_s=attempt.first_byte_s,
             idle_s=provider.timeouts.idle_s,
             total_s=provider.timeouts.total_s,
         ),

@@ -5,6 +5,7 @@ What fails up to here may be tried again elsewhere; what is returned has begun, 
 
 import dataclasses
 import functools
+import time
 from collections.abc import AsyncIterator
 
 import structlog
@@ -33,7 +34,7 @@ BYTES_PER_TOKEN = 4096
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class OpenStream:
-    """A stream that has begun. `head` is what of it can be relayed so far."""
+    """A stream that has begun, at `began_s` (monotonic). `head` is what of it can be relayed so far."""
 
     route: Route
     span: Span
@@ -41,15 +42,17 @@ class OpenStream:
     chunks: AsyncIterator[bytes]
     reader: StreamReader
     head: bytes
+    began_s: float = dataclasses.field(default_factory=time.monotonic)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class WholeAnswer:
-    """A whole answer that has come."""
+    """A whole answer that has come, at `began_s` (monotonic)."""
 
     route: Route
     span: Span
     answer: Answer
+    began_s: float = dataclasses.field(default_factory=time.monotonic)
 
 
 class Providers:

@@ -11,8 +11,8 @@ from chassis import db
 from chassis.errors import TollbridgeError
 from chassis.rpc import Handler
 from services.router import store
+from services.router.asked import Ask, End
 from services.router.breaker import Verdict
-from services.router.decide import Ask, End
 from services.router.parts import Parts
 
 CONFIG = """

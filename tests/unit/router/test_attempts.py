@@ -47,6 +47,7 @@ def running(name: str, *, started_s: float) -> Attempt:
         target=Target(route=ROUTE, account=ACCOUNT),
         price=PRICE,
         may_retry=False,
+        first_byte_s=60.0,
         holds_slot=False,
         started_s=started_s,
     )

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from services.router.breaker import (
     FAILURE_MAX_S,
     PROBE_MARGIN_S,
+    PROBE_SHARE,
     RATE_LEAST,
-    SPARED_TIMES,
     TOLERATED_FAILURES,
     Breaker,
     Rest,
@@ -85,15 +85,34 @@ def test_two_attempts_that_waited_in_vain_are_enough() -> None:
     assert round(breaker.rests_for_s("a", now_s=2.1), 6) == 2
 
 
-def test_an_account_that_hung_is_probed_later_where_there_are_others() -> None:
-    """Its probe makes somebody wait: after its rest it may be asked, but the next probe is due only later."""
+def hung() -> Breaker:
+    """The account "a" made callers wait for four seconds, and rests for as long."""
     breaker = Breaker()
-    for _ in range(TOLERATED_FAILURES + 1):
-        breaker.learn("a", Verdict.FAILED, started_s=0.0, now_s=5.0, waited_s=5.0)
-    after_s = 10.0 + SPARED_TIMES * 5.0
-    assert breaker.standing("a", now_s=10.0) is Standing.PROBED
-    assert breaker.standing("a", now_s=after_s - 0.1) is Standing.PROBED
-    assert breaker.standing("a", now_s=after_s) is Standing.ON_TRIAL
+    for _ in range(TOLERATED_FAILURES):
+        breaker.learn("a", Verdict.FAILED, started_s=0.0, now_s=4.0, waited_s=4.0)
+    return breaker
+
+
+def test_the_probe_of_an_account_that_hung_waits_shortly_at_first() -> None:
+    """An eighth of its time, then twice as much each time, until it may wait as long as anybody."""
+    breaker, now_s, shares = hung(), 4.0, []
+    for number in range(5):
+        now_s += breaker.rests_for_s("a", now_s=now_s)
+        begin(breaker, str(number), now_s=now_s)
+        begin(breaker, "another", now_s=now_s)
+        assert breaker.share("a", attempt_id="another") == 1
+        shares.append(breaker.share("a", attempt_id=str(number)))
+        breaker.learn("a", Verdict.FAILED, started_s=now_s, now_s=now_s, attempt_id=str(number), waited_s=0.5)
+    assert shares == [PROBE_SHARE, 2 * PROBE_SHARE, 4 * PROBE_SHARE, 1, 1]
+
+
+def test_the_probe_of_an_account_that_failed_at_once_has_all_its_time() -> None:
+    """And so it has where a rest of another kind follows one for hanging."""
+    for breaker in (rested(), hung()):
+        breaker.learn("a", Verdict.FAILED, started_s=10.0, now_s=10.0)
+        now_s = 10.0 + breaker.rests_for_s("a", now_s=10.0)
+        begin(breaker, "probe", now_s=now_s)
+        assert breaker.share("a", attempt_id="probe") == 1
 
 
 def test_an_account_that_fails_every_other_time_rests_longer_each_time() -> None:

@@ -5,8 +5,8 @@ import uuid
 from chassis import db, ids
 from chassis.errors import Code
 from chassis.pipe_replica import SILENCE_S
+from services.router.asked import Ask
 from services.router.attempts import SILENT_S, Attempt, Page
-from services.router.decide import Ask
 from services.router.listening import BROKEN_S, Listening
 from services.router.parts import Parts
 from services.router.store_desk import SWEEP_EVERY_S

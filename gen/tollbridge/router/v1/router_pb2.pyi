@@ -227,6 +227,7 @@ class AttemptOutcome(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_S_FIELD_NUMBER: _builtins.int
     PROVIDER_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    FIRST_BYTE_S_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     """The attempt's id."""
     outcome: Global___Outcome.ValueType
@@ -235,6 +236,8 @@ class AttemptOutcome(_message.Message):
     """The provider's Retry-After in seconds, 0 without one."""
     provider_account_id: _builtins.str
     """The decision's `provider_account_id`: tells a replica that didn't make the decision which account it was."""
+    first_byte_s: _builtins.float
+    """Seconds from the decision to the first byte of the answer, however that ended; 0 when none came."""
     def __init__(
         self,
         *,
@@ -242,10 +245,11 @@ class AttemptOutcome(_message.Message):
         outcome: Global___Outcome.ValueType = ...,
         retry_after_s: _builtins.float = ...,
         provider_account_id: _builtins.str = ...,
+        first_byte_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "outcome", b"outcome", "provider_account_id", b"provider_account_id", "retry_after_s", b"retry_after_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "first_byte_s", b"first_byte_s", "outcome", b"outcome", "provider_account_id", b"provider_account_id", "retry_after_s", b"retry_after_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
