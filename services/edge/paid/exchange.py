@@ -379,7 +379,7 @@ class Exchange:
         self._attempt_ended = True
         opened.span.set(outcome=outcome.value)
         opened.span.__exit__(None, None, None)
-        self._finish(ended(opened.route, outcome))
+        self._finish(ended(opened.route, outcome, first_byte_s=opened.began_s - opened.route.decided_s))
 
     def _patience(self) -> asyncio.Timeout:
         self._timeout = asyncio.timeout_at(self._deadline_s)
