@@ -39,6 +39,7 @@ from services.edge.paid.attempts import Attempts
 from services.edge.paid.opening import Providers
 from services.edge.paid.refusals import RefusalTeller
 from services.edge.paid.relay import Relay, Tools
+from services.edge.paid.waking import Waking
 from services.edge.routes.health import DrainSwitch
 from services.edge.settings import Settings
 from services.edge.site import describe, own_site, public_site
@@ -161,6 +162,7 @@ class Parts:
             tracer=tracer,
         )
         self._relay = Relay(tools=tools, max_requests=settings.max_requests)
+        self._waking = Waking(told_at_s=lambda: self._attempts.told_at_s, cut=self._relay.cut)
         self._refusals = RefusalTeller(refusals=tools.refusals, auth=self._clients.auth, spender=incarnation)
         self.app = configuration.app = self._site(registry, tracer)
 
@@ -245,6 +247,7 @@ class Parts:
         life.spawn("lease-statements", self._purse.run())
         life.spawn("attempt-statements", self._attempts.run())
         life.spawn("claim-statements", self._claims.run())
+        life.spawn("waking", self._waking.run())
         life.spawn("limits", self._limits.run())
         life.spawn("refusals", self._refusals.run())
         life.spawn("recalls", self._bus.listen(events.CREDITS_RECALLED, self._purse.on_recall))

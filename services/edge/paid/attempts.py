@@ -5,13 +5,14 @@ no longer waited for. Giving back never blocks a request: if router can't be tol
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import structlog
 
 from chassis.errors import TollbridgeError
 from chassis.ids import now_floor
+from services.edge.spending.purse import lasting_clock
 from upstream.attempt import Tried
 from upstream.outcome import Outcome
 
@@ -33,8 +34,11 @@ class SlotKeeper(Protocol):
 class Attempts:
     """One incarnation's running attempts. Its owner runs `run()` as a task and calls `drain()` at the end."""
 
-    def __init__(self, *, router: SlotKeeper) -> None:
+    def __init__(self, *, router: SlotKeeper, clock: Callable[[], float] = lasting_clock) -> None:
         self._router = router
+        self._clock = clock
+        self.told_at_s = clock()
+        """When router was last asked to keep all that runs, and did."""
         self._running: set[str] = set()
         self._finishing: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger()
@@ -75,11 +79,13 @@ class Attempts:
 
     async def state(self) -> float:
         """One full statement; returns the seconds until the next."""
+        asked_at_s = self._clock()
         try:
             renew_in_s = await self._router.state_attempts(list(self._running), as_of=str(now_floor()))
         except TollbridgeError as error:
             self._log.warning("attempt_statement_failed", code=error.code.value, attempts=len(self._running))
             return RETRY_STATEMENT_S
+        self.told_at_s = asked_at_s
         return max(MIN_STATEMENT_S, min(renew_in_s or STATEMENT_EVERY_S, STATEMENT_EVERY_S))
 
     async def drain(self) -> None:

@@ -96,7 +96,7 @@ class Exchange:
             self._relay.start(self._note_gone(self._opened), cut=lambda: None)
 
     def cut(self) -> None:
-        """The process stops: this exchange must end now, and is the gateway's failure."""
+        """The process stops, or stood still: this exchange must end now, and is the gateway's failure."""
         if not self._tab.closed:
             self._cut = True
             self._stop_at(self._loop.time())
@@ -369,7 +369,7 @@ class Exchange:
             await self._reply.refuse(error)
 
     async def _refuse_cut(self) -> None:
-        error = TollbridgeError(Code.UNAVAILABLE, "This server is stopping.", retry_after_s=1)
+        error = TollbridgeError(Code.UNAVAILABLE, "This server had to cut off this answer.", retry_after_s=1)
         await self._refuse(error, ours=True)
 
     def _end_attempt(self, outcome: Outcome) -> None:

@@ -87,6 +87,12 @@ class Relay:
         """Gives the place back."""
         self._draining[route.provider_id] -= 1
 
+    def cut(self) -> int:
+        """Ends all that runs now, as our failure; how much that was."""
+        for cut in list(self._running.values()):
+            cut()
+        return len(self._running)
+
     async def drain(self, *, grace_s: float) -> None:
         """Waits for running exchanges, at most `grace_s`, then cuts what is left and waits for its accounts."""
         if self._running:
