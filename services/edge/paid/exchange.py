@@ -32,8 +32,8 @@ from upstream.route import OnDisconnect, Route
 from upstream.usage import BareStream, Captured
 
 MAX_ATTEMPTS = 4
-RELEASE_S = 1.0
-"""How long the end of a finished answer is waited for, so that its connection can be used again."""
+RELEASE_S = 0.25
+"""How long the last bytes wait for the end of the provider's answer: until then, it counts there as one that runs."""
 
 
 class Exchange:
@@ -245,6 +245,7 @@ class Exchange:
             failure = None
         elif failure is None:
             failure = AttemptFailed(Outcome.SERVER_ERROR, captured.error or "the stream ended without its end")
+        await self._release(opened, complete=failure is None)  # before its slot and its place are others'
         total = failure is not None and self._endings.is_total(failure)
         if self._cut and failure is not None and not self._is_unheard():
             await self._refuse_cut()
@@ -260,7 +261,6 @@ class Exchange:
         else:
             self._end_attempt(Outcome.TIMED_OUT if total else Outcome.SUCCESS)
             await self._end_stream(opened, total=total)
-        await self._release(opened, complete=failure is None)
 
     async def _pump(self, opened: OpenStream) -> AttemptFailed | None:
         """Relays until the provider's end, or the end of our patience; what failed, if anything did."""
@@ -327,7 +327,7 @@ class Exchange:
         self._endings.close(ending)
 
     async def _release(self, opened: OpenStream, *, complete: bool) -> None:
-        """Lets the connection be used again when its answer has come to its end, else closes it."""
+        """Waits for the end of a whole answer, so that its connection can be used again; else closes it."""
         try:
             if complete:
                 async with asyncio.timeout(RELEASE_S):

@@ -12,9 +12,10 @@ from services.edge.http.reply import Reply
 from services.edge.spending.replay import unconfirmed
 from services.edge.spool.spool import Kind, Record
 from services.edge.spool.spool_files import read as read_records
-from tests.unit.edge.web_provider import Provider, chunk, ending, status, stream
+from tests.unit.edge.web_provider import Provider, chunk, ending, status, stream, usage_chunk
 from tests.unit.edge.world import World, until
 from tests.unit.edge.world_owners import PRICE
+from tollbridge.auth.v1 import auth_pb2
 from tollbridge.router.v1 import router_pb2
 from tollbridge.usage.v1 import usage_pb2
 
@@ -43,6 +44,26 @@ async def test_a_failed_attempt_is_tried_elsewhere_before_the_first_byte(world: 
     ]
     assert retried == [1]
     await until(lambda: [each.outcome for each in world.truth.finished] == [router_pb2.OUTCOME_SUCCESS])
+    await world.settled()
+
+
+async def test_a_stream_counts_until_its_provider_has_ended_it(world: World, provider: Provider):
+    """Whatever the end mark says: neither its slot nor its place among a key's requests is given away before."""
+    world.truth.limits = auth_pb2.Limits(concurrent=1)
+    finished_at_end: list[int] = []
+
+    async def lingering(request: web.Request) -> web.StreamResponse:
+        answer = await stream(chunk("a", finish="stop"), usage_chunk(5, 3), b"data: [DONE]\n\n", 0.1)(request)
+        finished_at_end.append(len(world.truth.finished))
+        return answer
+
+    provider.handlers = [lingering]
+    for _ in range(3):
+        async with world.post(world.body(stream=True)) as response:
+            assert response.status == 200
+            assert (await response.text()).endswith("data: [DONE]\n\n")
+    assert finished_at_end == [0, 1, 2]
+    assert provider.disconnects == 0
     await world.settled()
 
 
