@@ -48,7 +48,8 @@ class ConfigGate:
     def look(self, say: Callable[[str], None]) -> None:
         """Admits a file that has changed and keeps still since the last look, or notes what is wrong with it.
 
-        A file is often emptied before it is written anew, and an empty one is a valid config.
+        A file is often emptied before it is written anew, and an empty one is a valid config: it would stop everything,
+        so it takes effect by a new start only.
         """
         before, self._last = self._last, self._files.look()
         now = self._last
@@ -56,6 +57,8 @@ class ConfigGate:
             return
         try:
             try:
+                if not self._source.stat().st_size:
+                    raise ConfigError("is empty", path=self._source)
                 found = self.admit()
             except (ConfigError, FileNotFoundError, PermissionError) as error:
                 self._note(str(error)[:MAX_REASON])

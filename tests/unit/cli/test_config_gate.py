@@ -94,6 +94,32 @@ def test_a_file_that_is_being_written_does_not_pass(gated: Gated) -> None:
     assert gated.target.read_text() == OTHER
 
 
+def test_an_emptied_file_passes_by_a_new_start_only(gated: Gated) -> None:
+    """It would take all models and plans away, and is what a writer that stalls, or fails, has left."""
+    gated.write("")
+    gated.look_twice()
+    assert (gated.target.read_text(), gated.refused) == (RIGHT, f"{gated.source}: is empty")
+    gated.gate.admit()
+    assert (gated.target.read_text(), gated.refused) == ("", "")
+
+
+def test_a_file_behind_a_link_passes_when_the_link_is_swapped(gated: Gated) -> None:
+    """As Kubernetes does with a ConfigMap: the file's own path leads through a link to a folder that is replaced."""
+    folder = gated.source.parent
+    for name, text in (("v1", RIGHT), ("v2", OTHER)):
+        (folder / name).mkdir()
+        (folder / name / "tollbridge.yaml").write_text(text)
+    (folder / "data-link").symlink_to("v1")
+    gated.source.unlink()
+    gated.source.symlink_to("data-link/tollbridge.yaml")
+    gated.look_twice()
+    assert (gated.target.read_text(), gated.refused) == (RIGHT, "")
+    (folder / "new-link").symlink_to("v2")
+    (folder / "new-link").rename(folder / "data-link")
+    gated.look_twice()
+    assert (gated.target.read_text(), gated.refused) == (OTHER, "")
+
+
 def test_a_check_that_breaks_refuses_the_file(gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault of ours in one service's parser is no reason to give the file to the others, or to end the gate."""
 
