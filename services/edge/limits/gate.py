@@ -1,8 +1,8 @@
 """The gate of one subject: requests draw from its allotment, or wait in a row until auth has answered.
 
 One statement is under way at a time and asks for all who wait, so that however many come, auth has one question to
-answer. Who can't be served then is refused at once. Only for a permit, or for tokens, is asked again, once: the client
-may have ended another request on a replica whose word of it is still on its way.
+answer. Who can't be served then is refused at once. Asked again, once, is only for what will be there in a moment, and
+for a permit, or tokens: the client may have ended another request on a replica whose word of it is still on its way.
 """
 
 import asyncio
@@ -14,11 +14,15 @@ import structlog
 
 from chassis.errors import Code, TollbridgeError
 from services.edge.limits.allotment import Allotment, Draw
+from services.edge.limits.share import Share
 from services.edge.limits.terms import Kind, LeaseOfKind, Statement, Terms
 
 MOST_WAITING = 1000
 PATIENCE_S = 0.1
 """How long a request waits for what may be on its way back from another replica."""
+SOON_S = 0.75
+"""Who would be told to come again so soon waits instead. `Retry-After` says 60 s at most, and a unit may count for that
+and two buckets: who comes again when told finds it a moment later."""
 REMEMBER_S = 0.25
 """How long a refusal is believed, so that rejecting costs no question."""
 IDLE_S = 5.0
@@ -224,13 +228,13 @@ class Gate:
         if short is None:  # it came after auth was asked
             left.append(waiter)
             return
-        if short.kind is not Kind.REQUESTS:
-            if not waiter.patient_until_s:
-                waiter.patient_until_s = now_s + PATIENCE_S
-                asyncio.get_running_loop().call_later(PATIENCE_S, self._talk_soon)
-            if now_s < waiter.patient_until_s:
-                left.append(waiter)
-                return
+        patience_s = _patience_s(short)
+        if patience_s and not waiter.patient_until_s:
+            waiter.patient_until_s = now_s + patience_s
+            asyncio.get_running_loop().call_later(patience_s + 0.001, self._talk_soon)  # never early
+        if now_s < waiter.patient_until_s:
+            left.append(waiter)
+            return
         if short.kind is not Kind.CONCURRENT:
             units = waiter.tokens if short.kind is Kind.TOKENS else 1
             short.refuse(units, now_s=now_s, remember_s=REMEMBER_S)
@@ -250,6 +254,13 @@ class Gate:
             f"The limit of {limit} {_WORDS[kind]} is reached. Please try again later.",
             retry_after_s=retry_after_s,
         )
+
+
+def _patience_s(short: Share) -> float:
+    """How long it is worth to wait for what is short."""
+    if short.kind is not Kind.CONCURRENT and short.retry_after_s <= SOON_S:
+        return short.retry_after_s
+    return 0.0 if short.kind is Kind.REQUESTS else PATIENCE_S
 
 
 def _too_large(tokens: int, most: int) -> TollbridgeError:

@@ -79,6 +79,22 @@ async def test_a_permit_that_comes_free_goes_to_who_waits_for_it():
     first[1].end()
 
 
+async def test_who_comes_again_when_told_is_let_in_by_any_replica():
+    """`Retry-After` says a minute at most; where a unit counts for a little longer, its next user waits for it."""
+    pipe = Pipe()
+    terms = Terms(subject="k", limits={Kind.REQUESTS: 1, Kind.TOKENS: 50})
+    limits, another = limits_over(pipe), limits_over(pipe)
+    admitted = await limits.admit(terms, tokens=50)
+    admitted.begin()
+    admitted.end(tokens=50)
+    with pytest.raises(TollbridgeError) as refused:
+        await limits.admit(terms, tokens=50)
+    assert refused.value.retry_after_s == 60
+    now_ms = pipe.desk.now_ms
+    pipe.desk.now_ms = lambda: now_ms() + 60_000
+    (await another.admit(terms, tokens=50)).end()
+
+
 async def test_without_auth_nobody_is_let_in_and_with_it_everybody_is_again():
     """An answer that was lost leaves nothing in doubt for long."""
     pipe = Pipe()
