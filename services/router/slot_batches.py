@@ -144,21 +144,28 @@ class SlotBatches:
         """A failure belongs to the callers, and to those who wait behind them: they waited for the same database."""
         over = tuple(each.attempt_id for each in asked if each.take is None)
         takes = tuple(each.take for each in asked if each.take is not None)
-        too_long = asyncio.get_running_loop().call_later(self._longest_s, self._give_up, asked)
+        self._count_down(asked, 2)
         try:
             done = await self._run(Batch(over=over, takes=takes))
         except Exception as error:  # noqa: BLE001  handed on to each caller, who raises it
             _refuse([*asked, *self._line.clear()] if isinstance(error, TollbridgeError) else asked, error)
             return
         finally:
-            too_long.cancel()
+            self._timer.cancel()
             self._stands_still = False
         for each in asked:
             if not each.answer.done():
                 each.answer.set_result((done.over if each.take is None else done.held).get(each.attempt_id))
 
-    def _give_up(self, asked: list[_Asked]) -> None:
-        """Nobody waits for it any more, but it goes on: no other may begin before, or calls would lose their order."""
+    def _count_down(self, asked: list[_Asked], halves: int) -> None:
+        """Gives a batch up after half the time, twice: a process that was paused has not heard yet what came meanwhile.
+
+        It goes on all the same, and no other begins before it has ended, or calls would lose their order.
+        """
+        if halves:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._longest_s / 2, self._count_down, asked, halves - 1)
+            return
         self._stands_still = True
         _refuse([*asked, *self._line.clear()], _no_answer())
 

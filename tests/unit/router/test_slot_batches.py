@@ -1,6 +1,7 @@
 """Slots in batches: whatever meets in one, each attempt's own takes and releases happen in their order."""
 
 import asyncio
+import time
 from collections import Counter, defaultdict
 
 import pytest
@@ -182,6 +183,20 @@ async def test_while_the_database_stands_still_everybody_is_refused_soon_and_it_
         while batches._task is not None:  # noqa: ASYNC110  it ends by itself
             await asyncio.sleep(0)
         assert await batches.release(["1", "2", "3"]) == {"1": "a"}
+
+
+async def test_who_stood_still_itself_hears_the_answer_first() -> None:
+    """A paused replica goes on with the answers that came meanwhile, and refuses nobody."""
+    shelf = Shelf()
+    batches = SlotBatches(run=shelf.run, longest_s=0.6)
+    shelf.gate.clear()
+    first = asyncio.create_task(batches.take(take(1)))
+    while not shelf.batches:  # noqa: ASYNC110  its batch is under way
+        await asyncio.sleep(0)
+    shelf.gate.set()
+    time.sleep(0.7)  # noqa: ASYNC251  the whole process does
+    assert await first == "a"
+    assert await batches.take(take(2)) == "a"
 
 
 async def test_a_mistake_is_its_own_batch_s_alone() -> None:
