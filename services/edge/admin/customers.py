@@ -155,9 +155,13 @@ def routes(*, auth: PipeClient, billing: PipeClient, forget: Forget) -> APIRoute
     @router.post("/customers/{customer_id}/credits", openapi_extra=described(ADJUST))
     async def adjust_credit(request: Request, customer_id: str) -> Response:
         body = await decode(request, CreditBody)
+        amount_nano_usd = amount(body.amount_usd, param="amount_usd")
+        if not amount_nano_usd:
+            message = "amount_usd must not be 0."
+            raise TollbridgeError(Code.INVALID_REQUEST, message, details={"param": "amount_usd"})
         moved = await accounts.credit(
             customer_id,
-            amount_nano_usd=amount(body.amount_usd, param="amount_usd"),
+            amount_nano_usd=amount_nano_usd,
             reason=body.reason,
             call_id=call_id(request, whose="admin"),
         )

@@ -40,6 +40,8 @@ async def test_an_unknown_customer_gets_no_account(desk: Office) -> None:
     """404, and billing opens nothing."""
     unknown = "0192aaaa-0000-7000-8000-000000000009"
     assert (await desk.ask("GET", f"/admin/customers/{unknown}", ADMIN_TOKEN)).status_code == 404
+    nothing = await desk.ask("POST", f"/admin/customers/{unknown}/credits", ADMIN_TOKEN, {"amount_usd": 0})
+    assert (nothing.status_code, nothing.json()["error"]["param"]) == (400, "amount_usd")
     credit = await desk.ask("POST", f"/admin/customers/{unknown}/credits", ADMIN_TOKEN, {"amount_usd": "2"})
     assert credit.status_code == 404
     assert unknown not in desk.billing.balances
