@@ -2,14 +2,14 @@
 
 Where another account stands ready, part of the time is left for that one: whoever must be served there has waited for
 less than a single attempt may take. The probe of an account that hung gets less still, and more each time. Nothing is
-given up before twice the time that an account's answers lately took, nor where the whole work would be paid for twice.
+given up within half as much again as answers there lately took, nor where the whole work would be paid for twice.
 """
 
 from services.router.registry import Timeouts
 
 SHARE = 0.75
 """Of the route's time, where another account is well."""
-USUAL_TIMES = 2.0
+USUAL_TIMES = 1.5
 KEPT = 0.98
 """Of the longest time to a first byte, at each answer: the last hundred or so say what is usual."""
 LEAST_S = 0.5

@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
-from chassis.errors import Code
+from chassis.errors import Code, TollbridgeError
+from services.router.asked import LEFT, End
 from services.router.attempts import Attempt
-from services.router.breaker import TOLERATED_FAILURES, Verdict
+from services.router.breaker import TOLERATED_FAILURES, Standing, Verdict
 from services.router.retry_budget import LEAST, SHARE, WINDOW_S, RetryBudget
 from services.router.suspicion import LEAST_S, TIMES, Suspicion
 from services.router.waiting_room import LOOK_FIRST_S, WaitingRoom
@@ -38,6 +39,10 @@ async def decided(pair: Pair, count: int, model: str = "both") -> list[Attempt]:
 
 def accounts(attempts: list[Attempt]) -> list[str]:
     return [attempt.target.account.id for attempt in attempts]
+
+
+def left(attempt: Attempt) -> End:
+    return End(attempt_id=attempt.id, verdict=Verdict.NOTHING, name=LEFT)
 
 
 async def until_waiting(pair: Pair, count: int) -> None:
@@ -97,6 +102,58 @@ async def test_an_account_that_has_gone_quiet_is_left_alone_before_its_attempts_
     assert accounts(await decided(pair, 1, "free")) == ["b1"]
     await pair.one.decider.finish(end(hanging[1].id, Verdict.GOOD))
     assert accounts(await decided(pair, 1)) == ["b1"]
+
+
+async def test_attempts_that_were_left_after_long_are_evidence_too(pair: Pair, clock: Clock) -> None:
+    """Else an account that hangs for longer than callers wait would get them all; who leaves at once says nothing."""
+    [usual] = await decided(pair, 1)
+    clock.now_s += 0.1
+    await pair.one.decider.finish(end(usual.id, Verdict.GOOD))
+    for waited_s, expected in ((LEAST_S / 2, True), (2 * LEAST_S, False)):
+        for attempt in await decided(pair, 2):
+            clock.now_s += waited_s
+            await pair.one.decider.finish(left(attempt))
+        clock.now_s += 1
+        assert ("b1" in accounts(await decided(pair, 1))) is expected
+    clock.now_s += 100
+    assert accounts(await decided(pair, 1)) == ["b1"]
+
+
+@pytest.mark.parametrize("error", [TollbridgeError(Code.UNAVAILABLE, "no database"), asyncio.CancelledError()])
+async def test_a_probe_that_got_no_slot_keeps_nobody_from_probing(
+    pair: Pair, clock: Clock, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """Without a database, or left by its caller: it is as if it had not begun."""
+    for attempt in await decided(pair, 2, "narrow"):
+        await pair.one.decider.finish(end(attempt.id, Verdict.RATE_LIMITED))
+    clock.now_s += 10
+
+    async def take(**_: str) -> str:
+        raise error
+
+    monkeypatch.setattr(pair.one.decider._desk, "take", take)
+    with pytest.raises(type(error)):
+        await pair.one.decider.decide(ask("narrow"))
+    standings = {pair.one.decider._breaker.standing(each, now_s=clock.now_s) for each in ("a1", "a2")}
+    assert Standing.PROBED not in standings
+
+
+async def test_retries_at_an_account_that_is_well_use_no_budget(pair: Pair, clock: Clock) -> None:
+    """They are no load on what fails, so those at failing accounts keep their share."""
+    for _ in range(3 * LEAST):
+        first = await pair.one.decider.decide(ask("narrow"))
+        await pair.one.decider.decide(ask("both", tried=(end(first.id, Verdict.NOTHING),)))
+    assert pair.one.decider._budget.has_room(now_s=clock.now_s)
+
+
+async def test_who_waited_in_vain_is_told_how_long_the_line_is(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its pace when they have to leave it, not a second always."""
+    await decided(pair, 5, "narrow")
+    lengths_s = iter((0.0, 20.3))
+    monkeypatch.setattr(pair.one.decider._room, "wait_s", lambda _: next(lengths_s))
+    refused = await refusal(pair.one.decider.decide(ask("narrow")))
+    assert refused.details["reason"] == "busy"
+    assert refused.retry_after_s == pytest.approx(20)
 
 
 async def test_a_retry_needs_budget_where_everything_fails(pair: Pair, clock: Clock) -> None:
