@@ -194,12 +194,14 @@ class Settlement:
 async def _lock(connection: Connection, works: Sequence[_Work]) -> Books:
     """Locks whatever these events may touch, the holds of dead letters too."""
     checked = [work.checked.usage for work in works if work.checked]
-    hold_ids = {usage.hold_id for usage in checked} | {work.letter.hold_id for work in works if work.letter}
+    letters = [work.letter for work in works if work.letter]
+    hold_ids = {usage.hold_id for usage in checked} | {letter.hold_id for letter in letters}
+    request_ids = {usage.request_id for usage in checked} | {letter.request_id for letter in letters}
     return await store.lock_books(
         connection,
         customer_ids={usage.customer_id for usage in checked},
         hold_ids=[hold_id for hold_id in hold_ids if hold_id],
-        request_ids={usage.request_id for usage in checked},
+        request_ids=[request_id for request_id in request_ids if request_id],
     )
 
 
@@ -234,7 +236,10 @@ def _decide(books: Books, work: _Work, rows: list[UsageRow]) -> None:
 
 
 async def _set_aside(connection: Connection, works: Sequence[_Work]) -> None:
-    """Keeps the letters, in an order of their own: two batches may bring the same bytes."""
+    """Keeps the letters, in an order of their own: two batches may bring the same bytes.
+
+    Of a request that is charged, by whichever event of it, no hold is kept: there is nothing left to take from it.
+    """
     letters = [work.letter for work in works if work.letter]
     if not letters:
         return
@@ -242,6 +247,8 @@ async def _set_aside(connection: Connection, works: Sequence[_Work]) -> None:
     for letter in sorted(letters, key=letter_store.digest):
         is_open = await letter_store.add(connection, letter)
         hold_id: UUID | None = letter.hold_id
+        if (letter.request_id, UsageKind.CHARGE) in books.applied:
+            continue
         if is_open and hold_id in books.holds and books.holds[hold_id].customer_id == letter.customer_id:
             books.pin(hold_id, letter.request_id)
     await store.save_books(connection, books)

@@ -269,6 +269,25 @@ def test_of_a_lease_for_many_that_is_given_back_all_its_letters_keep_their_charg
     assert shared.seen() == (0, 41, "open")
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["good first", "bad first"])
+@pytest.mark.parametrize("together", [True, False], ids=["one batch", "two batches"])
+def test_of_a_request_that_was_charged_a_wrong_twin_keeps_nothing(
+    shared: Shared, order: tuple[int, int], *, together: bool
+):
+    """Two edges tell of one request, one of them wrong: however they come, its customer has the rest back."""
+    shared.resolve(Resolution.DROP)
+    usage = msgspec.structs.replace(shared.usage(amount=10), request_id=uuid7())
+    twins = event(usage), event(usage, charge_nano_usd=11)
+    sent = [twins[n] for n in order]
+    for batch in [sent] if together else [[each] for each in sent]:
+        shared.send(*batch)
+    assert not shared.bank.give_back(shared.hold_id, 0, True)
+    assert shared.seen() == (10, 0, "settled")
+    found = [it for it in shared.bank.run(shared.letters.list(resolved_too=True)) if it.request_id == usage.request_id]
+    assert len(found) == 1
+    assert verify(shared.bank.url).clean
+
+
 def test_a_lease_for_many_that_lapses_keeps_its_letters_charge_besides_what_is_unfinished(shared: Shared):
     """And at the end of the grace its charge alone, for as long as it takes."""
     with psycopg.connect(shared.bank.url) as admin:

@@ -154,3 +154,17 @@ def test_a_second_run_of_a_request_is_the_houses_loss_and_is_told(bank: Postgres
     told = [line for line in capsys.readouterr().out.splitlines() if "second_charge" in line]
     assert len(told) == 1
     assert str(first.request_id) in told[0]
+
+
+def test_a_request_that_two_edges_tell_of_in_one_batch_is_charged_once(
+    bank: PostgresBank, capsys: pytest.CaptureFixture
+):
+    """Also where one of them tells it twice; the other run is the house's loss, told once."""
+    customer = f"customer-{uuid4()}"
+    assert not bank.open(customer, CREDIT)
+    first = _charge(customer, amount=5)
+    other = _charge(customer, request_id=first.request_id, amount=7)
+    assert bank.run(bank.settlement.apply([event(first), event(first), event(other)])) == [Fate.COMMITTED] * 3
+    assert bank.account(customer)[1] == 5
+    told = [line for line in capsys.readouterr().out.splitlines() if "second_charge" in line]
+    assert len(told) == 1
