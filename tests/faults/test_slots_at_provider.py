@@ -17,7 +17,7 @@ import pytest
 
 from tests.faults.test_limits import Crowd, restarted, seen, session
 from tests.integration.offer import CONFIG
-from tests.integration.running import Gateway, Provider, gateway, provider
+from tests.integration.running import Account, Gateway, Provider, gateway, provider
 from tests.patience import promised
 
 MODEL = "pool-chat"
@@ -64,6 +64,17 @@ class Measured:
     def ids(self) -> frozenset[str]:
         """All of them."""
         return frozenset().union(*self.busy.values())
+
+
+async def recorded(fake: Provider, account: Account) -> list[dict[str, Any]]:
+    """The provider's log, with the end of each answer: it writes that down after the last bytes have left."""
+    async with asyncio.timeout(20):
+        while True:
+            lines = seen(fake, account)
+            events = Counter(line["event"] for line in lines)
+            if events["arrived"] == events["ended"]:
+                return lines
+            await asyncio.sleep(0.05)
 
 
 def measured(lines: list[dict[str, Any]]) -> list[Measured]:
@@ -115,7 +126,7 @@ async def test_of_300_streams_never_four_are_at_an_account_and_each_has_its_turn
         crowd = Crowd(account, connection)
         async with asyncio.timeout(120):
             await asyncio.gather(*(insist(crowd, 300 // CLIENTS) for _ in range(CLIENTS)))
-    lines = seen(fake, account)
+    lines = await recorded(fake, account)
     assert most(measured(lines)) == dict.fromkeys(KEYS, SLOTS)
     assert crowd.statuses == {200: 300}
     assert whole(lines) == {True: 300}
@@ -142,7 +153,7 @@ async def test_a_killed_replica_lets_no_fourth_in_and_all_slots_are_back(
         os.kill(former, signal.SIGKILL)
         await asyncio.gather(*going)
     await restarted(running, name, replica, former)
-    lines = seen(fake, account)
+    lines = await recorded(fake, account)
     assert most(measured(lines)) == dict.fromkeys(KEYS, SLOTS)
     assert full_again_us(lines, killed_at_us) < BACK_US
     assert crowd.statuses[200] == 300
