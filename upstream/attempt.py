@@ -68,7 +68,8 @@ async def run_attempts(
     """Runs attempts until one succeeds, and returns what its `call` returned.
 
     That attempt is still open: the caller finishes it. Raises the last AttemptFailed, or what the first `decide`
-    raised. `finish` is called once for an attempt that failed and that no later `decide` has taken over.
+    raised, or a later one for which all are busy. `finish` is called once for an attempt that failed and that no later
+    `decide` has taken over.
     """
     tried: list[Tried] = []
     last: AttemptFailed | None = None
@@ -78,7 +79,7 @@ async def run_attempts(
         except BaseException as error:
             if tried:
                 finish(tried[-1])  # whether router has learnt of it is unknown; it counts an attempt once
-            if last is not None and isinstance(error, TollbridgeError):
+            if last is not None and isinstance(error, TollbridgeError) and not _is_busy(error):
                 raise last from error
             raise
         try:
@@ -94,6 +95,11 @@ async def run_attempts(
             finish(ended(route, Outcome.CANCELLED))
             raise
     raise ValueError("max_attempts must be at least 1")
+
+
+def _is_busy(error: TollbridgeError) -> bool:
+    """Whether an account that is well has no room now: to come back later is better advice than that one failed."""
+    return error.details.get("reason") == "busy"
 
 
 def classify(status: int, headers: Mapping[str, str], body: bytes, *, is_rare: bool = False) -> AttemptFailed:

@@ -282,7 +282,7 @@ class Breaker:
         if health.is_open and rest.rests_for_s <= 0:
             return
         # attempts that began before now are no news: they knew nothing of this rest
-        health.rest(now_s=now_s, until_s=now_s + rest.rests_for_s)
+        health.rest(now_s=now_s, until_s=now_s + min(rest.rests_for_s, RETRY_AFTER_MAX_S))  # the database's clock moves
         if not is_ours:
             health.spare(min(HEARD_TIMES * rest.pause_s, HEARD_MOST_S) + HEARD_FIRST_S)
         health.is_broken = health.is_broken or rest.is_broken

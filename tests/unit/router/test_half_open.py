@@ -10,6 +10,7 @@ from services.router.breaker import (
     PROBE_MARGIN_S,
     PROBE_SHARE,
     RATE_LEAST,
+    RETRY_AFTER_MAX_S,
     TOLERATED_FAILURES,
     Breaker,
     Rest,
@@ -201,6 +202,13 @@ def test_what_one_replica_learns_another_hears() -> None:
     two.hear(well, now_s=103.0)
     assert two.standing("a", now_s=103.0) is Standing.SOUND
     assert two.untold(now_s=103.0) == []
+
+
+def test_a_rest_of_a_clock_that_was_moved_lasts_an_hour_at_most() -> None:
+    """What others tell is measured by the database's clock."""
+    breaker = Breaker()
+    breaker.hear(Rest(account_id="a", is_open=True, rests_for_s=86_400, pause_s=1, is_broken=False), now_s=0.0)
+    assert breaker.rests_for_s("a", now_s=0.0) == RETRY_AFTER_MAX_S
 
 
 def test_what_was_learnt_here_since_is_not_overheard() -> None:

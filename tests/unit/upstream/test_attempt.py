@@ -130,20 +130,30 @@ def route(number: int, *, may_retry: bool = True) -> Route:
     return route_to(attempt_id=f"a{number}", may_retry=may_retry)
 
 
+COOLED = TollbridgeError(Code.OVERLOADED, "all cooled", details={"reason": "cooled"}, retry_after_s=5)
+
+
 class World:
     """A router that decides in order, and a provider whose calls end as listed."""
 
-    def __init__(self, *ends: BaseException | str, may_retry: bool = True, decisions: int = 99) -> None:
+    def __init__(
+        self,
+        *ends: BaseException | str,
+        may_retry: bool = True,
+        decisions: int = 99,
+        refusal: TollbridgeError = COOLED,
+    ) -> None:
         self.ends = list(ends)
         self.may_retry = may_retry
         self.decisions = decisions
+        self.refusal = refusal
         self.asked: list[Sequence[Tried]] = []
         self.finished: list[Tried] = []
 
     async def decide(self, tried: Sequence[Tried]) -> Route:
         self.asked.append(tried)
         if len(self.asked) > self.decisions:
-            raise TollbridgeError(Code.OVERLOADED, "all cooled", retry_after_s=5)
+            raise self.refusal
         return route(len(self.asked), may_retry=self.may_retry)
 
     async def call(self, _: Route) -> str:
@@ -195,6 +205,16 @@ async def test_no_account_left_is_the_last_failure() -> None:
     with pytest.raises(AttemptFailed) as failed:
         await world.run()
     assert failed.value is BROKEN
+    assert [tried.attempt_id for tried in world.finished] == ["a1"]
+
+
+async def test_a_well_account_without_room_is_no_failure() -> None:
+    """Who might be served there soon is told when to come back, not that the provider failed."""
+    busy = TollbridgeError(Code.OVERLOADED, "all slots are busy", details={"reason": "busy"}, retry_after_s=7)
+    world = World(BROKEN, decisions=1, refusal=busy)
+    with pytest.raises(TollbridgeError) as refused:
+        await world.run()
+    assert refused.value is busy
     assert [tried.attempt_id for tried in world.finished] == ["a1"]
 
 
