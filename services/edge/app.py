@@ -118,22 +118,23 @@ class EdgeApp:
     async def _serve_page(
         self, scope: Scope, receive: Receive, send: Send, *, surface: Surface, rest: str, request_id: str
     ) -> None:
-        try:
-            visit = self._door.enter()
-        except TollbridgeError as error:
-            await send_rendered(send, surface.dialect.render_error(error, request_id=request_id))
-            self._count_refusal(scope, "", error.code)
-            return
         inner = {**scope, "path": rest, "raw_path": rest.encode(), "root_path": ""}
         parent = checked_traceparent(Headers(scope=scope).get("traceparent", ""))
+        visit = None
         try:
+            visit = self._door.enter()
+            await visit.begin()
             with self._tracer.span("edge.request", parent=parent, kind="server", request_id=request_id) as span:
                 trace = span.traceparent or parent
                 await self._dispatch(
                     self._public, inner, receive, send, surface=surface, request_id=request_id, traceparent=trace
                 )
+        except TollbridgeError as error:  # of the door: a page answers its own
+            await send_rendered(send, surface.dialect.render_error(error, request_id=request_id))
+            self._count_refusal(scope, "", error.code)
         finally:
-            visit.leave()
+            if visit is not None:
+                visit.leave()
 
     def _dialect(self, surface: Surface, rest: str) -> Dialect:
         """The words of the path `rest`: the surface's, or those of the hot route that it is at or below."""

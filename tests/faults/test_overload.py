@@ -140,17 +140,18 @@ async def test_an_overload_is_refused_quickly_and_is_over_when_it_ends(
     await after.ask([rich], clients=FEW, for_s=CALM_S)
 
     growth = {name: (most[name] - before[name]) >> 20 for name in names}
-    slowest = {status: f"{flood.most_s(status, share=0.95):.2f} s" for status in (200, 429, 503)}
+    slowest = {status: f"{flood.most_s(status, share=0.99):.2f} s" for status in (200, 429, 503)}
     told = (
         f"calm {calm.statuses[200] / CALM_S:.0f}/s; flood {dict(flood.statuses)}, broken {flood.broken}; "
-        f"p95 {slowest}; MiB more {growth}; recovered after {recovered_s:.1f} s; then {dict(after.statuses)}"
+        f"p99 {slowest}; MiB more {growth}; recovered after {recovered_s:.1f} s; then {dict(after.statuses)}"
     )
     record_property("told", told)
     assert set(flood.statuses) <= {200, 429, 503}, told
     assert flood.statuses[200] > 0, told
+    assert flood.broken == 0, told
     assert flood.without_retry_after == 0, told
-    assert flood.most_s(503, share=0.95) < QUICK_S, told
-    assert flood.most_s(429, share=0.95) < QUICK_S, told
+    assert flood.most_s(503, share=0.99) < QUICK_S, told
+    assert flood.most_s(429, share=0.99) < QUICK_S, told
     assert all(most[name] - before[name] < MOST_GROWTH_BYTES for name in names), told
     assert recovered_s < RECOVERED_WITHIN_S, told
     assert set(after.statuses) == {200}, told

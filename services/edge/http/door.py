@@ -1,29 +1,40 @@
 """How many requests a process takes, and how many it begins at once: an overload costs little and is soon over.
 
 A request that is refused in vain costs a small part of one that is served, so what can't be served in time is refused
-when it comes, before its key is looked up and its body read: when too many are served already, and when so many wait to
-begin that the last would wait for more than LINE_S at the pace of the last second. Few begin in one turn of the loop,
-since all that have begun share its turns: those who wait stand still, cost nothing and are begun in the order in which
+when it comes, before its key is looked up and its body read: when too many are inside already, and when so many wait to
+begin that the last would wait for more than LINE_S at the pace of the last second. Who begins has a place until its
+provider is asked, and there are about as many places as requests got through in a second: more would only make each
+other slow, here and in everybody they ask. Those who wait stand still, cost nothing and begin in the order in which
 they came. So after an overload only its line is left, which is served within two seconds.
+
+Who waits for something that others may have at once (a slot, a body) must not keep them waiting: it loses its place
+after a moment, which is the longer the slower this process is itself.
 """
 
 import asyncio
 import collections
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from chassis.errors import Code, TollbridgeError
 
+T = TypeVar("T")
+
 MOST_INSIDE = 12_000
 """Requests of one process, answers that are still being sent included: half a gigabyte, were all of them streams."""
-MOST_AT_ONCE = 32
-"""Begun in one turn of the loop: a tenth of a second's work."""
+LEAST_PLACES = 64
 LINE_S = 1.5
 MOST_LINE = 2048
-"""As long as no pace is known: a burst out of nothing is served, however steep it is."""
-LEAST_LINE = 64
+"""As long as no pace is known: a burst out of nothing is served, however steep it is, if it can be in time."""
+LEAST_LINE = 256
 PACE_S = 1.0
 PATIENCE_S = 5.0
 """Who waited for so long is refused, too: the pace has fallen behind them."""
+LOOK_S = 0.1
+HOLD_S = 0.25
+HOLD_PER_LATE_S = 10
+"""A place is held for so many times longer as a look comes late: then it is this process that is slow."""
+MOST_HOLD_S = 3.0
 
 
 class Door:
@@ -34,76 +45,103 @@ class Door:
         self.most_inside = most_inside
         self.inside = 0
         """Requests that were let in and have not left."""
+        self.waiting = 0
+        """Those of them that wait to begin."""
         self.refused = 0
         """How many were refused so far."""
-        self._beginning = 0
-        self._line: collections.deque[asyncio.Future[None]] = collections.deque()
-        self._waiting = 0
+        self._line: collections.deque[tuple[Visit, asyncio.Future[bool]]] = collections.deque()
         self._line_since_s = 0.0
-        self._begun_s: collections.deque[float] = collections.deque()
-
-    @property
-    def waiting(self) -> int:
-        """Requests that were let in and wait to begin."""
-        return self._waiting
+        self._places: dict[Visit, float] = {}
+        self._through_s: collections.deque[float] = collections.deque()
+        self._look_due_s: float | None = None
 
     def enter(self) -> "Visit":
         """Lets a request in. Raises OVERLOADED; never waits."""
-        if self.inside >= self.most_inside or self._waiting >= self._longest_line():
+        if self.inside >= self.most_inside or self.waiting >= self._longest_line():
             raise self._refusal()
         self.inside += 1
         return Visit(self)
 
-    def _longest_line(self) -> int:
-        if not self._waiting:
-            return MOST_LINE
-        now_s = self._clock()
-        if now_s - self._line_since_s < PACE_S:
-            return MOST_LINE
-        self._forget(now_s)
-        return max(LEAST_LINE, int(len(self._begun_s) * LINE_S / PACE_S))
+    def _pace(self) -> int:
+        """How many got through in the last second."""
+        since_s = self._clock() - PACE_S
+        while self._through_s and self._through_s[0] < since_s:
+            self._through_s.popleft()
+        return len(self._through_s)
 
-    async def _begin(self) -> None:
-        if self._beginning < MOST_AT_ONCE and not self._waiting:
-            self._start()
+    def _longest_line(self) -> int:
+        if not self.waiting or self._clock() - self._line_since_s < PACE_S:
+            return MOST_LINE
+        return max(LEAST_LINE, int(self._pace() * LINE_S / PACE_S))
+
+    async def _begin(self, visit: "Visit", *, again: bool) -> None:
+        """Gives a place, to whom had one before first. Raises OVERLOADED."""
+        if not self.waiting and self._has_place():
+            self._take(visit)
             return
-        if not self._waiting:
+        if not self.waiting:
             self._line_since_s = self._clock()
-        turn = asyncio.get_running_loop().create_future()
-        self._line.append(turn)
-        self._waiting += 1
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        if again:
+            self._line.appendleft((visit, turn))
+        else:
+            self._line.append((visit, turn))
+        self.waiting += 1
+        self._watch()
         try:
             async with asyncio.timeout(PATIENCE_S):
-                await turn
+                has_place = await turn
         except BaseException as error:
-            if turn.done() and not turn.cancelled():
-                self._done()  # its turn came in the moment in which it gave up
-            else:
-                turn.cancel()
-                self._waiting -= 1
+            if turn.cancelled():  # it is in the line still, where it is passed over; a place that came is left
+                self.waiting -= 1
             if isinstance(error, TimeoutError):
                 raise self._refusal() from None
             raise
+        if not has_place:
+            raise self._refusal()
 
-    def _start(self) -> None:
-        self._beginning += 1
-        now_s = self._clock()
-        self._begun_s.append(now_s)
-        self._forget(now_s)
+    def _has_place(self) -> bool:
+        return len(self._places) < LEAST_PLACES or len(self._places) < self._pace()
 
-    def _forget(self, now_s: float) -> None:
-        while self._begun_s and self._begun_s[0] < now_s - PACE_S:
-            self._begun_s.popleft()
+    def _take(self, visit: "Visit") -> None:
+        self._places[visit] = self._clock()
+        self._watch()
 
-    def _done(self) -> None:
-        """One has begun: the next in line may."""
-        self._beginning -= 1
-        while self._line and self._beginning < MOST_AT_ONCE:
-            turn = self._line.popleft()
+    def _give(self, visit: "Visit", *, through: bool) -> None:
+        """Its place, if it has one, is somebody else's."""
+        if self._places.pop(visit, None) is None:
+            return
+        if through:
+            self._through_s.append(self._clock())
+        while self._line and self._has_place():
+            following, turn = self._line.popleft()
             if not turn.done():
-                self._waiting -= 1
-                self._start()
-                turn.set_result(None)
+                self.waiting -= 1
+                self._take(following)
+                turn.set_result(True)
+
+    def _watch(self) -> None:
+        if self._look_due_s is None:
+            self._look_due_s = self._clock() + LOOK_S
+            asyncio.get_running_loop().call_later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        """Ends places that are held for too long, and a line that has become too long, from its end."""
+        now_s, due_s = self._clock(), self._look_due_s or 0.0
+        self._look_due_s = None
+        hold_s = min(HOLD_S + HOLD_PER_LATE_S * max(0.0, now_s - due_s), MOST_HOLD_S)
+        for visit, since_s in list(self._places.items()):
+            if now_s - since_s < hold_s:
+                break
+            self._give(visit, through=False)
+        longest = self._longest_line()
+        while self.waiting > longest:
+            _, turn = self._line.pop()
+            if not turn.done():
+                self.waiting -= 1
+                turn.set_result(False)
+        if self._places or self.waiting:
+            self._watch()
 
     def _refusal(self) -> TollbridgeError:
         self.refused += 1
@@ -113,26 +151,41 @@ class Door:
 class Visit:
     """One request's stay. Who was let in leaves, whatever happens; leaving twice is leaving once."""
 
-    __slots__ = ("_begins", "_door", "_left")
+    __slots__ = ("_door", "_has_begun", "_left")
 
     def __init__(self, door: Door) -> None:
         self._door = door
-        self._begins = self._left = False
+        self._has_begun = self._left = False
 
     async def begin(self) -> None:
-        """Waits for its turn to begin what costs time. Raises OVERLOADED."""
-        await self._door._begin()
-        self._begins = True
+        """Waits for a place, unless it has one. Raises OVERLOADED."""
+        if self not in self._door._places:
+            again, self._has_begun = self._has_begun, True
+            await self._door._begin(self, again=again)
 
-    def begun(self) -> None:
-        """It has begun: what is left of it is mostly waiting."""
-        if self._begins:
-            self._begins = False
-            self._door._done()
+    async def outside(self, what: Awaitable[T]) -> T:
+        """Awaits what may come late, and then a place: unless it is there at once, others have the place meanwhile.
+
+        Raises OVERLOADED.
+        """
+        stepping_aside = asyncio.get_running_loop().call_soon(self._step_aside)
+        try:
+            found = await what
+        finally:
+            stepping_aside.cancel()
+        await self.begin()
+        return found
+
+    def through(self) -> None:
+        """A provider is asked: what is left is mostly waiting."""
+        self._door._give(self, through=True)
 
     def leave(self) -> None:
         """It was answered, or its client is gone."""
-        self.begun()
+        self._step_aside()
         if not self._left:
             self._left = True
             self._door.inside -= 1
+
+    def _step_aside(self) -> None:
+        self._door._give(self, through=False)

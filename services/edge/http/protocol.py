@@ -10,6 +10,7 @@ While the process is leaving, each answer says that its connection ends, so that
 """
 
 import asyncio
+import resource
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,8 @@ MOST_CONNECTIONS = 16_384
 """Of one process; a request on one more is refused, but for who looks after the process."""
 MOST_REFUSED = 1024
 """Connections beyond those, to tell them so; whoever comes then is cut off."""
+OWN_FILES = 512
+"""For the spool, for our own services and for whoever looks after the process."""
 _CARE = (b"/livez", b"/readyz", b"/health", b"/metrics")
 LINGER_S = 1.0
 """How long what still comes after a refusal is thrown away: closed at once, the client might not see why."""
@@ -79,7 +82,7 @@ class CarefulProtocol(HttpToolsProtocol):
         self._running = None
         self._unread = Unread(transport=transport, room=self._room, loop=self.loop)
         self._watch = self.loop.call_later(HEAD_TIMEOUT_S, self._look)
-        if len(self.connections) > MOST_CONNECTIONS + MOST_REFUSED:
+        if len(self.connections) > sum(most_connections()):
             self._refused = True
             transport.abort()
 
@@ -139,7 +142,7 @@ class CarefulProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         method, version = self.parser.get_method(), self.parser.get_http_version()
         self._refusal = _problem(self.headers, method=method, version=version, url=self.url)
-        if len(self.connections) > MOST_CONNECTIONS and self.url not in _CARE:
+        if len(self.connections) > most_connections()[0] and self.url not in _CARE:
             self._refusal = TollbridgeError(Code.OVERLOADED, "Too many connections. Please retry.", retry_after_s=1)
         if self._refusal is not None:
             raise httptools.HttpParserError(self._refusal.message)  # ends the parsing; what follows is no request
@@ -218,6 +221,19 @@ class CarefulProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         self._watch = self.loop.call_later(min(left_s, HEAD_TIMEOUT_S), self._look)
+
+
+def most_connections() -> tuple[int, int]:
+    """How many are served, and how many more are told that they are not.
+
+    No more than leaves each one that is served a file for its provider: a process that may open no more can't keep its
+    accounts either.
+    """
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS, MOST_REFUSED
+    refused = min(MOST_REFUSED, files // 16)
+    return min(MOST_CONNECTIONS, (files - min(OWN_FILES, files // 4) - refused) // 2), refused
 
 
 def _problem(headers: list[tuple[bytes, bytes]], *, method: bytes, version: str, url: bytes) -> TollbridgeError | None:

@@ -8,7 +8,7 @@ client waits within one `asyncio.timeout`, and `client_gone` moves its deadline:
 
 import asyncio
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
@@ -48,17 +48,16 @@ class Exchange:
         request: PaidRequest,
         facts: Facts,
         authority: Authority,
+        asked: Callable[[], None],
         include_usage: bool,
         turn: Turn | None = None,
         admitted: Admitted | None = None,
     ) -> None:
-        self._relay = relay
-        self._tools = relay.tools
+        self._relay, self._tools = relay, relay.tools
         self._reply = reply
         self._operation = operation
         self._request = request
-        self._facts = facts
-        self._authority = authority
+        self._facts, self._authority, self._asked = facts, authority, asked
         self._include_usage = include_usage
         self._request_id = str(facts.request_id)
         self._loop = asyncio.get_running_loop()
@@ -189,6 +188,7 @@ class Exchange:
             traceparent=trace,
         )
         await self._endings.open(route, allowance)
+        self._asked()
         span = tools.tracer.span("edge.attempt", parent=trace, kind="client", provider=route.provider_id)
         span.__enter__()
         limits, most, ours = allowance.limits, allowance.max_tokens, self._request_id

@@ -64,6 +64,7 @@ class CountTokens:
         share, visit = self._bodies.share(), None
         try:
             visit = self._door.enter()
+            await visit.begin()
             tokens = await self._count(scope, receive, reply, request_id=request_id, share=share)
             await reply.look()
             await reply.whole(msgspec.json.encode({"input_tokens": tokens}), ())

@@ -86,7 +86,7 @@ class PaidRoute:
                     span=span,
                 )
                 if exchange is not None:
-                    await self._serve(exchange, receive, reply, visit)
+                    await self._serve(exchange, receive, reply)
             except _Job as task:
                 job = task
             except _Unread as found:
@@ -132,6 +132,7 @@ class PaidRoute:
         trace = span.traceparent or traceparent_of(headers)
         if not self._tools.settlement.has_room:
             raise TollbridgeError(Code.OVERLOADED, "Please try again shortly.", retry_after_s=1)
+        await visit.begin()
         authority: Authority = await self._tools.admission.authorize(
             api_key=api_key_of(headers), client_ip=scope["client"][0] if scope.get("client") else "", traceparent=trace
         )
@@ -140,7 +141,8 @@ class PaidRoute:
         if terms is not None:
             reply.limits = LimitNote(self._tools.limits, terms)
             self._tools.limits.check(terms)
-        body = await read_body(receive, headers, most_bytes=self._operation.most_bytes, share=share)
+        reading = read_body(receive, headers, most_bytes=self._operation.most_bytes, share=share)
+        body = await visit.outside(reading)
         if self._operation.is_job(body, headers):
             raise _Job(body)
         try:
@@ -152,7 +154,7 @@ class PaidRoute:
         if isinstance(turn, KeptAnswer):
             await reply.replay(status=turn.status, headers=turn.headers, body=turn.body)
             return None
-        admitted = await self._let_in(terms, request, turn, visit)
+        admitted = None if terms is None else await self._let_in(terms, request, turn)
         facts = Facts(
             request_id=turn.request_id if turn is not None else UUID(request_id),
             customer_id=authority.customer_id,
@@ -170,23 +172,16 @@ class PaidRoute:
             request=request,
             facts=facts,
             authority=authority,
+            asked=visit.through,
             include_usage=request.include_usage or surface.dialect.always_usage_chunk,
             turn=turn,
             admitted=admitted,
         )
 
-    async def _let_in(
-        self, terms: Terms | None, request: PaidRequest, turn: Turn | None, visit: Visit
-    ) -> Admitted | None:
-        """Waits for its turn and counts the request against its caller's limits, if there are any.
-
-        Of one that is refused its idempotency key is free again.
-        """
+    async def _let_in(self, terms: Terms, request: PaidRequest, turn: Turn | None) -> Admitted:
+        """Counts the request against its caller's limits; of one that is refused its key is free again."""
         tools = self._tools
         try:
-            await visit.begin()
-            if terms is None:
-                return None
             tokens = await estimated_tokens(request, tools.catalogue) if terms.has(Kind.TOKENS) else 0
             return await tools.limits.admit(terms, tokens=tokens)
         except BaseException:
@@ -210,9 +205,8 @@ class PaidRoute:
         reply.serve_as(str(found.request_id), found.before(reply.send) if isinstance(found, Turn) else None)
         return found
 
-    async def _serve(self, exchange: Exchange, receive: Receive, reply: Reply, visit: Visit) -> None:
+    async def _serve(self, exchange: Exchange, receive: Receive, reply: Reply) -> None:
         task = self._relay.start(exchange.run(), cut=exchange.cut)
-        asyncio.get_running_loop().call_soon(visit.begun)  # after the first step of that task
         listening = asyncio.timeout(None)
 
         def on_end(_: object) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from chassis.errors import Code, TollbridgeError
 from services.edge.http import door as rules
-from services.edge.http.door import LEAST_LINE, LINE_S, MOST_AT_ONCE, PACE_S, Door, Visit
+from services.edge.http.door import HOLD_S, LEAST_LINE, LEAST_PLACES, LINE_S, PACE_S, Door, Visit
+from tests.unit.edge.world import until
 
 
 class Clock:
@@ -59,23 +60,51 @@ async def begin_many(door: Door, count: int) -> tuple[list[Visit], list[asyncio.
     return visits, tasks
 
 
+def begun(tasks: list[asyncio.Task[None]]) -> int:
+    return sum(task.done() and not task.cancelled() and task.exception() is None for task in tasks)
+
+
+def turned_away(tasks: list[asyncio.Task[None]]) -> int:
+    return sum(task.done() and not task.cancelled() and task.exception() is not None for task in tasks)
+
+
 async def test_few_begin_at_once_and_the_others_in_the_order_in_which_they_came(clock: Clock) -> None:
-    """Each that has begun lets the next one begin."""
+    """Each that has asked its provider, or has left, lets the next one begin."""
     door = Door(clock=clock)
-    visits, tasks = await begin_many(door, MOST_AT_ONCE + 3)
-    assert [task.done() for task in tasks] == [True] * MOST_AT_ONCE + [False] * 3
+    visits, tasks = await begin_many(door, LEAST_PLACES + 3)
+    assert [task.done() for task in tasks] == [True] * LEAST_PLACES + [False] * 3
     assert door.waiting == 3
-    visits[5].begun()
     visits[6].leave()
     await turns()
-    assert [task.done() for task in tasks[-3:]] == [True, True, False]
-    for visit in visits:
-        visit.begun()
+    assert [task.done() for task in tasks[-3:]] == [True, False, False]
+    visits[5].through()
     await turns()
-    assert all(task.done() for task in tasks)
+    assert all(task.done() for task in tasks[:-1])
     for visit in visits:
         visit.leave()
-    assert (door.waiting, door.inside) == (0, 0)
+        await turns()
+    assert (door.waiting, door.inside, begun(tasks)) == (0, 0, len(tasks))
+
+
+async def test_as_many_are_on_their_way_as_got_through_in_a_second(clock: Clock) -> None:
+    """A quick machine begins more at once; what it did more than a second ago says nothing of now."""
+    door = Door(clock=clock)
+    for _ in range(3 * LEAST_PLACES):
+        visit = door.enter()
+        await visit.begin()
+        visit.through()
+        visit.leave()
+    visits, tasks = await begin_many(door, 4 * LEAST_PLACES)
+    assert begun(tasks) == 3 * LEAST_PLACES
+    clock.now_s += PACE_S * 2
+    for visit in visits[:LEAST_PLACES]:
+        visit.leave()
+    await turns()
+    assert begun(tasks) == 3 * LEAST_PLACES
+    for visit in visits:
+        visit.leave()
+        await turns()
+    assert (door.waiting, door.inside, begun(tasks)) == (0, 0, len(tasks))
 
 
 async def test_a_burst_out_of_nothing_is_served(clock: Clock) -> None:
@@ -85,29 +114,29 @@ async def test_a_burst_out_of_nothing_is_served(clock: Clock) -> None:
     while not all(task.done() for task in tasks):
         for visit, task in zip(visits, tasks, strict=True):
             if task.done():
-                visit.begun()
+                visit.through()
         await turns(1)
     for visit in visits:
         visit.leave()
     assert (door.inside, door.refused) == (0, 0)
 
 
-async def test_whom_the_line_is_too_long_for_is_refused_at_once(clock: Clock) -> None:
+async def test_whom_the_line_is_too_long_for_is_refused_at_once(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a line for a second already, only as many wait as will have begun in a while, at the pace of now."""
+    monkeypatch.setattr(rules, "LOOK_S", 1000.0)
     door = Door(clock=clock)
-    visits, tasks = await begin_many(door, MOST_AT_ONCE + 300)
+    visits, tasks = await begin_many(door, 1400)
     clock.now_s += PACE_S
-    for number in range(100):
-        visits[number].begun()
+    for visit in visits[:400]:
+        visit.through()
         await turns()
-    assert door.waiting == 200
+    assert door.waiting == 600 == int(400 * LINE_S)
     refused(door.enter)
-    for number in range(100, 190):
-        visits[number].begun()
+    for visit in visits[400:402]:
+        visit.through()
         await turns()
-    assert door.waiting == 300 - 190 < int(190 * LINE_S)
     door.enter().leave()
-    clock.now_s += PACE_S * 2  # nobody has begun for so long
+    clock.now_s += PACE_S * 2  # nobody has got through for so long
     assert door.waiting > LEAST_LINE
     refused(door.enter)
     for visit in visits:
@@ -118,17 +147,87 @@ async def test_whom_the_line_is_too_long_for_is_refused_at_once(clock: Clock) ->
     assert door.inside == 0
 
 
+async def test_a_line_that_is_too_long_once_its_pace_is_known_ends_at_its_end(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who came last is told so after a second, and need not wait to learn it; who came first goes on waiting."""
+    monkeypatch.setattr(rules, "LOOK_S", 0.01)
+    monkeypatch.setattr(rules, "HOLD_S", 100.0)
+    monkeypatch.setattr(rules, "MOST_HOLD_S", 100.0)
+    door = Door(clock=clock)
+    visits, tasks = await begin_many(door, LEAST_PLACES + LEAST_LINE + 100)
+    clock.now_s += PACE_S
+    await until(lambda: turned_away(tasks) == 100)
+    assert [task.done() for task in tasks] == [True] * LEAST_PLACES + [False] * LEAST_LINE + [True] * 100
+    assert (door.waiting, door.refused) == (LEAST_LINE, 100)
+    for visit in visits:
+        visit.leave()
+        await turns(1)
+    assert (begun(tasks), door.inside, door.waiting) == (LEAST_PLACES + LEAST_LINE, 0, 0)
+
+
+async def test_who_waits_for_something_else_keeps_nobody_waiting(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its place is another's after a moment, which says nothing of the pace; a slow process gives it more time."""
+    monkeypatch.setattr(rules, "LOOK_S", 0.01)
+    door = Door(clock=clock)
+    stuck, first = await begin_many(door, LEAST_PLACES)
+    others, second = await begin_many(door, LEAST_PLACES)
+    clock.now_s += HOLD_S / 2
+    await asyncio.sleep(0.03)
+    assert (begun(first), begun(second)) == (LEAST_PLACES, 0)
+    clock.now_s += 100.0
+    await until(lambda: begun(second) == LEAST_PLACES)
+    for visit in (*stuck, *others):
+        visit.through()
+        visit.leave()
+    assert (door.inside, door._pace()) == (0, LEAST_PLACES)
+
+
+async def test_a_body_that_is_still_to_come_leaves_its_place_to_others(clock: Clock) -> None:
+    """One that is there keeps it; who had to wait for theirs goes before those who have not begun."""
+    door = Door(clock=clock)
+    come, body = asyncio.Event(), b"there"
+
+    async def at_once() -> bytes:
+        return body
+
+    async def late() -> bytes:
+        await come.wait()
+        return body
+
+    slow = door.enter()
+    await slow.begin()
+    reading = asyncio.create_task(slow.outside(late()))
+    quick = door.enter()
+    await quick.begin()
+    assert await quick.outside(at_once()) == body
+    await turns()
+    assert (quick in door._places, slow in door._places) == (True, False)
+    visits, tasks = await begin_many(door, LEAST_PLACES + 1)
+    come.set()
+    await turns()
+    assert (begun(tasks), door.waiting, reading.done()) == (LEAST_PLACES - 1, 3, False)
+    quick.leave()
+    assert await reading == body
+    assert begun(tasks) == LEAST_PLACES - 1
+    for visit in (slow, *visits):
+        visit.leave()
+        await turns()
+    assert (door.inside, door.waiting, begun(tasks)) == (0, 0, len(tasks))
+
+
 async def test_who_gives_up_waiting_leaves_no_trace(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a client that has gone, nor one who waited too long, nor one whose turn came at that very moment."""
     door = Door(clock=clock)
-    visits, tasks = await begin_many(door, MOST_AT_ONCE + 2)
+    visits, tasks = await begin_many(door, LEAST_PLACES + 2)
     tasks[-2].cancel()
     await turns()
     assert door.waiting == 1
-    visits[0].begun()  # the turn of the last one has come, and it is cancelled before it learns of it
+    visits[0].through()  # the turn of the last one has come, and it is cancelled before it learns of it
     tasks[-1].cancel()
     await turns()
     assert door.waiting == 0
+    visits[-1].leave()
     monkeypatch.setattr(rules, "PATIENCE_S", 0.01)
     late = door.enter()
     first = door.enter()
@@ -137,4 +236,4 @@ async def test_who_gives_up_waiting_leaves_no_trace(clock: Clock, monkeypatch: p
         await late.begin()
     for visit in (*visits, late, first):
         visit.leave()
-    assert (door.waiting, door.inside, door._beginning) == (0, 0, 0)
+    assert (door.waiting, door.inside, door._places) == (0, 0, {})

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 
 import pytest
 
@@ -87,3 +88,15 @@ async def test_a_connection_too_many_is_refused_and_probes_are_not(world: World,
     assert not probed.startswith(b"HTTP/1.1 503 ")
     monkeypatch.setattr(protocol, "MOST_REFUSED", 0)
     assert await said(world, b"") == b""
+
+
+@pytest.mark.parametrize(
+    ("files", "served", "refused"),
+    [(resource.RLIM_INFINITY, 16_384, 1024), (1 << 20, 16_384, 1024), (20_000, 9232, 1024), (1024, 352, 64)],
+)
+def test_each_connection_leaves_a_file_for_its_provider(
+    files: int, served: int, refused: int, monkeypatch: pytest.MonkeyPatch
+):
+    """However many files the system lets a process open: some are left for its spool and its own services."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    assert protocol.most_connections() == (served, refused)
