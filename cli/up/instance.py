@@ -63,6 +63,7 @@ class Instance:
         self._hidden: list[Supervised] = []
         self._posts: list[Post] = []
         self._program: Callable[[Seat], Program] | None = None
+        self._migrate: Callable[[], Coroutine[object, object, str]]
         self._tasks: list[asyncio.Task[None]] = []
         self._ready: Callable[[], dict[str, object]] | None = None
         self._findings: Findings = {}
@@ -98,9 +99,11 @@ class Instance:
     async def _restart_when(self, renew: asyncio.Event) -> None:
         while self._program is not None:
             await renew.wait()
+            renew.clear()  # who asks from now on wants what will be there then
             self._announce("restarting the services one after another")
-            await restart_all(self._posts, house=self, program=self._program, announce=self._announce)
-            renew.clear()  # who asked meanwhile has been heard
+            await restart_all(
+                self._posts, house=self, migrate=self._migrate, program=self._program, announce=self._announce
+            )
 
     async def _check_port(self) -> None:
         """Raises WrongOption when the port is taken, and after a killed instance also stays so for a moment."""
@@ -202,7 +205,8 @@ class Instance:
     ) -> None:
         """Migrates and starts; later, with little to migrate, at the same time: the services wait for their schemas."""
         environ = cli_environ(shared, secrets)
-        migrating = run_helper("cli.migrate", environ=environ, timeout_s=FIRST_START_WITHIN_S)
+        self._migrate = functools.partial(run_helper, "cli.migrate", environ=environ, timeout_s=FIRST_START_WITHIN_S)
+        migrating = self._migrate()
         if is_first:
             await migrating
         self._program = functools.partial(service_program, shared=shared, secrets=secrets, data_dir=self._data_dir)

@@ -2,15 +2,17 @@
 
 The successor is started first and must be ready; only then is its predecessor told, by SIGTERM, to leave: it announces
 that, its listener closes, and what runs there ends well. So requests are served all the time, also by the only replica.
-Owners come before edges, since new edges may ask what old owners don't know. NATS, PostgreSQL and local models stay.
+Owners come before edges, since new edges may ask what old owners don't know. NATS, PostgreSQL, local models and the
+gate of the config file stay. Schemas are migrated first, so that new code may come into a running instance this way.
 """
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from cli.up.helper_process import HelperFailed
 from cli.up.supervised import Program, StartFailed, Supervised
 from cli.up.topology import EDGE_GRACE_S, GRACE, OWNERS, Seat
 
@@ -41,19 +43,27 @@ class House(Protocol):
 
 
 async def restart_all(
-    posts: list[Post], *, house: House, program: Callable[[Seat], Program], announce: Callable[[str], None]
+    posts: list[Post],
+    *,
+    house: House,
+    migrate: Callable[[], Awaitable[object]],
+    program: Callable[[Seat], Program],
+    announce: Callable[[str], None],
 ) -> None:
-    """Replaces everybody. At the first successor that doesn't become ready all others stay as they are.
+    """Replaces everybody, after `migrate`: a new program may need what the old one's schemas don't have yet.
+
+    If that fails, or at the first successor that doesn't become ready, all others stay as they are.
 
     Cancelled, it leaves the processes to `house`, which knows them all.
     """
-    for post in sorted(posts, key=lambda each: each.seat.service not in OWNERS):
-        try:
+    try:
+        await migrate()
+        for post in sorted(posts, key=lambda each: each.seat.service not in OWNERS):
             await _replace(post, house=house, program=program)
-        except StartFailed as error:
-            announce(f"rolling restart given up, what runs goes on: {error}")
-            return
-        announce(f"{post.holder.program.label} was replaced")
+            announce(f"{post.holder.program.label} was replaced")
+    except (HelperFailed, StartFailed) as error:
+        announce(f"rolling restart given up, what runs goes on: {error}")
+        return
     announce("rolling restart done")
 
 

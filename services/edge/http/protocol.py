@@ -29,8 +29,11 @@ HEAD_TIMEOUT_S = 30.0
 """How long the head of a request may take, from its first byte, or from the connection's beginning."""
 IDLE_TIMEOUT_S = 75
 """How long a connection may stay between two requests."""
-LAST_CALL_S = 2.0
-"""How long a connection that has not been told of its end may still bring a request, once no new ones are taken."""
+LAST_CALL_S = 10.0
+"""How long a connection that has not been told of its end may still bring a request, once no new ones are taken.
+SDKs let go of an idle connection after 5 s: closed before, one of their requests might be on its way."""
+SECOND_LOOK_S = 0.05
+"""A loop that was kept busy runs its timers before it reads what came meanwhile."""
 MOST_CONNECTIONS = 16_384
 """Of one process; a request on one more is refused, but for who looks after the process."""
 MOST_REFUSED = 1024
@@ -214,13 +217,15 @@ class CarefulProtocol(HttpToolsProtocol):
             running.disconnected = True
             running.message_event.set()
 
-    def _look(self) -> None:
+    def _look(self, again: bool = False) -> None:
         """One lazy timer a connection, not one a request."""
         left_s = HEAD_TIMEOUT_S if self._served() is not None else self._deadline_s - self.loop.time()
-        if left_s <= 0:
+        if left_s > 0:
+            self._watch = self.loop.call_later(min(left_s, HEAD_TIMEOUT_S), self._look)
+        elif again:
             self.transport.close()
-            return
-        self._watch = self.loop.call_later(min(left_s, HEAD_TIMEOUT_S), self._look)
+        else:
+            self._watch = self.loop.call_later(SECOND_LOOK_S, self._look, True)
 
 
 def most_connections() -> tuple[int, int]:

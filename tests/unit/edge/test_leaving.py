@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 from collections.abc import AsyncIterator
 
 import pytest
+import uvloop
 
 from services.edge.http import protocol
 from services.edge.http.uvicorn_server import HttpServer
@@ -66,7 +68,7 @@ async def server() -> AsyncIterator[Leaving]:
     made = Leaving()
     await until(lambda: made.http._server.started)
     yield made
-    made.leaving = True
+    made.leaving = False  # nobody waits for what a test left open
     made.go_on.set()
     made.http.stop()
     async with asyncio.timeout(20):
@@ -168,6 +170,41 @@ async def test_a_connection_that_nobody_uses_holds_nobody_up(server: Leaving, mo
     async with asyncio.timeout(20):
         assert await reader.read() == b""
         await server.serving
+
+
+def test_a_request_that_came_while_the_loop_was_busy_is_not_too_late(monkeypatch):
+    """The time of its connection is over only when nothing of it waits to be read; uvloop looks at its timers first."""
+    monkeypatch.setattr(protocol, "LAST_CALL_S", 0.05)
+
+    busy = []
+
+    def keep_busy(told: socket.socket, client: socket.socket) -> None:
+        """While others are read the request comes, and its time goes."""
+        asyncio.get_running_loop().remove_reader(told)
+        client.sendall(REQUEST % b"late")
+        time.sleep(0.1)
+        busy.append(True)
+
+    async def ask_late() -> bytes:
+        server = Leaving()
+        connections = server.http._server.server_state.connections
+        host, _, port = server.http.address.rpartition(":")
+        with socket.create_connection((host, int(port)), 5) as client:
+            await until(lambda: len(connections) == 1)
+            server.leaving = True
+            server.http.stop()
+            next(iter(connections)).shutdown()
+            told, telling = socket.socketpair()
+            with told, telling:
+                asyncio.get_running_loop().add_reader(told, keep_busy, told, client)
+                telling.send(b"now")
+                await until(lambda: busy)
+            client.settimeout(20)
+            answer = await asyncio.to_thread(client.recv, 4096)
+        await asyncio.wait_for(server.serving, 20)
+        return answer
+
+    assert uvloop.run(ask_late()).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_connections_that_wait_to_be_accepted_are_served(server: Leaving):
