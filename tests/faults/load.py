@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import json
 import time
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -34,10 +35,16 @@ class Seen:
 
 
 async def ask(
-    session: aiohttp.ClientSession, account: Account, url: str, *, stream: bool, begun: asyncio.Event | None = None
+    session: aiohttp.ClientSession,
+    account: Account,
+    url: str,
+    *,
+    stream: bool = True,
+    script: Mapping[str, int] | None = None,
+    begun: asyncio.Event | None = None,
 ) -> Seen:
     """One chat to its end; `begun` is set by the first byte of an answer that is no refusal."""
-    script = SLOW if stream else QUICK
+    script = script or (SLOW if stream else QUICK)
     text = "x" * 40 + " #script " + json.dumps(script)
     body: dict[str, Any] = {"model": "alpha-chat", "stream": stream, "messages": [{"role": "user", "content": text}]}
     began_s, request_id, status, content = time.monotonic(), "", 0, b""
