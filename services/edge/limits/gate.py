@@ -258,9 +258,9 @@ class Gate:
 
 def _patience_s(short: Share) -> float:
     """How long it is worth to wait for what is short."""
-    if short.kind is not Kind.CONCURRENT and short.retry_after_s <= SOON_S:
-        return short.retry_after_s
-    return 0.0 if short.kind is Kind.REQUESTS else PATIENCE_S
+    least_s = 0.0 if short.kind is Kind.REQUESTS else PATIENCE_S
+    is_soon = short.kind is not Kind.CONCURRENT and short.retry_after_s <= SOON_S
+    return max(least_s, short.retry_after_s) if is_soon else least_s
 
 
 def _too_large(tokens: int, most: int) -> TollbridgeError:
