@@ -119,7 +119,7 @@ async def test_credit_that_a_silent_spender_may_have_left_is_recalled_and_no_402
     shared = dataclasses.replace(_ask(customer_id, 95), spender="silent", request_id=None)
     await Grants(pool=pool, figures=figures, lease_lives_s=LEASE_LIVES_S).grant(shared)
     with pytest.raises(TollbridgeError) as caught:
-        await capped.grant(_ask(customer_id, 10), caps=[Cap(id=f"key:{uuid4()}/total", amount_nano_usd=50)], wait_s=0.1)
+        await capped.grant(_ask(customer_id, 10), caps=[Cap(id=f"key:{uuid4()}/total", amount_nano_usd=50)], wait_s=1.0)
     assert caught.value.code is Code.BALANCE_RESERVED
     assert set(recalled) == {customer_id}
 
