@@ -122,7 +122,7 @@ class EdgeApp:
         parent = checked_traceparent(Headers(scope=scope).get("traceparent", ""))
         visit = None
         try:
-            visit = self._door.enter()
+            visit = await self._door.admit()
             await visit.begin()
             with self._tracer.span("edge.request", parent=parent, kind="server", request_id=request_id) as span:
                 trace = span.traceparent or parent

@@ -5,7 +5,8 @@ when it comes, before its key is looked up and its body read: when too many are 
 begin that the last would wait for more than LINE_S at the pace of the last second. Who begins has a place until its
 provider is asked, and there are about as many places as requests got through in a second: more would only make each
 other slow, here and in everybody they ask. Those who wait stand still, cost nothing and begin in the order in which
-they came. So after an overload only its line is left, which is served within two seconds.
+they came. So after an overload only its line is left, which is served within two seconds. Refusals take turns, too:
+whoever is refused asks again at once, and would leave those inside no time.
 
 Who waits for something that others may have at once (a slot, a body) must not keep them waiting: it loses its place
 after a moment, which is the longer the slower this process is itself.
@@ -35,6 +36,8 @@ HOLD_S = 0.25
 HOLD_PER_LATE_S = 10
 """A place is held for so many times longer as a look comes late: then it is this process that is slow."""
 MOST_HOLD_S = 3.0
+REFUSED_AT_ONCE = 128
+"""In one turn of the loop: whoever is refused asks again, and those inside need many turns."""
 
 
 class Door:
@@ -54,6 +57,16 @@ class Door:
         self._places: dict[Visit, float] = {}
         self._through_s: collections.deque[float] = collections.deque()
         self._look_due_s: float | None = None
+        self._refused_now = 0
+        self._refusals: collections.deque[asyncio.Future[None]] = collections.deque()
+
+    async def admit(self) -> "Visit":
+        """Lets a request in. Raises OVERLOADED, to so many in one turn of the loop that others get on, too."""
+        try:
+            return self.enter()
+        except TollbridgeError:
+            await self._pause()
+            raise
 
     def enter(self) -> "Visit":
         """Lets a request in. Raises OVERLOADED; never waits."""
@@ -142,6 +155,26 @@ class Door:
                 turn.set_result(False)
         if self._places or self.waiting:
             self._watch()
+
+    async def _pause(self) -> None:
+        """Until so few are refused in one turn of the loop."""
+        loop = asyncio.get_running_loop()
+        if not self._refused_now:
+            loop.call_soon(self._turn)
+        self._refused_now += 1
+        if self._refused_now > REFUSED_AT_ONCE:
+            self._refusals.append(loop.create_future())
+            await self._refusals[-1]
+
+    def _turn(self) -> None:
+        self._refused_now = 0
+        while self._refusals and self._refused_now < REFUSED_AT_ONCE:
+            waiting = self._refusals.popleft()
+            if not waiting.done():
+                waiting.set_result(None)
+                self._refused_now += 1
+        if self._refused_now:
+            asyncio.get_running_loop().call_soon(self._turn)
 
     def _refusal(self) -> TollbridgeError:
         self.refused += 1

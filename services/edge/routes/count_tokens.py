@@ -63,7 +63,7 @@ class CountTokens:
         reply = Reply(send=send, dialect=dialect, request_id=request_id)
         share, visit = self._bodies.share(), None
         try:
-            visit = self._door.enter()
+            visit = await self._door.admit()
             await visit.begin()
             tokens = await self._count(scope, receive, reply, request_id=request_id, share=share)
             await reply.look()

@@ -73,7 +73,7 @@ class PaidRoute:
         parent = traceparent_of(scope["headers"])
         with self._tools.tracer.span("edge.request", parent=parent, kind="server", request_id=request_id) as span:
             try:
-                visit = self._relay.door.enter()
+                visit = await self._relay.door.admit()
                 exchange = await self._admit(
                     scope,
                     receive,

@@ -1,13 +1,14 @@
 """How many requests one process takes and begins at once: an overload is refused at once, and its end is soon over."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
 from chassis.errors import Code, TollbridgeError
 from services.edge.http import door as rules
-from services.edge.http.door import HOLD_S, LEAST_LINE, LEAST_PLACES, LINE_S, PACE_S, Door, Visit
+from services.edge.http.door import HOLD_S, LEAST_LINE, LEAST_PLACES, LINE_S, PACE_S, REFUSED_AT_ONCE, Door, Visit
 from tests.unit.edge.world import until
 
 
@@ -60,11 +61,11 @@ async def begin_many(door: Door, count: int) -> tuple[list[Visit], list[asyncio.
     return visits, tasks
 
 
-def begun(tasks: list[asyncio.Task[None]]) -> int:
+def begun(tasks: Sequence[asyncio.Task[Any]]) -> int:
     return sum(task.done() and not task.cancelled() and task.exception() is None for task in tasks)
 
 
-def turned_away(tasks: list[asyncio.Task[None]]) -> int:
+def turned_away(tasks: Sequence[asyncio.Task[Any]]) -> int:
     return sum(task.done() and not task.cancelled() and task.exception() is not None for task in tasks)
 
 
@@ -237,3 +238,17 @@ async def test_who_gives_up_waiting_leaves_no_trace(clock: Clock, monkeypatch: p
     for visit in (*visits, late, first):
         visit.leave()
     assert (door.waiting, door.inside, door._places) == (0, 0, {})
+
+
+async def test_who_is_refused_keeps_nobody_who_is_inside_from_getting_on(clock: Clock) -> None:
+    """So few are told so in one turn of the loop, in the order in which they came; one who leaves is passed over."""
+    door = Door(clock=clock, most_inside=0)
+    tasks = [asyncio.create_task(door.admit()) for _ in range(2 * REFUSED_AT_ONCE + 3)]
+    await turns(1)
+    assert 0 < turned_away(tasks) <= REFUSED_AT_ONCE
+    tasks[REFUSED_AT_ONCE].cancel()
+    await until(lambda: all(task.done() for task in tasks))
+    assert (turned_away(tasks), door.inside, door.refused) == (len(tasks) - 1, 0, len(tasks))
+    await until(lambda: not door._refused_now)
+    with pytest.raises(TollbridgeError):
+        await door.admit()
