@@ -96,9 +96,9 @@ class Admission:
     async def authorize(self, *, api_key: str, client_ip: str, traceparent: str = "") -> Authority:
         """Who asks. Raises INVALID_API_KEY, CUSTOMER_SUSPENDED, ADDRESS_NOT_ALLOWED, UNAVAILABLE."""
         now_s = asyncio.get_running_loop().time()
-        kept = self._kept.get((api_key, client_ip))
-        if kept is not None and now_s < kept[0]:
-            return kept[1]
+        kept = self.kept(api_key=api_key, client_ip=client_ip)
+        if kept is not None:
+            return kept
         changes = self._changes
         with self._tracer.span("edge.authorize", parent=traceparent) as span:
             authority = await self._auth.authorize(
@@ -107,6 +107,11 @@ class Admission:
         if changes == self._changes and authority.keep_s > 0:
             self._keep((api_key, client_ip), authority, now_s=now_s)
         return authority
+
+    def kept(self, *, api_key: str, client_ip: str) -> Authority | None:
+        """Auth's answer, if it is known and still believed."""
+        kept = self._kept.get((api_key, client_ip))
+        return kept[1] if kept is not None and asyncio.get_running_loop().time() < kept[0] else None
 
     def _keep(self, asked: tuple[str, str], authority: Authority, *, now_s: float) -> None:
         """Keeps an answer as the newest and drops the oldest: those that have expired, or that there is no room for."""

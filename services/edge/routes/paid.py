@@ -132,15 +132,14 @@ class PaidRoute:
         trace = span.traceparent or traceparent_of(headers)
         if not self._tools.settlement.has_room:
             raise TollbridgeError(Code.OVERLOADED, "Please try again shortly.", retry_after_s=1)
+        admission, api_key = self._tools.admission, api_key_of(headers)
+        client_ip = scope["client"][0] if scope.get("client") else ""
+        kept = admission.kept(api_key=api_key, client_ip=client_ip)
+        if kept is not None:
+            self._know(reply, kept)  # who is over a limit is told so before waiting for a place
         await visit.begin()
-        authority: Authority = await self._tools.admission.authorize(
-            api_key=api_key_of(headers), client_ip=scope["client"][0] if scope.get("client") else "", traceparent=trace
-        )
-        reply.key_id = authority.key_id
-        terms = authority.limits
-        if terms is not None:
-            reply.limits = LimitNote(self._tools.limits, terms)
-            self._tools.limits.check(terms)
+        authority = await admission.authorize(api_key=api_key, client_ip=client_ip, traceparent=trace)
+        terms = self._know(reply, authority)
         reading = read_body(receive, headers, most_bytes=self._operation.most_bytes, share=share)
         body = await visit.outside(reading)
         if self._operation.is_job(body, headers):
@@ -177,6 +176,15 @@ class PaidRoute:
             turn=turn,
             admitted=admitted,
         )
+
+    def _know(self, reply: Reply, authority: Authority) -> Terms | None:
+        """From now on the reply knows whose it is. Raises RATE_LIMIT_EXCEEDED, CONCURRENCY_LIMIT_EXCEEDED."""
+        reply.key_id = authority.key_id
+        terms = authority.limits
+        if terms is not None:
+            reply.limits = LimitNote(self._tools.limits, terms)
+            self._tools.limits.check(terms)
+        return terms
 
     async def _let_in(self, terms: Terms, request: PaidRequest, turn: Turn | None) -> Admitted:
         """Counts the request against its caller's limits; of one that is refused its key is free again."""
