@@ -6,10 +6,12 @@ import resource
 
 import pytest
 
+from services.edge.http import door as rules
 from services.edge.http import protocol
 from tests.unit.edge.test_http_protocol import said
 from tests.unit.edge.world import World, until
 from tests.unit.edge.world_owners import KEY
+from tollbridge.auth.v1 import auth_pb2
 
 SLOW = {"chunks": 20, "gap_ms": 30}
 
@@ -100,3 +102,22 @@ def test_each_connection_leaves_a_file_for_its_provider(
     """However many files the system lets a process open: some are left for its spool and its own services."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
     assert protocol.most_connections() == (served, refused)
+
+
+async def test_who_is_over_a_limit_is_told_so_before_the_line(world: World, monkeypatch: pytest.MonkeyPatch):
+    """While its key is known, a refusal waits for nobody, however many wait for a place."""
+    world.truth.limits = auth_pb2.Limits(requests_per_minute=1)
+    for status in (200, 429):
+        async with world.post(world.body()) as response:
+            assert response.status == status
+    for name in ("HOLD_S", "MOST_HOLD_S"):
+        monkeypatch.setattr(rules, name, 100.0)
+    monkeypatch.setattr(rules, "PATIENCE_S", 0.2)
+    door = world.relay.door
+    visits = [door.enter() for _ in range(rules.LEAST_PLACES)]
+    for visit in visits:
+        await visit.begin()
+    async with world.post(world.body()) as response:
+        assert response.status == 429
+    for visit in visits:
+        visit.leave()
