@@ -17,6 +17,7 @@ from services.edge import events
 from tollbridge.edge.v1 import edge_pb2
 
 TELL_EVERY_S = 2.0
+LOOK_EVERY_S = 0.1
 SILENT_S = 7.0
 MOST_PEERS = 1000
 
@@ -56,7 +57,14 @@ class Peers:
                 await bus.announce(events.EDGE_RUNNING, told.SerializeToString())
             except TollbridgeError:  # the bus says itself that it is away
                 self._forget_silent()
-            await asyncio.sleep(TELL_EVERY_S)
+            await self._until_due(state)
+
+    async def _until_due(self, told: ConfigState) -> None:
+        """Until it is time to tell again: soon after a change, since whoever made it looks whether all have it."""
+        for _ in range(round(TELL_EVERY_S / LOOK_EVERY_S)):
+            await asyncio.sleep(LOOK_EVERY_S)
+            if self._own() != told:
+                return
 
     async def on_message(self, data: bytes) -> None:
         """Somebody runs."""

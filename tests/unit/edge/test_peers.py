@@ -2,8 +2,11 @@
 
 import asyncio
 
+import pytest
+
 from chassis.config_state import ConfigState
 from chassis.errors import Code, TollbridgeError
+from services.edge.admin import peers
 from services.edge.admin.peers import MOST_PEERS, SILENT_S, Peers
 from tollbridge.edge.v1 import edge_pb2
 
@@ -33,9 +36,9 @@ class Bus:
             await other.on_message(data)
 
 
-async def tell(peers: Peers, bus: Bus) -> None:
+async def tell(edge: Peers, bus: Bus) -> None:
     """Until it was told once."""
-    running = asyncio.create_task(peers.run(bus))
+    running = asyncio.create_task(edge.run(bus))
     await asyncio.wait_for(bus.told.wait(), 20)
     running.cancel()
     await asyncio.wait({running})
@@ -54,6 +57,24 @@ async def test_an_edge_knows_those_that_it_hears_and_itself() -> None:
     assert here.states() == both
     clock.now_s = SILENT_S + 0.1
     assert list(here.states()) == ["m/0"]
+
+
+async def test_a_change_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever changed the file asks any edge, within two seconds, whether all have it."""
+    monkeypatch.setattr(peers, "TELL_EVERY_S", 3600)
+    here, state = Peers(name="m/0", own=ConfigState), ConfigState(hash="old")
+    there = Peers(name="m/1", own=lambda: state)
+    bus = Bus(here)
+    running = asyncio.create_task(there.run(bus))
+    try:
+        await asyncio.wait_for(bus.told.wait(), 20)
+        bus.told.clear()
+        state = ConfigState(hash="new")
+        await asyncio.wait_for(bus.told.wait(), 20)
+        assert here.states()["m/1"] == state
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
 
 
 async def test_without_a_bus_an_edge_knows_itself() -> None:
