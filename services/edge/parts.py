@@ -139,8 +139,8 @@ class Parts:
             directory=self._spool_dir,
             own=incarnation,
             outbox=self._publisher,
-            free_shares=functools.partial(free_shares, router=router, limits=limit_owner, claims=self._claims),
-            end_spender=functools.partial(end_spender, billing=billing),
+            free_shares=functools.partial(free_shares, router=router, limits=limit_owner),
+            end_spender=functools.partial(end_spender, billing=billing, claims=self._claims),
         )
         self._settlement = Settlement(spool=self._spool, purse=self._purse, outbox=self._publisher)
         self._admission = Admission(

@@ -1,10 +1,13 @@
 """What dead incarnations left behind: their finished records are published, their started ones voided.
 
 The running edge looks for them, at its start and then every few seconds: a former process of this replica, or a sibling
-on the same disk that died. What it had of providers' slots, of limits and of idempotency keys is given back at once. A
-spool is locked while it is worked on, and deleted when billing has everything that was in it and its spender's credit
-leases are closed, so a replay that dies itself is done again by whoever looks next. A living incarnation keeps its lock
-and is left alone.
+on the same disk that died. What it had of providers' slots and of limits is given back at once. A spool is locked while
+it is worked on, and deleted when billing has everything that was in it and its spender's claims and credit leases are
+closed, so a replay that dies itself is done again by whoever looks next. A living incarnation keeps its lock and is
+left alone.
+
+Its claims on idempotency keys wait for its events: who takes one over runs under the first request id, and must find
+how that one ended, or be charged after its void.
 """
 
 import asyncio
@@ -46,7 +49,7 @@ class Replay:
     """The replays of one process. Its owner runs `run()` as a task.
 
     `free_shares` gives back what others may wait for of an incarnation that is no more, and `end_spender` closes its
-    credit leases, once nothing of it is left to charge.
+    claims and credit leases, once nothing of it is left to charge.
     """
 
     def __init__(
@@ -162,16 +165,14 @@ def _pause_s() -> float:
     return LOOK_EVERY_S * random.uniform(0.8, 1.2)
 
 
-async def free_shares(spender: str, *, router: RouterOwner, limits: LimitOwner, claims: Claims) -> None:
+async def free_shares(spender: str, *, router: RouterOwner, limits: LimitOwner) -> None:
     """Gives back what a dead incarnation held of what is shared: its process, and so its calls, are no more.
 
-    Each of the three also when another can't be told. What it ran under an idempotency key may be taken over before
-    its events have come: whoever does finds its answer, or makes the one charge under the same request id.
+    Each of the two also when the other can't be told.
     """
     told = await asyncio.gather(
         router.state_attempts([], as_of=str(now_floor()), spender=spender),
         limits.end(spender=spender),
-        claims.end_spender(spender),
         return_exceptions=True,
     )
     for failure in told:
@@ -179,8 +180,9 @@ async def free_shares(spender: str, *, router: RouterOwner, limits: LimitOwner, 
             raise failure
 
 
-async def end_spender(spender: str, *, billing: BillingOwner) -> None:
-    """Closes the credit leases of an incarnation that is no more, when nothing of it is left to charge."""
+async def end_spender(spender: str, *, billing: BillingOwner, claims: Claims) -> None:
+    """Closes what an incarnation that is no more still holds, when nothing of it is left to charge."""
+    await claims.end_spender(spender)
     await billing.state_leases([], as_of=str(now_floor()), spender=spender)
 
 

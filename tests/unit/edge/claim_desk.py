@@ -25,6 +25,8 @@ class ClaimDesk:
         self.held: dict[str, Held] = {}
         self.up = True
         self.stated: list[str] = []
+        self.ended: list[str] = []
+        """Spenders that are no more."""
 
     @property
     def methods(self) -> dict:
@@ -48,7 +50,10 @@ class ClaimDesk:
 
     async def state(self, request: pb.StateClaimsRequest, _: CallContext) -> pb.StateClaimsResponse:
         self._check()
-        self.stated = list(request.call_ids)
+        if request.spender_ended:
+            self.ended.append(request.spender)
+        else:
+            self.stated = list(request.call_ids)
         return pb.StateClaimsResponse(renew_in_s=10)
 
     async def end(self, request: pb.EndClaimRequest, _: CallContext) -> pb.EndClaimResponse:

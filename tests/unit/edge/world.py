@@ -162,8 +162,8 @@ async def edge_world(
         directory=spool_dir,
         own=incarnation,
         outbox=publisher,
-        free_shares=functools.partial(free_shares, router=router, limits=limit_owner, claims=claims),
-        end_spender=functools.partial(end_spender, billing=billing),
+        free_shares=functools.partial(free_shares, router=router, limits=limit_owner),
+        end_spender=functools.partial(end_spender, billing=billing, claims=claims),
     )
     tasks = [
         asyncio.create_task(run)

@@ -88,6 +88,8 @@ class Owners:
     def __init__(self, truth: Truth) -> None:
         self.truth = truth
         self.claims = ClaimDesk()
+        self.router_heard: set[str] = set()
+        """Spenders that told router what they run, or of whom it was told that they are no more."""
         self.limits = LimitDesk()
         handlers = {
             claims_pb2: ("ClaimService", self.claims.methods),
@@ -176,6 +178,7 @@ class Owners:
         return router_pb2.FinishAttemptResponse()
 
     async def state_attempts(self, request, _: CallContext) -> router_pb2.StateAttemptsResponse:
+        self.router_heard.add(request.spender)
         return router_pb2.StateAttemptsResponse(renew_in_s=10)
 
     async def grant(self, request: billing_pb2.GrantLeaseRequest, _: CallContext) -> billing_pb2.GrantLeaseResponse:
