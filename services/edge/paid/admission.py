@@ -28,6 +28,8 @@ from upstream.route import Bounds, Route
 from upstream.usage import UsageLimits
 
 MAX_KEPT = 50_000
+REMEMBERED_S = 10.0
+"""How long beyond its time an answer of auth says who is over a limit."""
 SOMETHING_TOKENS = 16
 """Output that makes a request worth running when credit is short: beside its thinking, if that has a budget."""
 UNKNOWN_MAX_OUTPUT = 16_384
@@ -75,7 +77,7 @@ def api_key_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 
 class Admission:
-    """Lets requests in. Keeps nothing but auth's answers of the last second."""
+    """Lets requests in. Keeps auth's answers for a second, and remembers them a little longer to refuse by."""
 
     def __init__(
         self,
@@ -96,9 +98,9 @@ class Admission:
     async def authorize(self, *, api_key: str, client_ip: str, traceparent: str = "") -> Authority:
         """Who asks. Raises INVALID_API_KEY, CUSTOMER_SUSPENDED, ADDRESS_NOT_ALLOWED, UNAVAILABLE."""
         now_s = asyncio.get_running_loop().time()
-        kept = self.kept(api_key=api_key, client_ip=client_ip)
-        if kept is not None:
-            return kept
+        kept = self._kept.get((api_key, client_ip))
+        if kept is not None and now_s < kept[0]:
+            return kept[1]
         changes = self._changes
         with self._tracer.span("edge.authorize", parent=traceparent) as span:
             authority = await self._auth.authorize(
@@ -108,17 +110,17 @@ class Admission:
             self._keep((api_key, client_ip), authority, now_s=now_s)
         return authority
 
-    def kept(self, *, api_key: str, client_ip: str) -> Authority | None:
-        """Auth's answer, if it is known and still believed."""
+    def remembered(self, *, api_key: str, client_ip: str) -> Authority | None:
+        """Auth's last answer, believed or not: good to say who is over a limit, not to let anybody in."""
         kept = self._kept.get((api_key, client_ip))
-        return kept[1] if kept is not None and asyncio.get_running_loop().time() < kept[0] else None
+        return None if kept is None else kept[1]
 
     def _keep(self, asked: tuple[str, str], authority: Authority, *, now_s: float) -> None:
-        """Keeps an answer as the newest and drops the oldest: those that have expired, or that there is no room for."""
+        """Keeps an answer as the newest and drops the oldest: of long ago, or that there is no room for."""
         self._kept.pop(asked, None)
         while self._kept:
             until_s, _ = self._kept[next(iter(self._kept))]
-            if now_s < until_s and len(self._kept) < MAX_KEPT:
+            if now_s < until_s + REMEMBERED_S and len(self._kept) < MAX_KEPT:
                 break
             self._kept.popitem(last=False)
         self._kept[asked] = (now_s + authority.keep_s, authority)

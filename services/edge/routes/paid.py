@@ -134,9 +134,9 @@ class PaidRoute:
             raise TollbridgeError(Code.OVERLOADED, "Please try again shortly.", retry_after_s=1)
         admission, api_key = self._tools.admission, api_key_of(headers)
         client_ip = scope["client"][0] if scope.get("client") else ""
-        kept = admission.kept(api_key=api_key, client_ip=client_ip)
-        if kept is not None:
-            self._know(reply, kept)  # who is over a limit is told so before waiting for a place
+        remembered = admission.remembered(api_key=api_key, client_ip=client_ip)
+        if remembered is not None:
+            self._know(reply, remembered)  # who is over a limit is told so before waiting for a place
         await visit.begin()
         authority = await admission.authorize(api_key=api_key, client_ip=client_ip, traceparent=trace)
         terms = self._know(reply, authority)

@@ -105,11 +105,13 @@ def test_each_connection_leaves_a_file_for_its_provider(
 
 
 async def test_who_is_over_a_limit_is_told_so_before_the_line(world: World, monkeypatch: pytest.MonkeyPatch):
-    """While its key is known, a refusal waits for nobody, however many wait for a place."""
+    """Also when auth would have to be asked again to let it in: a refusal waits for nobody, however many wait."""
     world.truth.limits = auth_pb2.Limits(requests_per_minute=1)
     for status in (200, 429):
         async with world.post(world.body()) as response:
             assert response.status == status
+    kept = world.admission._kept
+    kept.update({asked: (0.0, authority) for asked, (_, authority) in kept.items()})
     for name in ("HOLD_S", "MOST_HOLD_S"):
         monkeypatch.setattr(rules, name, 100.0)
     monkeypatch.setattr(rules, "PATIENCE_S", 0.2)
