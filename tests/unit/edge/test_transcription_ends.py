@@ -52,7 +52,7 @@ async def test_who_leaves_before_a_whole_transcript_pays_for_one_that_was_read(
     """And for nothing where nothing was: they had no byte of it."""
     world.truth.on_disconnect = policy
     asking = asyncio.create_task(status_of(world, scripted({"first_byte_ms": 700})))
-    await until(lambda: bool(world.truth.held))
+    await until(lambda: bool(world.relay.door._through_s))  # the provider is asked: who leaves before, asked nothing
     asking.cancel()
     event = await ended(world)
     assert (event.ended, event.charge_nano_usd, event.policy) == (GONE, charge, policy)
