@@ -4,9 +4,11 @@
 set -euo pipefail
 folder=$(realpath -m "$1")
 shift
-mkdir -p "$folder/plugins/cli-plugins"
+mkdir -p "$folder/plugins/cli-plugins" "$folder/bin"
+# The client that came with the engine: newer ones build by BuildKit only with a plugin that Debian doesn't have.
+ln -sfn /usr/bin/docker "$folder/bin/docker"
 ln -sfn "$(command -v docker-compose || realpath .venv/bin/docker-compose)" "$folder/plugins/cli-plugins/docker-compose"
-export DOCKER_HOST=unix://$folder/docker.sock DOCKER_CONFIG=$folder/plugins
+export DOCKER_HOST=unix://$folder/docker.sock DOCKER_CONFIG=$folder/plugins PATH=$folder/bin:$PATH
 exec unshare --net --mount --pid --ipc --uts --fork --kill-child --mount-proc bash -c '
   set -euo pipefail
   folder=$1

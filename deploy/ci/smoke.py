@@ -56,7 +56,7 @@ class Instance:
             if status in (200, 201, 202):
                 found: Json = json.loads(content)
                 return found
-            if status not in (0, 502, 503) or time.monotonic() > deadline:
+            if status not in (0, 502, 503, 504) or time.monotonic() > deadline:
                 raise SystemExit(f"{method} {path}: {status} {content[:300]!r}")
             time.sleep(0.5)
 
@@ -118,7 +118,7 @@ def load(instance: Instance, key: str, *, seconds: float) -> int:
     for client in clients:
         client.join()
     print(f"smoke: answers by status {dict(seen)}")
-    assert set(seen) <= {0, 200, 502, 503}, "only cuts and refusals that may be tried again"
+    assert set(seen) <= {0, 200, 502, 503, 504}, "only cuts and refusals that may be tried again"
     return sum(costs)
 
 
