@@ -30,8 +30,8 @@ wheels() {
   [ -d "$CACHE/wheels-$key" ] || {
     rm -rf "$CACHE/wheels.new"
     # pip judges markers by the Python that runs it, so they are judged first
-    .venv/bin/python deploy/ci/judge_markers.py "$python" "${locks[@]}" >"$CACHE/wheels.txt"
-    .venv/bin/python -m pip download --quiet --no-deps --require-hashes --only-binary=:all: --python-version "$python" \
+    ${PYTHON:-.venv/bin/python} deploy/ci/judge_markers.py "$python" "${locks[@]}" >"$CACHE/wheels.txt"
+    ${PYTHON:-.venv/bin/python} -m pip download --quiet --no-deps --require-hashes --only-binary=:all: --python-version "$python" \
       --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_17_x86_64 \
       --platform manylinux2014_x86_64 --dest "$CACHE/wheels.new" -r "$CACHE/wheels.txt"
     mv "$CACHE/wheels.new" "$CACHE/wheels-$key"
