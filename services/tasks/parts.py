@@ -15,6 +15,7 @@ from chassis.lifecycle import Lifecycle
 from chassis.pipe import PipeClient
 from chassis.settings import SettingsError
 from chassis.telemetry import Tracer
+from chassis.tls import Certificates
 from services.tasks import config, events
 from services.tasks.acceptance import Acceptance
 from services.tasks.config import TasksConfig
@@ -215,16 +216,19 @@ def _shifts(
 
 def _pipes(settings: Settings, tracer: Tracer) -> tuple[PipeClient, PipeClient]:
     """The ways to router and to billing."""
+    tls = Certificates.of(settings)
     router = PipeClient(
         descriptor=router_pb2.DESCRIPTOR.services_by_name["RouterService"],
         addresses=settings.router_addresses,
         token=settings.service_token,
         tracer=tracer,
+        tls=tls,
     )
     billing = PipeClient(
         descriptor=billing_pb2.DESCRIPTOR.services_by_name["BillingService"],
         addresses=settings.billing_addresses,
         token=settings.service_token,
         tracer=tracer,
+        tls=tls,
     )
     return router, billing
