@@ -1,9 +1,10 @@
-"""The gRPC server of a service as its settings have it: where it listens, who may call, whether it shares its port."""
+"""How a service is reached, and reaches the bus, as its settings have it."""
 
 from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry
 
+from chassis.bus import Bus, Log
 from chassis.callers import parse_tokens
 from chassis.rpc import RpcServer, RpcService
 from chassis.settings import ServiceSettings
@@ -23,4 +24,12 @@ def rpc_server(
         registry=registry,
         reuse_port=settings.grpc_reuse_port,
         tls=Certificates.of(settings),
+    )
+
+
+async def open_bus(settings: ServiceSettings, log: Log) -> Bus:
+    """The process's bus, which connects in the background. Raises SettingsError."""
+    tls = Certificates.of(settings)
+    return await Bus.connect(
+        settings.nats_url, name=settings.service_name, log=log, replicas=settings.stream_replicas, tls=tls
     )
