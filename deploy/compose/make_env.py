@@ -4,6 +4,7 @@ Standard library only. A file that is there is left alone, since a database made
 its pepper, work with no others.
 """
 
+import hashlib
 import os
 import secrets
 import sys
@@ -22,10 +23,15 @@ def lines() -> list[str]:
         "TOLLBRIDGE_KEY_PEPPERS": f"1:{secrets.token_hex(32)}",
         "TOLLBRIDGE_RECEIPT_KEY": secrets.token_hex(32),
         "TOLLBRIDGE_AT_REST_KEYS": f"1:{secrets.token_hex(32)}",
-        "TOLLBRIDGE_SERVICE_TOKENS": ",".join(own.values()),
+        "TOLLBRIDGE_SERVICE_TOKENS": ",".join(f"{name}:sha256:{hashed(token)}" for name, token in own.items()),
     }
     values |= {f"TOLLBRIDGE_{name.upper()}_TOKEN": token for name, token in own.items()}
     return [f"{name}={value}\n" for name, value in values.items()]
+
+
+def hashed(token: str) -> str:
+    """All that others need of a service's secret."""
+    return hashlib.sha256(token.partition(":")[2].encode()).hexdigest()
 
 
 def main() -> int:
