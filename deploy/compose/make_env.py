@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 CALLERS = ("edge", "auth", "router", "billing", "tasks", "cli")
+BUS_USERS = ("auth", "billing", "edge", "tasks", "proof", "operator")
+"""As in deploy/nats/users.conf."""
 HEADER = "# Secrets of docker-compose.yml; keep this file to yourself.\n"
 
 
@@ -26,6 +28,8 @@ def lines() -> list[str]:
         "TOLLBRIDGE_SERVICE_TOKENS": ",".join(f"{name}:sha256:{hashed(token)}" for name, token in own.items()),
     }
     values |= {f"TOLLBRIDGE_{name.upper()}_TOKEN": token for name, token in own.items()}
+    # the letter first: NATS would read some of the others as numbers
+    values |= {f"TOLLBRIDGE_NATS_{name.upper()}_PASSWORD": f"n{secrets.token_hex(24)}" for name in BUS_USERS}
     return [f"{name}={value}\n" for name, value in values.items()]
 
 

@@ -107,6 +107,7 @@ def composed(folder: Path, *options: str) -> str:
     composer = tool("docker-compose")
     secrets = {"POSTGRES_PASSWORD": "x", "TOLLBRIDGE_SERVICE_TOKENS": "x", "TOLLBRIDGE_KEY_PEPPERS": "x"}
     secrets |= {f"TOLLBRIDGE_{name.upper()}_TOKEN": "x" for name in (*SERVICES, "admin")}
+    secrets |= {f"TOLLBRIDGE_NATS_{name.upper()}_PASSWORD": "x" for name in (*SERVICES, "proof", "operator")}
     command = [composer, "-f", str(folder / "docker-compose.yml"), "config", *options]
     done = subprocess.run(command, env={**os.environ, **secrets}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
