@@ -5,7 +5,7 @@ import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psycopg
@@ -58,7 +58,7 @@ def behind(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
             connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(user)))
 
 
-def configured(owner: dict[str, object], *, users: Path, port: int) -> str:
+def configured(owner: Mapping[str, object], *, users: Path, port: int) -> str:
     """The file that is deployed, for the test's server, with few sessions and time to wait for one of them."""
     text = INI.read_text()
     for old, new in (
