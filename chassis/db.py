@@ -186,7 +186,7 @@ async def wait_for_schema(pool: Pool, *, service: str, timeout_s: float) -> None
         if is_ready:
             return
         if is_late:
-            found = "no schema" if seen.version is None else f"version {seen.version}"
+            found = f"no schema ({seen.trouble})" if seen.version is None else f"version {seen.version}"
             message = f"schema {service} is not ready after {timeout_s:g} s: found {found}, need {_head(revisions)}"
             raise TollbridgeError(Code.UNAVAILABLE, message, retry_after_s=1)
         await asyncio.sleep(SCHEMA_POLL_S)
@@ -272,9 +272,10 @@ def _foundation(service: str) -> tuple[str, ...]:
 
 
 class _Seen(NamedTuple):
-    """The schema's revision (None: there is none, or no way to ask), and what is wrong with the session that saw it."""
+    """The schema's revision (None: there is none, or no way to ask), why not, and what is wrong with the session."""
 
     version: str | None = None
+    trouble: str = "it has no version"
     problem: str = ""
 
 
@@ -287,8 +288,8 @@ async def _look(conninfo: str, *, service: str) -> _Seen:
             problem = _problem(str(row[0]), row[1], role=_role(service))
             cursor = await connection.execute(f"SELECT version_num FROM {service}.{VERSION_TABLE}".encode())
             row = await cursor.fetchone()
-    except (psycopg.OperationalError, *_NOT_MIGRATED):
-        return _Seen(problem=problem)
+    except (psycopg.OperationalError, *_NOT_MIGRATED) as error:
+        return _Seen(trouble=str(error).partition("\n")[0], problem=problem)
     return _Seen(version=str(row[0]) if row else None, problem=problem)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from chassis import db
 from chassis.errors import Code, TollbridgeError
@@ -117,6 +118,20 @@ def test_two_databases_of_one_cluster_may_be_migrated_at_once(
     with psycopg.connect(other, autocommit=True) as connection:
         connection.execute(f"DROP SCHEMA IF EXISTS {service} CASCADE")
     assert failures == []
+
+
+async def test_who_waits_in_vain_for_a_schema_says_what_was_in_the_way(postgres_url: str, service: str) -> None:
+    """A wrong password is no missing migration, and the log tells the two apart, without the password."""
+    wrong = make_conninfo(postgres_url, password="not-the-password")
+    for url, reason in ((wrong, "password authentication failed"), (postgres_url, "does not exist")):
+        pool = await db.open_pool(url, role=service)
+        try:
+            with pytest.raises(TollbridgeError, match=reason) as missing:
+                await db.wait_for_schema(pool, service=service, timeout_s=0)
+        finally:
+            await pool.close()
+        assert "not-the-password" not in missing.value.message
+        assert missing.value.code is Code.UNAVAILABLE
 
 
 async def test_a_service_waits_for_its_schema_and_takes_a_newer_one(postgres_url: str, service: str) -> None:
