@@ -15,6 +15,7 @@ import psycopg
 
 from chassis import db
 from cli.logins import LoginRefused, make_login, variable
+from cli.schema import migrate
 from cli.services import SERVICES
 
 CONNECT_TIMEOUT_S = 10
@@ -42,7 +43,7 @@ def migrate_all(
         if service in present:
             yield f"{service}: up to date"
         else:
-            db.migrate(database_url, service=service)
+            migrate(database_url, service=service)
             yield f"{service}: migrated"
         if url := environ.get(variable(service)):
             yield f"{service}: {_login(database_url, service=service, url=url)} logs in"
