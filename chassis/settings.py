@@ -7,7 +7,7 @@ an unset one, because that is what `${X:-}` in compose files and manifests leave
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -36,6 +36,10 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     grpc_bind: str = "127.0.0.1:0"
     metrics_bind: str = "127.0.0.1:0"
     database_url: str = ""
+    database_connections: Annotated[int, msgspec.Meta(ge=1)] = 8
+    """The most that this process holds: times the replicas it is the service's part of PostgreSQL's."""
+    database_pooler: Literal["", "pgbouncer"] = ""
+    """What stands before PostgreSQL and pools by transaction; role and limits are then the login's."""
     nats_url: str = "nats://127.0.0.1:4222"
     config_path: str = ""
     log_level: str = "info"

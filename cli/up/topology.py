@@ -103,6 +103,8 @@ def service_program(seat: Seat, *, shared: Mapping[str, str], secrets: InstanceS
         ("TOLLBRIDGE_HTTP_BIND" if seat.is_http else "TOLLBRIDGE_GRPC_BIND"): seat.main,
         ("TOLLBRIDGE_HTTP_REUSE_PORT" if seat.is_http else "TOLLBRIDGE_GRPC_REUSE_PORT"): "true",
     }
+    if seat.is_http:
+        own["TOLLBRIDGE_ADMIN_BIND"] = ""  # ready.json and `tollbridge admin` know of one address
     if seat.is_http and GRACE not in shared:
         own[GRACE] = f"{EDGE_GRACE_S:g}"
     if seat.service in OWNERS:

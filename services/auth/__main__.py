@@ -19,7 +19,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     telemetry.configure_logging(service=own.service_name, replica=own.replica, level=own.log_level)
     log, registry = structlog.get_logger(), open_registry(own.config_path)
     tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
-    pool = await db.open_pool(own.database_url, role="auth")
+    pool = await db.service_pool(own, role="auth")
     parts = Parts(settings=own, pool=pool, log=log)
     registry.register(parts.collector())
     registry.register(ConfigCollector(parts.config_state))

@@ -165,7 +165,7 @@ class Parts:
         self._relay = Relay(tools=tools, max_requests=settings.max_requests)
         self._waking = Waking(told_at_s=lambda: self._attempts.told_at_s, cut=self._relay.cut)
         self._refusals = RefusalTeller(refusals=tools.refusals, auth=self._clients.auth, spender=incarnation)
-        self.app = configuration.app = self._site(registry, tracer)
+        self.app = configuration.app = self._site(registry, tracer, has_admin_port=bool(settings.admin_bind))
 
     def _idempotency(self, settings: Settings) -> Idempotency:
         self._bucket = Bucket(
@@ -203,7 +203,7 @@ class Parts:
         )
         return metrics
 
-    def _site(self, registry: CollectorRegistry, tracer: Tracer) -> EdgeApp:
+    def _site(self, registry: CollectorRegistry, tracer: Tracer, *, has_admin_port: bool) -> EdgeApp:
         public = public_site(
             clients=self._clients,
             admission=self._admission,
@@ -233,6 +233,7 @@ class Parts:
             bodies=self._relay.bodies,
             refusals=self._relay.tools.refusals,
             door=self._relay.door,
+            has_admin_port=has_admin_port,
         )
 
     def unready(self) -> str | None:

@@ -22,7 +22,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     metrics = open_registry(own.config_path)
     tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
     tokens = parse_tokens(own.service_tokens, certified=bool(own.tls_dir))
-    pool = await db.open_pool(own.database_url, role="router", idle_ms=IDLE_MS)
+    pool = await db.service_pool(own, role="router", idle_ms=IDLE_MS)
     parts = build(pool=pool, config_path=Path(own.config_path), everybody=frozenset(tokens), metrics=metrics)
     serving = False
     health = HealthServer(bind=own.metrics_bind, registry=metrics, ready=lambda: None if serving else "not serving")

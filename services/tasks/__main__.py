@@ -19,7 +19,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     telemetry.configure_logging(service=own.service_name, replica=own.replica, level=own.log_level)
     log, registry = structlog.get_logger(), open_registry(own.config_path)
     tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
-    pool = await db.open_pool(own.database_url, role="tasks")
+    pool = await db.service_pool(own, role="tasks")
     bus = await open_bus(own, log)
     parts = Parts(settings=own, pool=pool, bus=bus, tracer=tracer, log=log)
     registry.register(parts.collector())
