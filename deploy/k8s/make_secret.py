@@ -1,4 +1,4 @@
-"""Prints the secret `tollbridge-secrets` for `kubectl create -f -`, out of the file that deploy/compose/make_env.py made.
+"""Prints the secret `tollbridge-secrets` for `kubectl create -f -`, out of the file that compose's make_env.py made.
 
 Standard library only. `python3 deploy/k8s/make_secret.py FILE [--database-url URL] [--namespace NAME]`: without a URL
 it is that of the PostgreSQL which overlays/dev has inside. Keep the file: a database made with its password, and keys

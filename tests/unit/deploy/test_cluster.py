@@ -1,6 +1,7 @@
 """What somebody who runs clusters looks for first: nothing privileged, nothing unbounded, no secret, no `latest`."""
 
 import asyncio
+import importlib
 import json
 import re
 import subprocess
@@ -17,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from chassis.health import HealthServer
 from chassis.rpc import RpcServer
+from chassis.settings import load
 from chassis.telemetry import Tracer
 from tests.unit.deploy.cluster import (
     ROOT,
@@ -265,3 +267,16 @@ def test_the_made_secret_has_every_key_that_pods_refer_to(tmp_path: Path) -> Non
     assert wanted <= data.keys()
     assert f":{data['postgres-password']}@postgres:5432/" in data["database-url"]
     assert data["auth-token"] in data["service-tokens"]
+
+
+@pytest.mark.parametrize("name", ["edge", "auth", "router", "billing", "tasks", "tasks-worker"])
+def test_what_a_pod_is_told_is_enough_to_start(name: str) -> None:
+    """Its settings accept it, secrets included, and nothing listens on an address that only the pod itself reaches."""
+    settings = importlib.import_module(f"services.{name.removesuffix('-worker')}.settings").Settings
+    container = template(workloads(manifests("base"))[name])["spec"]["containers"][0]
+    secret = {"TOLLBRIDGE_KEY_PEPPERS": "1:" + "00" * 32}
+    environ = {each["name"]: each.get("value", secret.get(each["name"], "x")) for each in container["env"]}
+    own = load(settings, environ)
+    ports = {each["containerPort"] for each in container["ports"]}
+    binds = [own.metrics_bind, own.http_bind if name == "edge" else own.grpc_bind]
+    assert {f"0.0.0.0:{port}" for port in ports} == set(binds)
