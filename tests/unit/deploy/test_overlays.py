@@ -186,6 +186,24 @@ def test_the_way_in_buffers_nothing_and_repeats_nothing(site: list[Manifest]) ->
         assert not any(each.startswith(path["path"]) for each in ("/admin", "/metrics"))
 
 
+def test_operators_have_a_port_of_their_own(site: list[Manifest]) -> None:
+    """Edge serves /admin on it alone; no way in leads there, and one namespace may ask it."""
+    edge = running(site)["edge"]
+    given, container = variables(edge), template(edge)["spec"]["containers"][0]
+    ports = {each["name"]: each["containerPort"] for each in container["ports"]}
+    assert given["TOLLBRIDGE_ADMIN_BIND"] == f"0.0.0.0:{ports['admin']}"
+    assert [each["targetPort"] for each in one(site, "Service", "edge")["spec"]["ports"]] == ["http"]
+    assert [each["targetPort"] for each in one(site, "Service", "edge-admin")["spec"]["ports"]] == ["admin"]
+    let_in = [
+        rule.get("from")
+        for each in of_kind(site, "NetworkPolicy").values()
+        if each["spec"]["podSelector"].get("matchLabels", {}).get("app.kubernetes.io/name") == "edge"
+        for rule in each["spec"].get("ingress", ())
+        if ports["admin"] in [port["port"] for port in rule["ports"]]
+    ]
+    assert let_in == [[{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "tollbridge-operators"}}}]]
+
+
 def test_edge_hears_only_the_controller_where_there_is_one(site: list[Manifest]) -> None:
     """Its port is open to that namespace alone."""
     rules = one(site, "NetworkPolicy", "edge")["spec"]["ingress"]
