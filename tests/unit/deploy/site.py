@@ -11,7 +11,7 @@ import yaml
 
 from tests.unit.deploy.cluster import K8S, Manifest, manifests, template, tool, workloads
 
-COMPONENTS = ("keda", "servicemonitors", "pgbouncer", "ingress")
+COMPONENTS = ("keda", "servicemonitors", "pgbouncer", "ingress", "nats-users", "mtls")
 OWNERS_OF_TABLES = {"auth": "auth", "router": "router", "billing": "billing", "tasks": "tasks", "tasks-worker": "tasks"}
 """Each workload that logs in at PostgreSQL, and as which service."""
 README = (K8S / "overlays" / "prod" / "README.md").read_text()
