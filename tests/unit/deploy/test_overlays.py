@@ -16,8 +16,8 @@ import yaml
 from services.edge.bodies.transcription_request import MAX_FORM_BYTES
 from services.router.config_sections import TimeoutsSection
 from services.tasks.making.kinds import KINDS as KINDS_OF_JOBS
-from tests.unit.deploy import test_cluster
-from tests.unit.deploy.cluster import ROOT, Manifest, label, template, tool
+from tests.unit.deploy import test_cluster, test_who_calls_whom
+from tests.unit.deploy.cluster import ROOT, Manifest, label, manifests, template, tool
 from tests.unit.deploy.site import OWNERS_OF_TABLES, README, of_kind, one, running, selects, variables
 
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -54,6 +54,24 @@ def test_a_site_and_the_replay_fit_the_schemas(site: list[Manifest], replay: lis
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "WARN" not in done.stdout + done.stderr  # a kind without a schema
+
+
+@pytest.mark.parametrize(
+    "promise",
+    [
+        test_who_calls_whom.test_policies_let_pass_the_arrows_of_the_table_and_no_others,
+        test_who_calls_whom.test_both_ends_of_an_arrow_let_it_pass,
+        test_who_calls_whom.test_everything_else_is_kept_in_and_out,
+        test_who_calls_whom.test_pods_are_told_of_those_they_call_and_of_nobody_else,
+    ],
+)
+def test_production_opens_two_doors_more_than_the_base(
+    promise: Callable[[list[Manifest]], None], prod: list[Manifest]
+) -> None:
+    """Between the servers of NATS, and for operators; else it is the arrows of ARCHITECTURE.md, as everywhere."""
+    added = of_kind(prod, "NetworkPolicy").keys() - of_kind(manifests("base"), "NetworkPolicy").keys()
+    assert added == {"nats-cluster", "edge-admin"}
+    promise([each for each in prod if each["kind"] != "NetworkPolicy" or each["metadata"]["name"] not in added])
 
 
 @pytest.mark.parametrize("kind", ["ScaledObject", "ServiceMonitor"])
