@@ -17,7 +17,7 @@ from services.edge.bodies.transcription_request import MAX_FORM_BYTES
 from services.router.config_sections import TimeoutsSection
 from services.tasks.making.kinds import KINDS as KINDS_OF_JOBS
 from tests.unit.deploy import test_cluster, test_who_calls_whom
-from tests.unit.deploy.cluster import ROOT, Manifest, label, manifests, template, tool
+from tests.unit.deploy.cluster import ROOT, Manifest, label, manifests, template, tool, workloads
 from tests.unit.deploy.site import OWNERS_OF_TABLES, README, of_kind, one, running, selects, variables
 
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -291,3 +291,10 @@ def test_one_line_makes_the_job_of_another_edge(replay: list[Manifest]) -> None:
             each["persistentVolumeClaim"]["claimName"] = f"spool-{old}"
     assert changed == replay[0]
     assert math.isfinite(float(new.rpartition("-")[2]))
+
+
+def test_our_own_pods_are_a_user_that_no_node_has(site: list[Manifest], replay: list[Manifest]) -> None:
+    """The one of the image, with a number above those that systems give away."""
+    for each in workloads([*site, *replay]).values():
+        assert template(each)["spec"]["securityContext"]["runAsUser"] == 10001
+    assert "useradd --uid 10001" in (ROOT / "Dockerfile").read_text()
