@@ -1,11 +1,8 @@
-"""PostgreSQL for one service: its pool, its transactions and its schema's migrations.
+"""PostgreSQL for one service: its pool, its transactions and the schema that it waits for.
 
-Each service owns one schema and acts as its own NOLOGIN role, `tollbridge_<service>`, whoever logs in. Tables belong to
-the user that migrates, so that a migration can take rights away from the service for good. Nothing waits for ever: a
+Each service owns one schema and acts as its own NOLOGIN role, `tollbridge_<service>`, whoever logs in; behind PgBouncer
+its login takes that role by itself. Who migrates owns the tables (`cli/schema.py`). Nothing waits for ever: a
 connection, a statement and a place in the pool each have a limit, after which the caller is told UNAVAILABLE.
-
-Migrations are alembic revisions with plain SQL in `services/<service>/migrations/versions`; alembic and SQLAlchemy are
-imported by `migrate` alone, because a service that runs needs neither.
 """
 
 import ast
@@ -14,11 +11,10 @@ import importlib.util
 import random
 import re
 import time
-import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 import psycopg
 from psycopg import errors
@@ -28,13 +24,11 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from chassis.errors import Code, TollbridgeError
-
-if TYPE_CHECKING:
-    from alembic.script import ScriptDirectory
-    from sqlalchemy import Connection as SyncConnection
+from chassis.settings import ServiceSettings, SettingsError
 
 Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
 Pool: TypeAlias = AsyncConnectionPool[Connection]
+Pooler: TypeAlias = Literal["", "pgbouncer"]
 T = TypeVar("T")
 
 VERSION_TABLE = "alembic_version"
@@ -47,10 +41,11 @@ KEEPALIVE_S = 5
 TCP_USER_TIMEOUT_MS = 10_000
 # The pool doubles its pauses between attempts until this time is over, then begins anew at the next call.
 RECONNECT_TIMEOUT_S = 2.0
-MIGRATION_LOCK_TIMEOUT_S = 60
 SCHEMA_POLL_S = 0.1
 
 _NAME = re.compile(r"[a-z][a-z_]{0,30}")
+_SESSION = b"""SELECT current_user, array_agg(name) FILTER (WHERE setting = '0') FROM pg_settings
+    WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout')"""
 _RETRIABLE = (errors.SerializationFailure, errors.DeadlockDetected)
 _NOT_MIGRATED = (errors.UndefinedTable, errors.InvalidSchemaName, errors.InsufficientPrivilege)
 _UNAVAILABLE = (
@@ -66,15 +61,26 @@ _UNAVAILABLE = (
 
 
 async def open_pool(
-    url: str, *, role: str, min_size: int = 1, max_size: int = 8, idle_ms: int = IDLE_IN_TRANSACTION_TIMEOUT_MS
+    url: str,
+    *,
+    role: str,
+    min_size: int = 1,
+    max_size: int = 8,
+    idle_ms: int = IDLE_IN_TRANSACTION_TIMEOUT_MS,
+    pooler: Pooler = "",
 ) -> Pool:
     """A pool whose connections act as `tollbridge_<role>`. A transaction that stands still for `idle_ms` is ended.
+
+    Behind a `pooler` role and limits are those of the login (`tollbridge migrate` makes such logins): it gives each
+    transaction another session, so it lets nobody set one up or keep a prepared statement in it. `wait_for_schema`
+    checks that they are there.
 
     Returns at once, also when the database is not there yet: the first call then fails as UNAVAILABLE and a later one
     finds it. Close it with `await pool.close()`.
     """
     pool: Pool = AsyncConnectionPool(
-        _conninfo(url, role=role, idle_ms=idle_ms),
+        _conninfo(url, role=role, idle_ms=idle_ms, pooler=pooler),
+        kwargs={"prepare_threshold": None} if pooler else None,
         min_size=min_size,
         max_size=max_size,
         timeout=POOL_WAIT_S,
@@ -84,6 +90,13 @@ async def open_pool(
     )
     await pool.open(wait=False)
     return pool
+
+
+async def service_pool(own: ServiceSettings, *, role: str, idle_ms: int = IDLE_IN_TRANSACTION_TIMEOUT_MS) -> Pool:
+    """The pool of a service's process, as its settings want it."""
+    return await open_pool(
+        own.database_url, role=role, max_size=own.database_connections, idle_ms=idle_ms, pooler=own.database_pooler
+    )
 
 
 @asynccontextmanager
@@ -149,128 +162,98 @@ async def wait_for_schema(pool: Pool, *, service: str, timeout_s: float) -> None
     """Returns when the service's schema has the version that this code needs, or a newer one.
 
     It asks with connections of its own, because until the migration the role doesn't exist and the pool's attempts
-    would back off. Raises TollbridgeError(UNAVAILABLE) after `timeout_s`.
+    would back off. Raises TollbridgeError(UNAVAILABLE) after `timeout_s`, and SettingsError when who is logged in does
+    not act as the service's role within limits: that could do too much, or wait for ever.
     """
-    revisions = _revisions(_versions_folder(service))
-    head = _head(revisions)
+    revisions = revisions_in(versions_folder(service))
     deadline = time.monotonic() + timeout_s
     while True:
-        present = await _schema_version(str(pool.conninfo), service=service)
-        if present is not None and (present == head or present not in revisions):
+        seen = await _look(str(pool.conninfo), service=service)
+        is_late = time.monotonic() >= deadline
+        is_ready = _suffices(seen.version, revisions)
+        if seen.problem and (is_ready or is_late):
+            raise SettingsError([f"TOLLBRIDGE_DATABASE_URL: {seen.problem}"])
+        if is_ready:
             return
-        if time.monotonic() >= deadline:
-            seen = "no schema" if present is None else f"version {present}"
-            message = f"schema {service} is not ready after {timeout_s:g} s: found {seen}, need {head}"
+        if is_late:
+            found = f"no schema ({seen.trouble})" if seen.version is None else f"version {seen.version}"
+            message = f"schema {service} is not ready after {timeout_s:g} s: found {found}, need {_head(revisions)}"
             raise TollbridgeError(Code.UNAVAILABLE, message, retry_after_s=1)
         await asyncio.sleep(SCHEMA_POLL_S)
 
 
-def migrate(url: str, *, service: str) -> None:
-    """Brings the service's schema to this code's head, in one transaction; safe to run twice at once.
-
-    Creates the schema and the role when missing. A schema newer than this code is left alone. The role may read and
-    write every table that the migrations make; what it must not do, they revoke.
-    """
-    from alembic.script import ScriptDirectory
-    from sqlalchemy import create_engine, pool, text
-
-    folder = _versions_folder(service)
-    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=pool.NullPool)
-    with engine.begin() as connection:
-        connection.execute(text(f"SET LOCAL lock_timeout = '{MIGRATION_LOCK_TIMEOUT_S}s'"))
-        lock = zlib.crc32(f"tollbridge migrations of {service}".encode())
-        connection.execute(text(f"SELECT pg_advisory_xact_lock({lock})"))
-        for statement in _foundation(service):
-            connection.execute(text(statement))
-        script = ScriptDirectory(str(folder.parent), version_locations=[str(folder)])
-        _run_revisions(connection, script=script, service=service, known=_revisions(folder))
-    engine.dispose()
+async def is_migrated(url: str, *, service: str) -> bool:
+    """Whether the service's schema is there as this code needs it, or newer."""
+    revisions = revisions_in(versions_folder(service))
+    return _suffices((await _look(url, service=service)).version, revisions)
 
 
-def _run_revisions(
-    connection: "SyncConnection", *, script: "ScriptDirectory", service: str, known: Mapping[str, object]
-) -> None:
-    """Runs what is missing inside the caller's transaction, without an alembic.ini or an env.py."""
-    from alembic.config import Config
-    from alembic.runtime.environment import EnvironmentContext
-    from alembic.runtime.migration import MigrationContext, MigrationStep
-
-    def missing(present: tuple[str, ...], _context: MigrationContext) -> list[MigrationStep]:
-        if any(revision not in known for revision in present):
-            return []
-        # The call that alembic's own upgrade command makes; there is no public name for it.
-        return list(script._upgrade_revs("head", present))  # type: ignore[arg-type]  # alembic takes the tuple
-
-    with EnvironmentContext(Config(), script, fn=missing, destination_rev="head") as environment:
-        environment.configure(connection=connection, version_table=VERSION_TABLE, version_table_schema=service)
-        with environment.begin_transaction():
-            environment.run_migrations()
-    role = _role(service)
-    connection.exec_driver_sql(f"REVOKE ALL ON {service}.{VERSION_TABLE} FROM {role}")
-    connection.exec_driver_sql(f"GRANT SELECT ON {service}.{VERSION_TABLE} TO {role}")
+def _suffices(version: str | None, revisions: Mapping[str, str | None]) -> bool:
+    return version is not None and (version == _head(revisions) or version not in revisions)
 
 
-def _foundation(service: str) -> tuple[str, ...]:
-    """Role, schema and the role's default rights on what the migrations will make.
+class _Seen(NamedTuple):
+    """The schema's revision (None: there is none, or no way to ask), why not, and what is wrong with the session."""
 
-    Roles belong to the whole cluster while an advisory lock belongs to one database, so a twin in another database may
-    create the role between our look and our CREATE.
-    """
-    role = _role(service)
-    defaults = f"ALTER DEFAULT PRIVILEGES IN SCHEMA {service} GRANT"
-    return (
-        f"""DO $$ BEGIN
-                CREATE ROLE {role} NOLOGIN;
-            EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
-            END $$""",
-        f"""DO $$ BEGIN
-                IF NOT pg_has_role(current_user, '{role}', 'SET') THEN GRANT {role} TO CURRENT_USER; END IF;
-            END $$""",
-        f"CREATE SCHEMA IF NOT EXISTS {service}",
-        f"GRANT USAGE ON SCHEMA {service} TO {role}",
-        f"{defaults} SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role}",
-        f"{defaults} USAGE, SELECT ON SEQUENCES TO {role}",
-        f"{defaults} EXECUTE ON FUNCTIONS TO {role}",
-    )
+    version: str | None = None
+    trouble: str = "it has no version"
+    problem: str = ""
 
 
-async def _schema_version(conninfo: str, *, service: str) -> str | None:
-    """The schema's revision as the service's role sees it; None when there is none, or no way to ask."""
+async def _look(conninfo: str, *, service: str) -> _Seen:
+    problem = ""
     try:
-        async with await psycopg.AsyncConnection.connect(conninfo) as connection:
+        async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as connection:
+            row = await (await connection.execute(_SESSION)).fetchone()
+            assert row is not None  # an aggregate is one row
+            problem = _problem(str(row[0]), row[1], role=role_of(service))
             cursor = await connection.execute(f"SELECT version_num FROM {service}.{VERSION_TABLE}".encode())
             row = await cursor.fetchone()
-    except (psycopg.OperationalError, *_NOT_MIGRATED):
-        return None
-    return str(row[0]) if row else None
+    except (psycopg.OperationalError, *_NOT_MIGRATED) as error:
+        return _Seen(trouble=str(error).partition("\n")[0], problem=problem)
+    return _Seen(version=str(row[0]) if row else None, problem=problem)
 
 
-def _conninfo(url: str, *, role: str, idle_ms: int) -> str:
-    settings = {
-        "role": _role(role),
-        "statement_timeout": STATEMENT_TIMEOUT_MS,
-        "idle_in_transaction_session_timeout": idle_ms,
-    }
+def _problem(user: str, unlimited: list[str] | None, *, role: str) -> str:
+    if user != role:
+        return f"its login acts as {user}, not as {role}; give it one that `tollbridge migrate` has made"
+    if unlimited:
+        return f"its login has no {' and no '.join(unlimited)}; set them with ALTER ROLE"
+    return ""
+
+
+def _conninfo(url: str, *, role: str, idle_ms: int, pooler: Pooler) -> str:
+    settings = session_settings(role, idle_ms=idle_ms)
+    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     return make_conninfo(
         url,
-        options=" ".join(f"-c {name}={value}" for name, value in settings.items()),
         application_name=f"tollbridge-{role}",
         connect_timeout=CONNECT_TIMEOUT_S,
         keepalives_idle=KEEPALIVE_S,
         tcp_user_timeout=TCP_USER_TIMEOUT_MS,
+        **({} if pooler else {"options": options}),
     )
 
 
-def _versions_folder(service: str) -> Path:
+def session_settings(service: str, *, idle_ms: int = IDLE_IN_TRANSACTION_TIMEOUT_MS) -> dict[str, str]:
+    """What each session of the service is set to, by the connection or by its login."""
+    return {
+        "role": role_of(service),
+        "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+        "idle_in_transaction_session_timeout": str(idle_ms),
+    }
+
+
+def versions_folder(service: str) -> Path:
     """`services/<service>/migrations/versions`, found without importing the service."""
-    _role(service)
+    role_of(service)
     spec = importlib.util.find_spec(f"services.{service}")
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(f"there is no service {service}")
     return Path(next(iter(spec.submodule_search_locations))) / "migrations" / "versions"
 
 
-def _revisions(folder: Path) -> dict[str, str | None]:
+def revisions_in(folder: Path) -> dict[str, str | None]:
     """Each revision and the one before it, read from the files' text."""
     found: dict[str, str | None] = {}
     for path in sorted(folder.glob("*.py")):
@@ -303,7 +286,7 @@ def _head(revisions: Mapping[str, str | None]) -> str:
     return heads[0]
 
 
-def _role(service: str) -> str:
+def role_of(service: str) -> str:
     """The role's name; the pattern keeps every name here safe to stand in SQL."""
     if not _NAME.fullmatch(service):
         raise ValueError(f"{service!r} is no name of a service")

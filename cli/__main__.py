@@ -88,11 +88,14 @@ def serve(
 
 @app.command()
 def migrate(service: Annotated[str, typer.Argument(help="Default: all five.")] = "") -> None:
-    """Brings the database's schemas up to date; safe to repeat and to run twice at once."""
+    """Brings the database's schemas up to date; safe to repeat and to run twice at once.
+
+    With TOLLBRIDGE_AUTH_DATABASE_URL and so on, each the URL that the service will use, it makes the services' logins.
+    """
     from cli.migrate import MigrationRefused, migrate_all
 
     try:
-        for line in migrate_all(os.environ.get("TOLLBRIDGE_DATABASE_URL", ""), only=service):
+        for line in migrate_all(os.environ.get("TOLLBRIDGE_DATABASE_URL", ""), only=service, environ=os.environ):
             typer.echo(line)
     except MigrationRefused as error:
         raise _exit(str(error), NOT_POSSIBLE) from error

@@ -7,6 +7,7 @@ lock and is left alone.
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,9 @@ from uuid import UUID
 from chassis.errors import TollbridgeError
 from chassis.ids import now_floor
 from chassis.pipe import PipeClient
+from chassis.settings import ServiceSettings, load
 from chassis.telemetry import Tracer
+from chassis.tls import Certificates
 from cli.running import NotRunning, find_instance
 from cli.up.instance_secrets import load_or_make
 from services.edge.spending.replay import unconfirmed
@@ -26,26 +29,48 @@ from tollbridge.usage.v1 import usage_pb2
 BATCH = 500
 TIMEOUT_S = 30.0
 NOBODY = UUID(int=0)
+ADDRESSES, TOKEN = "TOLLBRIDGE_BILLING_ADDRESSES", "TOLLBRIDGE_SERVICE_TOKEN"
+_INCARNATION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 TAKEN = (billing_pb2.EVENT_STATE_COMMITTED, billing_pb2.EVENT_STATE_DEAD_LETTERED)
+
+
+class NoWay(Exception):
+    """Billing can't be asked as things are; the message says what is missing."""
 
 
 def replay(directory: Path, *, data_dir: Path | None) -> int:
     """Replays every former spool in `directory`; returns the exit status."""
     try:
         addresses, token = _billing(data_dir)
-    except NotRunning as error:
+    except (NotRunning, NoWay) as error:
         print(error, file=sys.stderr)
         return 2
+    if not directory.is_dir():  # a volume that is mounted elsewhere must not look like one that is done
+        print(f"{directory} is no folder", file=sys.stderr)
+        return 2
     left = list(former(directory, own=NOBODY))
+    if in_use := _spools(directory) - len(left):
+        print(f"{directory}: {in_use} spools belong to replicas that live, and are left alone")
     if not left:
         print(f"{directory}: nothing left to replay")
         return 0
     return asyncio.run(_replay(left, addresses=addresses, token=token))
 
 
+def _spools(directory: Path) -> int:
+    """How many incarnations have one there."""
+    names = (each.name for each in directory.iterdir())
+    return sum(1 for name in names if _INCARNATION.fullmatch(name))
+
+
 def _billing(data_dir: Path | None) -> tuple[str, str]:
-    addresses, token = os.environ.get("TOLLBRIDGE_BILLING_ADDRESSES"), os.environ.get("TOLLBRIDGE_SERVICE_TOKEN")
-    if data_dir is None and addresses and token:
+    """Where billing is and as whom to ask it: by the environment, as in a job, else by the running instance."""
+    addresses, token = os.environ.get(ADDRESSES, ""), os.environ.get(TOKEN, "")
+    if data_dir is None and (addresses or token):
+        if not (addresses and token):
+            raise NoWay(f"{TOKEN if addresses else ADDRESSES} is not set")
+        if not token.startswith("edge:"):
+            raise NoWay(f"{TOKEN} has to be edge's: what edges spent is taken from nobody else")
         return addresses, token
     instance = find_instance(data_dir)
     rows = [each for each in instance.content["services"] if each["name"] == "billing"]
@@ -59,6 +84,7 @@ async def _replay(left: Sequence[FormerSpool], *, addresses: str, token: str) ->
         addresses=addresses,
         token=token,
         tracer=Tracer(service="cli", replica="0", otlp_endpoint=""),
+        tls=Certificates.of(load(ServiceSettings)),
     )
     await billing.start()
     status = 0

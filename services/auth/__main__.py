@@ -3,11 +3,10 @@
 import structlog
 
 from chassis import db, lifecycle, settings, telemetry
-from chassis.bus import Bus
 from chassis.config_state import ConfigCollector
 from chassis.health import HealthServer
 from chassis.metrics import open_registry
-from chassis.serving import rpc_server
+from chassis.serving import open_bus, rpc_server
 from services.auth.parts import Parts
 from services.auth.settings import Settings
 
@@ -20,7 +19,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     telemetry.configure_logging(service=own.service_name, replica=own.replica, level=own.log_level)
     log, registry = structlog.get_logger(), open_registry(own.config_path)
     tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
-    pool = await db.open_pool(own.database_url, role="auth")
+    pool = await db.service_pool(own, role="auth")
     parts = Parts(settings=own, pool=pool, log=log)
     registry.register(parts.collector())
     registry.register(ConfigCollector(parts.config_state))
@@ -30,7 +29,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     await parts.load_config(life)
     await health.start()
     await db.wait_for_schema(pool, service="auth", timeout_s=SCHEMA_TIMEOUT_S)
-    bus = await Bus.connect(own.nats_url, name=own.service_name, log=log)
+    bus = await open_bus(own, log)
     parts.start(life, bus)
     log.info("serving", grpc=await server.start())
     parts.is_serving = True

@@ -3,10 +3,9 @@
 import structlog
 
 from chassis import db, lifecycle, settings, telemetry
-from chassis.bus import Bus
 from chassis.health import HealthServer
 from chassis.metrics import open_registry
-from chassis.serving import rpc_server
+from chassis.serving import open_bus, rpc_server
 from services.billing import events
 from services.billing.parts import Parts, asking, clients
 from services.billing.settings import Settings
@@ -18,7 +17,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     telemetry.configure_logging(service=own.service_name, replica=own.replica, level=own.log_level)
     log, registry = structlog.get_logger(), open_registry(own.config_path)
     tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
-    pool = await db.open_pool(own.database_url, role="billing")
+    pool = await db.service_pool(own, role="billing")
     router, auth = clients(own, tracer)
     parts = Parts(settings=own, pool=pool, others=asking(router, auth), tracer=tracer, registry=registry, log=log)
     await parts.config.load_first()
@@ -28,7 +27,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     await router.start()
     await auth.start()
     await db.wait_for_schema(pool, service="billing", timeout_s=own.schema_wait_s)
-    bus = await Bus.connect(own.nats_url, name=own.service_name, log=log)
+    bus = await open_bus(own, log)
     await events.ensure_streams(bus)
     for name, loop in parts.loops(bus).items():
         life.spawn(name, loop)

@@ -5,11 +5,11 @@ import asyncio
 import structlog
 
 from chassis import lifecycle, settings, telemetry
-from chassis.bus import Bus
 from chassis.health import HealthServer
 from chassis.ids import uuid7
 from chassis.metrics import open_registry
-from services.edge.http.uvicorn_server import HttpServer
+from chassis.serving import open_bus
+from services.edge.http.uvicorn_server import Ports
 from services.edge.parts import Parts, load_config
 from services.edge.settings import Settings
 
@@ -22,7 +22,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
     life.drain_limit_s = own.drain_announce_s + own.drain_grace_s + lifecycle.DRAIN_MARGIN_S
     config = await load_config(own, log)
-    bus = await Bus.connect(own.nats_url, name=own.service_name, log=log)
+    bus = await open_bus(own, log)
     parts = Parts(settings=own, configuration=config, incarnation=uuid7(), bus=bus, tracer=tracer, registry=registry)
 
     def is_leaving() -> bool:
@@ -31,10 +31,10 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     health = HealthServer(bind=own.metrics_bind, registry=registry, ready=parts.unready)
     await parts.start(life)
     # Not before: on a shared port the kernel gives us our part from now on.
-    http = HttpServer(app=parts.app, bind=own.http_bind, reuse_port=own.http_reuse_port, is_leaving=is_leaving)
+    http = Ports(settings=own, app=parts.app, is_leaving=is_leaving)
     await health.start()
     serving = life.spawn("http", http.serve())
-    log.info("serving", http=http.address)
+    log.info("serving", http=" ".join(http.addresses))
     await life.stopping.wait()
     announce_s, grace_s = life.drain_times(own)
     parts.drain.draining = True

@@ -28,7 +28,7 @@ from services.edge.http.door import Door
 from services.edge.http.json_http import SCOPE_KEY, RequestContext, context
 from services.edge.http.limit_headers import Told, telling, with_limits
 from services.edge.paid.refusals import Refusals
-from services.edge.surfaces import Surface
+from services.edge.surfaces import ADMIN_PORT_PATHS, OPERATORS_PATHS, Surface, first_step
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -59,8 +59,10 @@ class EdgeApp:
         bodies: BodyRoom | None = None,
         refusals: Refusals | None = None,
         door: Door | None = None,
+        has_admin_port: bool = False,
     ) -> None:
         self.config = config
+        self._elsewhere = OPERATORS_PATHS if has_admin_port else frozenset()
         self._tracer = tracer
         self._public = public
         self._own = own
@@ -70,17 +72,13 @@ class EdgeApp:
         self._door = door or Door(clock=time.monotonic)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request."""
-        if scope["type"] != "http":
-            raise RuntimeError(f"edge serves http, not {scope['type']}")
-        request_id = str(uuid7())
-        path: str = scope["path"]
-        if scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET", HEAD_KEY: True}  # to everything here; the server leaves the body out
-        scope["client"] = (client_address(scope, self.config.trusted_proxies), 0)
+        """Serves one request of the public port."""
+        scope = self._enter(scope)
+        request_id, path = str(uuid7()), str(scope["path"])
         found = self.config.surfaces.find(path)
         if found is None:
-            await self._dispatch(self._own, scope, receive, send, surface=OWN_SURFACE, request_id=request_id)
+            is_here = first_step(path) not in self._elsewhere
+            await self._serve_own(scope, receive, send, is_here=is_here, request_id=request_id)
             return
         surface, rest = found
         origin = self.config.cors.allowed(scope["headers"])
@@ -114,6 +112,27 @@ class EdgeApp:
         dialect = self._dialect(surface, rest)
         surface = surface if dialect is surface.dialect else dataclasses.replace(surface, dialect=dialect)
         await self._serve_page(scope, receive, send, surface=surface, rest=rest, request_id=request_id)
+
+    async def serve_admin(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request of the admin port, which has nothing for customers."""
+        scope = self._enter(scope)
+        is_here = first_step(scope["path"]) in ADMIN_PORT_PATHS
+        await self._serve_own(scope, receive, send, is_here=is_here, request_id=str(uuid7()))
+
+    def _enter(self, scope: Scope) -> Scope:
+        if scope["type"] != "http":
+            raise RuntimeError(f"edge serves http, not {scope['type']}")
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET", HEAD_KEY: True}  # to everything here; the server leaves the body out
+        scope["client"] = (client_address(scope, self.config.trusted_proxies), 0)
+        return scope
+
+    async def _serve_own(self, scope: Scope, receive: Receive, send: Send, *, is_here: bool, request_id: str) -> None:
+        if is_here:
+            await self._dispatch(self._own, scope, receive, send, surface=OWN_SURFACE, request_id=request_id)
+            return
+        error = TollbridgeError(Code.NOT_FOUND, f"There is nothing at {scope['path'][:200]}.")
+        await send_rendered(send, DEFAULT.render_error(error, request_id=request_id))
 
     async def _serve_page(
         self, scope: Scope, receive: Receive, send: Send, *, surface: Surface, rest: str, request_id: str

@@ -19,6 +19,7 @@ from chassis.config import ConfigText, ConfigWatch
 from chassis.config_state import ConfigCollector, ConfigState
 from chassis.lifecycle import Lifecycle
 from chassis.telemetry import Tracer
+from chassis.tls import Certificates
 from services.edge import events
 from services.edge.admin.peers import Peers
 from services.edge.app import EdgeApp
@@ -164,7 +165,7 @@ class Parts:
         self._relay = Relay(tools=tools, max_requests=settings.max_requests)
         self._waking = Waking(told_at_s=lambda: self._attempts.told_at_s, cut=self._relay.cut)
         self._refusals = RefusalTeller(refusals=tools.refusals, auth=self._clients.auth, spender=incarnation)
-        self.app = configuration.app = self._site(registry, tracer)
+        self.app = configuration.app = self._site(registry, tracer, has_admin_port=bool(settings.admin_bind))
 
     def _idempotency(self, settings: Settings) -> Idempotency:
         self._bucket = Bucket(
@@ -172,6 +173,8 @@ class Parts:
             name=answers.BUCKET,
             max_age_s=answers.KEPT_S,
             max_bytes=answers.MAX_BUCKET_BYTES,
+            replicas=settings.stream_replicas,
+            tls=Certificates.of(settings),
             client=f"edge-{settings.replica} answers",
         )
         kept = Answers(store=self._bucket)
@@ -200,7 +203,7 @@ class Parts:
         )
         return metrics
 
-    def _site(self, registry: CollectorRegistry, tracer: Tracer) -> EdgeApp:
+    def _site(self, registry: CollectorRegistry, tracer: Tracer, *, has_admin_port: bool) -> EdgeApp:
         public = public_site(
             clients=self._clients,
             admission=self._admission,
@@ -230,6 +233,7 @@ class Parts:
             bodies=self._relay.bodies,
             refusals=self._relay.tools.refusals,
             door=self._relay.door,
+            has_admin_port=has_admin_port,
         )
 
     def unready(self) -> str | None:

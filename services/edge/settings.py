@@ -11,6 +11,9 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     drain_announce_s: float = 3.0
     """A load balancer hears of a drain by asking `/readyz`: this is to be longer than its period."""
     http_bind: str = "127.0.0.1:8080"
+    admin_bind: str = ""
+    """Where `/admin` and `/metrics` are served, with health beside them; the public port then has neither. Empty: it
+    has both."""
     http_reuse_port: bool = False
     """Several edges listen on one port of this machine and the kernel spreads connections: the workers of
     `serve edge --workers`, or an edge and its successor."""
@@ -19,3 +22,7 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     """How many this process serves at once; one more is told to come back."""
     admin_token: str = ""
     default_customer_id: str = ""
+
+    def __post_init__(self) -> None:
+        if self.admin_bind and self.admin_bind == self.http_bind and not self.http_bind.endswith(":0"):
+            raise ValueError("TOLLBRIDGE_ADMIN_BIND is the public port, TOLLBRIDGE_HTTP_BIND")

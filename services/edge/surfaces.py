@@ -33,6 +33,16 @@ OWN_PATHS = frozenset(
 )
 """The first steps of edge's own paths, where no surface can be."""
 
+OPERATORS_PATHS = frozenset({"admin", "metrics"})
+"""Those of them that are nobody else's business: where there is an admin port, they are on it alone."""
+
+ADMIN_PORT_PATHS = OPERATORS_PATHS | {"health", "livez", "readyz"}
+
+
+def first_step(path: str) -> str:
+    """`admin` of `/admin/keys`."""
+    return path[1:].split("/", maxsplit=1)[0]
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Surface:
@@ -46,7 +56,7 @@ class Surface:
     def reaches(self, path: str) -> bool:
         """Whether `path` is below the prefix; at the root all is but edge's own paths."""
         if not self.prefix:
-            return path[1:].split("/", maxsplit=1)[0] not in OWN_PATHS
+            return first_step(path) not in OWN_PATHS
         return path.startswith(self.prefix + "/") or path == self.prefix
 
     def hides(self, path: str) -> bool:

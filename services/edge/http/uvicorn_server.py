@@ -12,13 +12,16 @@ import asyncio
 import contextlib
 import functools
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
 
-from services.edge.app import EdgeApp
+from services.edge.app import EdgeApp, Receive, Scope, Send
 from services.edge.http.protocol import IDLE_TIMEOUT_S, CarefulProtocol
 from services.edge.http.unread import UnreadRoom
+from services.edge.settings import Settings
+
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BACKLOG = 4096
 
@@ -52,7 +55,7 @@ class HttpServer:
     def __init__(
         self,
         *,
-        app: EdgeApp,
+        app: Application,
         bind: str,
         grace_s: float = 30.0,
         reuse_port: bool = False,
@@ -69,6 +72,7 @@ class HttpServer:
                 http=functools.partial(  # type: ignore[arg-type]  # it only calls it
                     CarefulProtocol, room=self.unread, is_leaving=is_leaving
                 ),
+                interface="asgi3",
                 ws="none",
                 lifespan="off",
                 loop="none",
@@ -98,6 +102,33 @@ class HttpServer:
         if grace_s is not None:
             self._server.config.timeout_graceful_shutdown = int(grace_s)
         self._server.should_exit = True
+
+
+class Ports:
+    """The public port and, where `admin_bind` names one, the admin port. They begin and end together."""
+
+    def __init__(self, *, settings: Settings, app: EdgeApp, is_leaving: Callable[[], bool]) -> None:
+        wanted: list[tuple[str, Application]] = [(settings.http_bind, app)]
+        if settings.admin_bind:
+            wanted.append((settings.admin_bind, app.serve_admin))
+        self._servers = [
+            HttpServer(app=each, bind=bind, reuse_port=settings.http_reuse_port, is_leaving=is_leaving)
+            for bind, each in wanted
+        ]
+
+    @property
+    def addresses(self) -> list[str]:
+        """What is listened on, the public port first."""
+        return [each.address for each in self._servers]
+
+    async def serve(self) -> None:
+        """Serves until `stop` was called and running requests have ended or the grace is over."""
+        await asyncio.gather(*(each.serve() for each in self._servers))
+
+    def stop(self, *, grace_s: float) -> None:
+        """Takes no new connections, on either port."""
+        for each in self._servers:
+            each.stop(grace_s=grace_s)
 
 
 def _waiting(listener: socket.socket) -> Iterator[socket.socket]:

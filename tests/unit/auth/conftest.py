@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from chassis import db
+from cli.schema import migrate
 from tests.unit.auth.replica import Replica, running
 
 
 @pytest.fixture(scope="module")
 async def database(postgres_url: str) -> str:
-    await asyncio.to_thread(db.migrate, postgres_url, service="auth")
+    await asyncio.to_thread(migrate, postgres_url, service="auth")
     return postgres_url
 
 

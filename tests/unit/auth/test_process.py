@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from chassis import db
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from chassis.telemetry import Tracer
+from cli.schema import migrate
 from cli.up.ports import pick_ports
 from tests.patience import promised
 from tollbridge.auth.v1 import auth_pb2 as pb
@@ -60,7 +60,7 @@ async def auth_process(*, database: str, nats_url: str, config: Path) -> AsyncIt
 
 @pytest.fixture(scope="module")
 async def database(postgres_url: str) -> str:
-    await asyncio.to_thread(db.migrate, postgres_url, service="auth")
+    await asyncio.to_thread(migrate, postgres_url, service="auth")
     return postgres_url
 
 

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from chassis import db
+from cli.schema import migrate
 from tests.unit.billing.bank import PostgresBank
 
 
 @pytest.fixture(scope="module")
 def billing_url(postgres_url: str) -> str:
     """A database with billing's schema, as a superuser."""
-    db.migrate(postgres_url, service="billing")
+    migrate(postgres_url, service="billing")
     return postgres_url
 
 

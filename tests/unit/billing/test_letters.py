@@ -7,10 +7,10 @@ import msgspec.structs
 import psycopg
 import pytest
 
-from chassis import db
 from chassis.errors import Code, TollbridgeError
 from chassis.ids import unix_ms, uuid7, uuid7_at
 from cli import letters as commands
+from cli.schema import migrate
 from services.billing.holding.leases import Page
 from services.billing.ledger import Usage, UsageKind
 from services.billing.letter_store import Letter
@@ -174,7 +174,7 @@ def test_the_operators_command_lists_shows_and_resolves(
 ):
     """What `tollbridge ledger` does with a letter, by its exit codes and its JSON."""
     monkeypatch.setenv("TOLLBRIDGE_DATABASE_URL", case.bank.url)
-    db.migrate(case.bank.url, service="auth")
+    migrate(case.bank.url, service="auth")
     letter_id = case.letter().id
     assert commands.show_all(None, resolved_too=False, as_json=True) == 0
     assert str(letter_id) in {item["id"] for item in json.loads(capsys.readouterr().out)}
@@ -199,7 +199,7 @@ def test_the_operators_command_lists_shows_and_resolves(
 def test_a_decision_that_cant_be_logged_is_not_taken(case: Case, monkeypatch: pytest.MonkeyPatch):
     """The letter waits, and the command says so by its exit code."""
     monkeypatch.setenv("TOLLBRIDGE_DATABASE_URL", case.bank.url)
-    db.migrate(case.bank.url, service="auth")
+    migrate(case.bank.url, service="auth")
 
     async def unavailable(*_: object) -> None:
         raise TollbridgeError(Code.UNAVAILABLE, "The database is away.")

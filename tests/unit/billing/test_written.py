@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from chassis import db
 from chassis.ids import uuid7
+from cli.schema import migrate
 from services.billing import outbox_store, written
 from services.billing.holding.caps import Cap
 from services.billing.ledger import Transfer, TransferKind, Usage, UsageKind
@@ -26,7 +27,7 @@ def own_bank(postgres_url: str) -> Iterator[PostgresBank]:
     with psycopg.connect(postgres_url, autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE d{(name := uuid4().hex)}".encode())
     url = postgres_url.rpartition("/")[0] + f"/d{name}"
-    db.migrate(url, service="billing")
+    migrate(url, service="billing")
     bank = PostgresBank(url)
     yield bank
     bank.close()

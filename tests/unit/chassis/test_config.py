@@ -1,6 +1,7 @@
 """The config file: exact numbers, lines in errors, references, and a watch that never half-applies."""
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -224,6 +225,28 @@ async def test_a_rotated_secret_file_is_a_change(file: Path) -> None:
     await running.until(lambda: len(running.applied) == 2)
     task.cancel()
     assert [owned.models[0].api_key for owned in running.applied] == ["one", "two"]
+
+
+async def test_a_changed_config_map_is_a_change(tmp_path: Path) -> None:
+    """A kubelet writes a folder beside the old one, turns one link over to it, and takes the old one away."""
+    volume = tmp_path / "etc"
+    mount_config_map(volume, "one", "models: [{id: a, price: {input: 1}}]\n")
+    (volume / "tollbridge.yaml").symlink_to("..data/tollbridge.yaml")
+    running = Running(volume / "tollbridge.yaml")
+    await running.watch.load_first()
+    task = asyncio.create_task(running.watch.run())
+    mount_config_map(volume, "two", "models: [{id: b, price: {input: 1}}]\n")
+    shutil.rmtree(volume / "..one")
+    await running.until(lambda: len(running.applied) == 2)
+    task.cancel()
+    assert [owned.models[0].id for owned in running.applied] == ["a", "b"]
+
+
+def mount_config_map(volume: Path, version: str, text: str) -> None:
+    (volume / f"..{version}").mkdir(parents=True)
+    write(volume / f"..{version}" / "tollbridge.yaml", text)
+    (volume / "..data_tmp").symlink_to(f"..{version}")
+    (volume / "..data_tmp").rename(volume / "..data")
 
 
 async def test_an_apply_that_failed_is_tried_again(file: Path) -> None:

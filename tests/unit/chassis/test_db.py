@@ -9,9 +9,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from chassis import db
 from chassis.errors import Code, TollbridgeError
+from cli.schema import migrate
 from tests.conftest import RunningServer
 from tests.patience import promised
 
@@ -49,14 +51,14 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def versions_of(service: str) -> Path:
-    return db._versions_folder(service)
+    return db.versions_folder(service)
 
 
 async def test_the_service_acts_as_its_own_role_with_only_the_rights_its_migrations_left(
     postgres_url: str, service: str
 ) -> None:
     """It reads and writes its tables, and can't do what a migration revoked."""
-    db.migrate(postgres_url, service=service)
+    migrate(postgres_url, service=service)
     pool = await db.open_pool(postgres_url, role=service)
     try:
         await db.wait_for_schema(pool, service=service, timeout_s=30)
@@ -84,7 +86,7 @@ def test_migrating_twice_at_once_is_migrating_once(postgres_url: str, service: s
 
     def run() -> None:
         try:
-            db.migrate(postgres_url, service=service)
+            migrate(postgres_url, service=service)
         except Exception as error:  # noqa: BLE001  # the thread's failure is what is asserted
             failures.append(error)
 
@@ -105,7 +107,7 @@ def test_two_databases_of_one_cluster_may_be_migrated_at_once(
 
     def run(url: str) -> None:
         try:
-            db.migrate(url, service=service)
+            migrate(url, service=service)
         except Exception as error:  # noqa: BLE001  # the thread's failure is what is asserted
             failures.append(error)
 
@@ -119,6 +121,20 @@ def test_two_databases_of_one_cluster_may_be_migrated_at_once(
     assert failures == []
 
 
+async def test_who_waits_in_vain_for_a_schema_says_what_was_in_the_way(postgres_url: str, service: str) -> None:
+    """A wrong password is no missing migration, and the log tells the two apart, without the password."""
+    wrong = make_conninfo(postgres_url, password="not-the-password")
+    for url, reason in ((wrong, "password authentication failed"), (postgres_url, "does not exist")):
+        pool = await db.open_pool(url, role=service)
+        try:
+            with pytest.raises(TollbridgeError, match=reason) as missing:
+                await db.wait_for_schema(pool, service=service, timeout_s=0)
+        finally:
+            await pool.close()
+        assert "not-the-password" not in missing.value.message
+        assert missing.value.code is Code.UNAVAILABLE
+
+
 async def test_a_service_waits_for_its_schema_and_takes_a_newer_one(postgres_url: str, service: str) -> None:
     """Waiting ends when the migration is there; older code then runs on the newer schema and migrates nothing."""
     pool = await db.open_pool(postgres_url, role=service)
@@ -128,17 +144,17 @@ async def test_a_service_waits_for_its_schema_and_takes_a_newer_one(postgres_url
         assert missing.value.code is Code.UNAVAILABLE
 
         waiting = asyncio.create_task(db.wait_for_schema(pool, service=service, timeout_s=20))
-        await asyncio.to_thread(db.migrate, postgres_url, service=service)
+        await asyncio.to_thread(migrate, postgres_url, service=service)
         await waiting
 
         newer = versions_of(service) / "0002_extra.py"
         newer.write_text(SECOND.format(s=service))
         with pytest.raises(TollbridgeError):
             await db.wait_for_schema(pool, service=service, timeout_s=0.2)
-        await asyncio.to_thread(db.migrate, postgres_url, service=service)
+        await asyncio.to_thread(migrate, postgres_url, service=service)
         await db.wait_for_schema(pool, service=service, timeout_s=30)
         newer.unlink()
-        await asyncio.to_thread(db.migrate, postgres_url, service=service)
+        await asyncio.to_thread(migrate, postgres_url, service=service)
         await db.wait_for_schema(pool, service=service, timeout_s=30)
         async with db.transaction(pool) as connection:
             cursor = await connection.execute(f"SELECT version_num FROM {service}.alembic_version")
@@ -149,7 +165,7 @@ async def test_a_service_waits_for_its_schema_and_takes_a_newer_one(postgres_url
 
 async def test_a_deadlock_is_tried_again_from_the_beginning(postgres_url: str, service: str) -> None:
     """Two transactions that lock each other's rows both end well."""
-    db.migrate(postgres_url, service=service)
+    migrate(postgres_url, service=service)
     pool = await db.open_pool(postgres_url, role=service)
     try:
         async with db.transaction(pool) as connection:
@@ -185,7 +201,7 @@ async def test_a_lost_database_is_unavailable_at_once_and_found_again(
     postgres_url: str, service: str, postgres_server: RunningServer
 ) -> None:
     """While PostgreSQL is dead each call fails within 2 s as UNAVAILABLE; back again, calls succeed within 10 s."""
-    db.migrate(postgres_url, service=service)
+    migrate(postgres_url, service=service)
     pool = await db.open_pool(postgres_url, role=service)
     loop = asyncio.get_running_loop()
 
@@ -236,14 +252,14 @@ def test_what_is_wrong_with_the_statement_is_not_unavailable() -> None:
 def test_no_name_reaches_sql_unchecked(name: str) -> None:
     """Names of services stand in SQL, so all but plain words are refused."""
     with pytest.raises(ValueError, match="no name of a service"):
-        db._role(name)
+        db.role_of(name)
 
 
 async def test_a_statement_alone_is_a_transaction_and_leaves_the_connection_as_it_was(
     postgres_url: str, service: str
 ) -> None:
     """Done at once, nothing of it when it fails, and the next transaction on that connection is a whole one."""
-    db.migrate(postgres_url, service=service)
+    migrate(postgres_url, service=service)
     pool = await db.open_pool(postgres_url, role=service, max_size=1)
     pool.timeout = promised(pool.timeout)
     insert = f"INSERT INTO {service}.things SELECT * FROM (VALUES (1, 'x'), (%s, 'y')) AS given".encode()
@@ -265,7 +281,7 @@ async def test_a_statement_alone_is_a_transaction_and_leaves_the_connection_as_i
 
 async def test_a_statement_alone_that_is_cancelled_spoils_no_connection(postgres_url: str, service: str) -> None:
     """Whoever gets it next can work with it."""
-    db.migrate(postgres_url, service=service)
+    migrate(postgres_url, service=service)
     pool = await db.open_pool(postgres_url, role=service, max_size=1)
     pool.timeout = promised(5)
     sleeping = asyncio.create_task(

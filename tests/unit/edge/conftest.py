@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from chassis import db
+from cli.schema import migrate
 from services.edge import owners
 from services.edge.spending import publisher
 from tests.unit.edge.web_provider import Provider
@@ -52,5 +52,5 @@ async def provider(world: World) -> AsyncIterator[Provider]:
 @pytest.fixture(scope="module")
 async def auth_database(postgres_url: str) -> str:
     """A PostgreSQL with auth's schema."""
-    await asyncio.to_thread(db.migrate, postgres_url, service="auth")
+    await asyncio.to_thread(migrate, postgres_url, service="auth")
     return postgres_url

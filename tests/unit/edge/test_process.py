@@ -80,3 +80,19 @@ async def test_sigint_is_not_announced(tmp_path: Path, nats_url: str) -> None:
     async with edge_process(tmp_path, nats_url, TOLLBRIDGE_DRAIN_ANNOUNCE_S="600") as (process, _):
         process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(process.wait(), WITHIN_S) == 0
+
+
+async def test_an_admin_port_begins_and_ends_with_the_process(tmp_path: Path, nats_url: str) -> None:
+    """The metrics are there alone, and it keeps nothing from its end."""
+    admin = f"127.0.0.1:{pick_ports(1)[0]}"
+    async with (
+        edge_process(tmp_path, nats_url, TOLLBRIDGE_ADMIN_BIND=admin, TOLLBRIDGE_DRAIN_ANNOUNCE_S="0.1") as (
+            process,
+            url,
+        ),
+        httpx.AsyncClient() as client,
+    ):
+        assert (await client.get(f"{url}/metrics")).status_code == 404
+        assert (await client.get(f"http://{admin}/metrics")).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), WITHIN_S) == 0

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from chassis import db
+from cli.schema import migrate
 from services.router.parts import build
 from services.router.store_desk import IDLE_MS
 from tests.patience import promised
@@ -16,7 +17,7 @@ from tests.unit.router.pair import CONFIG, Pair
 
 @pytest.fixture(scope="module")
 def schema(postgres_url: str) -> str:
-    db.migrate(postgres_url, service="router")
+    migrate(postgres_url, service="router")
     return postgres_url
 
 

@@ -9,6 +9,7 @@ import pytest
 from chassis import db
 from chassis.pipe import PipeClient
 from chassis.telemetry import Tracer
+from cli.schema import migrate
 from services.tasks import jobs
 from tests.patience import promised
 from tests.unit.tasks.stage import FakeBilling, FakeRouter, TasksApi, TasksProcess, rpc_server
@@ -19,7 +20,7 @@ from upstream.client import UpstreamClient
 
 @pytest.fixture(scope="module")
 async def tasks_database(postgres_url: str) -> str:
-    await asyncio.to_thread(db.migrate, postgres_url, service="tasks")
+    await asyncio.to_thread(migrate, postgres_url, service="tasks")
     return postgres_url
 
 

@@ -19,6 +19,7 @@ from chassis import db, ids
 from chassis.bus import Bus, ConsumerSpec, Delivery, StreamSpec
 from chassis.pipe import PipeClient
 from chassis.telemetry import Tracer
+from cli.schema import migrate
 from cli.up.ports import pick_ports
 from services.tasks.events import RUN_IMAGE
 from tests.unit.tasks.stage import CHARGE_PER_IMAGE, FakeBilling, FakeRouter, rpc_server
@@ -76,7 +77,7 @@ class World:
 
 @pytest.fixture
 async def world(postgres_url: str, nats_url: str) -> AsyncIterator[World]:
-    await asyncio.to_thread(db.migrate, postgres_url, service="tasks")
+    await asyncio.to_thread(migrate, postgres_url, service="tasks")
     router, billing = FakeRouter(), FakeBilling()
     neighbours = rpc_server([router.service(), billing.service()], {"tasks": "secret"})
     address = await neighbours.start()

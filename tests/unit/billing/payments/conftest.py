@@ -11,6 +11,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from chassis import db
+from cli.schema import migrate
 from services.billing import config
 from services.billing.accounts import Accounts
 from services.billing.config import CryptoSection
@@ -28,7 +29,7 @@ from tests.unit.billing.payments.cashier import CONFIRMATIONS, Cashier
 @pytest.fixture(scope="module")
 def payments_url(postgres_url: str) -> str:
     """A database with billing's schema, as a superuser."""
-    db.migrate(postgres_url, service="billing")
+    migrate(postgres_url, service="billing")
     return postgres_url
 
 

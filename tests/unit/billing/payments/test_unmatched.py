@@ -12,6 +12,7 @@ import structlog
 from chassis import db
 from chassis.errors import Code, TollbridgeError
 from cli.payments import assign, show_unmatched
+from cli.schema import migrate
 from services.billing.accounts import Accounts
 from services.billing.payments.desk import PaymentDesk
 from services.billing.payments.payment import State
@@ -99,7 +100,7 @@ async def test_an_operator_lists_and_gives_from_a_terminal(
 ):
     """`tollbridge ledger unmatched --json` and `ledger assign`, by the database's address."""
     monkeypatch.setenv("TOLLBRIDGE_DATABASE_URL", payments_url)
-    await asyncio.to_thread(db.migrate, payments_url, service="auth")  # what operators do is logged there
+    await asyncio.to_thread(migrate, payments_url, service="auth")  # what operators do is logged there
     assert await asyncio.to_thread(lambda: show_unmatched(None, as_json=True)) == 0
     assert transaction in {each["transaction_id"] for each in json.loads(capsys.readouterr().out)}
     assert await asyncio.to_thread(lambda: assign(None, transaction, 0, customer_id=customer)) == 0

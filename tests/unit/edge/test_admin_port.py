@@ -1,0 +1,95 @@
+"""With a port of its own for operators, nothing of theirs is on the public one; else all is on one."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from fastapi import APIRouter
+from prometheus_client import CollectorRegistry
+
+from chassis.settings import SettingsError, load
+from chassis.telemetry import Tracer
+from services.edge.app import EdgeApp, new_fastapi
+from services.edge.clients import Clients
+from services.edge.config import without_file
+from services.edge.http.uvicorn_server import Ports
+from services.edge.routes.health import DrainSwitch
+from services.edge.settings import Settings
+from services.edge.site import own_site
+
+BEARER = {"authorization": "Bearer admin"}
+
+
+@pytest.fixture
+async def ports() -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
+    """Both ports of an edge whose owners are away; the public API is one page."""
+    tracer = Tracer(service="edge", replica="0", otlp_endpoint="")
+    nobody = "127.0.0.1:1"
+    settings = Settings(
+        http_bind="127.0.0.1:0",
+        admin_bind="127.0.0.1:0",
+        service_token="edge:e",
+        auth_addresses=nobody,
+        router_addresses=nobody,
+        billing_addresses=nobody,
+        tasks_addresses=nobody,
+    )
+    own = own_site(
+        clients=Clients(settings=settings, tracer=tracer),
+        admin_token=lambda: "admin",
+        name="machine/0",
+        edges=dict,  # nobody asks here
+        registry=CollectorRegistry(),
+        drain=DrainSwitch(),
+        unready=lambda: None,
+        forget=lambda **_: None,
+    )
+    public, page = new_fastapi(), APIRouter()
+    page.add_api_route("/models", lambda: {"data": []})
+    public.include_router(page)
+    app = EdgeApp(config=without_file(), public=public, own=own, hot={}, tracer=tracer, has_admin_port=True)
+    http = Ports(settings=settings, app=app, is_leaving=lambda: False)
+    serving = asyncio.create_task(http.serve())
+    urls = [f"http://{address}" for address in http.addresses]
+    async with httpx.AsyncClient(base_url=urls[0]) as first, httpx.AsyncClient(base_url=urls[1]) as second:
+        yield first, second
+    http.stop(grace_s=1)
+    await serving
+
+
+async def test_what_is_for_operators_is_on_the_admin_port_alone(
+    ports: tuple[httpx.AsyncClient, httpx.AsyncClient],
+) -> None:
+    """On the public port it isn't even refused for want of a token: it isn't there, in any way of writing it."""
+    public, admin = ports
+    for path in ("/metrics", "/admin/summary", "/admin", "/admin/", "/%61dmin/summary"):
+        hidden = await public.get(path, headers=BEARER)
+        assert (hidden.status_code, hidden.json()["error"]["code"]) == (404, "not_found")
+        assert hidden.headers["x-request-id"]
+    assert (await public.head("/metrics")).status_code == 404
+    assert (await admin.get("/metrics")).status_code == 200
+    assert (await admin.get("/admin/keys")).status_code == 401
+    assert (await admin.delete("/admin/keys")).status_code == 405
+
+
+async def test_customers_have_nothing_on_the_admin_port(ports: tuple[httpx.AsyncClient, httpx.AsyncClient]) -> None:
+    """So a firewall's rule about the port is a rule about who may do what."""
+    public, admin = ports
+    assert (await public.get("/v1/models")).status_code == 200
+    for path in ("/v1/models", "/v1/chat/completions", "/webhooks/stripe", "/docs", "/"):
+        assert (await admin.get(path)).status_code == 404
+        assert (await admin.post(path)).status_code == 404
+
+
+async def test_both_ports_tell_how_edge_is(ports: tuple[httpx.AsyncClient, httpx.AsyncClient]) -> None:
+    """A load balancer asks the one, a cluster's probes the other."""
+    for port in ports:
+        for path in ("/livez", "/readyz", "/health"):
+            assert (await port.get(path)).status_code == 200
+
+
+def test_an_admin_port_that_is_the_public_one_is_refused() -> None:
+    """With shared ports the system would let both listen there, and give each every second connection."""
+    with pytest.raises(SettingsError, match="TOLLBRIDGE_ADMIN_BIND"):
+        load(Settings, {"TOLLBRIDGE_HTTP_BIND": "0.0.0.0:8080", "TOLLBRIDGE_ADMIN_BIND": "0.0.0.0:8080"})
