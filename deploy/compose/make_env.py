@@ -1,45 +1,64 @@
-"""Writes `.env` for docker-compose.yml with secrets of its own: `python3 deploy/compose/make_env.py`.
+"""Writes `.env` for docker-compose.yml with secrets of its own: `make_env.py [--observability] [FILE]`.
 
-Standard library only. A file that is there is left alone, since a database made with its password, and keys made with
-its pepper, work with no others.
+Standard library only. What the file already says is left alone, since a database made with its password, and keys
+made with its pepper, work with no others; what it lacks is added, so that it fits a newer compose file. With
+`--observability` the compose file also starts what watches it, and the services send their traces there.
 """
 
+import argparse
 import os
 import secrets
 import sys
+import uuid
 from pathlib import Path
 
 CALLERS = ("edge", "auth", "router", "billing", "tasks", "cli")
 HEADER = "# Secrets of docker-compose.yml; keep this file to yourself.\n"
+OBSERVABILITY = {"COMPOSE_PROFILES": "observability", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
 
 
-def lines() -> list[str]:
-    """What the file says."""
-    own = {name: f"{name}:{secrets.token_hex(24)}" for name in CALLERS}
+def made(found: dict[str, str]) -> dict[str, str]:
+    """Everything that the compose file asks for, new but for what was found."""
+    accepted = {token.partition(":")[0]: token for token in found.get("TOLLBRIDGE_SERVICE_TOKENS", "").split(",")}
+    own = {name: accepted.get(name) or f"{name}:{secrets.token_hex(24)}" for name in CALLERS}
     values = {
         "POSTGRES_PASSWORD": secrets.token_hex(24),
+        "GRAFANA_PASSWORD": secrets.token_urlsafe(24),
         "TOLLBRIDGE_ADMIN_TOKEN": f"adm_{secrets.token_urlsafe(32)}",
         "TOLLBRIDGE_KEY_PEPPERS": f"1:{secrets.token_hex(32)}",
         "TOLLBRIDGE_RECEIPT_KEY": secrets.token_hex(32),
         "TOLLBRIDGE_AT_REST_KEYS": f"1:{secrets.token_hex(32)}",
+        "TOLLBRIDGE_DEFAULT_CUSTOMER_ID": str(uuid.uuid4()),
         "TOLLBRIDGE_SERVICE_TOKENS": ",".join(own.values()),
     }
-    values |= {f"TOLLBRIDGE_{name.upper()}_TOKEN": token for name, token in own.items()}
-    return [f"{name}={value}\n" for name, value in values.items()]
+    return values | {f"TOLLBRIDGE_{name.upper()}_TOKEN": token for name, token in own.items()}
+
+
+def read(text: str) -> dict[str, str]:
+    """The names that a file sets, and to what; an empty value is one, too."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    return {name.strip(): value for name, _, value in pairs}
 
 
 def main() -> int:
-    """Writes the file beside docker-compose.yml, or where the argument says."""
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parents[2] / ".env"
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        print(f"{path} is there already; nothing was changed")
+    """Writes the file beside docker-compose.yml, or where the argument says, readable by its owner alone."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("file", type=Path, nargs="?", default=Path(__file__).resolve().parents[2] / ".env")
+    parser.add_argument("--observability", action="store_true")
+    asked = parser.parse_args()
+    text = asked.file.read_text() if asked.file.exists() else HEADER
+    found = read(text)
+    wanted = made(found) | (OBSERVABILITY if asked.observability else {})
+    added = {name: value for name, value in wanted.items() if name not in found}
+    if not added:
+        print(f"{asked.file} says everything already; nothing was changed")
         return 0
-    with os.fdopen(handle, "w") as file:
-        file.write(HEADER)
-        file.writelines(lines())
-    print(f"{path} is written")
+    text += "" if text.endswith("\n") else "\n"
+    new = asked.file.with_name(asked.file.name + ".new")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text + "".join(f"{name}={value}\n" for name, value in added.items()))
+    new.replace(asked.file)
+    print(f"{asked.file} is written: {', '.join(sorted(added))}")
     return 0
 
 
