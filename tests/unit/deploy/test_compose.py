@@ -228,7 +228,7 @@ def test_traces_reach_jaeger(watched: dict[str, Any]) -> None:
     scheme, name, port = make_env.OBSERVABILITY["OTEL_EXPORTER_OTLP_ENDPOINT"].replace("//", "").split(":")
     assert (scheme, name) == ("http", "collector")
     assert collector["receivers"]["otlp"]["protocols"]["http"]["endpoint"] == f"0.0.0.0:{port}"
-    host, _, taken = collector["exporters"]["otlp"]["endpoint"].partition(":")
+    host, _, taken = collector["exporters"]["otlp_grpc"]["endpoint"].partition(":")
     assert host in watched
     assert jaeger["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"] == f"0.0.0.0:{taken}"
     for each in (collector, jaeger):
@@ -298,6 +298,18 @@ def test_the_balancer_repeats_no_request_that_an_edge_may_have_seen() -> None:
     slots = re.search(r"server-template edge 1-(\d+) edge:8080", text)
     assert slots is not None
     assert int(slots[1]) >= 8
+
+
+def test_the_balancer_is_more_patient_than_an_edge() -> None:
+    """What a provider or a reader may take is edge's to judge: nobody is cut who would have been served."""
+    from services.edge.http.unread import TIMEOUT_S
+    from services.router.config_sections import TimeoutsSection
+
+    timeouts = dict(
+        re.findall(r"^\s*timeout (client|server) (\d+)s", (COMPOSE / "haproxy.cfg").read_text(), re.MULTILINE)
+    )
+    assert float(timeouts["client"]) > TIMEOUT_S
+    assert float(timeouts["server"]) > TimeoutsSection().total
 
 
 def test_nats_keeps_what_it_has_acknowledged() -> None:
