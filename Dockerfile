@@ -7,6 +7,7 @@ ARG PYTHON_IMAGE=docker.io/library/python:3.13-slim-trixie
 # Where packages come from may differ from what is shipped: a mirror's settings stay out of the image.
 ARG BUILD_IMAGE=${PYTHON_IMAGE}
 
+# checkov:skip=CKV_DOCKER_7: the base is an argument, whose default has a version
 FROM ${BUILD_IMAGE} AS build
 ENV PYC_INVALIDATION_MODE=UNCHECKED_HASH
 WORKDIR /src
