@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,13 @@ import pytest
 import yaml
 
 from deploy.compose import make_env
-from tests.unit.deploy.dockerfile import ROOT
+from tests.unit.deploy.cluster import ROOT, tool
 
 COMPOSE = ROOT / "deploy" / "compose"
 WATCHING = ROOT / "deploy" / "observability"
 SERVICES = ("edge", "auth", "router", "billing", "tasks")
 ONE_SHOT = ("migrate", "demo")
 WATCHERS = ("collector", "jaeger", "prometheus", "grafana")
-
-
-def tool(name: str) -> str:
-    """A tool of the environment; skips when it is missing."""
-    found = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
 
 
 def composed(folder: Path, *options: str) -> dict[str, Any]:

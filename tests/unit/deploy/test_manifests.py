@@ -1,43 +1,27 @@
 """The deployment files are valid and name what the services really read."""
 
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[3]
-BASE = ROOT / "deploy" / "k8s" / "base"
+from tests.unit.deploy.cluster import ROOT, manifests
+
 SERVICES = ("edge", "auth", "router", "billing", "tasks")
-
-
-def tool(name: str) -> str:
-    """A tool of the environment; skips when it is missing."""
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
+WORKLOADS = (*SERVICES, "tasks-worker")
 
 
 @pytest.fixture(scope="module")
 def built() -> list[dict[str, Any]]:
     """The manifests as kustomize makes them."""
-    done = subprocess.run([tool("kubectl"), "kustomize", str(BASE)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
+    return manifests("base")
 
 
-def test_manifests_fit_the_schemas_of_kubernetes(built: list[dict[str, Any]], tmp_path: Path) -> None:
-    """Every manifest passes strict validation."""
-    path = tmp_path / "built.yaml"
-    path.write_text(yaml.safe_dump_all(built))
-    command = [tool("kubernetes-validate"), "--strict", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+def workload(built: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """The Deployment or StatefulSet of that name."""
+    return next(
+        each for each in built if each["metadata"]["name"] == name and each["kind"] in ("Deployment", "StatefulSet")
+    )
 
 
 def test_services_select_their_pods_and_ports(built: list[dict[str, Any]]) -> None:
@@ -52,29 +36,27 @@ def test_services_select_their_pods_and_ports(built: list[dict[str, Any]]) -> No
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= names
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", WORKLOADS)
 def test_every_variable_is_a_setting(built: list[dict[str, Any]], service: str) -> None:
     """A TOLLBRIDGE_ variable of a manifest is a field of that service's settings."""
     import importlib
 
     import msgspec
 
-    settings = importlib.import_module(f"services.{service}.settings").Settings
+    settings = importlib.import_module(f"services.{service.removesuffix('-worker')}.settings").Settings
     fields = {"TOLLBRIDGE_" + field.name.upper() for field in msgspec.structs.fields(settings)}
-    workload = next(each for each in built if each["metadata"]["name"] == service and each["kind"] != "Service")
-    given = {each["name"] for each in workload["spec"]["template"]["spec"]["containers"][0]["env"]}
+    given = {each["name"] for each in workload(built, service)["spec"]["template"]["spec"]["containers"][0]["env"]}
     assert given - fields == set()
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", WORKLOADS)
 def test_a_pod_has_time_for_its_whole_drain(built: list[dict[str, Any]], service: str) -> None:
     """It is killed only when the process would have ended its drain by itself."""
     from chassis.lifecycle import DRAIN_LIMIT_S, DRAIN_MARGIN_S
     from chassis.settings import load
     from services.edge.settings import Settings
 
-    workload = next(each for each in built if each["metadata"]["name"] == service and each["kind"] != "Service")
-    pod = workload["spec"]["template"]["spec"]
+    pod = workload(built, service)["spec"]["template"]["spec"]
     takes_s = DRAIN_LIMIT_S
     if service == "edge":
         own = load(Settings, {each["name"]: each.get("value", "") for each in pod["containers"][0]["env"]})
@@ -86,8 +68,7 @@ def test_an_edge_announces_its_end_until_balancers_have_heard_and_cuts_no_stream
     """Three probes fail within the announcement, and the grace is as long as the config lets a stream be by itself."""
     from services.router.config_sections import TimeoutsSection
 
-    pod = next(each for each in built if each["kind"] == "StatefulSet" and each["metadata"]["name"] == "edge")
-    container = pod["spec"]["template"]["spec"]["containers"][0]
+    container = workload(built, "edge")["spec"]["template"]["spec"]["containers"][0]
     given = {each["name"]: each.get("value") for each in container["env"]}
     probe = container["readinessProbe"]
     announced_s = float(given["TOLLBRIDGE_DRAIN_ANNOUNCE_S"])
@@ -98,8 +79,7 @@ def test_an_edge_announces_its_end_until_balancers_have_heard_and_cuts_no_stream
 @pytest.mark.parametrize("service", ["router", "billing", "edge"])
 def test_what_the_config_refers_to_reaches_the_service_that_owns_it(built: list[dict[str, Any]], service: str) -> None:
     """A `${STRIPE_SECRET_KEY}` of the config comes from a secret of that service alone, which need not be."""
-    workload = next(each for each in built if each["metadata"]["name"] == service and each["kind"] != "Service")
-    given = workload["spec"]["template"]["spec"]["containers"][0]["envFrom"]
+    given = workload(built, service)["spec"]["template"]["spec"]["containers"][0]["envFrom"]
     assert given == [{"secretRef": {"name": f"tollbridge-config-{service}", "optional": True}}]
 
 
