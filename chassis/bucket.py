@@ -8,14 +8,15 @@ import asyncio
 import contextvars
 import datetime
 
-import nats
-from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.api import ObjectInfo
 from nats.js.errors import NotFoundError
 from nats.js.object_store import ObjectStore
 
+from chassis.bus_link import Link, inbox_of
 from chassis.errors import Code, TollbridgeError
+from chassis.streams import open_bucket
+from chassis.tls import Certificates
 
 CONNECT_TIMEOUT_S = 3.0
 CHECK_TIMEOUT_S = 0.9
@@ -27,7 +28,8 @@ MARGIN_S = 60.0
 class Bucket:
     """One bucket, which is made where it is missing. `max_age_s` is how long each object is kept, None is for ever.
 
-    `client` is the name that the server shows of us. With `max_bytes`, `check` fails once it holds as much.
+    `client` is the name that the server shows of us. It is kept on `replicas` servers, or on more where it was. With
+    `max_bytes`, `check` fails once it holds as much.
     """
 
     def __init__(
@@ -39,14 +41,16 @@ class Bucket:
         max_age_s: float | None = None,
         max_bytes: int | None = None,
         transfer_timeout_s: float = TRANSFER_TIMEOUT_S,
+        replicas: int = 1,
+        tls: Certificates | None = None,
     ) -> None:
-        self._url = url
-        self._name = name
+        self._url, self._tls = url, tls
+        self._name, self._replicas = name, replicas
         self._max_age_s = max_age_s
         self._max_bytes = max_bytes
         self._client_name = client
         self._transfer_timeout_s = transfer_timeout_s
-        self._client: Client | None = None
+        self._client: Link | None = None
         self._bucket: ObjectStore | None = None
         self._opening = asyncio.Lock()
 
@@ -100,7 +104,7 @@ class Bucket:
         """Ends the connection."""
         client, self._client, self._bucket = self._client, None, None
         if client is not None:
-            await client.close()
+            await client.end()
 
     def _is_over(self, info: ObjectInfo) -> bool:
         """Whether its bytes may be gone before its name is: the server drops them in the order in which they came, and
@@ -118,17 +122,20 @@ class Bucket:
                 self._client = await connecting
             if self._bucket is None:
                 jetstream = self._client.jetstream(timeout=TRANSFER_TIMEOUT_S)
-                self._bucket = await jetstream.create_object_store(self._name, ttl=self._max_age_s)
+                self._bucket = await open_bucket(jetstream, self._name, self._max_age_s, self._replicas)
             return self._bucket
 
-    async def _connect(self) -> Client:
-        return await nats.connect(
+    async def _connect(self) -> Link:
+        client = Link(self._tls)
+        await client.connect(
             self._url,
             name=self._client_name,
+            inbox_prefix=inbox_of(self._url),
             connect_timeout=int(CONNECT_TIMEOUT_S),
             allow_reconnect=True,
             max_reconnect_attempts=-1,
         )
+        return client
 
 
 def _unavailable() -> TollbridgeError:

@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 import nats.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 from nats.js.errors import NoStreamResponseError, NotFoundError
 
+from chassis.bus_link import Link, inbox_of
 from chassis.errors import Code, TollbridgeError
 from chassis.streams import make_stream
+from chassis.tls import Certificates
 
 CONNECT_TIMEOUT_S = 2
 RECONNECT_PAUSE_S = 0.5  # constant: one client per process, and a bus that is back should be found at once
@@ -88,11 +89,10 @@ class Delivery:
 class Bus:
     """One process's connection. Owns two tasks: the one that stays connected and the one that keeps the streams."""
 
-    def __init__(self, *, url: str, name: str, log: Log) -> None:
-        self._url = url
-        self._name = name
-        self._log = log
-        self._client = Client()
+    def __init__(self, *, url: str, name: str, log: Log, replicas: int = 1, tls: Certificates | None = None) -> None:
+        self._url, self._name, self._log = url, name, log
+        self._replicas, self._tls = replicas, tls
+        self._client = Link(tls)
         self._reported = False
         self._online = asyncio.Event()
         self._wanted: dict[str, StreamSpec] = {}
@@ -104,9 +104,14 @@ class Bus:
         ]
 
     @classmethod
-    async def connect(cls, url: str, *, name: str, log: Log) -> "Bus":
-        """A bus that connects, and reconnects for ever, in the background; `name` is shown by the server."""
-        bus = cls(url=url, name=name, log=log)
+    async def connect(
+        cls, url: str, *, name: str, log: Log, replicas: int = 1, tls: Certificates | None = None
+    ) -> "Bus":
+        """A bus that connects, and reconnects for ever, in the background; `name` is shown by the server.
+
+        `replicas`: on how many servers its streams are kept.
+        """
+        bus = cls(url=url, name=name, log=log, replicas=replicas, tls=tls)
         # A server that is there is used from the first call on; one that is not delays nobody.
         try:
             await asyncio.wait_for(bus._online.wait(), CONNECT_TIMEOUT_S / 4)
@@ -127,7 +132,7 @@ class Bus:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await _close(self._client)
+        await self._client.end()
 
     async def ensure_stream(self, spec: StreamSpec) -> None:
         """Makes the stream or widens it to `spec`; when the server is away, as soon as it is there."""
@@ -315,8 +320,8 @@ class Bus:
     async def _stay_connected(self) -> None:
         """Makes a client, and another when nats-py gives one up, which it may after an error it does not expect."""
         while True:
-            await _close(self._client)  # the former one's tasks end, however we lost it
-            client, gone = Client(), asyncio.Event()
+            await self._client.end()  # the former one's tasks end, however we lost it
+            client, gone = Link(self._tls), asyncio.Event()
             self._client = client
 
             async def closed(gone: asyncio.Event = gone) -> None:
@@ -326,6 +331,7 @@ class Bus:
                 await client.connect(
                     self._url,
                     name=self._name,
+                    inbox_prefix=inbox_of(self._url),
                     connect_timeout=CONNECT_TIMEOUT_S,
                     reconnect_time_wait=RECONNECT_PAUSE_S,  # type: ignore[arg-type]  # it sleeps for it: parts count
                     max_reconnect_attempts=-1,
@@ -375,16 +381,10 @@ class Bus:
             if spec.name in self._present:
                 continue
             try:
-                await make_stream(self._jetstream(), spec)
+                await make_stream(self._jetstream(), spec, self._replicas)
                 self._present.add(spec.name)
             except _TROUBLE as error:
                 self._log.warning("bus_stream_not_made", stream=spec.name, error=repr(error))
-
-
-async def _close(client: Client) -> None:
-    # One that never came to connect has nothing to close, and nats-py says so by an assertion.
-    with contextlib.suppress(*_TROUBLE, AssertionError):
-        await client.close()
 
 
 def _end_if_cancelled() -> None:

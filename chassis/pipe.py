@@ -25,6 +25,7 @@ from chassis.pipe_replica import Call, Replica, is_cancelled
 from chassis.rpc import MAX_MESSAGE_BYTES
 from chassis.status import error_of
 from chassis.telemetry import Tracer
+from chassis.tls import Certificates
 
 RESOLVE_S = 5.0
 WAITING_PER_SLOT = 4
@@ -36,12 +37,19 @@ class PipeClient:
     """Calls one service on any of its replicas."""
 
     def __init__(
-        self, *, descriptor: ServiceDescriptor, addresses: str, token: str, tracer: Tracer, max_in_flight: int = 4096
+        self,
+        *,
+        descriptor: ServiceDescriptor,
+        addresses: str,
+        token: str,
+        tracer: Tracer,
+        max_in_flight: int = 4096,
+        tls: Certificates | None = None,
     ) -> None:
         self.service, self._name = descriptor.full_name, descriptor.name
         self._addresses = parse(addresses)
         self.metadata = (("authorization", token),)
-        self._tracer = tracer
+        self._tracer, self._tls = tracer, tls
         self._max_in_flight, self._in_flight = max_in_flight, 0
         self._ids = itertools.count(1)
         self._replicas: dict[str, Replica] = {}
@@ -207,7 +215,7 @@ class PipeClient:
         self._former.discard(former)
 
     def _made(self, target: str, *, former: Replica | None = None) -> Replica:
-        return Replica(self, service=self.service, target=target, log=self._log, former=former)
+        return Replica(self, service=self.service, target=target, log=self._log, former=former, tls=self._tls)
 
     async def _set_targets(self, targets: set[str]) -> None:
         gone = [self._replicas.pop(target) for target in self._replicas.keys() - targets]

@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from chassis.errors import Code, TollbridgeError
 from chassis.rpc import BATCH_BYTES, END_LIMIT_S, LIMITS
 from chassis.status import error_of, error_of_failure
+from chassis.tls import Certificates
 from tollbridge.pipe.v1 import pipe_pb2
 
 CONNECT_TIMEOUT_S = 3.0
@@ -89,18 +90,17 @@ class Replica:
         target: str,
         log: structlog.typing.FilteringBoundLogger,
         former: "Replica | None" = None,
+        tls: Certificates | None = None,
     ) -> None:
-        self.target = target
-        self.channel = grpc.aio.insecure_channel(target, _OPTIONS)
+        self.target, self._service = target, service
+        self._tls, self._credentials = tls, tls.for_channel() if tls else None
+        self.channel = self._dialled()
         self.pending: dict[int, Call] = {}
         self.live = self.draining = False
         self._client, self._log = client, log.bind(service=service, target=target)
         self._former = former
         self._parted = False
         self._stream: _Stream | None = None
-        self._open = self.channel.stream_stream(
-            f"/{service}/Pipe", pipe_pb2.CallBatch.SerializeToString, pipe_pb2.ReplyBatch.FromString
-        )
         self._queue: deque[Call] = deque()
         self._cancelled: list[int] = []
         self._wake = asyncio.Event()
@@ -134,12 +134,27 @@ class Replica:
         await asyncio.wait({self._task}, timeout=END_LIMIT_S)
         await self.channel.close()
 
+    def _dialled(self) -> grpc.aio.Channel:
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(self.target, _OPTIONS)
+        name = self._service.split(".")[1]  # of tollbridge.auth.v1.AuthService: by that name its server is known
+        return grpc.aio.secure_channel(
+            self.target, self._credentials, [*_OPTIONS, ("grpc.ssl_target_name_override", name)]
+        )
+
+    async def _follow_certificates(self) -> None:
+        if self._tls is not None and (newest := self._tls.for_channel()) is not self._credentials:
+            self._credentials, former = newest, self.channel
+            self.channel = self._dialled()
+            await former.close()
+
     async def _run(self) -> None:
         pause_s = FIRST_PAUSE_S
         told = ""
         while True:
             reason = "the stream ended, or was silent"
             try:
+                await self._follow_certificates()
                 await self._converse()
             except grpc.aio.AioRpcError as error:
                 reason = error_of(error).message
@@ -171,7 +186,10 @@ class Replica:
         return self._former is not None and self._former.live
 
     async def _converse(self) -> None:
-        stream = self._stream = self._open(metadata=self._client.metadata, wait_for_ready=True)
+        opened = self.channel.stream_stream(
+            f"/{self._service}/Pipe", pipe_pb2.CallBatch.SerializeToString, pipe_pb2.ReplyBatch.FromString
+        )
+        stream = self._stream = opened(metadata=self._client.metadata, wait_for_ready=True)
         writer: asyncio.Task[None] | None = None
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):

@@ -1,12 +1,11 @@
 """The server side of gRPC: one handler behind a unary method and behind the Pipe; rights, deadlines, closed codes.
 
 Both ways carry bytes to `_Method`, the one place that decodes, checks who calls, times, traces and counts. A caller
-shows `authorization: <name>:<secret>`; health and reflection need none. There is no TLS here yet. A Pipe's calls are
-tasks owned by its stream: they are cancelled when the client says so or the stream goes.
+shows `authorization: <name>:<secret>` (`chassis.callers`); health and reflection need none. A Pipe's calls are tasks
+owned by its stream: they are cancelled when the client says so or the stream goes.
 """
 
 import asyncio
-import hmac
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -21,10 +20,12 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from chassis.callers import Callers
 from chassis.errors import Code, TollbridgeError
 from chassis.reflection import reflection
 from chassis.status import STATUS, STATUS_KEY, failure_of, status_of
 from chassis.telemetry import Tracer
+from chassis.tls import Certificates, names
 from tollbridge.pipe.v1 import pipe_pb2
 
 DEFAULT_TIMEOUT_S = 30.0
@@ -84,7 +85,7 @@ class RpcService:
 
 
 class RpcServer:
-    """Serves the services, their Pipes, health and reflection on one port, without TLS."""
+    """Serves the services, their Pipes, health and reflection on one port; with `tls` to the certified alone."""
 
     def __init__(
         self,
@@ -95,8 +96,10 @@ class RpcServer:
         tracer: Tracer,
         registry: CollectorRegistry,
         reuse_port: bool = False,
+        tls: Certificates | None = None,
     ) -> None:
-        self._services, self._bind, self._tokens = services, bind, tokens
+        self._bind, self._tls = bind, tls
+        self._callers = Callers(tokens)
         self._reuse = ("grpc.so_reuseport", int(reuse_port))  # 0: a taken port is an error
         calls = Counter("tollbridge_rpc_calls", "Calls answered.", ["method", "code"], registry=registry)
         seconds = Histogram(
@@ -126,7 +129,10 @@ class RpcServer:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         server.add_generic_rpc_handlers([reflection([*self._methods, health.SERVICE_NAME])])
-        port = server.add_insecure_port(self._bind)
+        if self._tls is None:
+            port = server.add_insecure_port(self._bind)
+        else:
+            port = server.add_secure_port(self._bind, self._tls.for_server())
         await server.start()
         return f"{self._bind.rpartition(':')[0]}:{port}"
 
@@ -161,13 +167,6 @@ class RpcServer:
         if self._server is not None:
             await self._server.stop(grace_s)
 
-    def _caller(self, metadata: Mapping[str, str]) -> str:
-        name, _, secret = metadata.get("authorization", "").removeprefix("Bearer ").partition(":")
-        expected = self._tokens.get(name, "")
-        if hmac.compare_digest(secret.encode(), expected.encode()) and expected:
-            return name
-        raise TollbridgeError(Code.PERMISSION_DENIED, "unknown caller or wrong secret")
-
     def _handler(self, method: "_Method") -> "grpc.RpcMethodHandler[bytes, bytes]":
         async def unary(request: bytes, context: _Context) -> bytes:
             try:
@@ -190,12 +189,13 @@ class RpcServer:
         metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
         left: float | None = context.time_remaining()
         timeout_s = DEFAULT_TIMEOUT_S if left is None or left > 1e6 else left
-        return self._caller(metadata), timeout_s, metadata.get("traceparent", "")
+        certified = names(context.auth_context()) if self._tls else None
+        return self._callers.name(metadata, certified), timeout_s, metadata.get("traceparent", "")
 
     def _pipe_behaviour(self, methods: "Mapping[str, _Method]") -> Callable[..., Awaitable[None]]:
         async def serve(_requests: object, context: _Context) -> None:
             try:
-                caller = self._caller({key: str(value) for key, value in context.invocation_metadata() or ()})
+                caller, _, _ = self._introduced(context)
             except TollbridgeError as error:
                 await _abort(context, error)
             pipe = _Pipe(methods, caller, context, draining=self._draining)

@@ -1,23 +1,15 @@
-"""The gRPC server of a service as its settings have it: where it listens, who may call, whether it shares its port."""
+"""How a service is reached, and reaches the bus, as its settings have it."""
 
 from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry
 
+from chassis.bus import Bus, Log
+from chassis.callers import parse_tokens
 from chassis.rpc import RpcServer, RpcService
-from chassis.settings import ServiceSettings, SettingsError
+from chassis.settings import ServiceSettings
 from chassis.telemetry import Tracer
-
-
-def parse_tokens(text: str) -> dict[str, str]:
-    """Reads "edge:<secret>,cli:<secret>"; raises SettingsError, which shows no secret. Empty: nobody may call."""
-    tokens: dict[str, str] = {}
-    for entry in filter(None, (part.strip() for part in text.split(","))):
-        name, _, secret = entry.partition(":")
-        if not name or not secret:
-            raise SettingsError(["service tokens must be <name>:<secret>, separated by commas"])
-        tokens[name] = secret
-    return tokens
+from chassis.tls import Certificates
 
 
 def rpc_server(
@@ -27,8 +19,17 @@ def rpc_server(
     return RpcServer(
         services=services,
         bind=settings.grpc_bind,
-        tokens=parse_tokens(settings.service_tokens),
+        tokens=parse_tokens(settings.service_tokens, certified=bool(settings.tls_dir)),
         tracer=tracer,
         registry=registry,
         reuse_port=settings.grpc_reuse_port,
+        tls=Certificates.of(settings),
+    )
+
+
+async def open_bus(settings: ServiceSettings, log: Log) -> Bus:
+    """The process's bus, which connects in the background. Raises SettingsError."""
+    tls = Certificates.of(settings)
+    return await Bus.connect(
+        settings.nats_url, name=settings.service_name, log=log, replicas=settings.stream_replicas, tls=tls
     )

@@ -42,7 +42,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     service_token: str = ""
     """This process's own identity, "<name>:<secret>"."""
     service_tokens: str = ""
-    """Who may call: "edge:<secret>,tasks:<secret>"."""
+    """Who may call: "edge:<secret>,tasks:sha256:<hex>", or with `tls_dir` the name alone (`chassis.callers`)."""
     auth_addresses: str = ""
     router_addresses: str = ""
     billing_addresses: str = ""
@@ -50,6 +50,10 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     otlp_endpoint: str = ""
     grpc_reuse_port: bool = False
     """A successor may listen on our address while we still do (`tollbridge up` restarts that way)."""
+    tls_dir: str = ""
+    """A folder with certificates: gRPC is mutual TLS then (`chassis.tls`)."""
+    stream_replicas: int = 1
+    """On how many NATS servers each stream and bucket is kept: 1, 3 or 5. Streams get more of them, never fewer."""
     drain_announce_s: float = 0.5
     """How long after SIGTERM new work is still taken, while everybody is told to go elsewhere."""
     drain_grace_s: float = 30.0

@@ -67,10 +67,12 @@ def _nats_url(data_dir: Path | None) -> str:
 
 
 async def _read(nats_url: str) -> "Streams":
-    import nats
     from google.protobuf.message import DecodeError
     from nats.js.errors import NotFoundError
 
+    from chassis.bus_link import Link, inbox_of
+    from chassis.settings import ServiceSettings, load
+    from chassis.tls import Certificates
     from services.billing import events
     from services.billing.proof.replay import Streams
 
@@ -84,7 +86,9 @@ async def _read(nats_url: str) -> "Streams":
 
     try:
         async with asyncio.timeout(CONNECT_S):  # the client itself would try again for two minutes
-            client = await nats.connect(nats_url, connect_timeout=CONNECT_S, allow_reconnect=False)
+            client = Link(Certificates.of(load(ServiceSettings)))
+            inbox = inbox_of(nats_url)
+            await client.connect(nats_url, inbox_prefix=inbox, connect_timeout=CONNECT_S, allow_reconnect=False)
     except TimeoutError as error:
         raise ConnectionError("the bus can't be reached") from error
     try:

@@ -15,7 +15,9 @@ from uuid import UUID
 from chassis.errors import TollbridgeError
 from chassis.ids import now_floor
 from chassis.pipe import PipeClient
+from chassis.settings import ServiceSettings, load
 from chassis.telemetry import Tracer
+from chassis.tls import Certificates
 from cli.running import NotRunning, find_instance
 from cli.up.instance_secrets import load_or_make
 from services.edge.spending.replay import unconfirmed
@@ -59,6 +61,7 @@ async def _replay(left: Sequence[FormerSpool], *, addresses: str, token: str) ->
         addresses=addresses,
         token=token,
         tracer=Tracer(service="cli", replica="0", otlp_endpoint=""),
+        tls=Certificates.of(load(ServiceSettings)),
     )
     await billing.start()
     status = 0

@@ -20,6 +20,7 @@ from chassis.errors import TollbridgeError
 from chassis.pipe import PipeClient
 from chassis.settings import ServiceSettings, load
 from chassis.telemetry import Tracer
+from chassis.tls import Certificates
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2
 
@@ -86,7 +87,13 @@ async def _run(settings: ServiceSettings, customer_id: str, plan: str) -> str:
 
 
 def _client(descriptor: ServiceDescriptor, addresses: str, settings: ServiceSettings, tracer: Tracer) -> PipeClient:
-    return PipeClient(descriptor=descriptor, addresses=addresses, token=settings.service_token, tracer=tracer)
+    return PipeClient(
+        descriptor=descriptor,
+        addresses=addresses,
+        token=settings.service_token,
+        tracer=tracer,
+        tls=Certificates.of(settings),
+    )
 
 
 def _remembered(file: Path) -> str:

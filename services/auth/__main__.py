@@ -3,11 +3,10 @@
 import structlog
 
 from chassis import db, lifecycle, settings, telemetry
-from chassis.bus import Bus
 from chassis.config_state import ConfigCollector
 from chassis.health import HealthServer
 from chassis.metrics import open_registry
-from chassis.serving import rpc_server
+from chassis.serving import open_bus, rpc_server
 from services.auth.parts import Parts
 from services.auth.settings import Settings
 
@@ -30,7 +29,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     await parts.load_config(life)
     await health.start()
     await db.wait_for_schema(pool, service="auth", timeout_s=SCHEMA_TIMEOUT_S)
-    bus = await Bus.connect(own.nats_url, name=own.service_name, log=log)
+    bus = await open_bus(own, log)
     parts.start(life, bus)
     log.info("serving", grpc=await server.start())
     parts.is_serving = True

@@ -12,6 +12,10 @@ from tollbridge.auth.v1 import auth_pb2
 
 KEYS_CHANGED = "tollbridge.keys.v1.changed"
 
+# What this service may do on the bus, and no more: `cli/bus_users.py` makes its user of it.
+PUBLISHES = (KEYS_CHANGED,)
+LISTENS = (KEYS_CHANGED,)
+
 
 def encode(changes: Iterable[Change]) -> bytes:
     """One message for some changes."""

@@ -3,10 +3,9 @@
 import structlog
 
 from chassis import db, lifecycle, settings, telemetry
-from chassis.bus import Bus
 from chassis.health import HealthServer
 from chassis.metrics import open_registry
-from chassis.serving import rpc_server
+from chassis.serving import open_bus, rpc_server
 from services.billing import events
 from services.billing.parts import Parts, asking, clients
 from services.billing.settings import Settings
@@ -28,7 +27,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     await router.start()
     await auth.start()
     await db.wait_for_schema(pool, service="billing", timeout_s=own.schema_wait_s)
-    bus = await Bus.connect(own.nats_url, name=own.service_name, log=log)
+    bus = await open_bus(own, log)
     await events.ensure_streams(bus)
     for name, loop in parts.loops(bus).items():
         life.spawn(name, loop)

@@ -40,8 +40,13 @@ APPLY_USAGE = ConsumerSpec(
     ack_wait_s=30,
 )
 
+# What this service may do on the bus, and no more: `cli/bus_users.py` makes its user of it.
+PUBLISHES = (LEDGER_TRANSFERRED, CREDITS_RECALLED, BALANCE_LOW, BALANCE_EXHAUSTED)
+STREAMS = (USAGE, LEDGER, CREDITS)
+CONSUMES = (APPLY_USAGE,)
+
 
 async def ensure_streams(bus: Bus) -> None:
     """Makes the streams where they are missing."""
-    for spec in (USAGE, LEDGER, CREDITS):
+    for spec in STREAMS:
         await bus.ensure_stream(spec)

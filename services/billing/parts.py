@@ -12,6 +12,7 @@ from chassis.config_state import ConfigCollector
 from chassis.pipe import PipeClient
 from chassis.rpc import RpcService
 from chassis.telemetry import Tracer
+from chassis.tls import Certificates
 from services.billing import events, partitions
 from services.billing.accounts import Accounts
 from services.billing.alerts.balance_notices import BalanceNotices
@@ -158,8 +159,9 @@ class Parts:
 
 def clients(settings: Settings, tracer: Tracer) -> tuple[PipeClient, PipeClient]:
     """Billing's pipes to router and to auth."""
+    tls = Certificates.of(settings)
     router, auth = (
-        PipeClient(descriptor=descriptor, addresses=addresses, token=settings.service_token, tracer=tracer)
+        PipeClient(descriptor=descriptor, addresses=addresses, token=settings.service_token, tracer=tracer, tls=tls)
         for descriptor, addresses in (
             (router_pb2.DESCRIPTOR.services_by_name["RouterService"], settings.router_addresses),
             (auth_pb2.DESCRIPTOR.services_by_name["AuthService"], settings.auth_addresses),

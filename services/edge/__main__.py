@@ -5,10 +5,10 @@ import asyncio
 import structlog
 
 from chassis import lifecycle, settings, telemetry
-from chassis.bus import Bus
 from chassis.health import HealthServer
 from chassis.ids import uuid7
 from chassis.metrics import open_registry
+from chassis.serving import open_bus
 from services.edge.http.uvicorn_server import HttpServer
 from services.edge.parts import Parts, load_config
 from services.edge.settings import Settings
@@ -22,7 +22,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
     life.drain_limit_s = own.drain_announce_s + own.drain_grace_s + lifecycle.DRAIN_MARGIN_S
     config = await load_config(own, log)
-    bus = await Bus.connect(own.nats_url, name=own.service_name, log=log)
+    bus = await open_bus(own, log)
     parts = Parts(settings=own, configuration=config, incarnation=uuid7(), bus=bus, tracer=tracer, registry=registry)
 
     def is_leaving() -> bool:

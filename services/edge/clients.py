@@ -4,6 +4,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from chassis.pipe import PipeClient
 from chassis.telemetry import Tracer
+from chassis.tls import Certificates
 from services.edge.settings import Settings
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2, claims_pb2, payments_pb2, statements_pb2
@@ -16,7 +17,11 @@ class Clients:
 
     def __init__(self, *, settings: Settings, tracer: Tracer) -> None:
         def pipe(descriptor: ServiceDescriptor, addresses: str) -> PipeClient:
-            return PipeClient(descriptor=descriptor, addresses=addresses, token=settings.service_token, tracer=tracer)
+            return PipeClient(
+                descriptor=descriptor, addresses=addresses, token=settings.service_token, tracer=tracer, tls=tls
+            )
+
+        tls = Certificates.of(settings)
 
         self.auth = pipe(auth_pb2.DESCRIPTOR.services_by_name["AuthService"], settings.auth_addresses)
         self.router = pipe(router_pb2.DESCRIPTOR.services_by_name["RouterService"], settings.router_addresses)

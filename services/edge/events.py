@@ -1,6 +1,7 @@
 """Edge on the bus: the names of what it publishes and hears."""
 
 from chassis.bus import StreamSpec
+from services.edge.idempotency.answers import BUCKET
 
 USAGE_RECORDED = "tollbridge.usage.v1.recorded"
 USAGE_RECORDED_TYPE = "tollbridge.usage.v1.UsageBatch"
@@ -18,3 +19,9 @@ USAGE = StreamSpec(
     max_age_s=_30_DAYS_S,
     max_bytes=_8_GIB,
 )
+
+# What this service may do on the bus, and no more: `cli/bus_users.py` makes its user of it.
+PUBLISHES = (USAGE_RECORDED, EDGE_RUNNING)
+LISTENS = (CREDITS_RECALLED, KEYS_CHANGED, EDGE_RUNNING)
+STREAMS = (USAGE,)
+BUCKETS = (BUCKET,)

@@ -19,6 +19,7 @@ from chassis.config import ConfigText, ConfigWatch
 from chassis.config_state import ConfigCollector, ConfigState
 from chassis.lifecycle import Lifecycle
 from chassis.telemetry import Tracer
+from chassis.tls import Certificates
 from services.edge import events
 from services.edge.admin.peers import Peers
 from services.edge.app import EdgeApp
@@ -172,6 +173,8 @@ class Parts:
             name=answers.BUCKET,
             max_age_s=answers.KEPT_S,
             max_bytes=answers.MAX_BUCKET_BYTES,
+            replicas=settings.stream_replicas,
+            tls=Certificates.of(settings),
             client=f"edge-{settings.replica} answers",
         )
         kept = Answers(store=self._bucket)

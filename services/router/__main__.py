@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from chassis import db, lifecycle, settings, telemetry
+from chassis.callers import parse_tokens
 from chassis.health import HealthServer
 from chassis.metrics import open_registry
-from chassis.serving import parse_tokens, rpc_server
+from chassis.serving import rpc_server
 from services.router.parts import build
 from services.router.settings import Settings
 from services.router.store_desk import IDLE_MS
@@ -20,7 +21,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     telemetry.configure_logging(service=own.service_name, replica=own.replica, level=own.log_level)
     metrics = open_registry(own.config_path)
     tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
-    tokens = parse_tokens(own.service_tokens)
+    tokens = parse_tokens(own.service_tokens, certified=bool(own.tls_dir))
     pool = await db.open_pool(own.database_url, role="router", idle_ms=IDLE_MS)
     parts = build(pool=pool, config_path=Path(own.config_path), everybody=frozenset(tokens), metrics=metrics)
     serving = False

@@ -3,11 +3,10 @@
 import structlog
 
 from chassis import db, lifecycle, settings, telemetry
-from chassis.bus import Bus
 from chassis.config_state import ConfigCollector
 from chassis.health import HealthServer
 from chassis.metrics import open_registry
-from chassis.serving import rpc_server
+from chassis.serving import open_bus, rpc_server
 from services.tasks.parts import Parts
 from services.tasks.settings import Settings
 
@@ -21,7 +20,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     log, registry = structlog.get_logger(), open_registry(own.config_path)
     tracer = telemetry.Tracer(service=own.service_name, replica=own.replica, otlp_endpoint=own.otlp_endpoint)
     pool = await db.open_pool(own.database_url, role="tasks")
-    bus = await Bus.connect(own.nats_url, name=own.service_name, log=log)
+    bus = await open_bus(own, log)
     parts = Parts(settings=own, pool=pool, bus=bus, tracer=tracer, log=log)
     registry.register(parts.collector())
     registry.register(ConfigCollector(parts.config_state))

@@ -8,6 +8,7 @@ certainty asks.
 import uuid
 
 from chassis.bus import ConsumerSpec, StreamSpec
+from services.tasks.files.results_store import BUCKET
 from services.tasks.jobs import Job, Order, Status
 from tollbridge.tasks.v1 import tasks_pb2 as pb
 from tollbridge.usage.v1 import usage_pb2
@@ -40,6 +41,13 @@ RUN_SPEECH_CONSUMER = _consumer("tasks-run-speech", RUN_SPEECH)
 RUN_VIDEO_CONSUMER = _consumer("tasks-run-video", RUN_VIDEO)
 RUN_CONSUMERS = {"image": RUN_IMAGE_CONSUMER, "speech": RUN_SPEECH_CONSUMER, "video": RUN_VIDEO_CONSUMER}
 """By the kind of job."""
+
+# What this service may do on the bus, and no more: `cli/bus_users.py` makes its user of it.
+PUBLISHES = (RUN_IMAGE, RUN_SPEECH, RUN_VIDEO, FINISHED, PROGRESSED, USAGE_RECORDED)
+LISTENS = (FINISHED, PROGRESSED)
+STREAMS = (TASKS,)
+CONSUMES = tuple(RUN_CONSUMERS.values())
+BUCKETS = (BUCKET,)
 
 STATUS_TO_WIRE = {
     Status.PENDING: pb.TASK_STATUS_PENDING,

@@ -1,6 +1,7 @@
 """The objects of one tasks process, put together once, and which of its loops run in which role."""
 
 import asyncio
+import functools
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from chassis.lifecycle import Lifecycle
 from chassis.pipe import PipeClient
 from chassis.settings import SettingsError
 from chassis.telemetry import Tracer
+from chassis.tls import Certificates
 from services.tasks import config, events
 from services.tasks.acceptance import Acceptance
 from services.tasks.config import TasksConfig
@@ -22,6 +24,7 @@ from services.tasks.consumer import waker
 from services.tasks.ends import Ends
 from services.tasks.files.archive import Archive
 from services.tasks.files.file_desk import FileDesk
+from services.tasks.files.results_store import NatsResults
 from services.tasks.files.retention import Retention
 from services.tasks.making import kinds
 from services.tasks.making.kind import Providers
@@ -74,7 +77,7 @@ class Parts:
         self._router = Router(pipe=self._pipes[0], spender=spender, log=log)
         billing = Billing(pipe=self._pipes[1], log=log)
         self._client = UpstreamClient()
-        self._archive = Archive(nats_url=settings.nats_url, log=log)
+        self._archive = Archive(bucket=functools.partial(_bucket, settings), log=log)
         self._retention = Retention(pool=pool, results=self._archive, log=log)
         self._forgetter = Forgetter(pool=pool, keep_s=lambda: self._config.keep_tasks_s, log=log)
         publish = Publisher(bus=bus).publish
@@ -213,18 +216,26 @@ def _shifts(
     }
 
 
+def _bucket(settings: Settings) -> NatsResults:
+    tls = Certificates.of(settings)
+    return NatsResults(url=settings.nats_url, replicas=settings.stream_replicas, tls=tls)
+
+
 def _pipes(settings: Settings, tracer: Tracer) -> tuple[PipeClient, PipeClient]:
     """The ways to router and to billing."""
+    tls = Certificates.of(settings)
     router = PipeClient(
         descriptor=router_pb2.DESCRIPTOR.services_by_name["RouterService"],
         addresses=settings.router_addresses,
         token=settings.service_token,
         tracer=tracer,
+        tls=tls,
     )
     billing = PipeClient(
         descriptor=billing_pb2.DESCRIPTOR.services_by_name["BillingService"],
         addresses=settings.billing_addresses,
         token=settings.service_token,
         tracer=tracer,
+        tls=tls,
     )
     return router, billing

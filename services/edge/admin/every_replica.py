@@ -8,8 +8,8 @@ from google.protobuf.message import Message
 
 from chassis.config_state import ConfigState
 from chassis.errors import Code, TollbridgeError
-from chassis.every_replica import ask_every
 from chassis.pipe import PipeClient
+from services.edge.admin.ask_every import ask_every
 from services.edge.clients import Clients
 from services.edge.http.json_http import rfc3339
 from services.edge.openapi.description import TIME

@@ -1,5 +1,7 @@
 """Where results are, by the config file: one store for the process's life, with rules that may change meanwhile."""
 
+from collections.abc import Callable
+
 from structlog.typing import FilteringBoundLogger
 
 from services.tasks.config import ResultsSection
@@ -9,10 +11,10 @@ from services.tasks.files.s3_store import S3Results
 
 
 class Archive:
-    """The results of all jobs. `rules` says how long files are kept and how many."""
+    """The results of all jobs. `rules` says how long files are kept and how many; `bucket` makes the store on NATS."""
 
-    def __init__(self, *, nats_url: str, log: FilteringBoundLogger) -> None:
-        self._nats_url = nats_url
+    def __init__(self, *, bucket: Callable[[], NatsResults], log: FilteringBoundLogger) -> None:
+        self._bucket = bucket
         self._log = log
         self._store: Results | None = None
         self.rules = ResultsSection()
@@ -42,7 +44,7 @@ class Archive:
 
     def _here(self) -> Results:
         if self._store is None:
-            self._store = S3Results(self.rules) if self.rules.store == "s3" else NatsResults(url=self._nats_url)
+            self._store = S3Results(self.rules) if self.rules.store == "s3" else self._bucket()
         return self._store
 
 

@@ -1,6 +1,7 @@
 """Results in a bucket of NATS Object Store, bytes by file id. While it is away the job is tried again."""
 
 from chassis.errors import Code, TollbridgeError
+from chassis.tls import Certificates
 from services.tasks.files.sliced_store import SlicedBucket
 
 BUCKET = "tollbridge-results"
@@ -10,8 +11,22 @@ TRANSFER_TIMEOUT_S = 30.0
 class NatsResults:
     """The store that NATS offers."""
 
-    def __init__(self, *, url: str, transfer_timeout_s: float = TRANSFER_TIMEOUT_S) -> None:
-        self._bucket = SlicedBucket(url=url, name=BUCKET, client="tasks results", transfer_timeout_s=transfer_timeout_s)
+    def __init__(
+        self,
+        *,
+        url: str,
+        transfer_timeout_s: float = TRANSFER_TIMEOUT_S,
+        replicas: int = 1,
+        tls: Certificates | None = None,
+    ) -> None:
+        self._bucket = SlicedBucket(
+            url=url,
+            name=BUCKET,
+            client="tasks results",
+            transfer_timeout_s=transfer_timeout_s,
+            replicas=replicas,
+            tls=tls,
+        )
 
     async def put(self, file_id: str, data: bytes) -> None:
         """Keeps a file; the same id again replaces it. Raises UNAVAILABLE."""

@@ -319,7 +319,7 @@ async def test_an_unexpected_failure_is_logged_and_the_bus_goes_on(
     nats_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither a failure to connect nor one to make a stream that nobody expected ends the task that does it."""
-    connect, make_stream = bus_module.Client.connect, bus_module.make_stream
+    connect, make_stream = bus_module.Link.connect, bus_module.make_stream
     failures: list[str] = []
 
     async def connect_later(self: object, *arguments: object, **named: object) -> None:
@@ -334,7 +334,7 @@ async def test_an_unexpected_failure_is_logged_and_the_bus_goes_on(
             raise ValueError("unexpected")
         await make_stream(*arguments)
 
-    monkeypatch.setattr(bus_module.Client, "connect", connect_later)
+    monkeypatch.setattr(bus_module.Link, "connect", connect_later)
     monkeypatch.setattr(bus_module, "make_stream", make_later)
     stream, durable = specs()
     with structlog.testing.capture_logs() as logged:

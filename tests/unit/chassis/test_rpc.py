@@ -15,10 +15,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
+from chassis.callers import parse_tokens
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from chassis.rpc import CallContext, Handler, RpcServer, RpcService, StreamHandler
-from chassis.serving import parse_tokens
 from chassis.settings import SettingsError
 from chassis.status import STATUS, STATUS_KEY, error_of, error_of_failure, failure_of, status_of
 from chassis.telemetry import Tracer

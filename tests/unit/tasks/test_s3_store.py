@@ -16,6 +16,7 @@ from chassis.config import ConfigError, read
 from chassis.errors import Code, TollbridgeError
 from services.tasks.config import ResultsSection, parse
 from services.tasks.files.archive import Archive
+from services.tasks.files.results_store import NatsResults
 from services.tasks.files.s3_store import S3Results
 
 BUCKET = "tollbridge"
@@ -90,7 +91,7 @@ async def test_a_bucket_or_server_that_is_not_there_is_worth_another_try(s3_url:
 
 async def test_the_archive_keeps_to_its_first_store(s3_url: str):
     """Another one would have half of the files; how long they are kept may change at any time."""
-    archive = Archive(nats_url="nats://127.0.0.1:1", log=structlog.get_logger())
+    archive = Archive(bucket=lambda: NatsResults(url="nats://127.0.0.1:1"), log=structlog.get_logger())
     section = ResultsSection(store="s3", endpoint=s3_url, bucket=BUCKET, **KEYS)
     archive.use(section)
     await archive.put("a", b"1")

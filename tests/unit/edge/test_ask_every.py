@@ -3,8 +3,8 @@
 import asyncio
 import time
 
-from chassis.every_replica import ask_every
 from chassis.pipe import PipeClient
+from services.edge.admin.ask_every import ask_every
 from tests.unit.chassis.pipe_rig import Gate, client, eventually, named, server
 from tollbridge.auth.v1 import auth_pb2
 
