@@ -6,6 +6,7 @@ made with its pepper, work with no others; what it lacks is added, so that it fi
 """
 
 import argparse
+import hashlib
 import os
 import secrets
 import sys
@@ -14,13 +15,13 @@ from pathlib import Path
 
 CALLERS = ("edge", "auth", "router", "billing", "tasks", "cli")
 HEADER = "# Secrets of docker-compose.yml; keep this file to yourself.\n"
+ACCEPTED = "TOLLBRIDGE_SERVICE_TOKENS"
 OBSERVABILITY = {"COMPOSE_PROFILES": "observability", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
 
 
 def made(found: dict[str, str]) -> dict[str, str]:
     """Everything that the compose file asks for, new but for what was found."""
-    accepted = {token.partition(":")[0]: token for token in found.get("TOLLBRIDGE_SERVICE_TOKENS", "").split(",")}
-    own = {name: accepted.get(name) or f"{name}:{secrets.token_hex(24)}" for name in CALLERS}
+    own = {name: found.get(variable(name)) or f"{name}:{secrets.token_hex(24)}" for name in CALLERS}
     values = {
         "POSTGRES_PASSWORD": secrets.token_hex(24),
         "GRAFANA_PASSWORD": secrets.token_urlsafe(24),
@@ -29,9 +30,20 @@ def made(found: dict[str, str]) -> dict[str, str]:
         "TOLLBRIDGE_RECEIPT_KEY": secrets.token_hex(32),
         "TOLLBRIDGE_AT_REST_KEYS": f"1:{secrets.token_hex(32)}",
         "TOLLBRIDGE_DEFAULT_CUSTOMER_ID": str(uuid.uuid4()),
-        "TOLLBRIDGE_SERVICE_TOKENS": ",".join(own.values()),
+        ACCEPTED: ",".join(hashed(token) for token in own.values()),
     }
-    return values | {f"TOLLBRIDGE_{name.upper()}_TOKEN": token for name, token in own.items()}
+    return values | {variable(name): token for name, token in own.items()}
+
+
+def variable(caller: str) -> str:
+    """What holds a caller's own token."""
+    return f"TOLLBRIDGE_{caller.upper()}_TOKEN"
+
+
+def hashed(token: str) -> str:
+    """What the called are told of it: who reads their environment is nobody by that (docs/identities.md)."""
+    name, _, secret = token.partition(":")
+    return f"{name}:sha256:{hashlib.sha256(secret.encode()).hexdigest()}"
 
 
 def read(text: str) -> dict[str, str]:
@@ -50,13 +62,16 @@ def main() -> int:
     found = read(text)
     wanted = made(found) | (OBSERVABILITY if asked.observability else {})
     added = {name: value for name, value in wanted.items() if name not in found}
+    if any(variable(name) in added for name in CALLERS):
+        added[ACCEPTED] = wanted[ACCEPTED]
     if not added:
         print(f"{asked.file} says everything already; nothing was changed")
         return 0
-    text += "" if text.endswith("\n") else "\n"
+    kept = [line for line in text.splitlines() if line.partition("=")[0].strip() not in added]
+    lines = [*kept, *(f"{name}={value}" for name, value in added.items())]
     new = asked.file.with_name(asked.file.name + ".new")
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text + "".join(f"{name}={value}\n" for name, value in added.items()))
+        file.write("\n".join(lines) + "\n")
     new.replace(asked.file)
     print(f"{asked.file} is written: {', '.join(sorted(added))}")
     return 0

@@ -7,6 +7,7 @@ import sys
 import uuid
 from pathlib import Path
 
+from chassis.callers import Callers, parse_tokens
 from deploy.compose import make_env
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -26,11 +27,19 @@ def test_every_variable_that_must_be_given_is_written(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "env").stat().st_mode) == 0o600
 
 
-def test_services_accept_each_others_tokens(tmp_path: Path) -> None:
-    """Each caller's own token is one of those that are accepted, and the default customer's id is one."""
+def called(given: dict[str, str]) -> set[str]:
+    """Whom a service that is told `given` takes for whom they say they are."""
+    callers = Callers(parse_tokens(given["TOLLBRIDGE_SERVICE_TOKENS"]))
+    own = [given[make_env.variable(name)] for name in make_env.CALLERS]
+    return {callers.name({"authorization": f"Bearer {token}"}, None) for token in own}
+
+
+def test_services_accept_each_other_without_knowing_each_others_secrets(tmp_path: Path) -> None:
+    """Each caller is known by a hash, and the default customer's id is one."""
     given = write(tmp_path / "env")
-    own = {given[f"TOLLBRIDGE_{name.upper()}_TOKEN"] for name in make_env.CALLERS}
-    assert own == set(given["TOLLBRIDGE_SERVICE_TOKENS"].split(","))
+    assert called(given) == set(make_env.CALLERS)
+    secrets = [given[make_env.variable(name)].partition(":")[2] for name in make_env.CALLERS]
+    assert not any(secret in given["TOLLBRIDGE_SERVICE_TOKENS"] for secret in secrets)
     assert uuid.UUID(given["TOLLBRIDGE_DEFAULT_CUSTOMER_ID"])
 
 
@@ -47,12 +56,16 @@ def test_what_is_written_once_stays(tmp_path: Path) -> None:
     assert write(file) == make_env.read(file.read_text())
 
 
-def test_a_lost_token_is_the_one_that_is_accepted(tmp_path: Path) -> None:
-    """A caller that comes with a newer compose file and was accepted already is given the same secret."""
+def test_a_caller_that_comes_later_is_accepted(tmp_path: Path) -> None:
+    """Its token is added, and those that are there keep theirs."""
     file = tmp_path / "env"
     first = write(file)
     file.write_text("".join(f"{name}={value}\n" for name, value in first.items() if name != "TOLLBRIDGE_CLI_TOKEN"))
-    assert write(file) == first
+    second = write(file)
+    assert called(second) == set(make_env.CALLERS)
+    changed = {name for name in first if first[name] != second[name]}
+    assert changed == {"TOLLBRIDGE_CLI_TOKEN", "TOLLBRIDGE_SERVICE_TOKENS"}
+    assert file.read_text().count("TOLLBRIDGE_SERVICE_TOKENS=") == 1
 
 
 def test_watching_is_a_matter_of_one_option(tmp_path: Path) -> None:
