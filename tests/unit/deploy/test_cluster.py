@@ -16,6 +16,7 @@ import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
+from chassis.callers import Callers, parse_tokens
 from chassis.health import HealthServer
 from chassis.rpc import RpcServer
 from chassis.settings import load
@@ -266,7 +267,8 @@ def test_the_made_secret_has_every_key_that_pods_refer_to(tmp_path: Path) -> Non
     }
     assert wanted <= data.keys()
     assert f":{data['postgres-password']}@postgres:5432/" in data["database-url"]
-    assert data["auth-token"] in data["service-tokens"]
+    callers = Callers(parse_tokens(data["service-tokens"]))
+    assert callers.name({"authorization": f"Bearer {data['auth-token']}"}, None) == "auth"
 
 
 @pytest.mark.parametrize("name", ["edge", "auth", "router", "billing", "tasks", "tasks-worker"])
