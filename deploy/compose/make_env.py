@@ -15,6 +15,8 @@ from pathlib import Path
 
 CALLERS = ("edge", "auth", "router", "billing", "tasks", "cli")
 HEADER = "# Secrets of docker-compose.yml; keep this file to yourself.\n"
+BUS_USERS = ("auth", "billing", "edge", "tasks", "proof", "operator")
+"""Those of deploy/nats/users.conf."""
 ACCEPTED = "TOLLBRIDGE_SERVICE_TOKENS"
 OBSERVABILITY = {"COMPOSE_PROFILES": "observability", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
 
@@ -32,6 +34,8 @@ def made(found: dict[str, str]) -> dict[str, str]:
         "TOLLBRIDGE_DEFAULT_CUSTOMER_ID": str(uuid.uuid4()),
         ACCEPTED: ",".join(hashed(token) for token in own.values()),
     }
+    # A letter before each: NATS would read digits with an `e` among them as a number.
+    values |= {f"TOLLBRIDGE_NATS_{name.upper()}_PASSWORD": f"nats_{secrets.token_hex(24)}" for name in BUS_USERS}
     return values | {variable(name): token for name, token in own.items()}
 
 

@@ -303,13 +303,26 @@ def test_the_balancer_is_more_patient_than_an_edge() -> None:
     assert float(timeouts["server"]) > TimeoutsSection().total
 
 
-def test_nats_keeps_what_it_has_acknowledged() -> None:
-    """As with `tollbridge up`, it syncs before it answers."""
-    from cli.up import nats
-
-    text = (COMPOSE / "nats.conf").read_text()
-    assert "sync_interval: always" in text
-    assert f"max_file_store: {nats.MAX_STORE_BYTES // 1024**3}G " in text
-    server = tool("nats-server")
-    done = subprocess.run([server, "-t", "--config", str(COMPOSE / "nats.conf")], capture_output=True, check=False)
+def test_nats_knows_each_of_its_clients(plain: dict[str, Any], tmp_path: Path) -> None:
+    """Each comes as a user of its own, with the password that NATS is told; the server reads the mounted file."""
+    told = environment(plain["nats"])
+    urls = {name: environment(each).get("TOLLBRIDGE_NATS_URL", "") for name, each in plain.items()}
+    users = {name: "proof" if name == "ledger-proof" else name for name, url in urls.items() if url}
+    assert set(users) == {"auth", "billing", "edge", "tasks", "ledger-proof"}
+    for name, user in users.items():
+        assert urls[name] == f"nats://{user}:{told[f'TOLLBRIDGE_NATS_{user.upper()}_PASSWORD']}@nats:4222"
+    config = Path(plain["nats"]["command"][-1])
+    (mounted,) = (each for each in plain["nats"]["volumes"] if each["target"] == str(config.parent))
+    command = [tool("nats-server"), "-t", "--config", str(Path(mounted["source"]) / config.name)]
+    done = subprocess.run(command, env=told, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_nats_keeps_what_it_has_acknowledged(plain: dict[str, Any]) -> None:
+    """As with `tollbridge up`, it syncs before it answers, on the volume that is kept."""
+    text = (ROOT / "deploy" / "nats" / Path(plain["nats"]["command"][-1]).name).read_text()
+    assert "sync_interval: always" in text
+    (kept,) = (each["target"] for each in plain["nats"]["volumes"] if each["type"] == "volume")
+    assert f"store_dir: {kept}\n" in text
+    assert "http_port: 8222" in text
+    assert "127.0.0.1:8222/healthz" in " ".join(plain["nats"]["healthcheck"]["test"])

@@ -43,6 +43,14 @@ def test_services_accept_each_other_without_knowing_each_others_secrets(tmp_path
     assert uuid.UUID(given["TOLLBRIDGE_DEFAULT_CUSTOMER_ID"])
 
 
+def test_every_user_of_nats_has_a_password(tmp_path: Path) -> None:
+    """That begins with a letter: what may be read as a number would be one."""
+    wanted = set(re.findall(r"\$(TOLLBRIDGE_\w+)", (ROOT / "deploy" / "nats" / "users.conf").read_text()))
+    given = write(tmp_path / "env")
+    assert wanted == {name for name in given if name.startswith("TOLLBRIDGE_NATS_")}
+    assert all(given[name][0].isalpha() for name in wanted)
+
+
 def test_what_is_written_once_stays(tmp_path: Path) -> None:
     """A second run changes nothing, an empty value is a decision, and what is missing comes without touching it."""
     file = tmp_path / "env"

@@ -122,8 +122,8 @@ def test_the_table_has_the_calls_of_the_code(service: str) -> None:
     """Who uses the addresses of a service, the bus or the database is in the table, and who does not is not."""
     code = "\n".join(path.read_text() for path in (ROOT / "services" / service).rglob("*.py"))
     calls = {Arrow(service, called, 9000) for called in SERVICES if f".{called}_addresses" in code}
-    calls |= {Arrow(service, "NATS", 4222) for _ in re.findall(r"\.nats_url\b", code)}
-    calls |= {Arrow(service, "PostgreSQL", 5432) for _ in re.findall(r"\.database_url\b", code)}
+    calls |= {Arrow(service, "NATS", 4222) for _ in re.findall(r"\.nats_url\b|\bopen_bus\(", code)}
+    calls |= {Arrow(service, "PostgreSQL", 5432) for _ in re.findall(r"\.database_url\b|\bservice_pool\(", code)}
     written = {arrow for arrow in table() if arrow.port in PORTS}
     for name in {service, f"{service}-worker"} & {arrow.caller for arrow in written}:
         assert {arrow._replace(caller=service) for arrow in written if arrow.caller == name} == calls
