@@ -8,6 +8,7 @@ import dataclasses
 import secrets
 import uuid
 from collections.abc import Mapping
+from hashlib import sha256
 
 from cli.services import SERVICES
 from cli.up.data_dir import DataDir, DataDirError, read_json, write_private_json
@@ -28,8 +29,10 @@ class InstanceSecrets:
     demo_key: str = ""
 
     def accepted_tokens(self) -> str:
-        """Who may call, as services read it: `edge:<secret>,tasks:<secret>,…`."""
-        return ",".join(f"{name}:{secret}" for name, secret in self.service_tokens.items())
+        """Who may call, as services read it: `edge:sha256:<hex>,…`, so that none of them could be another."""
+        return ",".join(
+            f"{name}:sha256:{sha256(secret.encode()).hexdigest()}" for name, secret in self.service_tokens.items()
+        )
 
     def own_token(self, name: str) -> str:
         """A caller's own identity."""

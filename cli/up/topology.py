@@ -88,8 +88,6 @@ def shared_environ(
         "TOLLBRIDGE_CONFIG_PATH": str(config),
         "TOLLBRIDGE_DATABASE_URL": database_url,
         "TOLLBRIDGE_NATS_URL": nats_url,
-        "TOLLBRIDGE_SERVICE_TOKENS": secrets.accepted_tokens(),
-        "TOLLBRIDGE_ADMIN_TOKEN": secrets.admin_token,
         "TOLLBRIDGE_DEFAULT_CUSTOMER_ID": secrets.default_customer_id,
         "PYTHONUNBUFFERED": "1",
         **{f"TOLLBRIDGE_{name.upper()}_ADDRESSES": grpc_addresses(placed, name) for name in OWNERS},
@@ -107,6 +105,10 @@ def service_program(seat: Seat, *, shared: Mapping[str, str], secrets: InstanceS
     }
     if seat.is_http and GRACE not in shared:
         own[GRACE] = f"{EDGE_GRACE_S:g}"
+    if seat.service in OWNERS:
+        own["TOLLBRIDGE_SERVICE_TOKENS"] = secrets.accepted_tokens()
+    if seat.service == "edge":
+        own["TOLLBRIDGE_ADMIN_TOKEN"] = secrets.admin_token
     if seat.service == "auth":
         own["TOLLBRIDGE_KEY_PEPPERS"] = secrets.key_peppers
     if seat.service == "billing":

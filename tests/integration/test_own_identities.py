@@ -2,7 +2,11 @@
 
 import asyncio
 import contextlib
+import os
 import re
+import signal
+import sys
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -12,9 +16,13 @@ import pytest
 import structlog
 from nats.aio.client import Client
 
+from chassis import db
 from chassis.bucket import Bucket
 from chassis.bus import Bus, Delivery
 from chassis.bus_link import inbox_of
+from chassis.errors import TollbridgeError
+from chassis.pipe import PipeClient
+from chassis.telemetry import Tracer
 from chassis.tls import Certificates
 from cli.bus_users import ON_THE_BUS, config, users
 from cli.replay import _read
@@ -27,6 +35,7 @@ from services.tasks import events as tasks
 from services.tasks.files.sliced_store import SlicedBucket
 from tests.conftest import RunningServer
 from tests.unit.chassis.authority import Authority
+from tollbridge.auth.v1 import auth_pb2 as pb
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYED = ROOT / "deploy" / "nats"
@@ -250,6 +259,65 @@ async def test_the_bus_is_reached_with_certificates(tmp_path: Path) -> None:
             await bus.announce(auth.KEYS_CHANGED, b"")
     finally:
         process.stop()
+
+
+@contextlib.asynccontextmanager
+async def auth_process(**environ: str) -> AsyncIterator[str]:
+    """A real one; its address."""
+    address = f"127.0.0.1:{pick_ports(1)[0]}"
+    told = {**os.environ, "TOLLBRIDGE_GRPC_BIND": address, "TOLLBRIDGE_KEY_PEPPERS": "1:" + "7c" * 32, **environ}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "services.auth", env=told)
+    try:
+        yield address
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
+
+
+async def test_a_process_is_who_its_certificate_says(deployed: DeployedNats, postgres_url: str, tmp_path: Path) -> None:
+    """With nothing but settings, and without any secret: auth lets edge in over TLS, and tells the bus what changed."""
+    await asyncio.to_thread(db.migrate, postgres_url, service="auth")
+    (tmp_path / "tollbridge.yaml").write_text("plans: [{id: free}]\nbilling: {default_plan: free}\n")
+    authority, told = Authority(), asyncio.Event()
+    own, edges, others = (authority.folder(tmp_path / name, name) for name in ("auth", "edge", "other"))
+    process = auth_process(
+        TOLLBRIDGE_DATABASE_URL=postgres_url,
+        TOLLBRIDGE_NATS_URL=deployed.url_of("auth"),
+        TOLLBRIDGE_CONFIG_PATH=str(tmp_path / "tollbridge.yaml"),
+        TOLLBRIDGE_SERVICE_TOKENS="edge",
+        TOLLBRIDGE_TLS_DIR=str(own),
+    )
+
+    async def hear(_: bytes) -> None:
+        told.set()
+
+    async with process as address, bus_of(deployed, "edge") as bus, running(bus.listen(auth.KEYS_CHANGED, hear)):
+        async with edge_asking(address, edges) as client:
+            new = pb.CreateCustomerRequest(request_id=str(uuid.uuid4()), name="Somebody")
+            made = await client.call("CreateCustomer", new, pb.CreateCustomerResponse, timeout_s=PATIENCE_S)
+            key = pb.CreateKeyRequest(request_id=str(uuid.uuid4()), customer_id=made.customer.id)
+            added = await client.call("CreateKey", key, pb.CreateKeyResponse, timeout_s=PATIENCE_S)
+            gone = pb.RevokeKeyRequest(request_id=str(uuid.uuid4()), key_id=added.key.id)
+            await client.call("RevokeKey", gone, pb.RevokeKeyResponse, timeout_s=PATIENCE_S)
+            await asyncio.wait_for(told.wait(), PATIENCE_S)
+        async with edge_asking(address, others) as client:
+            with pytest.raises(TollbridgeError):
+                await client.call("CreateKey", key, pb.CreateKeyResponse, timeout_s=0.5)
+
+
+@contextlib.asynccontextmanager
+async def edge_asking(address: str, folder: Path) -> AsyncIterator[PipeClient]:
+    """Who says that it is edge and shows the folder's certificate."""
+    service = pb.DESCRIPTOR.services_by_name["AuthService"]
+    tracer = Tracer(service="test", replica="0", otlp_endpoint="")
+    tls = Certificates(folder)
+    client = PipeClient(descriptor=service, addresses=address, token="edge", tracer=tracer, tls=tls)
+    await client.start()
+    try:
+        yield client
+    finally:
+        await client.close()
 
 
 def test_what_the_services_do_on_the_bus_is_declared() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from chassis.callers import Callers, parse_tokens
 from cli.up import orphans
 from cli.up.data_dir import DataDir, DataDirError, read_json, write_private_json
 from cli.up.instance_secrets import load_or_make, remember_demo_key
@@ -88,9 +89,28 @@ def test_every_replica_has_addresses_of_its_own_and_knows_all_owners(tmp_path):
     assert [name for name, environ in told.items() if environ.get("TOLLBRIDGE_DRAIN_GRACE_S") == "600"] == [
         "edge-0", "edge-1"
     ]  # fmt: skip
+    assert [name for name, environ in told.items() if "TOLLBRIDGE_ADMIN_TOKEN" in environ] == ["edge-0", "edge-1"]
     assert [name for name, environ in told.items() if "TOLLBRIDGE_KEY_PEPPERS" in environ] == ["auth-0"]
     assert [name for name, environ in told.items() if "TOLLBRIDGE_RECEIPT_KEY" in environ] == ["billing-0"]
     assert [name for name, environ in told.items() if "TOLLBRIDGE_AT_REST_KEYS" in environ] == ["billing-0", "tasks-0"]
+
+
+def test_no_process_is_told_the_secret_of_another(tmp_path):
+    """It knows its callers by hashes; edge, whom nobody calls, not even so."""
+    secrets = load_or_make(_data_dir(tmp_path), environ={})
+    placed = seats(UpOptions(config=BUILT_IN_CONFIG))
+    shared = shared_environ(
+        config=tmp_path / "c", secrets=secrets, placed=placed, nats_url="n", database_url="d", environ={}
+    )
+    for seat in placed:
+        environ = service_program(seat, shared=shared, secrets=secrets, data_dir=_data_dir(tmp_path)).environ
+        told = " ".join(environ.values())
+        assert [name for name, secret in secrets.service_tokens.items() if secret in told] == [seat.service]
+        tokens = environ.get("TOLLBRIDGE_SERVICE_TOKENS", "")
+        assert bool(tokens) == (seat.service != "edge")
+        if tokens:
+            own = {"authorization": secrets.own_token("tasks")}
+            assert Callers(parse_tokens(tokens)).name(own, None) == "tasks"
 
 
 def test_secrets_are_made_once_kept_privately_and_given_way_by_the_environment(tmp_path):
