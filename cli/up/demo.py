@@ -2,15 +2,17 @@
 
 The demo customer is the default customer and starts with 5 USD, or with the welcome credit where that is more. Run
 again after a crash half-way, it completes what is missing; only the key is made anew, because its secret is shown but
-once.
+once. In containers nobody else remembers it: there a file does, and a second run only shows what it says.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import sys
 import uuid
+from pathlib import Path
 
 from google.protobuf.descriptor import ServiceDescriptor
 
@@ -94,16 +96,41 @@ def _client(descriptor: ServiceDescriptor, addresses: str, settings: ServiceSett
     )
 
 
+def _remembered(file: Path) -> str:
+    with contextlib.suppress(FileNotFoundError):
+        return str(json.loads(file.read_text())["demo_key"])
+    return ""
+
+
+def _remember(file: Path, key: str) -> None:
+    new = file.with_name(file.name + ".new")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as handle:
+        handle.write(json.dumps({"demo_key": key}) + "\n")
+    new.replace(file)
+
+
 def main() -> None:
-    """`python -m cli.up.demo [--plan PLAN]`: addresses, token and customer come from the environment."""
+    """`python -m cli.up.demo [--plan PLAN] [--keep FILE] [--base-url URL]`.
+
+    Addresses, token and customer come from the environment; where that names no customer, none is wanted.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--plan", default="")
-    plan = parser.parse_args().plan
-    try:
-        key = asyncio.run(_run(load(ServiceSettings), os.environ["TOLLBRIDGE_DEFAULT_CUSTOMER_ID"], plan))
-    except TollbridgeError as error:
-        sys.exit(f"the demo customer can't be made: {error}")
-    print(json.dumps({"demo_key": key}))
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--base-url", default="")
+    asked = parser.parse_args()
+    customer = os.environ.get("TOLLBRIDGE_DEFAULT_CUSTOMER_ID", "")
+    if not customer:
+        return
+    key = _remembered(asked.keep) if asked.keep else ""
+    if not key:
+        try:
+            key = asyncio.run(_run(load(ServiceSettings), customer, asked.plan))
+        except TollbridgeError as error:
+            sys.exit(f"the demo customer can't be made: {error}")
+        if asked.keep:
+            _remember(asked.keep, key)
+    print(json.dumps(({"base_url": asked.base_url} if asked.base_url else {}) | {"demo_key": key}))
 
 
 if __name__ == "__main__":

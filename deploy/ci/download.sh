@@ -25,7 +25,7 @@ root() { # NAME PACKAGES: its own mount namespace, since debootstrap mounts thin
 }
 
 wheels() {
-  local locks=(requirements/uv.txt requirements/build.txt requirements/runtime.txt) key
+  local locks=(requirements/{uv,build,runtime,sbom}.txt) key
   key=$(cat "${locks[@]}" | sha256sum | cut -c1-16)
   [ -d "$CACHE/wheels-$key" ] || {
     rm -rf "$CACHE/wheels.new"

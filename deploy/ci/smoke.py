@@ -122,6 +122,12 @@ def load(instance: Instance, key: str, *, seconds: float) -> int:
     return sum(costs)
 
 
+def new_key(instance: Instance) -> str:
+    """Of a new customer with 5 USD."""
+    customer = instance.get("POST", "/admin/customers", {"name": "smoke", "credit_usd": "5"})["id"]
+    return str(instance.get("POST", "/admin/keys", {"customer_id": customer, "name": "smoke"})["key"])
+
+
 def main() -> int:
     """Runs it; the exit status is 1 when anything is wrong."""
     parser = argparse.ArgumentParser()
@@ -130,11 +136,11 @@ def main() -> int:
     parser.add_argument("--edges", type=int, default=1)
     parser.add_argument("--routers", type=int, default=1)
     parser.add_argument("--load-s", type=float, default=0.0)
+    parser.add_argument("--key", default="", help="of a customer who has 5 USD, instead of a new one")
     asked = parser.parse_args()
     settings = dict(line.split("=", 1) for line in asked.env_file.read_text().splitlines() if "=" in line)
     instance = Instance(base_url=asked.base_url, admin_token=settings["TOLLBRIDGE_ADMIN_TOKEN"])
-    customer = instance.get("POST", "/admin/customers", {"name": "smoke", "credit_usd": "5"})["id"]
-    key = str(instance.get("POST", "/admin/keys", {"customer_id": customer, "name": "smoke"})["key"])
+    key = asked.key or new_key(instance)
     spent = load(instance, key, seconds=asked.load_s) if asked.load_s else use(instance, key)
     wanted = {"edge": asked.edges, "router": asked.routers}
 

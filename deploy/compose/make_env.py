@@ -1,55 +1,83 @@
-"""Writes `.env` for docker-compose.yml with secrets of its own: `python3 deploy/compose/make_env.py`.
+"""Writes `.env` for docker-compose.yml with secrets of its own: `make_env.py [--observability] [FILE]`.
 
-Standard library only. A file that is there is left alone, since a database made with its password, and keys made with
-its pepper, work with no others.
+Standard library only. What the file already says is left alone, since a database made with its password, and keys
+made with its pepper, work with no others; what it lacks is added, so that it fits a newer compose file. With
+`--observability` the compose file also starts what watches it, and the services send their traces there.
 """
 
+import argparse
 import hashlib
 import os
 import secrets
 import sys
+import uuid
 from pathlib import Path
 
 CALLERS = ("edge", "auth", "router", "billing", "tasks", "cli")
-BUS_USERS = ("auth", "billing", "edge", "tasks", "proof", "operator")
-"""As in deploy/nats/users.conf."""
 HEADER = "# Secrets of docker-compose.yml; keep this file to yourself.\n"
+BUS_USERS = ("auth", "billing", "edge", "tasks", "proof", "operator")
+"""Those of deploy/nats/users.conf."""
+ACCEPTED = "TOLLBRIDGE_SERVICE_TOKENS"
+OBSERVABILITY = {"COMPOSE_PROFILES": "observability", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
 
 
-def lines() -> list[str]:
-    """What the file says."""
-    own = {name: f"{name}:{secrets.token_hex(24)}" for name in CALLERS}
+def made(found: dict[str, str]) -> dict[str, str]:
+    """Everything that the compose file asks for, new but for what was found."""
+    own = {name: found.get(variable(name)) or f"{name}:{secrets.token_hex(24)}" for name in CALLERS}
     values = {
         "POSTGRES_PASSWORD": secrets.token_hex(24),
+        "GRAFANA_PASSWORD": secrets.token_urlsafe(24),
         "TOLLBRIDGE_ADMIN_TOKEN": f"adm_{secrets.token_urlsafe(32)}",
         "TOLLBRIDGE_KEY_PEPPERS": f"1:{secrets.token_hex(32)}",
         "TOLLBRIDGE_RECEIPT_KEY": secrets.token_hex(32),
         "TOLLBRIDGE_AT_REST_KEYS": f"1:{secrets.token_hex(32)}",
-        "TOLLBRIDGE_SERVICE_TOKENS": ",".join(f"{name}:sha256:{hashed(token)}" for name, token in own.items()),
+        "TOLLBRIDGE_DEFAULT_CUSTOMER_ID": str(uuid.uuid4()),
+        ACCEPTED: ",".join(hashed(token) for token in own.values()),
     }
-    values |= {f"TOLLBRIDGE_{name.upper()}_TOKEN": token for name, token in own.items()}
-    # the letter first: NATS would read some of the others as numbers
-    values |= {f"TOLLBRIDGE_NATS_{name.upper()}_PASSWORD": f"n{secrets.token_hex(24)}" for name in BUS_USERS}
-    return [f"{name}={value}\n" for name, value in values.items()]
+    # A letter before each: NATS would read digits with an `e` among them as a number.
+    values |= {f"TOLLBRIDGE_NATS_{name.upper()}_PASSWORD": f"nats_{secrets.token_hex(24)}" for name in BUS_USERS}
+    return values | {variable(name): token for name, token in own.items()}
+
+
+def variable(caller: str) -> str:
+    """What holds a caller's own token."""
+    return f"TOLLBRIDGE_{caller.upper()}_TOKEN"
 
 
 def hashed(token: str) -> str:
-    """All that others need of a service's secret."""
-    return hashlib.sha256(token.partition(":")[2].encode()).hexdigest()
+    """What the called are told of it: who reads their environment is nobody by that (docs/identities.md)."""
+    name, _, secret = token.partition(":")
+    return f"{name}:sha256:{hashlib.sha256(secret.encode()).hexdigest()}"
+
+
+def read(text: str) -> dict[str, str]:
+    """The names that a file sets, and to what; an empty value is one, too."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    return {name.strip(): value for name, _, value in pairs}
 
 
 def main() -> int:
-    """Writes the file beside docker-compose.yml, or where the argument says."""
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parents[2] / ".env"
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        print(f"{path} is there already; nothing was changed")
+    """Writes the file beside docker-compose.yml, or where the argument says, readable by its owner alone."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("file", type=Path, nargs="?", default=Path(__file__).resolve().parents[2] / ".env")
+    parser.add_argument("--observability", action="store_true")
+    asked = parser.parse_args()
+    text = asked.file.read_text() if asked.file.exists() else HEADER
+    found = read(text)
+    wanted = made(found) | (OBSERVABILITY if asked.observability else {})
+    added = {name: value for name, value in wanted.items() if name not in found}
+    if any(variable(name) in added for name in CALLERS):
+        added[ACCEPTED] = wanted[ACCEPTED]
+    if not added:
+        print(f"{asked.file} says everything already; nothing was changed")
         return 0
-    with os.fdopen(handle, "w") as file:
-        file.write(HEADER)
-        file.writelines(lines())
-    print(f"{path} is written")
+    kept = [line for line in text.splitlines() if line.partition("=")[0].strip() not in added]
+    lines = [*kept, *(f"{name}={value}" for name, value in added.items())]
+    new = asked.file.with_name(asked.file.name + ".new")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write("\n".join(lines) + "\n")
+    new.replace(asked.file)
+    print(f"{asked.file} is written: {', '.join(sorted(added))}")
     return 0
 
 

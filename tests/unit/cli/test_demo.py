@@ -1,10 +1,15 @@
 """The demo customer's first credit."""
 
+import json
+import stat
+import sys
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from chassis.pipe import PipeClient
+from cli.up import demo
 from cli.up.demo import make_demo
 from tollbridge.auth.v1 import auth_pb2
 from tollbridge.billing.v1 import billing_pb2
@@ -37,3 +42,37 @@ async def test_the_demo_customer_keeps_a_larger_welcome_credit(welcome: int, adj
     client = cast(PipeClient, owners)
     assert await make_demo(auth=client, billing=client, customer_id=CUSTOMER, plan="") == "made"
     assert owners.adjusted == adjusted
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
+    """The program with those options, for a customer of whom each asking makes a new key."""
+    made = iter(["tb_live_first", "tb_live_second"])
+
+    async def make(*_: object) -> str:
+        return next(made)
+
+    monkeypatch.setattr(demo, "_run", make)
+    monkeypatch.setattr(sys, "argv", ["demo", *options])
+    demo.main()
+
+
+def test_in_containers_the_key_is_made_once_and_shown_at_each_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A file that its owner alone can read remembers it; the address is that of the moment."""
+    monkeypatch.setenv("TOLLBRIDGE_DEFAULT_CUSTOMER_ID", CUSTOMER)
+    kept = tmp_path / "demo.json"
+    for address in ("http://127.0.0.1:8080/v1", "http://127.0.0.1:9000/v1"):
+        run(monkeypatch, "--keep", str(kept), "--base-url", address)
+        assert json.loads(capsys.readouterr().out) == {"base_url": address, "demo_key": "tb_live_first"}
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+
+
+def test_without_a_default_customer_there_is_no_demo(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Nothing is made and nothing is said, which is no failure."""
+    monkeypatch.setenv("TOLLBRIDGE_DEFAULT_CUSTOMER_ID", "")
+    run(monkeypatch, "--keep", str(tmp_path / "demo.json"))
+    assert capsys.readouterr().out == ""
+    assert not list(tmp_path.iterdir())

@@ -268,7 +268,7 @@ def test_the_made_secret_has_every_key_that_pods_refer_to(tmp_path: Path) -> Non
     assert wanted <= data.keys()
     assert f":{data['postgres-password']}@postgres:5432/" in data["database-url"]
     callers = Callers(parse_tokens(data["service-tokens"]))
-    assert callers.name({"authorization": data["auth-token"]}, None) == "auth"
+    assert callers.name({"authorization": f"Bearer {data['auth-token']}"}, None) == "auth"
 
 
 @pytest.mark.parametrize("name", ["edge", "auth", "router", "billing", "tasks", "tasks-worker"])

@@ -19,7 +19,7 @@ OWNERS = {"auth", "router", "billing", "tasks"}
 def test_the_secrets_made_for_compose_let_each_caller_in() -> None:
     """Each token opens by its own secret; no hash does, and no secret is in the list of callers."""
     make = runpy.run_path(str(MAKE_ENV))
-    made = dict(line.strip().split("=", 1) for line in make["lines"]())
+    made = make["made"]({})
     callers = Callers(parse_tokens(made["TOLLBRIDGE_SERVICE_TOKENS"]))
     for name in (*OWNERS, "edge", "cli"):
         token = made[f"TOLLBRIDGE_{name.upper()}_TOKEN"]
@@ -49,5 +49,5 @@ def test_each_service_of_compose_is_its_own_user_at_nats() -> None:
     for name in (*ON_THE_BUS, "router", "migrate", "gateway"):
         assert used[name] == [f"TOLLBRIDGE_NATS_{name.upper()}_PASSWORD"] * (name in ON_THE_BUS)
     assert used["ledger-proof"] == ["TOLLBRIDGE_NATS_PROOF_PASSWORD"]
-    made = dict(line.strip().split("=", 1) for line in runpy.run_path(str(MAKE_ENV))["lines"]())
+    made = runpy.run_path(str(MAKE_ENV))["made"]({})
     assert all(made[variable][0].isalpha() for variable in variables)
