@@ -174,11 +174,17 @@ def ledger_seal(data_dir: DataDirOption = None) -> None:
 
 
 @ledger_app.command("replay")
-def ledger_replay(data_dir: DataDirOption = None, as_json: JsonOption = False) -> None:
+def ledger_replay(
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+    lost: Annotated[
+        bool, typer.Option("--lost", help="After a restore: what only LEDGER has, without charges.")
+    ] = False,
+) -> None:
     """Rebuilds the ledger from the streams USAGE and LEDGER: status 0 when it is the live one, 1 on any difference."""
-    from cli.replay import replay
+    from cli.replay import replay, show_lost
 
-    raise typer.Exit(replay(data_dir, as_json=as_json))
+    raise typer.Exit((show_lost if lost else replay)(data_dir, as_json=as_json))
 
 
 @ledger_app.command("prove")

@@ -1,4 +1,7 @@
-"""`ledger replay`: reads both streams from their beginnings and shows where the live ledger differs from them."""
+"""`ledger replay`: reads both streams from their beginnings and shows where the live ledger differs from them.
+
+With `--lost` it shows only what a restored ledger lacks and what no usage brings back.
+"""
 
 import asyncio
 import datetime
@@ -10,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cli.admin import show_table
 from cli.running import NotRunning, find_database, find_instance
+from pricing.prices import usd_text
 
 if TYPE_CHECKING:
     from nats.js import JetStreamContext
@@ -46,6 +51,28 @@ def replay(data_dir: Path | None, *, as_json: bool) -> int:
             + scope
         )
     return CLEAN if report.clean else DIFFERENCES
+
+
+def show_lost(data_dir: Path | None, *, as_json: bool) -> int:
+    """Prints what LEDGER has and the ledger lacks, without charges; 0 when that is nothing, 1, 2 unreadable."""
+    import nats.errors
+    import psycopg
+
+    from services.billing.proof.replay import lost
+    from services.billing.proof.replay_store import read_live
+
+    try:
+        streams = asyncio.run(_read(_nats_url(data_dir)))
+        found = lost(streams, read_live(find_database(data_dir)))  # in this order: what leaves meanwhile is there
+    except (NotRunning, psycopg.Error, nats.errors.Error, OSError) as error:
+        print(f"the ledger can't be compared: {error!r}", file=sys.stderr)
+        return NOT_READABLE
+    if as_json:
+        print(msgspec.json.encode(found).decode())
+    elif found:
+        rows = [{**msgspec.to_builtins(each), "usd": usd_text(each.amount_nano_usd)} for each in found]
+        show_table(rows, ("id", "kind", "debit", "credit", "usd", "event_id"))
+    return DIFFERENCES if found else CLEAN
 
 
 def compared(data_dir: Path | None) -> "Report":

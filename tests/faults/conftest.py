@@ -14,6 +14,7 @@ SHORT_SEED = 20261121
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How long the random mix runs, and which one it is."""
     parser.addoption("--minutes", type=float, help="length of the random mix; without it a short, known one runs")
+    parser.addoption("--upgrade-from", help="the revision that test_upgrade upgrades from; by default the one before")
     parser.addoption("--seed", type=int, help="seed of the random mix; without it a fresh one when --minutes is given")
 
 

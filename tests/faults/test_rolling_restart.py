@@ -122,11 +122,14 @@ async def test_a_rolling_restart_fails_no_request(tmp_path: Path, replicas: Mapp
 
 
 class Balancer:
-    """Sends requests to edges that say they are ready; `watch` asks them until it is cancelled."""
+    """Sends requests to edges that say they are ready; `watch` asks them until it is cancelled.
 
-    def __init__(self, urls: list[str]) -> None:
+    Until it has asked, those of `ready` are taken to be, or all.
+    """
+
+    def __init__(self, urls: list[str], *, ready: list[str] | None = None) -> None:
         self._urls = urls
-        self._ready = list(urls)
+        self._ready = list(ready or urls)
         self._turn = itertools.count()
 
     def choose(self) -> str:

@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 from google.protobuf.message import DecodeError
 
-from services.billing.ledger import credits_account
+from services.billing.ledger import TransferKind, credits_account
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.usage.v1 import usage_pb2
 
@@ -40,6 +40,17 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     on_no_stream: int
     differences: int
     examples: list[str]
+
+
+class Lost(msgspec.Struct, frozen=True, kw_only=True):
+    """A transfer that left and that the ledger doesn't have, as after a restore to an earlier time."""
+
+    id: str
+    kind: str
+    debit: str
+    credit: str
+    amount_nano_usd: int
+    event_id: str
 
 
 @dataclasses.dataclass(slots=True)
@@ -117,6 +128,15 @@ def compare(before: Live, streams: Streams, after: Live) -> Report:
         differences=len(found),
         examples=found[:MAX_NAMED],
     )
+
+
+def lost(streams: Streams, live: Live) -> list[Lost]:
+    """What is on LEDGER and not in the ledger, in its order, without charges: USAGE brings those again."""
+    return [
+        Lost(id=str(id_), kind=kind, debit=debit, credit=credit, amount_nano_usd=amount, event_id=event_id)
+        for id_, (debit, credit, amount, kind, event_id, _) in streams.moved.items()
+        if kind != TransferKind.CHARGE and id_ not in live.moved
+    ]
 
 
 def _is_made_anew(live: Live, streams: Streams) -> bool:

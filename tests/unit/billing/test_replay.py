@@ -35,7 +35,7 @@ def _usage(customer: str, amount: int, request_id: UUID) -> Usage:
     )
 
 
-async def _publish_and_apply(bank: PostgresBank, nats_url: str, sent: list[usage_pb2.UsageRecorded]) -> None:
+async def publish_and_apply(bank: PostgresBank, nats_url: str, sent: list[usage_pb2.UsageRecorded]) -> None:
     """Usage in by the bus, transfers out by the outbox."""
     bus = await Bus.connect(nats_url, name="test", log=LOG)
     await events.ensure_streams(bus)
@@ -90,7 +90,7 @@ def test_the_streams_make_the_live_ledger(
     assert not bank.adjust(customer, -50, "b")
     sent = [event(_usage(customer, amount, uuid7())) for amount in (1, 20, 300)]
     sent += [event(_usage(customer, 100, refunded)), event(_usage(customer, 5, uuid7()), charge_nano_usd=6)]
-    bank.run(_publish_and_apply(bank, nats_url, sent))
+    bank.run(publish_and_apply(bank, nats_url, sent))
     assert not bank.refund(refunded, 40)
     assert not bank.settle([_usage(customer, 5_000, uuid7())])  # by RPC, and more than they have
     code, report = _replay(capsys)
