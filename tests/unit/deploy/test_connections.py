@@ -2,15 +2,13 @@
 
 import configparser
 import math
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from chassis.settings import ServiceSettings
-from tests.unit.deploy.test_manifests import ROOT, tool
+from tests.unit.deploy.cluster import ROOT, VARIANTS, manifests, template
 
 MAX_CONNECTIONS = 200
 KEPT_FREE = 20
@@ -18,8 +16,6 @@ KEPT_FREE = 20
 
 LOGINS = 4
 DATABASE, POOLER, CONNECTIONS = (f"TOLLBRIDGE_DATABASE_{name}" for name in ("URL", "POOLER", "CONNECTIONS"))
-KUSTOMIZED = sorted(path.parent for path in (ROOT / "deploy" / "k8s").rglob("kustomization.yaml"))
-WHOLE = [folder for folder in KUSTOMIZED if "components" not in folder.parts]
 
 
 def asked_for(environ: dict[str, Any], *, replicas: int) -> int:
@@ -43,15 +39,13 @@ def most_replicas(workload: dict[str, Any], built: list[dict[str, Any]]) -> int:
     return most + (surge if isinstance(surge, int) else math.ceil(most * int(surge.rstrip("%")) / 100))
 
 
-@pytest.mark.parametrize("folder", WHOLE, ids=lambda folder: folder.name)
-def test_all_replicas_of_the_manifests_fit_postgresql(folder: Path) -> None:
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_all_replicas_of_the_manifests_fit_postgresql(variant: str) -> None:
     """At their most, and while each Deployment rolls."""
-    done = subprocess.run([tool("kubectl"), "kustomize", str(folder)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    built = [document for document in yaml.safe_load_all(done.stdout) if document]
+    built = manifests(variant)
     asked = {}
     for workload in (each for each in built if each["kind"] in ("Deployment", "StatefulSet")):
-        container = workload["spec"]["template"]["spec"]["containers"][0]
+        container = template(workload)["spec"]["containers"][0]
         environ = {each["name"]: each.get("value", "") for each in container.get("env", [])}
         asked[workload["metadata"]["name"]] = asked_for(environ, replicas=most_replicas(workload, built))
     assert sum(asked.values()) <= MAX_CONNECTIONS - KEPT_FREE, asked
