@@ -5,8 +5,8 @@ when it comes, before its key is looked up and its body read: when too many are 
 begin that the last would wait for more than LINE_S at the pace of the last second. Who begins has a place until its
 provider is asked, and there are about as many places as requests got through in a second: more would only make each
 other slow, here and in everybody they ask. Those who wait stand still, cost nothing and begin in the order in which
-they came. So after an overload only its line is left, which is served within two seconds. Refusals take turns, too:
-whoever is refused asks again at once, and would leave those inside no time.
+they came. So after an overload only its line is left, which is served within two seconds. Refusals take turns, too
+(refusal_turns.py).
 
 Who waits for something that others may have at once (a slot, a body) must not keep them waiting: it loses its place
 after a moment, which is the longer the slower this process is itself.
@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from chassis.errors import Code, TollbridgeError
+from services.edge.http.refusal_turns import RefusalTurns
 
 T = TypeVar("T")
 
@@ -36,8 +37,6 @@ HOLD_S = 0.25
 HOLD_PER_LATE_S = 10
 """A place is held for so many times longer as a look comes late: then it is this process that is slow."""
 MOST_HOLD_S = 3.0
-REFUSED_AT_ONCE = 128
-"""In one turn of the loop: whoever is refused asks again, and those inside need many turns."""
 
 
 class Door:
@@ -57,15 +56,14 @@ class Door:
         self._places: dict[Visit, float] = {}
         self._through_s: collections.deque[float] = collections.deque()
         self._look_due_s: float | None = None
-        self._refused_now = 0
-        self._refusals: collections.deque[asyncio.Future[None]] = collections.deque()
+        self._refusals = RefusalTurns()
 
     async def admit(self) -> "Visit":
         """Lets a request in. Raises OVERLOADED, to so many in one turn of the loop that others get on, too."""
         try:
             return self.enter()
         except TollbridgeError:
-            await self._pause()
+            await self._refusals.wait()
             raise
 
     def enter(self) -> "Visit":
@@ -155,26 +153,6 @@ class Door:
                 turn.set_result(False)
         if self._places or self.waiting:
             self._watch()
-
-    async def _pause(self) -> None:
-        """Until so few are refused in one turn of the loop."""
-        loop = asyncio.get_running_loop()
-        if not self._refused_now:
-            loop.call_soon(self._turn)
-        self._refused_now += 1
-        if self._refused_now > REFUSED_AT_ONCE:
-            self._refusals.append(loop.create_future())
-            await self._refusals[-1]
-
-    def _turn(self) -> None:
-        self._refused_now = 0
-        while self._refusals and self._refused_now < REFUSED_AT_ONCE:
-            waiting = self._refusals.popleft()
-            if not waiting.done():
-                waiting.set_result(None)
-                self._refused_now += 1
-        if self._refused_now:
-            asyncio.get_running_loop().call_soon(self._turn)
 
     def _refusal(self) -> TollbridgeError:
         self.refused += 1

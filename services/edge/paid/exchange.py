@@ -2,36 +2,31 @@
 
 An exchange runs in a task that `Relay` owns, apart from the server's task for the connection: a client that leaves
 ends neither it nor its accounts. What its leaving means is the route's policy. Everything that waits for provider or
-client waits within one `asyncio.timeout`, and `client_gone` moves its deadline: at once for cancel and absorb, by
-`drain_s` for drain. However `run` is left, the tab is closed.
+client waits with `patience.py`, and `client_gone` moves its end: to now for cancel and absorb, by `drain_s` for drain.
+`tries.py` is all until an answer begins. However `run` is left, the tab is closed and the answer's attempt ended.
 """
 
 import asyncio
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from chassis.errors import Code, TollbridgeError
-from chassis.ids import uuid7
-from services.edge.bodies.request_body import aside, is_large
 from services.edge.http.reply import Header, Reply, whole_head
 from services.edge.idempotency.keyed_request import Turn
 from services.edge.limits.gate import Admitted
-from services.edge.metrics import UNKNOWN_MODEL
 from services.edge.owners import Authority
-from services.edge.paid.admission import Allowance
 from services.edge.paid.endings import Endings
 from services.edge.paid.observing import Observer
-from services.edge.paid.opening import OpenStream, WholeAnswer, begin_stream, read_whole
+from services.edge.paid.opening import OpenStream, WholeAnswer
 from services.edge.paid.operation import Operation
 from services.edge.paid.paid_request import PaidRequest
+from services.edge.paid.patience import Patience
 from services.edge.paid.relay import Relay
+from services.edge.paid.tries import Tries
 from services.edge.spending.settlement import Ending, Facts
-from upstream.attempt import Tried, ended, run_attempts
 from upstream.outcome import AttemptFailed, Outcome, to_error
 from upstream.route import OnDisconnect, Route
 from upstream.usage import BareStream, Captured
 
-MAX_ATTEMPTS = 4
 RELEASE_S = 0.25
 """How long the last bytes wait for the end of the provider's answer: until then, it counts there as one that runs."""
 
@@ -53,30 +48,38 @@ class Exchange:
         turn: Turn | None = None,
         admitted: Admitted | None = None,
     ) -> None:
-        self._relay, self._tools = relay, relay.tools
+        self._relay = relay
         self._reply = reply
         self._operation = operation
         self._request = request
-        self._facts, self._authority, self._asked = facts, authority, asked
-        self._include_usage = include_usage
         self._request_id = str(facts.request_id)
         self._loop = asyncio.get_running_loop()
-        self._tab = self._tools.settlement.tab(facts)
+        self._tab = relay.tools.settlement.tab(facts)
         self._turn = turn
         self._endings = Endings(tab=self._tab, reply=reply, request=request, admitted=admitted, drains=turn is not None)
         self._observer = Observer(
-            log=relay.log, metrics=self._tools.metrics, tab=self._tab, request_id=self._request_id
+            log=relay.log, metrics=relay.tools.metrics, tab=self._tab, request_id=self._request_id
         )
-        self._allowance: Allowance | None = None
-        self._opened: OpenStream | WholeAnswer | None = None
-        self._attempt_ended = False
+        self._tries = Tries(
+            tools=relay.tools,
+            operation=operation,
+            request=request,
+            facts=facts,
+            authority=authority,
+            asked=asked,
+            include_usage=include_usage,
+            endings=self._endings,
+            observer=self._observer,
+        )
+        self._patience = Patience(sending=lambda: reply.sending)
         self._drains: Route | None = None
         self._head = b""
-        self._timeout: asyncio.Timeout | None = None
-        self._deadline_s: float | None = None
-        self._total_s: float | None = None
         self._cut = False
-        self.model = UNKNOWN_MODEL
+
+    @property
+    def model(self) -> str:
+        """The model that it ran, for whoever counts."""
+        return self._tries.model
 
     def client_gone(self) -> None:
         """The client has left, or reads no more. After the last bytes were handed over it says nothing."""
@@ -86,19 +89,19 @@ class Exchange:
         now_s, route = self._loop.time(), self._tab.route
         if self._turn is not None:
             self._turn.client_left()
-        elif isinstance(self._opened, OpenStream):
-            self._opened.reader.stop_delivery()
+        elif isinstance(self._tries.opened, OpenStream):
+            self._tries.opened.reader.stop_delivery()
         drains = route is not None and self._endings.policy is OnDisconnect.DRAIN and self._relay.begin_drain(route)
         self._drains = route if drains else None
-        self._stop_at(now_s + route.drain_s if route is not None and drains else now_s)
-        if drains and self._turn is None and isinstance(self._opened, OpenStream):
-            self._relay.start(self._note_gone(self._opened), cut=lambda: None)
+        self._patience.end_at(now_s + route.drain_s if route is not None and drains else now_s)
+        if drains and self._turn is None and isinstance(self._tries.opened, OpenStream):
+            self._relay.start(self._note_gone(self._tries.opened), cut=lambda: None)
 
     def cut(self) -> None:
         """The process stops, or stood still: this exchange must end now, and is the gateway's failure."""
         if not self._tab.closed:
             self._cut = True
-            self._stop_at(self._loop.time())
+            self._patience.end_at(self._loop.time())
 
     async def run(self) -> None:
         """Serves the request to its end. Raises nothing but cancellation."""
@@ -107,7 +110,7 @@ class Exchange:
         except TollbridgeError as error:
             await self._refuse(error)
         except AttemptFailed as failure:
-            self._observer.failed(failure, model=self.model)
+            self._observer.failed(failure, model=self._tries.model)
             await self._refuse(to_error(failure))
         except OSError as error:
             self._relay.log.error("exchange_io_failed", request_id=self._request_id, reason=repr(error))
@@ -117,10 +120,10 @@ class Exchange:
             await self._refuse(TollbridgeError(Code.INTERNAL, "Something went wrong on our side."), ours=True)
         finally:
             self._endings.gateway_failed()
-            self._observer.settled(model=self.model)
-            self._end_attempt(Outcome.CANCELLED)
-            if isinstance(self._opened, OpenStream):
-                self._opened.response.close()
+            self._observer.settled(model=self._tries.model)
+            self._tries.end(Outcome.CANCELLED)
+            if isinstance(self._tries.opened, OpenStream):
+                self._tries.opened.response.close()
             if self._drains is not None:
                 self._relay.end_drain(self._drains)
             if self._turn is not None:
@@ -128,88 +131,18 @@ class Exchange:
 
     async def _serve(self) -> None:
         try:
-            async with self._patience():
-                opened = await run_attempts(
-                    decide=self._decide, call=self._call, finish=self._finish, max_attempts=MAX_ATTEMPTS
-                )
+            async with self._patience.waiting():
+                opened = await self._tries.run()
         except TimeoutError:
-            if self._deadline_s is None:
+            if not self._patience.has_end:
                 raise
             await self._stopped_unanswered()
             return
-        self._opened = opened
         if isinstance(opened, OpenStream):
             self._head, self._reply.stream = opened.head, opened.reader
             await self._stream(opened)
         else:
             await self._whole(opened)
-
-    # Until the first byte.
-
-    async def _decide(self, tried: Sequence[Tried]) -> Route:
-        if tried:
-            self._observer.retry(tried[-1].outcome)
-            if self._total_s is not None and self._loop.time() >= self._total_s:
-                raise TollbridgeError(Code.DEADLINE_EXCEEDED, "The total time is over.")
-        attempt_id, attempts = str(uuid7()), self._tools.attempts
-        attempts.begin(attempt_id)
-        trace = self._facts.traceparent
-        try:
-            with self._tools.tracer.span("edge.decide", parent=trace) as span:
-                route = await self._tools.router.decide(
-                    request_id=self._request_id,
-                    attempt_id=attempt_id,
-                    model=self._request.model,
-                    operation=self._operation.category,
-                    tried=tried,
-                    traceparent=span.traceparent or trace,
-                )
-        except BaseException as error:
-            attempts.undecided(request_id=self._request_id, attempt_id=attempt_id, error=error)
-            raise
-        for each in tried:
-            attempts.forget(each.attempt_id)
-        self.model = route.model
-        if self._total_s is None:
-            self._total_s = self._loop.time() + route.timeouts.total_s
-        return route
-
-    async def _call(self, route: Route) -> OpenStream | WholeAnswer:
-        tools, trace = self._tools, self._facts.traceparent
-        tools.admission.check_model(self._authority, route.model)
-        request, wire = self._request, self._operation.wire_of(route)
-        await aside(request.body, wire.check, request, route)
-        allowance = self._allowance = await tools.admission.fund(
-            request=request,
-            request_id=self._facts.request_id,
-            authority=self._authority,
-            route=route,
-            before=self._allowance,
-            traceparent=trace,
-        )
-        await self._endings.open(route, allowance)
-        self._asked()
-        span = tools.tracer.span("edge.attempt", parent=trace, kind="client", provider=route.provider_id)
-        span.__enter__()
-        limits, most, ours = allowance.limits, allowance.max_tokens, self._request_id
-        ask = functools.partial(tools.providers.ask, request, wire, route, max_tokens=most, request_id=ours)
-        try:
-            if not request.stream:
-                body = await read_whole(await ask())
-                larger = body if is_large(body) else request.body
-                answer = await aside(larger, wire.answer, body, request, route, limits=limits)
-                return WholeAnswer(route=route, span=span, answer=answer)
-            make = functools.partial(wire.stream, request, route, include_usage=self._include_usage, limits=limits)
-            reader = await aside(request.body, make)  # before the call: no open answer waits for it
-            chunks, head = await begin_stream(response := await ask(), reader, limits=limits)
-        except BaseException as error:
-            span.__exit__(type(error), error, error.__traceback__)
-            raise
-        return OpenStream(route=route, span=span, response=response, chunks=chunks, reader=reader, head=head)
-
-    def _finish(self, attempt: Tried) -> None:
-        self._observer.attempt(attempt.outcome)
-        self._tools.attempts.finish(request_id=self._request_id, attempt=attempt)
 
     async def _stopped_unanswered(self) -> None:
         """Nothing was answered, and nobody waits any more, or we must stop."""
@@ -218,10 +151,10 @@ class Exchange:
             return
         self._endings.unanswered()
 
-    # After it.
+    # Once an answer has begun.
 
     async def _whole(self, opened: WholeAnswer) -> None:
-        self._end_attempt(Outcome.SUCCESS)
+        self._tries.end(Outcome.SUCCESS)
         answer = opened.answer
         use = None if self._is_unheard() else await self._endings.use(answer.captured, answer.text)
         if use is None or self._is_unheard():
@@ -251,29 +184,29 @@ class Exchange:
             await self._refuse_cut()
         elif self._is_unheard() or (failure is not None and not total and self._is_left(failure)):
             self._endings.mark_gone()
-            self._end_attempt(Outcome.CANCELLED if failure is not None else Outcome.SUCCESS)
+            self._tries.end(Outcome.CANCELLED if failure is not None else Outcome.SUCCESS)
             await self._leave(opened, captured)
         elif failure is not None and not total:
-            self._end_attempt(failure.outcome)
+            self._tries.end(failure.outcome)
             await self._endings.upstream_failed(captured, opened.reader.delivered_text)
-            self._observer.failed(failure, model=self.model)
+            self._observer.failed(failure, model=self._tries.model)
             await self._refuse(to_error(failure))
         else:
-            self._end_attempt(Outcome.TIMED_OUT if total else Outcome.SUCCESS)
+            self._tries.end(Outcome.TIMED_OUT if total else Outcome.SUCCESS)
             await self._end_stream(opened, total=total)
 
     async def _pump(self, opened: OpenStream) -> AttemptFailed | None:
         """Relays until the provider's end, or the end of our patience; what failed, if anything did."""
         while True:
             try:
-                async with self._patience():
+                async with self._patience.waiting():
                     if not self._is_unheard():
                         await self._begin()
                     if not opened.reader.ended:
                         await self._copy(opened)
             except TimeoutError:
                 # A client that blocked a write and is then given up may leave time for reading on.
-                if self._deadline_s is None or self._loop.time() >= self._deadline_s:
+                if not self._patience.has_time_left:
                     return AttemptFailed(Outcome.CANCELLED, "nobody waits any more")
                 continue
             except AttemptFailed as failure:
@@ -303,7 +236,7 @@ class Exchange:
         captured, reader = opened.reader.finish(), opened.reader
         use = await self._endings.use(captured, reader.delivered_text)
         try:
-            async with self._patience():
+            async with self._patience.waiting():
                 await self._reply.flush()
         except TimeoutError:
             if not self._cut:
@@ -372,29 +305,5 @@ class Exchange:
         error = TollbridgeError(Code.UNAVAILABLE, "This server had to cut off this answer.", retry_after_s=1)
         await self._refuse(error, ours=True)
 
-    def _end_attempt(self, outcome: Outcome) -> None:
-        """Tells router how the attempt that answered has ended; once."""
-        if (opened := self._opened) is None or self._attempt_ended:
-            return
-        self._attempt_ended = True
-        opened.span.set(outcome=outcome.value)
-        opened.span.__exit__(None, None, None)
-        self._finish(ended(opened.route, outcome, first_byte_s=opened.began_s - opened.route.decided_s))
-
-    def _patience(self) -> asyncio.Timeout:
-        self._timeout = asyncio.timeout_at(self._deadline_s)
-        return self._timeout
-
-    def _stop_at(self, deadline_s: float) -> None:
-        """Moves the end of patience. A write that waits is interrupted at once: nobody reads it."""
-        self._deadline_s = deadline_s
-        if self._timeout is None or self._timeout.expired():
-            return
-        with_write = self._loop.time() if self._reply.sending else deadline_s
-        try:
-            self._timeout.reschedule(with_write)
-        except RuntimeError:  # between two waits: the next one begins with the new deadline
-            self._timeout = None
-
     def _extra_headers(self) -> list[Header]:
-        return self._operation.answer_headers(self._request, self._tab.route, self._allowance)
+        return self._operation.answer_headers(self._request, self._tab.route, self._tries.allowance)

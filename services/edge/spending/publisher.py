@@ -208,7 +208,7 @@ class Publisher:
             await self._bus.publish(
                 USAGE_RECORDED,
                 data,
-                event_id=first.event_id if len(batch) == 1 and not batch[0].tries else batch_id,
+                event_id=batch_id,  # never the event's: its request's void may have the same, and would pass for it
                 event_type=USAGE_RECORDED_TYPE,
                 source=self._source,
                 traceparent=first.traceparent,

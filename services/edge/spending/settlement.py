@@ -130,10 +130,12 @@ class Settlement:
         """Sees to an end that another process had worked out, and may have died before it wrote it down.
 
         Billing applies it once. This process' own are in its spool already, and so is one that it has adopted, however
-        often it is asked for. Raises nothing: without a disk it is still on its way.
+        often it is asked for. The void that a replay makes of its beginning, with the same id, is not it. Raises
+        nothing: without a disk it is still on its way.
         """
         known = self._outbox.find(event.request_id)
-        if event.spender == str(self._purse.spender) or (known is not None and known.event_id == event.event_id):
+        is_known = known is not None and (known.event_id, known.kind) == (event.event_id, event.kind)
+        if is_known or event.spender == str(self._purse.spender):
             return
         key = UUID(event.request_id).bytes
         try:

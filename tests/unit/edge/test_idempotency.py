@@ -16,6 +16,7 @@ from services.edge.idempotency import claims
 from services.edge.idempotency.answers import Answers, KeptAnswer
 from services.edge.idempotency.claims import Claim
 from services.edge.idempotency.keyed_request import Turn
+from services.edge.spending.settlement import voided
 from services.edge.spool.spool_files import read
 from tests.unit.edge.web_provider import Provider, chunk, ending, status, stream
 from tests.unit.edge.world import World, until
@@ -254,6 +255,25 @@ async def test_a_charge_that_waits_for_billing_is_adopted_once(world: World):
     assert len(world.publisher._fresh) == 1
     world.bus.up = True
     await world.settled()
+
+
+async def test_an_answer_is_charged_while_the_void_of_its_dead_runner_waits(world: World):
+    """Whoever replays a spool without its end makes a void of its beginning, which has the charge's id."""
+    world.bus.up = False
+    event = usage_pb2.UsageRecorded(
+        event_id=str(uuid7()),
+        request_id=str(uuid7()),
+        kind=usage_pb2.USAGE_KIND_CHARGE,
+        charge_nano_usd=7000,
+        spender="another",
+    )
+    freed: list[str] = []
+    world.publisher.add_former(voided(event), forget=lambda: freed.append("former"))
+    world.relay.tools.settlement.adopt(event)
+    world.bus.up = True
+    await world.settled()
+    assert (await world.event_of(event.request_id)).charge_nano_usd == 7000
+    assert freed == ["former"]
 
 
 async def test_a_claim_lapses_when_the_charge_of_its_kept_answer_can_not_be_read(world: World):

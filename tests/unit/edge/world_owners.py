@@ -55,9 +55,14 @@ class Truth:
     def available(self) -> int:
         return self.balance_nano_usd - sum(self.held.values())
 
+    def has(self, request_id: str, kind: usage_pb2.UsageKind.ValueType) -> bool:
+        """Whether nothing would come of such an event."""
+        known = self.applied.get(request_id)
+        return known is not None and kind in (known.kind, usage_pb2.USAGE_KIND_VOID)
+
     def apply(self, event: usage_pb2.UsageRecorded) -> None:
-        """Applies an event once by its request."""
-        if event.request_id in self.applied:
+        """Applies an event once by its request and kind; of two ends of a request the charge is what is seen."""
+        if self.has(event.request_id, event.kind):
             return
         self.applied_count += 1
         self.applied[event.request_id] = event
@@ -210,7 +215,7 @@ class Owners:
         self.truth.confirms += 1
         states = [
             billing_pb2.EVENT_STATE_COMMITTED
-            if key.request_id in self.truth.applied
+            if self.truth.has(key.request_id, key.kind)
             else billing_pb2.EVENT_STATE_MISSING
             for key in request.keys
         ]

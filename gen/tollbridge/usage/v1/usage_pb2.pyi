@@ -225,7 +225,7 @@ class UsageRecorded(_message.Message):
     IMPLAUSIBLE_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
-    """This event's own id, a UUIDv7."""
+    """The id of the run that this tells of, a UUIDv7; a void made for a run whose process died has its charge's."""
     request_id: _builtins.str
     """The request or task that this is about, a UUIDv7; its time decides the partition."""
     kind: Global___UsageKind.ValueType
