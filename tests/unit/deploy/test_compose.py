@@ -67,7 +67,7 @@ def test_it_is_the_system_of_make_up(plain: dict[str, Any]) -> None:
 def test_every_container_is_bounded_and_without_rights(watched: dict[str, Any]) -> None:
     """Memory, processes and logs have bounds, the file system is read-only, and capabilities are gone."""
     for name, service in watched.items():
-        assert int(service["mem_limit"]) <= 2**30, name
+        assert int(service["mem_limit"]) <= (3 if name == "edge" else 1) * 2**30, name
         assert service["pids_limit"] <= 512, name
         assert {"max-size", "max-file"} <= set(service["logging"]["options"]), name
         assert service["read_only"] is True, name

@@ -52,7 +52,7 @@ def test_each_service_shows_its_own_certificate(site: list[Manifest]) -> None:
         workload = running(site)[name]
         pod = template(workload)["spec"]
         mounted = {each["name"]: each["mountPath"] for each in pod["containers"][0]["volumeMounts"]}
-        secrets = {each["name"]: each["secret"]["secretName"] for each in pod["volumes"] if "secret" in each}
+        secrets = {each["name"]: each["secret"]["secretName"] for each in pod["volumes"] if each["name"] == "tls"}
         assert {mounted[each]: secret for each, secret in secrets.items()} == {
             variables(workload)["TOLLBRIDGE_TLS_DIR"]: f"tollbridge-tls-{service}"
         }

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from services.edge.bodies.transcription_request import MAX_FORM_BYTES
+from services.edge.routes import receipt_keys
 from services.router.config_sections import TimeoutsSection
 from services.tasks.making.kinds import KINDS as KINDS_OF_JOBS
 from tests.unit.deploy import test_cluster, test_who_calls_whom
@@ -198,6 +199,8 @@ def test_the_way_in_buffers_nothing_and_repeats_nothing(site: list[Manifest]) ->
     assert all(int(each.removesuffix("m")) << 20 >= MAX_FORM_BYTES for each in sizes)
     edge = one(site, "Service", "edge")
     (rule,) = ingress["spec"]["rules"]
+    public = {"/v1/models", "/webhooks/stripe", "/webhooks/crypto", receipt_keys.PATH, "/docs", "/openapi.json"}
+    assert [each for each in public if not any(each.startswith(it["path"]) for it in rule["http"]["paths"])] == []
     for path in rule["http"]["paths"]:
         backend = path["backend"]["service"]
         assert (backend["name"], backend["port"]["name"]) == ("edge", edge["spec"]["ports"][0]["name"])
@@ -272,6 +275,15 @@ def test_the_replay_is_bounded_and_let_through(prod: list[Manifest], replay: lis
         )
     }
     assert label(job) in named
+
+
+def test_every_pod_runs_as_an_account_of_its_own(site: list[Manifest], replay: list[Manifest]) -> None:
+    """That is there, and that no token is mounted for; the accounts are nobody else's."""
+    accounts = of_kind(site, "ServiceAccount")
+    assert {each["automountServiceAccountToken"] for each in accounts.values()} == {False}
+    used = {label(each): template(each)["spec"]["serviceAccountName"] for each in workloads([*site, *replay]).values()}
+    assert set(used.values()) == accounts.keys()
+    assert used == {name: name for name in used}
 
 
 def test_one_line_makes_the_job_of_another_edge(replay: list[Manifest]) -> None:

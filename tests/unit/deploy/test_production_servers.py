@@ -84,6 +84,8 @@ def test_only_services_go_through_pgbouncer(site: list[Manifest], prod: list[Man
     assert not [each for each in workloads(prod).values() if "TOLLBRIDGE_DATABASE_POOLER" in variables(each)]
     (rule,) = one(site, "NetworkPolicy", "pgbouncer")["spec"]["ingress"]
     assert set(rule["from"][0]["podSelector"]["matchExpressions"][0]["values"]) == through
+    past = one(site, "NetworkPolicy", "postgres-clients")["spec"]["podSelector"]["matchExpressions"][0]["values"]
+    assert set(past) == {"migrate", "ledger-proof"}  # a service can't go round it
 
 
 def test_each_service_logs_in_by_itself(prod: list[Manifest]) -> None:
@@ -98,6 +100,20 @@ def test_each_service_logs_in_by_itself(prod: list[Manifest]) -> None:
         assert f"`{service}-database-url`" in README
     assert migrations
     assert not [each for each in containers(prod) if "postgres" in each[1]["image"]]
+
+
+def test_whoever_speaks_to_postgresql_can_check_who_it_is(prod: list[Manifest]) -> None:
+    """The file that the URLs name is mounted wherever there is such a URL, and nowhere else; its secret need not be."""
+    (path,) = set(re.findall(r"sslrootcert=(/[\w./-]+)", README))
+    for each in workloads(prod).values():
+        pod = template(each)["spec"]
+        mounted = {
+            it["name"] for it in pod["containers"][0]["volumeMounts"] if it["mountPath"] == str(Path(path).parent)
+        }
+        assert bool(mounted) == ("TOLLBRIDGE_DATABASE_URL" in variables(each))
+        found = [it["secret"] for it in pod.get("volumes", ()) if it["name"] in mounted]
+        assert found == [{"secretName": "tollbridge-postgresql-ca", "optional": True}] * len(mounted)
+    assert "`tollbridge-postgresql-ca`" in README
 
 
 def nats_config(prod: list[Manifest]) -> str:
