@@ -16,7 +16,6 @@ import pytest
 import structlog
 from nats.aio.client import Client
 
-from chassis import db
 from chassis.bucket import Bucket
 from chassis.bus import Bus, Delivery
 from chassis.bus_link import inbox_of
@@ -26,6 +25,7 @@ from chassis.telemetry import Tracer
 from chassis.tls import Certificates
 from cli.bus_users import ON_THE_BUS, config, users
 from cli.replay import _read
+from cli.schema import migrate
 from cli.up.nats import EmbeddedNats
 from cli.up.ports import pick_ports
 from services.auth import events as auth
@@ -277,7 +277,7 @@ async def auth_process(**environ: str) -> AsyncIterator[str]:
 
 async def test_a_process_is_who_its_certificate_says(deployed: DeployedNats, postgres_url: str, tmp_path: Path) -> None:
     """With nothing but settings, and without any secret: auth lets edge in over TLS, and tells the bus what changed."""
-    await asyncio.to_thread(db.migrate, postgres_url, service="auth")
+    await asyncio.to_thread(migrate, postgres_url, service="auth")
     (tmp_path / "tollbridge.yaml").write_text("plans: [{id: free}]\nbilling: {default_plan: free}\n")
     authority, told = Authority(), asyncio.Event()
     own, edges, others = (authority.folder(tmp_path / name, name) for name in ("auth", "edge", "other"))
