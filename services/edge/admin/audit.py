@@ -18,12 +18,12 @@ from fastapi import APIRouter, Request, Response
 
 from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
-from services.edge.admin.refusals import moment
 from services.edge.http.json_http import (
     answer,
     body_of,
     context,
     keep_body,
+    moment,
     page,
     page_limit,
     rfc3339,

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from chassis.pipe import PipeClient
 from services.edge.admin.keys import OF_CUSTOMER
-from services.edge.http.json_http import answer, context, microseconds, page, page_limit, rfc3339
+from services.edge.http.json_http import answer, context, moment, page, page_limit, rfc3339
 from services.edge.openapi.description import ID_OR_NOTHING, PAGE, TIME, Description, Page, Parameter, described
 from tollbridge.auth.v1 import auth_pb2
 
@@ -66,12 +66,6 @@ def routes(*, auth: PipeClient) -> APIRouter:
         return answer(shown, request_id=context(request).request_id)
 
     return router
-
-
-def moment(request: Request, param: str) -> int:
-    """A time of the query in microseconds, 0 without one. Raises INVALID_REQUEST."""
-    text = request.query_params.get(param, "")
-    return microseconds(text, param=param) if text else 0
 
 
 def _shown(found: auth_pb2.RefusalCount) -> Refusal:

@@ -168,6 +168,12 @@ def microseconds(text: str, *, param: str) -> int:
     return int(moment.timestamp()) * 1_000_000 + moment.microsecond
 
 
+def moment(request: Request, param: str) -> int:
+    """A time of the query in microseconds, 0 without one. Raises INVALID_REQUEST."""
+    text = request.query_params.get(param, "")
+    return microseconds(text, param=param) if text else 0
+
+
 def amount(usd: Decimal, *, param: str) -> int:
     """USD of a body in nano-USD; raises INVALID_REQUEST when it is finer than a nano-dollar or beyond reason."""
     try:
