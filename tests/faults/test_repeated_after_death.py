@@ -8,11 +8,13 @@ import signal
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 
 import aiohttp
 import httpx
+import psycopg
 import pytest
 
 from tests.integration.offer import CONFIG, price_usd
@@ -25,6 +27,11 @@ MOMENTS_S = (0.3, 0.98, 1.02, 1.06)
 QUICK_S = MOMENTS_S[:2]
 """What `make test` tries."""
 END = b"data: [DONE]\n\n"
+CLAIM = "SELECT answered FROM billing.idempotency_claims WHERE key = %s"
+ENDING = """
+    SELECT FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%SET answered = true%'
+"""
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +116,63 @@ async def test_an_order_whose_edge_was_killed_is_answered_whole_and_charged_once
     assert left["total_usage"] == PRICE * len(moments_s)
     assert left["balance"] == 5 - left["total_usage"]
     assert (await asyncio.to_thread(running.verify))["clean"]
+
+
+def pending(running: Gateway, replica: int) -> float:
+    """Events of that edge that billing has not confirmed."""
+    found = [each for each in running.ready["services"] if (each["name"], each.get("replica")) == ("edge", replica)]
+    for line in httpx.get(f"http://{found[0]['metrics']}/metrics", timeout=10).text.splitlines():
+        if line.startswith("tollbridge_events_pending "):
+            return float(line.split()[1])
+    raise AssertionError("it tells no figure")
+
+
+@contextlib.contextmanager
+def unattended(running: Gateway) -> Iterator[None]:
+    """Nobody starts again what dies."""
+    assert running._process is not None
+    running._process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        running._process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.thorough
+def test_a_kept_answer_is_charged_whose_edge_died_before_it_wrote_down_its_end(running: Gateway):
+    """The sibling that gives it out has just made a void of the beginning in the dead edge's spool."""
+    account, key = running.customer(credit_usd="5"), str(uuid.uuid4())
+    sent = order(account, key)
+    sent["content"] = sent.pop("data")
+    url, database = running.edge_urls[0], running.ready["database_url"]
+    wait_until(lambda: pending(running, 1) == 0, timeout_s=30, what="all that was is confirmed")
+
+    def strike() -> None:
+        with contextlib.suppress(httpx.HTTPError):
+            httpx.post(f"{url}/v1/chat/completions", timeout=60, **sent)
+
+    with (
+        ThreadPoolExecutor(1) as aside,
+        psycopg.connect(database, autocommit=True) as looking,
+        psycopg.connect(database) as holding,
+    ):
+        first = aside.submit(strike)
+        locked = f"{CLAIM} FOR UPDATE"
+        wait_until(lambda: holding.execute(locked, (key,)).fetchone(), timeout_s=30, what="the key is claimed")
+        wait_until(lambda: looking.execute(ENDING).fetchone() is not None, timeout_s=30, what="its answer is kept")
+        struck_pid = running.pid("edge", 0)
+        os.kill(struck_pid, signal.SIGSTOP)
+        holding.rollback()  # the claim ends, and edge 0 does not learn of it
+        wait_until(lambda: looking.execute(CLAIM, (key,)).fetchone() == (True,), timeout_s=30, what="the claim ends")
+        holding.execute("LOCK TABLE billing.usage_events IN SHARE MODE")  # billing applies nothing
+        with unattended(running):
+            os.kill(struck_pid, signal.SIGKILL)
+            first.result(30)
+            wait_until(lambda: pending(running, 1) > 0, timeout_s=30, what="the sibling replays its spool")
+            reply = insisted(running.edge_urls[1], account, key)
+            holding.rollback()
+    assert reply.content.endswith(END)
+    charged(account, reply.headers["x-request-id"])
+    left = account.settled_credits(60)
+    assert left["total_usage"] == PRICE
+    assert running.verify()["clean"]
