@@ -7,7 +7,10 @@ next a process' ids only go up, also while the wall clock is set back; statement
 import os
 import threading
 import time
+from typing import cast
 from uuid import UUID
+
+import msgspec
 
 from chassis.errors import Code, TollbridgeError
 
@@ -58,6 +61,11 @@ def uuid_of(text: str, param: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise TollbridgeError(Code.INVALID_REQUEST, f"{param} is not a UUID.", details={"param": param}) from None
+
+
+def text_of(u: UUID) -> str:
+    """The same as `str`, which takes five times as long: for where hundreds are written at once."""
+    return cast("str", msgspec.to_builtins(u))
 
 
 def canonical(text: str, param: str) -> str:

@@ -11,6 +11,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from chassis.errors import Code, TollbridgeError
+from chassis.ids import text_of
 from services.billing.holding.caps import Cap, cap_reached
 from services.billing.holding.holds import Hold, HoldState
 from services.billing.ledger import (
@@ -273,7 +274,7 @@ class Books(WorkingSet):
             credit=House.REVENUE,
             amount_nano_usd=amount_nano_usd,
             kind=TransferKind.CHARGE,
-            event_id=f"charge:{usage.request_id}",
+            event_id=f"charge:{text_of(usage.request_id)}",
             leg=leg,
             request_id=usage.request_id,
             customer_id=usage.customer_id if leg == 0 else None,

@@ -14,6 +14,7 @@ from structlog.typing import FilteringBoundLogger
 from chassis import db
 from chassis.bus import Bus
 from chassis.errors import TollbridgeError
+from chassis.ids import text_of
 from services.billing import events, outbox_store, store
 from services.billing.alerts.balance_notices import BalanceNotices
 from services.billing.figures import Figures
@@ -85,15 +86,13 @@ def _batch(leaving: Sequence[Leaving]) -> billing_pb2.LedgerTransferredBatch:
     for each in leaving:
         created_at_us = each.written.created_at_us
         for transfer in each.written.transfers:
-            moved = billing_pb2.Transfer(
-                id=str(transfer.id),
-                debit=transfer.debit,
-                credit=transfer.credit,
-                amount_nano_usd=transfer.amount_nano_usd,
-                kind=transfer.kind,
-                created_at_us=created_at_us,
-            )
-            batch.events.add(transfer=moved, event_id=transfer.event_id, leg=transfer.leg)
+            moved = batch.events.add(event_id=transfer.event_id, leg=transfer.leg).transfer
+            moved.id = text_of(transfer.id)
+            moved.debit = transfer.debit
+            moved.credit = transfer.credit
+            moved.amount_nano_usd = transfer.amount_nano_usd
+            moved.kind = transfer.kind
+            moved.created_at_us = created_at_us
     return batch
 
 

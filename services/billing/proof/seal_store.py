@@ -20,7 +20,7 @@ _LAST = "SELECT n, hash FROM billing.ledger_seals ORDER BY n DESC LIMIT 1"
 _AT = f"SELECT {_COLUMNS} FROM billing.ledger_seals WHERE n = %s"
 _ALL = f"SELECT {_COLUMNS} FROM billing.ledger_seals ORDER BY n"
 _ADD = """
-    INSERT INTO billing.ledger_seals (n, previous, hash, transfer_ids, emptied) VALUES (%s, %s, %s, %s::uuid[], %s)
+    INSERT INTO billing.ledger_seals (n, previous, hash, transfer_ids, emptied) VALUES (%s, %s, %s, %s, %s)
 """
 _TRANSFER = """
     id::text, amount::text, balance_after::text, array_to_string(cap_ids, ' ') AS cap_ids,
@@ -36,7 +36,7 @@ _OLDEST = """
 """
 # Row by row from the index: the planner would read all transfers of a ledger that is small or that it thinks so.
 _READ = f"""
-    SELECT queue.id AS place, waiting.id::text AS waiting, found.* FROM billing.unsealed AS queue
+    SELECT queue.id AS place, waiting.id AS waiting, found.* FROM billing.unsealed AS queue
     CROSS JOIN unnest(transfer_ids) AS waiting (id)
     LEFT JOIN LATERAL (SELECT {_TRANSFER} FROM billing.transfers t WHERE t.id = waiting.id OFFSET 0) AS found ON true
     WHERE queue.id = ANY(%s::bigint[])
@@ -54,7 +54,7 @@ _REMOVED = """
 """
 
 
-async def take(connection: Connection, memory: Memory, *, limit: int) -> list[tuple[str, str | None]]:
+async def take(connection: Connection, memory: Memory, *, limit: int) -> list[tuple[UUID, str | None]]:
     """Takes the oldest waiting transfers out of the queue, in order: ids and canonical texts, None for a removed one.
 
     What one statement wrote leaves together, so it may be more than `limit`. None when another replica is sealing.
@@ -69,8 +69,8 @@ async def take(connection: Connection, memory: Memory, *, limit: int) -> list[tu
     return [each for place, written in found.items() for each in (_texts(written) if written else read[place])]
 
 
-async def _read(connection: Connection, places: Sequence[int]) -> dict[int, list[tuple[str, str | None]]]:
-    read: dict[int, list[tuple[str, str | None]]] = {place: [] for place in places}
+async def _read(connection: Connection, places: Sequence[int]) -> dict[int, list[tuple[UUID, str | None]]]:
+    read: dict[int, list[tuple[UUID, str | None]]] = {place: [] for place in places}
     if places:
         async with connection.cursor(row_factory=dict_row) as reader:
             await reader.execute(_READ, (array_sql.numbers(places),))
@@ -80,8 +80,8 @@ async def _read(connection: Connection, places: Sequence[int]) -> dict[int, list
     return read
 
 
-def _texts(written: Written) -> list[tuple[str, str | None]]:
-    return [(str(each.id), canonical_transfer(each, created_at_us=written.created_at_us)) for each in written.transfers]
+def _texts(written: Written) -> list[tuple[UUID, str | None]]:
+    return [(each.id, canonical_transfer(each, created_at_us=written.created_at_us)) for each in written.transfers]
 
 
 async def newest(connection: Connection) -> tuple[int, bytes] | None:
@@ -91,10 +91,10 @@ async def newest(connection: Connection) -> tuple[int, bytes] | None:
 
 
 async def add(
-    connection: Connection, *, n: int, previous: bytes, hash_: bytes, transfer_ids: Iterable[str], emptied: bool
+    connection: Connection, *, n: int, previous: bytes, hash_: bytes, transfer_ids: Iterable[UUID], emptied: bool
 ) -> None:
     """Closes a batch."""
-    await connection.execute(_ADD, (n, previous, hash_, array_sql.texts(transfer_ids), emptied))
+    await connection.execute(_ADD, (n, previous, hash_, array_sql.ids(transfer_ids), emptied))
 
 
 def each(connection: psycopg.Connection) -> Iterator[tuple[Seal, Mapping[UUID, Row]]]:

@@ -43,18 +43,22 @@ class Sealer:
     async def seal(self) -> int:
         """Closes batches until nothing waits; returns how many."""
         for done in range(MAX_BATCHES):
-            if not await self._close_one():
-                return done
+            sealed = await self._close_one()
+            if sealed < MAX_BATCH:
+                return done + (sealed > 0)
         return MAX_BATCHES
 
-    async def _close_one(self) -> bool:
+    async def _close_one(self) -> int:
+        """Seals what waits, a batch at most; how many transfers that was."""
         async with db.transaction(self._pool) as connection:
             waiting = await seal_store.take(connection, self._memory, limit=MAX_BATCH)
             if not waiting:
-                return False
+                return 0
             missing = [id_ for id_, text in waiting if text is None]
             if missing:
-                self._log.error("transfers_removed_before_sealed", ids=missing[:10], count=len(missing))
+                self._log.error(
+                    "transfers_removed_before_sealed", ids=[str(id_) for id_ in missing[:10]], count=len(missing)
+                )
             last = await seal_store.newest(connection)
             n, previous = (last[0] + 1, last[1]) if last else (1, FIRST)
             await seal_store.add(
@@ -65,4 +69,4 @@ class Sealer:
                 transfer_ids=(id_ for id_, _ in waiting),
                 emptied=len(waiting) < MAX_BATCH,
             )
-        return True
+        return len(waiting)

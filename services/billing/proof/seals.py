@@ -17,6 +17,7 @@ from uuid import UUID
 
 import msgspec
 
+from chassis.ids import text_of
 from services.billing.ledger import Transfer
 
 LATE = timedelta(hours=1)
@@ -64,14 +65,22 @@ def canonical(columns: Mapping[str, object]) -> str:
 def canonical_transfer(transfer: Transfer, *, created_at_us: int) -> str:
     """The same text, of a transfer that need not be read again from its row."""
     return (
-        f'{{"amount":"{transfer.amount_nano_usd}","balance_after":{_text(transfer.balance_after_nano_usd)},'
+        f'{{"amount":"{transfer.amount_nano_usd}","balance_after":{_number(transfer.balance_after_nano_usd)},'
         f'"cap_ids":{_text(" ".join(transfer.cap_ids) or None)},"created_at_us":"{created_at_us}",'
         f'"credit":{_quoted(transfer.credit)},"customer_id":{_text(transfer.customer_id)},'
-        f'"debit":{_quoted(transfer.debit)},"event_id":{_quoted(transfer.event_id)},"id":"{transfer.id}",'
+        f'"debit":{_quoted(transfer.debit)},"event_id":{_quoted(transfer.event_id)},"id":"{text_of(transfer.id)}",'
         f'"kind":"{transfer.kind}","leg":"{transfer.leg}","reason":{_quoted(transfer.reason)},'
-        f'"request_id":{_text(transfer.request_id)},"reverses":{_text(transfer.reverses)},'
-        f'"version":{_text(transfer.version)}}}'
+        f'"request_id":{_id(transfer.request_id)},"reverses":{_id(transfer.reverses)},'
+        f'"version":{_number(transfer.version)}}}'
     )
+
+
+def _number(value: int | None) -> str:
+    return "null" if value is None else f'"{value}"'
+
+
+def _id(value: UUID | None) -> str:
+    return "null" if value is None else f'"{text_of(value)}"'
 
 
 def _text(value: object) -> str:

@@ -1,13 +1,14 @@
 """UUIDv7: version, variant, order and bounds; and UUIDs that callers send."""
 
 import time
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.errors import Code, TollbridgeError
-from chassis.ids import canonical, now_floor, unix_ms, uuid7, uuid7_at, uuid_of
+from chassis.ids import canonical, now_floor, text_of, unix_ms, uuid7, uuid7_at, uuid_of
 
 
 def test_a_new_id_is_a_uuid7_of_now() -> None:
@@ -30,6 +31,12 @@ def test_ids_do_not_go_back_when_the_wall_clock_does(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(time, "time_ns", lambda: set_back_ns)
     assert floor <= now_floor()
     assert unix_ms(uuid7()) >= unix_ms(made)
+
+
+@given(st.uuids())
+def test_the_fast_text_of_an_id_is_its_text(made: UUID) -> None:
+    """Ledger rows, seals and messages are full of them: they must not depend on how one is written."""
+    assert text_of(made) == str(made)
 
 
 @given(st.integers(min_value=0, max_value=2**48 - 2))
