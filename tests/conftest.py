@@ -1,4 +1,4 @@
-"""Real servers for tests: an embedded PostgreSQL for the session, an embedded NATS for each test module.
+"""Real servers for tests: a PostgreSQL for the session, a NATS for each test module, embedded or in containers.
 
 And what makes a run the same on every machine: property tests take known examples, and none fails for being slow.
 """
@@ -7,6 +7,7 @@ import functools
 import gc
 import os
 import secrets
+import shutil
 import ssl
 import subprocess
 import time
@@ -23,6 +24,8 @@ from cli.up.nats import EmbeddedNats
 from cli.up.ports import pick_ports
 from cli.up.postgres import EmbeddedPostgres
 from cli.up.process import spawn
+from tests import containers
+from tests.containers import Contained, ContainedNats, ContainedPostgres
 
 READY_WITHIN_S = 60.0
 
@@ -92,6 +95,10 @@ class RunningServer:
         self._process.kill()
         self._process.wait(timeout=10)
 
+    def lose_disk(self) -> None:
+        """What JetStream has stored is gone when it starts again; it was killed before."""
+        shutil.rmtree(self.server._directory / "store")
+
     def stop(self) -> None:
         """Ends it in an orderly way."""
         if self._process is None or self._process.poll() is not None:
@@ -103,24 +110,28 @@ class RunningServer:
             self.kill()
 
 
+AnyServer = RunningServer | Contained
+"""Either is used the same way."""
+
+
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnyServer]:
     """The session's PostgreSQL. Who kills it starts it again before the test ends."""
     folder = tmp_path_factory.mktemp("postgres")
-    running = RunningServer(
-        server=EmbeddedPostgres(directory=folder, port=pick_ports(1)[0], fsync=False),
-        log_path=folder / "log",
-    )
-    running.start()
-    yield running
-    running.stop()
+    running: AnyServer
+    if containers.reason_against():
+        server = EmbeddedPostgres(directory=folder, port=pick_ports(1)[0], fsync=False)
+        running = RunningServer(server=server, log_path=folder / "log")
+    else:
+        running = ContainedPostgres()
+    yield from _started(running)
 
 
 @pytest.fixture(scope="module")
-def postgres_url(postgres_server: RunningServer) -> Iterator[str]:
+def postgres_url(postgres_server: AnyServer) -> Iterator[str]:
     """The URL of a fresh, empty database that belongs to this test module."""
     server = postgres_server.server
-    assert isinstance(server, EmbeddedPostgres)
+    assert isinstance(server, EmbeddedPostgres | ContainedPostgres)
     name = f"test_{secrets.token_hex(6)}"
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -130,17 +141,27 @@ def postgres_url(postgres_server: RunningServer) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnyServer]:
     """A NATS with an empty JetStream that belongs to this test module."""
     folder = tmp_path_factory.mktemp("nats")
-    running = RunningServer(server=EmbeddedNats(directory=folder, port=pick_ports(1)[0]), log_path=folder / "log")
-    running.start()
-    yield running
-    running.stop()
+    running: AnyServer
+    if containers.reason_against():
+        running = RunningServer(server=EmbeddedNats(directory=folder, port=pick_ports(1)[0]), log_path=folder / "log")
+    else:
+        running = ContainedNats()
+    yield from _started(running)
 
 
 @pytest.fixture(scope="module")
-def nats_url(nats_server: RunningServer) -> str:
+def nats_url(nats_server: AnyServer) -> str:
     """The URL of this test module's NATS."""
-    assert isinstance(nats_server.server, EmbeddedNats)
+    assert isinstance(nats_server.server, EmbeddedNats | ContainedNats)
     return nats_server.server.url
+
+
+def _started(running: AnyServer) -> Iterator[AnyServer]:
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()

@@ -23,7 +23,6 @@ from psycopg import sql
 from cli.config_check import check as check_config
 from cli.up.nats import EmbeddedNats
 from cli.up.ports import pick_ports
-from cli.up.postgres import EmbeddedPostgres
 from tests.conftest import RunningServer
 from tests.faults.at_rest import audited
 from tests.faults.fleet import NEW, SERVICES, Fleet, NoFormerVersion, Version, fleet, former_version
@@ -62,7 +61,7 @@ def old(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def servers(postgres_server: RunningServer, tmp_path: Path) -> Iterator[Servers]:
     """The session's PostgreSQL with a database of its own, and an own NATS."""
     postgres, nats = postgres_server.server, EmbeddedNats(directory=tmp_path / "nats", port=pick_ports(1)[0])
-    assert isinstance(postgres, EmbeddedPostgres)
+    assert not isinstance(postgres, EmbeddedNats)
     name = f"upgrade_{secrets.token_hex(6)}"
     bus = RunningServer(server=nats, log_path=tmp_path / "nats.log")
     with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:

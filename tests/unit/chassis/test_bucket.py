@@ -1,7 +1,6 @@
 """A bucket in a real NATS, which may go away and come back, with or without its disk."""
 
 import contextlib
-import shutil
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -91,8 +90,7 @@ async def test_a_store_that_lost_its_disk_takes_new_objects(new, nats_server):
     bucket = new(transfer_timeout_s=1.0)
     await bucket.put("lost", b"lost")
     nats_server.kill()
-    for streams in nats_server.server._directory.rglob("streams"):
-        shutil.rmtree(streams)
+    nats_server.lose_disk()
     nats_server.start()
     await insisted(lambda: bucket.put("new", b"new"))
     await bucket.check()

@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import nats
@@ -234,7 +233,7 @@ async def test_streams_and_durables_lost_with_the_disk_are_made_again(bus: Bus, 
     await send(bus, durable.subject, "before")
     await until(lambda: "before" in collector.texts)
     await asyncio.to_thread(nats_server.kill)
-    await asyncio.to_thread(shutil.rmtree, nats_server.server._directory / "store")
+    await asyncio.to_thread(nats_server.lose_disk)
     await asyncio.to_thread(nats_server.start)
     await send_until_stored(bus, durable.subject, "after")
     await until(lambda: "after" in collector.texts)
