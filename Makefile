@@ -4,6 +4,6 @@ PYTHON ?= python3
 ARGS ?=
 EXTRAS ?=
 
-.PHONY: up test check gen bench faults
-up test check gen bench faults:
+.PHONY: up test check gen bench faults containers
+up test check gen bench faults containers:
 	@EXTRAS="$(EXTRAS)" $(PYTHON) bootstrap.py $@ $(ARGS)

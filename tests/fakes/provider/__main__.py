@@ -10,25 +10,26 @@ from tests.fakes.provider.log import ProviderLog
 from tests.fakes.provider.server import serve
 
 
-async def run(*, port: int, log: ProviderLog, ready: Path | None) -> None:
+async def run(*, host: str, port: int, log: ProviderLog, ready: Path | None) -> None:
     """Ends the server on a signal."""
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
-        await serve(port=port, log=log, ready=ready)
+        await serve(host=host, port=port, log=log, ready=ready)
 
 
 def main() -> None:
     """Reads the arguments and serves."""
     parser = argparse.ArgumentParser(prog="tests.fakes.provider")
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--ready", type=Path)
     given = parser.parse_args()
     log = ProviderLog(given.log)
-    asyncio.run(run(port=given.port, log=log, ready=given.ready))
+    asyncio.run(run(host=given.host, port=given.port, log=log, ready=given.ready))
     log.close()
 
 

@@ -291,13 +291,13 @@ def _abort(request: web.Request) -> None:
         request.transport.abort()
 
 
-async def serve(*, port: int, log: ProviderLog, ready: Path | None) -> None:
-    """Serves on 127.0.0.1 until cancelled; writes `{"port": …}` to `ready`, whole or not at all, when it listens."""
+async def serve(*, port: int, log: ProviderLog, ready: Path | None, host: str = "127.0.0.1") -> None:
+    """Serves until cancelled; writes `{"port": …}` to `ready`, whole or not at all, when it listens."""
     # handler_cancellation: a caller that leaves ends its handler at once, and the log says when.
     runner = web.AppRunner(FakeProvider(log).app(), handler_cancellation=True, access_log=None)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", port, backlog=1024)
+        site = web.TCPSite(runner, host, port, backlog=1024)
         await site.start()
         bound = runner.addresses[0][1]
         if ready is not None:

@@ -1,0 +1,55 @@
+"""What CI tries in containers stands in for what the Dockerfile and docker-compose.yml name."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests import containers
+from tests.unit.deploy.cluster import ROOT
+
+CI = ROOT / "deploy" / "ci"
+
+
+def test_every_image_that_compose_does_not_build_has_a_stand_in() -> None:
+    """The script that starts the file replaces each of them by one that is made."""
+    named = set(re.findall(r"\$\{(\w+_IMAGE):-", (ROOT / "docker-compose.yml").read_text()))
+    made = set(re.findall(r"^build ([\w-]+)$", (CI / "stand_ins.sh").read_text(), re.M))
+    replaced = dict(re.findall(r"\b(\w+_IMAGE)=stand-in/([\w-]+):1", (CI / "try_compose.sh").read_text()))
+    assert named <= set(replaced)
+    assert set(replaced.values()) <= made
+
+
+def test_the_stand_in_of_the_base_has_its_python_and_debian() -> None:
+    """What is tried is what would be shipped, as far as Debian's packages go."""
+    base = re.search(r"python:([\d.]+)-slim-(\w+)", (ROOT / "Dockerfile").read_text())
+    script = (CI / "download.sh").read_text()
+    assert base is not None
+    assert f"\npython={base[1]}\n" in script
+    assert f"\nrelease={base[2]}\n" in script
+
+
+def test_tests_in_containers_take_the_compose_files_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the same variable names another."""
+    monkeypatch.delenv("POSTGRES_IMAGE", raising=False)
+    monkeypatch.setenv("NATS_IMAGE", "mine/nats:1")
+    assert containers.image("NATS_IMAGE") == "mine/nats:1"
+    assert f":-{containers.image('POSTGRES_IMAGE')}}}" in (ROOT / "docker-compose.yml").read_text()
+
+
+def test_who_is_not_root_is_told_why_nothing_is_tried(tmp_path: Path) -> None:
+    """And it is no failure, unless it was said to be one; who only prepares is told not to come back."""
+    (tmp_path / "id").write_text("#!/bin/sh\necho 1000\n")
+    (tmp_path / "id").chmod(0o755)
+    paths = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TOLLBRIDGE_CI_CACHE": str(tmp_path / "cache")}
+    for said, argument, status in (("", [], 0), ("required", [], 1), ("", ["prepare"], 75)):
+        done = subprocess.run(
+            [CI / "containers.sh", *argument],
+            env=paths | {"TOLLBRIDGE_CONTAINERS": said},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.stdout, done.returncode) == ("containers: skipped, this needs root\n", status)
