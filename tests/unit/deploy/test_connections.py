@@ -2,6 +2,7 @@
 
 import configparser
 import math
+import re
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 
 from chassis.settings import ServiceSettings
 from tests.unit.deploy.cluster import ROOT, VARIANTS, manifests, template
+from tests.unit.deploy.site import variables
 
 MAX_CONNECTIONS = 200
 KEPT_FREE = 20
@@ -42,13 +44,36 @@ def most_replicas(workload: dict[str, Any], built: list[dict[str, Any]]) -> int:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_all_replicas_of_the_manifests_fit_postgresql(variant: str) -> None:
     """At their most, and while each Deployment rolls."""
+    asked = held(variant)
+    assert sum(asked.values()) <= allowed(manifests(variant)) - KEPT_FREE, asked
+
+
+def held(variant: str) -> dict[str, int]:
+    """By each workload of a variant."""
     built = manifests(variant)
-    asked = {}
-    for workload in (each for each in built if each["kind"] in ("Deployment", "StatefulSet")):
-        container = template(workload)["spec"]["containers"][0]
-        environ = {each["name"]: each.get("value", "") for each in container.get("env", [])}
-        asked[workload["metadata"]["name"]] = asked_for(environ, replicas=most_replicas(workload, built))
-    assert sum(asked.values()) <= MAX_CONNECTIONS - KEPT_FREE, asked
+    return {
+        workload["metadata"]["name"]: asked_for(variables(workload), replicas=most_replicas(workload, built))
+        for workload in built
+        if workload["kind"] in ("Deployment", "StatefulSet")
+    }
+
+
+def test_the_page_says_what_the_base_may_hold() -> None:
+    """By service, workers of tasks with tasks."""
+    asked = held("base")
+    asked["tasks"] += asked["tasks-worker"]
+    (line,) = re.findall(r"^\| `deploy/k8s/base`.*$", (ROOT / "docs" / "postgresql.md").read_text(), re.MULTILINE)
+    wanted = [asked[name] for name in ("auth", "router", "billing", "tasks")]
+    assert [int(each) for each in re.findall(r"\| (\d+)\b", line)] == [*wanted, sum(wanted)]
+
+
+def allowed(built: list[dict[str, Any]]) -> int:
+    """By the PostgreSQL that is among them, or else by the one that the documents ask for."""
+    images = [template(each)["spec"]["containers"][0] for each in built if each["kind"] == "StatefulSet"]
+    (own,) = [each["args"] for each in images if "postgres" in each["image"]] or [
+        [f"max_connections={MAX_CONNECTIONS}"]
+    ]
+    return int(own[-1].removeprefix("max_connections="))
 
 
 def test_the_compose_file_fits_its_postgresql_three_times_over() -> None:
