@@ -69,7 +69,7 @@ def _billing(data_dir: Path | None) -> tuple[str, str]:
     if data_dir is None and (addresses or token):
         if not (addresses and token):
             raise NoWay(f"{TOKEN if addresses else ADDRESSES} is not set")
-        if not token.startswith("edge:"):
+        if token.partition(":")[0] != "edge":
             raise NoWay(f"{TOKEN} has to be edge's: what edges spent is taken from nobody else")
         return addresses, token
     instance = find_instance(data_dir)

@@ -114,6 +114,8 @@ async def test_a_disk_in_use_is_left_alone_and_that_is_said(
         ({TOKEN: "edge:secret"}, "", f"{ADDRESSES} is not set"),
         ({ADDRESSES: "billing:9000", TOKEN: "cli:secret"}, "", f"{TOKEN} has to be edge's"),
         ({ADDRESSES: "billing:9000", TOKEN: "edge:secret"}, "elsewhere", "elsewhere is no folder"),
+        ({ADDRESSES: "billing:9000", TOKEN: "edge"}, "elsewhere", "elsewhere is no folder"),  # by its certificate
+        ({ADDRESSES: "billing:9000", TOKEN: "edges:secret"}, "", f"{TOKEN} has to be edge's"),
     ],
 )
 def test_a_job_that_can_do_nothing_says_what_is_wrong(
