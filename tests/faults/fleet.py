@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,13 @@ CODE = ("chassis", "cli", "gen", "pricing", "services", "upstream")
 READY_WITHIN_S = 90.0
 ENDED_WITHIN_S = 120.0
 MIGRATED_WITHIN_S = 120.0
+Told = Callable[[str], Mapping[str, str]]
+"""What a service is told in its environment, without the prefix."""
+
+
+def nothing_else(_service: str) -> Mapping[str, str]:
+    """As everybody."""
+    return {}
 
 
 class NoFormerVersion(Exception):
@@ -114,16 +121,25 @@ class Fleet(Gateway):
     """One instance whose processes the test starts and ends; who audits it finds it as any other."""
 
     def __init__(
-        self, *, directory: Path, config: str, versions: Iterable[Version], database_url: str, nats_url: str
+        self,
+        *,
+        directory: Path,
+        config: str,
+        versions: Iterable[Version],
+        database_url: str,
+        nats_url: str,
+        told: Told = nothing_else,
     ) -> None:
+        """The URLs are the owner's; what `told` says of a service goes before what all are told."""
         self.data_dir = directory / "data"
         self._held = DataDir(self.data_dir)
         self._held.acquire()
         self._config = directory / "tollbridge.yaml"
         self._config.write_text(config)
+        self.told = told
         self._urls = {"database_url": database_url, "nats_url": nats_url}
         self._tokens = {name: f"{name}:{secrets.token_hex(24)}" for name in (*SERVICES, "cli")}
-        self._admin_token = f"tba_{secrets.token_hex(16)}"
+        self.admin_token = f"tba_{secrets.token_hex(16)}"
         self._secrets = {name: f"1:{secrets.token_hex(32)}" for name in ("KEY_PEPPERS", "AT_REST_KEYS")}
         self._default_customer_id = str(uuid.uuid4())
         self._kept = contextlib.ExitStack()
@@ -154,7 +170,7 @@ class Fleet(Gateway):
             for each in self.places.values()
             if each.process is not None
         ]
-        return {"base_url": self.base_url, "admin_token": self._admin_token, **self._urls, "services": rows}
+        return {"base_url": self.base_url, "admin_token": self.admin_token, **self._urls, "services": rows}
 
     @property
     def base_url(self) -> str:
@@ -211,6 +227,10 @@ class Fleet(Gateway):
             self._kept.close()
             self._held.release()
 
+    def running_address(self, service: str) -> str:
+        """Where it runs."""
+        return next(each.main for each in self.places.values() if each.service == service and each.process)
+
     def _changed(self) -> None:
         write_private_json(self._held.ready, self.ready)
 
@@ -222,7 +242,7 @@ class Fleet(Gateway):
             "NATS_URL": self._urls["nats_url"],
             "SERVICE_TOKENS": ",".join(self._tokens.values()),
             "SERVICE_TOKEN": self._tokens[place.service],
-            "ADMIN_TOKEN": self._admin_token,
+            "ADMIN_TOKEN": self.admin_token,
             "DEFAULT_CUSTOMER_ID": self._default_customer_id,
             "REPLICA": place.version.name,
             "METRICS_BIND": place.metrics,
@@ -230,18 +250,23 @@ class Fleet(Gateway):
             "SPOOL_DIR": str(self.data_dir / "spool"),
             "DRAIN_GRACE_S": "60",
             **self._secrets,
-            **{f"{name.upper()}_ADDRESSES": self._addresses(name) for name in OWNERS},
+            **{f"{name.upper()}_ADDRESSES": self.addresses(name) for name in OWNERS},
+            **self.told(place.service),
         }
         return {**place.version.environ, **{f"TOLLBRIDGE_{name}": value for name, value in own.items()}}
 
-    def _addresses(self, service: str) -> str:
+    def addresses(self, service: str) -> str:
+        """Where it runs, ran or will run, in each version."""
         return ",".join(each.main for each in self.places.values() if each.service == service)
 
 
 @contextlib.contextmanager
-def fleet(directory: Path, config: str, *versions: Version, database_url: str, nats_url: str) -> Iterator[Fleet]:
+def fleet(
+    directory: Path, config: str, *versions: Version, database_url: str, nats_url: str, told: Told = nothing_else
+) -> Iterator[Fleet]:
     """A fleet of which nothing runs yet; at the end nothing runs any more."""
-    made = Fleet(directory=directory, config=config, versions=versions, database_url=database_url, nats_url=nats_url)
+    urls = {"database_url": database_url, "nats_url": nats_url}
+    made = Fleet(directory=directory, config=config, versions=versions, told=told, **urls)
     try:
         yield made
     finally:

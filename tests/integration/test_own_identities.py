@@ -26,7 +26,6 @@ from chassis.tls import Certificates
 from cli.bus_users import ON_THE_BUS, config, users
 from cli.replay import _read
 from cli.schema import migrate
-from cli.up.nats import EmbeddedNats
 from cli.up.ports import pick_ports
 from services.auth import events as auth
 from services.billing import events as billing
@@ -34,32 +33,14 @@ from services.edge import events as edge
 from services.tasks import events as tasks
 from services.tasks.files.sliced_store import SlicedBucket
 from tests.conftest import RunningServer
+from tests.integration.deployed import NATS as DEPLOYED
+from tests.integration.deployed import DeployedNats, with_certificates
 from tests.unit.chassis.authority import Authority
 from tollbridge.auth.v1 import auth_pb2 as pb
 
 ROOT = Path(__file__).resolve().parents[2]
-DEPLOYED = ROOT / "deploy" / "nats"
 SERVICES: dict[str, ModuleType] = {"auth": auth, "billing": billing, "edge": edge, "tasks": tasks}
 PATIENCE_S = 30
-
-
-class DeployedNats(EmbeddedNats):
-    """A server with the files of `deploy/nats`; every user's password is its name and `-secret`."""
-
-    more = ""
-
-    def prepare(self) -> list[str]:
-        command = super().prepare()
-        (self._directory / "users.conf").write_text((DEPLOYED / "users.conf").read_text())
-        return ["env", *(f"{user.variable}={user.name}-secret" for user in users()), *command]
-
-    def url_of(self, user: str, *, scheme: str = "nats") -> str:
-        return f"{scheme}://{user}:{user}-secret@localhost:{self.port}"
-
-    def _config(self) -> str:
-        text = (DEPLOYED / "nats.conf").read_text().replace("http_port: 8222", "")
-        text = text.replace("port: 4222", f"listen: 127.0.0.1:{self.port}")
-        return text.replace("/data", f'"{self._directory}/store"') + self.more
 
 
 @pytest.fixture(scope="module")
@@ -242,10 +223,7 @@ async def test_the_bus_is_reached_with_certificates(tmp_path: Path) -> None:
     """A server that asks for certificates gets ours, and those of now at each connection."""
     authority = Authority()
     own = authority.folder(tmp_path / "nats", "localhost")
-    server = DeployedNats(directory=tmp_path / "server", port=pick_ports(1)[0])
-    server.more = (
-        f'tls: {{ cert_file: "{own}/tls.crt", key_file: "{own}/tls.key", ca_file: "{own}/ca.crt", verify: true }}\n'
-    )
+    server = DeployedNats(directory=tmp_path / "server", port=pick_ports(1)[0], more=with_certificates(own))
     process = RunningServer(server=server, log_path=tmp_path / "log")
     process.start()
     try:

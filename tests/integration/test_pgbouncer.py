@@ -2,11 +2,7 @@
 
 import asyncio
 import secrets
-import shutil
-import subprocess
-import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -17,80 +13,40 @@ from chassis import db
 from chassis.settings import SettingsError
 from cli.migrate import migrate_all
 from cli.up.ports import pick_ports
-from cli.up.unprivileged import find_disguise, hand_over
+from tests.integration.deployed import DeployedPgBouncer, find_pgbouncer
 
 SESSIONS = 2
 CLIENTS = 12
 TURNS = 8
 """More than psycopg needs to make a statement a prepared one (5)."""
 
-READY_WITHIN_S = 30.0
-INI = Path(__file__).resolve().parents[2] / "deploy" / "pgbouncer" / "pgbouncer.ini"
-
 
 @pytest.fixture(scope="module")
 def behind(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of auth's own login at a PgBouncer with very few sessions."""
-    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    program = find_pgbouncer()
     if program is None:
         pytest.skip("pgbouncer is not installed")
     user, password = f"auth_{secrets.token_hex(4)}", secrets.token_hex(8)
     login = make_conninfo(postgres_url, user=user, password=password)
     list(migrate_all(postgres_url, only="auth", environ={"TOLLBRIDGE_AUTH_DATABASE_URL": login}))
-    folder, port = tmp_path_factory.mktemp("pgbouncer"), pick_ports(1)[0]
     owner = conninfo_to_dict(postgres_url)
-    users = folder / "users.txt"
-    users.write_text(f'"{user}" "{password}"\n"{owner["user"]}" "{owner["password"]}"\n')
-    (folder / "pgbouncer.ini").write_text(configured(owner, users=users, port=port))
-    disguise = find_disguise(programs=[Path(program)], directory=folder)
-    hand_over(folder, owner=disguise.owner)
-    command = [*disguise.prefix, program, str(folder / "pgbouncer.ini")]
-    url = make_conninfo(login, port=port)
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    pooler = DeployedPgBouncer(
+        program=program,
+        owner_url=postgres_url,
+        folder=tmp_path_factory.mktemp("pgbouncer"),
+        port=pick_ports(1)[0],
+        sessions=SESSIONS,
+    )
+    pooler.let_in({user: password, str(owner["user"]): str(owner["password"])})
+    url = pooler.through(login)
     try:
-        until_it_answers(url, process, folder / "log")
+        pooler.await_answer(url)
         yield url
     finally:
-        process.kill()
-        process.wait(timeout=20)
+        pooler.stop()
         with psycopg.connect(postgres_url) as connection:
             connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(user)))
-
-
-def configured(owner: Mapping[str, object], *, users: Path, port: int) -> str:
-    """The file that is deployed, for the test's server, with few sessions and time to wait for one of them."""
-    text = INI.read_text()
-    for old, new in (
-        (
-            "host=postgres port=5432 dbname=tollbridge",
-            f"host={owner['host']} port={owner['port']} dbname={owner['dbname']}",
-        ),
-        ("\ntollbridge =", f"\n{owner['dbname']} ="),
-        ("listen_addr = 0.0.0.0", "listen_addr = 127.0.0.1"),
-        ("listen_port = 6432", f"listen_port = {port}"),
-        ("auth_file = /etc/pgbouncer/userlist.txt", f"auth_file = {users}"),
-        ("default_pool_size = 40", f"default_pool_size = {SESSIONS}"),
-        ("query_wait_timeout = 1", "query_wait_timeout = 20"),
-    ):
-        assert text.count(old) == 1, old
-        text = text.replace(old, new)
-    return text
-
-
-def until_it_answers(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Waits until a query comes through."""
-    deadline = time.monotonic() + READY_WITHIN_S
-    while True:
-        try:
-            with psycopg.connect(url, connect_timeout=5) as connection:
-                connection.execute("SELECT 1")
-        except psycopg.OperationalError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(log.read_text()) from None
-            time.sleep(0.05)
-        else:
-            return
 
 
 async def test_many_transactions_share_few_sessions_each_in_its_role_and_its_limits(behind: str) -> None:
