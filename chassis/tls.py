@@ -38,7 +38,20 @@ class Certificates:
 
     def for_server(self) -> grpc.ServerCredentials:
         """Asks every client for a certificate of our authority."""
-        return grpc.dynamic_ssl_server_credentials(self._shown(), self._shown, require_client_authentication=True)
+        shown = self._server
+
+        def newer() -> grpc.ServerCertificateConfiguration | None:
+            # None while nothing has changed: gRPC drops the former one even if another handshake is at work with it.
+            nonlocal shown
+            self._follow()
+            former, shown = shown, self._server
+            return None if shown is former else shown
+
+        return grpc.dynamic_ssl_server_credentials(
+            shown,
+            newer,  # type: ignore[arg-type]  # its documentation allows None
+            require_client_authentication=True,
+        )
 
     def for_channel(self) -> grpc.ChannelCredentials:
         """The same object until the files change."""
@@ -51,11 +64,6 @@ class Certificates:
         context = ssl.create_default_context(cafile=authority)
         context.load_cert_chain(chain, key)
         return context
-
-    def _shown(self) -> grpc.ServerCertificateConfiguration:
-        self._follow()
-        authority, chain, key = self._files
-        return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=authority)
 
     def _follow(self) -> None:
         with self._lock:
@@ -71,8 +79,9 @@ class Certificates:
 
     def _read(self) -> None:
         self.for_bus()
-        self._files = authority, chain, key = [path.read_bytes() for path in self._paths]
+        authority, chain, key = [path.read_bytes() for path in self._paths]
         self._channel = grpc.ssl_channel_credentials(authority, key, chain)
+        self._server = grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=authority)
 
 
 def names(facts: Mapping[str, object]) -> frozenset[str]:

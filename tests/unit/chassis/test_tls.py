@@ -113,6 +113,20 @@ async def test_a_server_must_be_who_is_asked(authority: Authority, tmp_path: Pat
         assert (await refused(client, timeout_s=0.5)).code is Code.UNAVAILABLE
 
 
+def test_grpc_is_told_of_certificates_that_are_new_and_of_no_others(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told at each handshake, it let go of some that another handshake was at work with, and the process crashed."""
+    folder, told = authority.folder(tmp_path / "auth", "auth"), []
+    monkeypatch.setattr(grpc, "dynamic_ssl_server_credentials", lambda _, newer, **__: told.append(newer))
+    Certificates(folder).for_server()
+    (newer,) = told
+    assert [newer(), newer()] == [None, None]
+    authority.folder(folder, "auth")
+    assert newer() is not None
+    assert newer() is None
+
+
 async def test_new_certificates_are_shown_without_a_restart(tmp_path: Path) -> None:
     """Server and client move to another authority by their files alone; the old one's no longer gets in."""
     old, new = Authority("old"), Authority("new")
