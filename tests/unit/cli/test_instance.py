@@ -1,5 +1,6 @@
 """The supervisor of `tollbridge up`, with the real servers and stand-in services."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -29,7 +30,8 @@ class Up:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.data_dir = folder / "data"
-        self.port = pick_ports(1)[0]
+        self.kept = contextlib.ExitStack()
+        self.port = pick_ports(1, kept=self.kept)[0]
         self.notes = write_stand_ins(folder)
         self.process: subprocess.Popen | None = None
         give_demo_key(self.data_dir)
@@ -77,6 +79,7 @@ def up(tmp_path):
     yield instance
     if instance.process is not None and instance.process.poll() is None:
         instance.end(signal.SIGTERM)
+    instance.kept.close()
 
 
 def test_ready_json_has_the_promised_shape_and_is_private(up):
