@@ -11,7 +11,7 @@ from chassis.tls import Certificates
 
 
 class Link(Client):
-    """With `tls` it shows certificates where the URL begins with `tls:` or the server asks for TLS."""
+    """Shows certificates where the server asks for TLS. By a `tls:` URL, one that does not is told nothing."""
 
     def __init__(self, tls: Certificates | None) -> None:
         super().__init__()
@@ -22,6 +22,13 @@ class Link(Client):
         """Asked for at each connection."""
         return self._certificates.for_bus() if self._certificates else super().ssl_context
 
+    def _connect_command(self) -> bytes:
+        """Who we are, in the words of CONNECT: nats-py would tell it in clear wherever the server says so."""
+        wanted = self._current_server is not None and self._current_server.uri.scheme == "tls"
+        if wanted and not self._server_info.get("tls_required"):
+            raise nats.errors.SecureConnWantedError
+        return super()._connect_command()
+
     async def end(self) -> None:
         """Ends the connection; that there never was one is an assertion to nats-py."""
         with contextlib.suppress(nats.errors.Error, TimeoutError, OSError, AssertionError):
@@ -30,5 +37,5 @@ class Link(Client):
 
 def inbox_of(url: str) -> str:
     """Where the URL's user gets its answers: users may listen there and at no other's (`cli/bus_users.py`)."""
-    user = urlsplit(url).username
-    return f"_INBOX.{user}" if user else "_INBOX"
+    parts = urlsplit(url)
+    return f"_INBOX.{parts.username}" if parts.password else "_INBOX"  # a name alone is a token, and a secret
