@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, Protocol
+from typing import Protocol
 
 import nats.errors
 from nats.aio.msg import Msg
@@ -19,7 +19,7 @@ from nats.js.errors import NoStreamResponseError, NotFoundError
 
 from chassis.bus_link import Link, inbox_of
 from chassis.errors import Code, TollbridgeError
-from chassis.streams import make_stream
+from chassis.streams import StreamSpec, make_stream
 from chassis.tls import Certificates
 
 CONNECT_TIMEOUT_S = 2
@@ -39,17 +39,6 @@ class Log(Protocol):
     def info(self, event: str, **fields: object) -> object: ...
     def warning(self, event: str, **fields: object) -> object: ...
     def exception(self, event: str, **fields: object) -> object: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamSpec:
-    """A stream as its owner wants it. Full, it refuses what is new (`discard=new`), so that nothing unread is lost."""
-
-    name: str
-    subjects: tuple[str, ...]
-    retention: Literal["limits", "workqueue"]
-    max_age_s: int
-    max_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +209,13 @@ class Bus:
         except _TROUBLE as error:
             raise _unavailable() from error
         return (info.num_pending or 0) + (info.num_ack_pending or 0)
+
+    async def stream_info(self, name: str) -> bytes:
+        """What the server answers of a stream, in JSON: `config` and `state`, or `error`. Raises UNAVAILABLE."""
+        try:
+            return (await self._client.request(f"$JS.API.STREAM.INFO.{name}", timeout=API_TIMEOUT_S)).data
+        except _TROUBLE as error:
+            raise _unavailable() from error
 
     async def listen(self, subject: str, handle: Callable[[bytes], Awaitable[None]]) -> None:
         """Hands every message on `subject` to `handle`, until cancelled; what is sent while we are away is missed."""

@@ -1,38 +1,54 @@
-"""How a stream comes to be as its owner wants it: made when it is not there, widened when it is."""
+"""How a stream comes to be as its owner wants it: made when it is not there, widened when it is, never narrowed.
 
-from typing import TYPE_CHECKING
+A full stream must not stop who publishes. One that is kept for readers (`limits`) drops its oldest; a work queue has
+only what nobody has done yet, and refuses what is new.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
 
 from nats.js import JetStreamContext, api
 from nats.js.errors import NotFoundError
 from nats.js.object_store import ObjectStore
 
-if TYPE_CHECKING:
-    from chassis.bus import StreamSpec
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSpec:
+    """A stream as its owner wants it. Full, one of `limits` drops its oldest: who publishes there must itself keep what
+    must not be lost until it was read; a `workqueue` refuses what is new.
+    """
+
+    name: str
+    subjects: tuple[str, ...]
+    retention: Literal["limits", "workqueue"]
+    max_age_s: int
+    max_bytes: int
 
 
-async def make_stream(jetstream: JetStreamContext, spec: "StreamSpec", replicas: int) -> None:
+async def make_stream(jetstream: JetStreamContext, spec: StreamSpec, replicas: int) -> None:
     """Makes or changes the stream; raises what nats-py raises."""
+    made = api.StreamConfig(
+        name=spec.name,
+        subjects=list(spec.subjects),
+        retention=api.RetentionPolicy(spec.retention),
+        storage=api.StorageType.FILE,
+        discard=api.DiscardPolicy.OLD if spec.retention == "limits" else api.DiscardPolicy.NEW,
+        max_age=spec.max_age_s,
+        max_bytes=spec.max_bytes,
+        num_replicas=replicas,
+    )
     try:
         present = (await jetstream.stream_info(spec.name)).config
     except NotFoundError:
-        await jetstream.add_stream(
-            api.StreamConfig(
-                name=spec.name,
-                subjects=list(spec.subjects),
-                retention=api.RetentionPolicy(spec.retention),
-                storage=api.StorageType.FILE,
-                discard=api.DiscardPolicy.NEW,
-                max_age=spec.max_age_s,
-                max_bytes=spec.max_bytes,
-                num_replicas=replicas,
-            )
-        )
+        await jetstream.add_stream(made)
         return
-    # Subjects and replicas are only added: newer code, or an operator, may have wanted more.
+    # All is only added to: newer code, or an operator, may have wanted more, and what is narrowed drops what it has.
+    # An age of 0 and -1 bytes are without a bound.
     wanted = present.evolve(
         subjects=sorted({*(present.subjects or ()), *spec.subjects}),
-        max_age=spec.max_age_s,
-        max_bytes=spec.max_bytes,
+        discard=made.discard,
+        max_age=present.max_age and max(present.max_age, spec.max_age_s),
+        max_bytes=-1 if present.max_bytes == -1 else max(present.max_bytes or 0, spec.max_bytes),
         num_replicas=max(replicas, present.num_replicas or 1),
     )
     if wanted != present.evolve(subjects=sorted(present.subjects or ())):

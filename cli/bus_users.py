@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from types import ModuleType
 
-from chassis.bus import ConsumerSpec, StreamSpec
+from chassis.bus import ConsumerSpec
+from chassis.streams import StreamSpec
 
 ON_THE_BUS = ("auth", "billing", "edge", "tasks")
 API = "$JS.API"

@@ -148,10 +148,11 @@ async def _each(context: "JetStreamContext", stream: str, subject: str, take: Ca
         return state.last_seq == 0
     config = api.ConsumerConfig(ack_policy=api.AckPolicy.NONE, deliver_policy=api.DeliverPolicy.ALL)
     subscription = await context.pull_subscribe(subject, stream=stream, config=config)
-    waiting = True
+    first, waiting = 0, True
     while waiting:
         for message in await subscription.fetch(BATCH, timeout=FETCH_S):
+            first = first or message.metadata.sequence.stream  # more may have been dropped since we asked
             take(message.data, message.metadata.sequence.stream)
             waiting = message.metadata.num_pending > 0
     await subscription.unsubscribe()
-    return state.first_seq == 1
+    return first == 1

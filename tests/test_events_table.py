@@ -8,7 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from chassis.bus import ConsumerSpec, StreamSpec
+from chassis.bus import ConsumerSpec
+from chassis.streams import StreamSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES = ("edge", "auth", "router", "billing", "tasks")

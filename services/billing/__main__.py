@@ -28,7 +28,7 @@ async def serve(life: lifecycle.Lifecycle) -> None:
     await auth.start()
     await db.wait_for_schema(pool, service="billing", timeout_s=own.schema_wait_s)
     bus = await open_bus(own, log)
-    await events.ensure_streams(bus)
+    await events.ensure_streams(bus, events.sized(own))
     for name, loop in parts.loops(bus).items():
         life.spawn(name, loop)
     log.info("serving", grpc=await server.start())

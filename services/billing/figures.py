@@ -12,6 +12,20 @@ class Waiting:
             "Messages of usage on the bus that no replica has applied",
             registry=registry,
         )
+        self.outbox_oldest = Gauge(
+            "tollbridge_billing_outbox_oldest_seconds",
+            "For how long the oldest transfer waits that has not left on LEDGER",
+            registry=registry,
+        )
+        self.stream_bytes, self.stream_max_bytes, self.stream_max_age, self.stream_reach = (
+            Gauge(f"tollbridge_billing_stream_{name}", what, ("stream",), registry=registry)
+            for name, what in (
+                ("bytes", "What the stream keeps"),
+                ("max_bytes", "What it keeps at most, on each server; then it drops its oldest"),
+                ("max_age_seconds", "How long it is to keep a message"),
+                ("reach_seconds", "How old its oldest message is"),
+            )
+        )
         self.open_letters = Gauge(
             "tollbridge_billing_open_dead_letters",
             "Dead letters that nobody has resolved",

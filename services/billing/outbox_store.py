@@ -27,6 +27,12 @@ _READ = f"""
     WHERE o.id = ANY(%s::bigint[]) ORDER BY o.id, leaving.n
 """
 
+_WAITS_S = """
+    SELECT extract(epoch FROM clock_timestamp() - t.created_at)
+    FROM (SELECT transfer_ids[1] AS id FROM billing.outbox ORDER BY id LIMIT 1) AS o
+    CROSS JOIN LATERAL (SELECT created_at FROM billing.transfers WHERE id = o.id OFFSET 0) AS t
+"""
+
 
 class Leaving(msgspec.Struct, frozen=True):
     """A place in the outbox, and the transfers of one statement that have it together."""
@@ -58,6 +64,12 @@ async def _read(connection: Connection, places: Sequence[int]) -> dict[int, Writ
         created_at_us[row[1]] = row[0]
         transfers[row[1]].append(store.transfer(row[2:]))
     return {place: Written(created_at_us[place], transfers[place]) for place in places}
+
+
+async def oldest_waits_s(connection: Connection) -> float:
+    """For how long the one that is to leave next has waited; 0 when nothing waits."""
+    row = await (await connection.execute(_WAITS_S)).fetchone()
+    return float(row[0]) if row else 0.0
 
 
 async def forget(connection: Connection, leaving: Iterable[Leaving]) -> None:

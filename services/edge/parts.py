@@ -246,7 +246,6 @@ class Parts:
         """Connects and starts the loops, which the lifecycle owns."""
         await self._clients.start()
         await self._upstream.start()
-        await self._bus.ensure_stream(events.USAGE)
         life.spawn("publisher", self._publisher.run())
         life.spawn("lease-statements", self._purse.run())
         life.spawn("attempt-statements", self._attempts.run())

@@ -7,7 +7,8 @@ certainty asks.
 
 import uuid
 
-from chassis.bus import ConsumerSpec, StreamSpec
+from chassis.bus import ConsumerSpec
+from chassis.streams import StreamSpec
 from services.tasks.files.results_store import BUCKET
 from services.tasks.jobs import Job, Order, Status
 from tollbridge.tasks.v1 import tasks_pb2 as pb

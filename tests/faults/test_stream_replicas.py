@@ -11,8 +11,9 @@ import pytest
 import structlog
 
 from chassis.bucket import Bucket
-from chassis.bus import Bus, StreamSpec
+from chassis.bus import Bus
 from chassis.errors import TollbridgeError
+from chassis.streams import StreamSpec
 from cli.up.nats import EmbeddedNats
 from cli.up.ports import pick_ports
 from tests.conftest import RunningServer

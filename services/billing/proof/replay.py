@@ -1,10 +1,10 @@
 """`ledger replay`: rebuilds balances from what left on LEDGER and came on USAGE, and compares.
 
 Where `reconcile` asks whether the ledger agrees with itself, this asks whether it agrees with copies that nobody can
-change any more. The rebuild is kept in memory: a few numbers for each message. When a stream has dropped its beginning
-by age, or was made anew after the bus lost it, `complete` is false, balances can't be rebuilt, and only what is younger
-than that is compared. Events
-that came by RPC or from an operator are on no stream; they are counted, and their transfers are compared all the same.
+change any more. The rebuild is kept in memory: a few numbers for each message. When a stream has dropped its beginning,
+by age or because it was full, or was made anew after the bus lost it, `complete` is false, balances can't be rebuilt,
+and only what is younger than that is compared. Events that came by RPC or from an operator are on no stream; they are
+counted, and their transfers are compared all the same.
 """
 
 import dataclasses

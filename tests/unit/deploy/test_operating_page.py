@@ -82,6 +82,10 @@ def test_the_page_links_to_what_is_there() -> None:
             "30 days and 8 GiB each",
             {(s.max_bytes, s.max_age_s) for s in (events.USAGE, events.LEDGER)} == {(8 << 30, 2_592_000)},
         ),
+        (
+            "8 GiB are 30 days of 7 requests/s and 19 transfers/s",
+            [events.STREAM_BYTES // events.STREAM_S // each for each in (470, 170)] == [7, 19],
+        ),
         ("12,000 requests at most", MOST_INSIDE == 12_000),
         ("16,384 connections", MOST_CONNECTIONS == 16_384),
         ("5 ms apart and of 256 at most", (slot_batches.PACE_S, slot_batches.MOST) == (0.005, 256)),

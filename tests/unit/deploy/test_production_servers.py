@@ -8,10 +8,11 @@ import subprocess
 from pathlib import Path
 
 from chassis import db
+from chassis.settings import load
 from services.billing import events as billing_events
-from services.edge import events as edge_events
+from services.billing.settings import Settings
 from services.tasks import events as tasks_events
-from tests.unit.deploy.cluster import Manifest, containers, label, template, tool, workloads
+from tests.unit.deploy.cluster import Manifest, containers, label, manifests, template, tool, workloads
 from tests.unit.deploy.site import (
     OWNERS_OF_TABLES,
     README,
@@ -144,23 +145,34 @@ def test_three_servers_find_each_other_before_they_are_ready(prod: list[Manifest
     assert "POD_NAME" in variables(nats)
 
 
+def reserved_bytes(site: list[Manifest]) -> int:
+    """By all streams, as large as billing is told there."""
+    told = {name: each for name, each in variables(running(site)["billing"]).items() if "_STREAM_" in name}
+    assert {f"TOLLBRIDGE_{name}_STREAM_BYTES" for name in ("USAGE", "LEDGER")} <= told.keys()
+    streams = billing_events.sized(load(Settings, told))
+    return sum(each.max_bytes for each in (*streams, tasks_events.TASKS))
+
+
 def test_streams_are_kept_by_all_three_and_fit(prod: list[Manifest]) -> None:
     """Who makes streams and buckets wants three replicas, and what they reserve leaves room in store and volume."""
     makers = {name for name, each in running(prod).items() if "TOLLBRIDGE_STREAM_REPLICAS" in variables(each)}
     assert makers == {"edge", "billing", "tasks", "tasks-worker"}
     assert {variables(running(prod)[name])["TOLLBRIDGE_STREAM_REPLICAS"] for name in makers} == {"3"}
-    streams = (
-        billing_events.USAGE,
-        billing_events.LEDGER,
-        billing_events.CREDITS,
-        edge_events.USAGE,
-        tasks_events.TASKS,
-    )
-    reserved = sum({each.name: each.max_bytes for each in streams}.values())
+    reserved = reserved_bytes(prod)
     (store,) = re.findall(r"max_file_store: (\d+)GB", nats_config(prod))
     (claim,) = running(prod)["nats"]["spec"]["volumeClaimTemplates"]
     volume = int(claim["spec"]["resources"]["requests"]["storage"].removesuffix("Gi"))
     assert 2 * reserved <= int(store) * GIB <= 0.85 * volume * GIB
+
+
+def test_streams_fit_on_the_volume_of_one_server() -> None:
+    """In `dev` NATS takes three quarters of its volume for itself, and a third of that is left for buckets."""
+    dev = manifests("overlays/dev")
+    nats = running(dev)["nats"]
+    assert "max_file_store" not in " ".join(template(nats)["spec"]["containers"][0]["args"])
+    (claim,) = nats["spec"]["volumeClaimTemplates"]
+    volume = int(claim["spec"]["resources"]["requests"]["storage"].removesuffix("Gi"))
+    assert reserved_bytes(dev) <= 0.75 * volume * GIB * 2 / 3
 
 
 def test_a_server_that_leaves_sends_its_clients_away_first(prod: list[Manifest]) -> None:

@@ -16,8 +16,9 @@ import pytest
 import structlog
 
 from chassis import db, ids
-from chassis.bus import Bus, ConsumerSpec, Delivery, StreamSpec
+from chassis.bus import Bus, ConsumerSpec, Delivery
 from chassis.pipe import PipeClient
+from chassis.streams import StreamSpec
 from chassis.telemetry import Tracer
 from cli.schema import migrate
 from cli.up.ports import pick_ports
