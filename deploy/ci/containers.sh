@@ -20,13 +20,17 @@ skip() {
 }
 
 install_engine() {
-  dpkg --status "${needed[@]}" >/dev/null 2>&1 && return
+  local found
+  found=$(dpkg-query --show --showformat '${db:Status-Status} ' "${needed[@]}" 2>/dev/null) || true
+  [ "$found" != "$(printf 'installed %.0s' "${needed[@]}")" ] || return 0
   local policy=/usr/sbin/policy-rc.d made='' log status=0
   log=$(mktemp)
   # The engine that the package brings isn't started: ours runs where it can't touch the machine's network.
   [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy && made=yes; }
+  # newer releases have the client and its builder apart
   { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -q \
-    --no-install-recommends "${needed[@]}"; } >"$log" 2>&1 </dev/null || status=$?
+    --no-install-recommends "${needed[@]}" $(apt-cache search --names-only '^docker-(cli|buildx)$' | cut -d' ' -f1); \
+  } >"$log" 2>&1 </dev/null || status=$?
   [ -z "$made" ] || rm -f $policy
   [ $status = 0 ] || tail -20 "$log"
   rm -f "$log"
