@@ -20,6 +20,7 @@ unshare --net --mount --pid --ipc --uts --fork --kill-child --mount-proc bash -c
   shift
   impossible() { tail -20 "$folder/log"; exit 75; }
   ip link set lo up
+  rm -rf --one-file-system "$folder/pid" "$folder/exec" # of an engine that was killed: its numbers are others by now
   dockerd --host "$DOCKER_HOST" --data-root "$folder/data" --exec-root "$folder/exec" --pidfile "$folder/pid" \
     --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent /tollbridge-ci --log-level warn >"$folder/log" 2>&1 &
   engine=$!

@@ -40,6 +40,7 @@ trap 'compose down --volumes --timeout 5 >/dev/null 2>&1 || true; rm -rf "$folde
 for service in billing auth router tasks edge; do
   build --build-arg "SERVICE=$service" --tag "tollbridge/$service:0.1.0"
 done
+[ "$(docker image inspect --format '{{index .Config.Labels "org.opencontainers.image.title"}}' tollbridge/edge:0.1.0)" = tollbridge-edge ]
 say "images are built"
 size() { docker image inspect --format '{{.Size}}' "$1"; }
 added_mb=$((($(size tollbridge/edge:0.1.0) - $(size $PYTHON_IMAGE)) / 1000000))
@@ -50,7 +51,10 @@ parts=$(python3 -c 'import json, sys; print(len(json.load(sys.stdin)["components
 say "the image adds $added_mb MB, in $parts parts that are listed"
 
 up
-say "up"
+inside() { docker exec tollbridge-edge-1 "$@" 2>&1 || true; }
+[ "$(inside id -u)" = 10001 ]
+[[ "$(inside touch /opt/tollbridge/mine)" == *"Read-only file system"* ]]
+say "up, without rights"
 key=$(demo_keys)
 smoke --key "$key"
 up --scale router=3 --scale edge=2
