@@ -33,7 +33,7 @@ class Confirmations:
         """
         if not asked:
             return []
-        async with db.transaction(self._pool) as connection:
+        async with db.transaction(self._pool, alone=True) as connection:
             found = await store.event_states(connection, [(each.request_id, each.kind) for each in asked])
         return [
             _state(committed, not committed and _is_among(letters, each.event_id))
@@ -44,7 +44,7 @@ class Confirmations:
         """For each batch of the bus, whether it was applied whole; where not, its events are to be asked about."""
         if not batch_ids:
             return []
-        async with db.transaction(self._pool) as connection:
+        async with db.transaction(self._pool, alone=True) as connection:
             applied = await batch_store.applied(connection, batch_ids)
         return [batch_id in applied for batch_id in batch_ids]
 
