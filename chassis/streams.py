@@ -40,8 +40,7 @@ async def make_stream(jetstream: JetStreamContext, spec: StreamSpec, replicas: i
     try:
         present = (await jetstream.stream_info(spec.name)).config
     except NotFoundError:
-        await jetstream.add_stream(made)
-        return
+        present = (await jetstream.add_stream(made)).config
     # All is only added to: newer code, or an operator, may have wanted more, and what is narrowed drops what it has.
     # An age of 0 and -1 bytes are without a bound.
     wanted = present.evolve(
