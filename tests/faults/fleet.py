@@ -6,6 +6,7 @@ once it does. The other version comes out of git, with the same installed librar
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 import secrets
 import signal
@@ -92,7 +93,10 @@ def former_version(directory: Path, revision: str | None) -> Version:
 
 def _before_the_newest() -> str:
     newest = _git("log", "--first-parent", "-1", "--format=%H", "--", *CODE).strip()
-    return _git("rev-parse", "--verify", f"{newest}^").strip()
+    try:
+        return _git("rev-parse", "--verify", f"{newest}^").strip()
+    except NoFormerVersion:
+        raise NoFormerVersion(f"git has nothing before {newest[:12]} here, as in a shallow clone") from None
 
 
 def _git(*arguments: str) -> str:
@@ -226,6 +230,12 @@ class Fleet(Gateway):
         finally:
             self._kept.close()
             self._held.release()
+
+    def hashed_tokens(self, _service: str) -> dict[str, str]:
+        """Tells owners of their callers' secrets the hashes alone, which older code does not understand."""
+        named = (token.partition(":") for token in self._tokens.values())
+        hashes = (f"{name}:sha256:{hashlib.sha256(secret.encode()).hexdigest()}" for name, _, secret in named)
+        return {"SERVICE_TOKENS": ",".join(hashes)}
 
     def running_address(self, service: str) -> str:
         """Where it runs."""

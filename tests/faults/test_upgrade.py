@@ -2,7 +2,7 @@
 
 Old is the code before the newest commit that changed it (`--upgrade-from` names another revision), as git has it, run
 with the libraries that are installed now; where git can't tell, these tests are skipped. The schema is migrated by the
-new code while the old one runs on it; the config file is the old one's, all along.
+new code while the old one runs on it; the config file is the old one's, all along, and so are the settings.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import dataclasses
 import re
 import secrets
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from cli.up.nats import EmbeddedNats
 from cli.up.ports import pick_ports
 from tests.conftest import RunningServer
 from tests.faults.at_rest import audited
-from tests.faults.fleet import NEW, SERVICES, Fleet, NoFormerVersion, Version, fleet, former_version
+from tests.faults.fleet import NEW, OWNERS, SERVICES, Fleet, NoFormerVersion, Version, fleet, former_version
 from tests.faults.load import PRICE, QUICK, Seen, ask, check_books
 from tests.faults.test_rolling_restart import PROBE_EVERY_S, Balancer, load_on
 from tests.integration.running import Account, Provider, provider, wait_until
@@ -36,6 +36,8 @@ IMAGE_USD = Decimal("0.02")
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 """What a config file wants of the environment and gives no default for."""
 LONG = {"chunks": 300, "gap_ms": 100, "input_tokens": 40, "output_tokens": 30}
+HASHED = dataclasses.replace(NEW, name="hashed")
+"""The new code again, with what the old one does not understand in its settings."""
 BOTH_WAYS = pytest.mark.parametrize("way", ["upgrade", "rollback"])
 
 
@@ -84,7 +86,7 @@ async def running(old: Version, servers: Servers, fake: Provider, tmp_path: Path
     """A fleet of both versions on the old schema and config, of which nothing runs yet."""
     config = old.run("-c", "from tests.integration.offer import CONFIG; print(CONFIG)") % {"provider": fake.url}
     urls = {"database_url": servers.database_url, "nats_url": servers.nats_url}
-    with fleet(tmp_path / "fleet", config, old, NEW, **urls) as made:
+    with fleet(tmp_path / "fleet", config, old, NEW, HASHED, **urls) as made:
         await asyncio.to_thread(made.migrate, old)
         yield made
 
@@ -119,7 +121,10 @@ async def test_old_and_new_services_serve_together(old: Version, running: Fleet,
 @pytest.mark.thorough
 @BOTH_WAYS
 async def test_a_change_of_version_fails_no_request(way: str, old: Version, running: Fleet) -> None:
-    """Under 50 streams and long jobs: migrate, start the others beside, end the first ones one after another."""
+    """Under 50 streams and long jobs: migrate, start the others beside, end the first ones one after another.
+
+    Secrets of callers are in clear meanwhile; when no old service is left, owners are told their hashes instead.
+    """
     before, after = (old, NEW) if way == "upgrade" else (NEW, old)
     if way == "rollback":
         await asyncio.to_thread(running.migrate, NEW)
@@ -134,9 +139,11 @@ async def test_a_change_of_version_fails_no_request(way: str, old: Version, runn
             await asyncio.to_thread(start, running, *((service, after) for service in SERVICES))
             await asyncio.sleep(SIDE_BY_SIDE_S)
             jobs = [await asyncio.to_thread(order, painter, balancer.choose()) for _ in range(IMAGES)]
-            for service in SERVICES:
-                await asyncio.to_thread(running.end_one, service, before)
-                await asyncio.sleep(4 * PROBE_EVERY_S)  # until the balancer has seen it
+            await end_in_turn(running, before, SERVICES)
+            if way == "upgrade":  # no old one runs any more, so what is new in the settings may be used
+                running.told = running.hashed_tokens
+                await asyncio.to_thread(start, running, *((service, HASHED) for service in OWNERS))
+                await end_in_turn(running, NEW, OWNERS)
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
@@ -148,6 +155,13 @@ async def test_a_change_of_version_fails_no_request(way: str, old: Version, runn
     await asyncio.to_thread(check_books, accounts, seen)
     for account in (*accounts, painter):
         await asyncio.to_thread(account.settled_credits, 60)
+
+
+async def end_in_turn(running: Fleet, version: Version, services: Iterable[str]) -> None:
+    """One after another, so that each time somebody has to go elsewhere."""
+    for service in services:
+        await asyncio.to_thread(running.end_one, service, version)
+        await asyncio.sleep(4 * PROBE_EVERY_S)  # until the balancer has seen it
 
 
 def order(painter: Account, url: str) -> str:
