@@ -145,13 +145,13 @@ def strict(postgres_server: RunningServer, tmp_path: Path, picky: str) -> Iterat
 async def test_every_secret_changes_and_no_request_fails(strict: Strict, tmp_path: Path) -> None:
     """Pepper, service token, at-rest and receipt keys, admin token, passwords of PostgreSQL and NATS, a provider's."""
     told, former = strict.more[""], dict(strict.more[""])
-    pepper = f"2:{secret()}"
+    pepper, at_rest = f"2:{secret()}", f"2:{secret()}"
     account = await asyncio.to_thread(strict.fleet.customer, credit_usd="20")
     async with House(strict, [account]) as house:
         old_login = strict.logins
         strict.logins = await asyncio.to_thread(strict.database.generation, 2)
         told |= {"SERVICE_TOKENS": hashed("first", "second"), "KEY_PEPPERS": f"{pepper},{former['KEY_PEPPERS']}"}
-        told |= {"AT_REST_KEYS": f"{former['AT_REST_KEYS']},2:{secret()}", "RECEIPT_KEY": secret()}
+        told |= {"AT_REST_KEYS": f"{at_rest},{former['AT_REST_KEYS']}", "RECEIPT_KEY": secret()}
         await house.roll(*OWNERS)
         await asyncio.to_thread(strict.database.drop, old_login)
 
@@ -160,6 +160,7 @@ async def test_every_secret_changes_and_no_request_fails(strict: Strict, tmp_pat
         strict.fleet.admin_token = "tba_second"
 
         told |= {"SERVICE_TOKENS": hashed("second"), "KEY_PEPPERS": f"{former['KEY_PEPPERS']},{pepper}"}
+        told["AT_REST_KEYS"] = f"{former['AT_REST_KEYS']},{at_rest}"
         await house.roll(*OWNERS)
 
         strict.nats.passwords |= {name: f"{name}-other" for name in strict.nats.passwords}
