@@ -24,8 +24,7 @@ class Link(Client):
 
     def _connect_command(self) -> bytes:
         """Who we are, in the words of CONNECT: nats-py would tell it in clear wherever the server says so."""
-        wanted = self._current_server is not None and self._current_server.uri.scheme == "tls"
-        if wanted and not self._server_info.get("tls_required"):
+        if (to := self._current_server) and to.uri.scheme == "tls" and not self._server_info.get("tls_required"):
             raise nats.errors.SecureConnWantedError
         return super()._connect_command()
 
@@ -37,5 +36,5 @@ class Link(Client):
 
 def inbox_of(url: str) -> str:
     """Where the URL's user gets its answers: users may listen there and at no other's (`cli/bus_users.py`)."""
-    parts = urlsplit(url)
-    return f"_INBOX.{parts.username}" if parts.password else "_INBOX"  # a name alone is a token, and a secret
+    # One word before the @ is a token, and a secret.
+    return f"_INBOX.{parts.username}" if (parts := urlsplit(url)).password else "_INBOX"

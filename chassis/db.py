@@ -76,7 +76,7 @@ async def open_pool(
     checks that they are there.
 
     Returns at once, also when the database is not there yet: the first call then fails as UNAVAILABLE and a later one
-    finds it. Close it with `await pool.close()`.
+    finds it. Close it with `await pool.close()`. Raises SettingsError when `url` is none, which quotes nothing of it.
     """
     pool: Pool = AsyncConnectionPool(
         _conninfo(url, role=role, idle_ms=idle_ms, pooler=pooler),
@@ -223,16 +223,18 @@ def _problem(user: str, unlimited: list[str] | None, *, role: str) -> str:
 
 
 def _conninfo(url: str, *, role: str, idle_ms: int, pooler: Pooler) -> str:
-    settings = session_settings(role, idle_ms=idle_ms)
-    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
-    return make_conninfo(
-        url,
-        application_name=f"tollbridge-{role}",
-        connect_timeout=CONNECT_TIMEOUT_S,
-        keepalives_idle=KEEPALIVE_S,
-        tcp_user_timeout=TCP_USER_TIMEOUT_MS,
-        **({} if pooler else {"options": options}),
-    )
+    options = " ".join(f"-c {name}={value}" for name, value in session_settings(role, idle_ms=idle_ms).items())
+    try:
+        return make_conninfo(
+            url,
+            application_name=f"tollbridge-{role}",
+            connect_timeout=CONNECT_TIMEOUT_S,
+            keepalives_idle=KEEPALIVE_S,
+            tcp_user_timeout=TCP_USER_TIMEOUT_MS,
+            **({} if pooler else {"options": options}),
+        )
+    except psycopg.ProgrammingError:  # its words would quote the URL, password included
+        raise SettingsError(["TOLLBRIDGE_DATABASE_URL is no PostgreSQL URL"]) from None
 
 
 def session_settings(service: str, *, idle_ms: int = IDLE_IN_TRANSACTION_TIMEOUT_MS) -> dict[str, str]:

@@ -275,8 +275,14 @@ def _exit(message: str, status: int) -> typer.Exit:
 
 
 def main() -> NoReturn:
-    """Runs the command."""
-    app()
+    """Runs the command. Settings that can't be used are named, whichever command came upon them."""
+    from chassis.settings import SettingsError
+
+    try:
+        app()
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(NOT_POSSIBLE)
     sys.exit(0)
 
 

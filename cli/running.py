@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chassis.settings import SettingsError
 from cli.up.data_dir import DataDir, read_json
 from cli.up.process import is_alive
 
@@ -43,11 +44,25 @@ def ask_for_restart(instance: RunningInstance) -> int:
 
 
 def find_database(data_dir: Path | None) -> str:
-    """Returns the database URL: of the instance on `data_dir`, else TOLLBRIDGE_DATABASE_URL. Raises NotRunning."""
+    """Returns the database URL: of the instance on `data_dir`, else TOLLBRIDGE_DATABASE_URL.
+
+    Raises NotRunning and SettingsError.
+    """
     given = os.environ.get("TOLLBRIDGE_DATABASE_URL", "")
     if data_dir is None and given:
+        _check_url(given)
         return given
     return str(find_instance(data_dir).content["database_url"])
+
+
+def _check_url(given: str) -> None:
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        conninfo_to_dict(given)
+    except psycopg.ProgrammingError:  # its words would quote the URL, password included
+        raise SettingsError(["TOLLBRIDGE_DATABASE_URL is no PostgreSQL URL"]) from None
 
 
 def find_admin(data_dir: Path | None) -> tuple[str, str]:

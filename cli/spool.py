@@ -39,7 +39,8 @@ class NoWay(Exception):
 
 
 def replay(directory: Path, *, data_dir: Path | None) -> int:
-    """Replays every former spool in `directory`; returns the exit status."""
+    """Replays every former spool in `directory`; returns the exit status. Raises SettingsError."""
+    tls = Certificates.of(load(ServiceSettings))
     try:
         addresses, token = _billing(data_dir)
     except (NotRunning, NoWay) as error:
@@ -54,7 +55,7 @@ def replay(directory: Path, *, data_dir: Path | None) -> int:
     if not left:
         print(f"{directory}: nothing left to replay")
         return 0
-    return asyncio.run(_replay(left, addresses=addresses, token=token))
+    return asyncio.run(_replay(left, addresses=addresses, token=token, tls=tls))
 
 
 def _spools(directory: Path) -> int:
@@ -78,13 +79,13 @@ def _billing(data_dir: Path | None) -> tuple[str, str]:
     return ",".join(str(each["grpc"]) for each in rows), secrets.own_token("edge")  # it acts for the lost replica
 
 
-async def _replay(left: Sequence[FormerSpool], *, addresses: str, token: str) -> int:
+async def _replay(left: Sequence[FormerSpool], *, addresses: str, token: str, tls: Certificates | None) -> int:
     billing = PipeClient(
         descriptor=billing_pb2.DESCRIPTOR.services_by_name["BillingService"],
         addresses=addresses,
         token=token,
         tracer=Tracer(service="cli", replica="0", otlp_endpoint=""),
-        tls=Certificates.of(load(ServiceSettings)),
+        tls=tls,
     )
     await billing.start()
     status = 0

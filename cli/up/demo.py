@@ -18,7 +18,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from chassis.errors import TollbridgeError
 from chassis.pipe import PipeClient
-from chassis.settings import ServiceSettings, load
+from chassis.settings import ServiceSettings, SettingsError, load
 from chassis.telemetry import Tracer
 from chassis.tls import Certificates
 from tollbridge.auth.v1 import auth_pb2
@@ -126,7 +126,7 @@ def main() -> None:
     if not key:
         try:
             key = asyncio.run(_run(load(ServiceSettings), customer, asked.plan))
-        except TollbridgeError as error:
+        except (TollbridgeError, SettingsError) as error:
             sys.exit(f"the demo customer can't be made: {error}")
         if asked.keep:
             _remember(asked.keep, key)

@@ -13,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from chassis import db
 from chassis.errors import Code, TollbridgeError
+from chassis.settings import SettingsError
 from cli.schema import migrate
 from tests.conftest import RunningServer
 from tests.patience import promised
@@ -52,6 +53,14 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def versions_of(service: str) -> Path:
     return db.versions_folder(service)
+
+
+@pytest.mark.parametrize("url", ["postgresq//auth:s3cret@h/x", "postgresql://auth:s3cret%zz@h/x"])
+async def test_a_url_that_is_none_is_a_wrong_setting_and_quoted_nowhere(url: str) -> None:
+    """libpq's words would put its password into the log."""
+    with pytest.raises(SettingsError, match="TOLLBRIDGE_DATABASE_URL is no PostgreSQL URL") as caught:
+        await db.open_pool(url, role="auth")
+    assert caught.value.__suppress_context__
 
 
 async def test_the_service_acts_as_its_own_role_with_only_the_rights_its_migrations_left(

@@ -55,6 +55,28 @@ def test_commands_about_a_running_instance_exit_2_when_there_is_none(tmp_path, a
     assert "no instance runs" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "environ", "reason"),
+    [
+        (("ledger", "replay", "--lost"), {"TOLLBRIDGE_TLS_DIR": "/nowhere"}, "TOLLBRIDGE_TLS_DIR: "),
+        (("spool", "replay", "lost"), {"TOLLBRIDGE_TLS_DIR": "/nowhere"}, "TOLLBRIDGE_TLS_DIR: "),
+        (("ledger", "verify"), {"TOLLBRIDGE_DATABASE_URL": "postgres//x:s3cret@h/x"}, "is no PostgreSQL URL"),
+    ],
+)
+def test_settings_that_cant_be_used_are_named_with_status_2_and_no_secret(tmp_path, arguments, environ, reason):
+    """Status 1 would say that the ledger is wrong, or that the job is to be run again."""
+    given = {
+        "TOLLBRIDGE_NATS_URL": "nats://127.0.0.1:1",
+        "TOLLBRIDGE_BILLING_ADDRESSES": "127.0.0.1:1",
+        "TOLLBRIDGE_SERVICE_TOKEN": "edge:s3cret",
+    }
+    done = tollbridge(*arguments, cwd=tmp_path, **{**given, **environ})
+    assert done.returncode == 2, done.stderr
+    assert reason in done.stderr
+    assert "s3cret" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_ready_json_that_nobody_holds_is_not_believed(tmp_path):
     """After SIGKILL the file is still there, and its addresses may belong to others by now."""
     (tmp_path / "ready.json").write_text(json.dumps({"database_url": "postgresql://nobody@127.0.0.1:1/x"}))
