@@ -24,5 +24,6 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     default_customer_id: str = ""
 
     def __post_init__(self) -> None:
-        if self.admin_bind and self.admin_bind == self.http_bind and not self.http_bind.endswith(":0"):
-            raise ValueError("TOLLBRIDGE_ADMIN_BIND is the public port, TOLLBRIDGE_HTTP_BIND")
+        public, admin = (bind.rpartition(":")[2] for bind in (self.http_bind, self.admin_bind))
+        if admin == public != "0":  # one address has several ways of writing it, so addresses don't count
+            raise ValueError("TOLLBRIDGE_ADMIN_BIND has the public port, TOLLBRIDGE_HTTP_BIND's")

@@ -26,7 +26,7 @@ _SO_NWRITE = 0x1024
 
 
 class UnreadRoom:
-    """What there is for what clients have not taken, in one server."""
+    """What there is for what clients have not taken, on all ports of a process."""
 
     def __init__(self, *, most_bytes: int = MOST_WAITING_BYTES) -> None:
         self.most_bytes = most_bytes

@@ -60,12 +60,13 @@ class HttpServer:
         grace_s: float = 30.0,
         reuse_port: bool = False,
         is_leaving: Callable[[], bool] = lambda: False,
+        unread: UnreadRoom | None = None,
     ) -> None:
         host, _, port = bind.rpartition(":")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         place = (host.strip("[]"), int(port))
         self._socket = socket.create_server(place, family=family, backlog=BACKLOG, reuse_port=reuse_port)
-        self.unread = UnreadRoom()
+        self.unread = unread or UnreadRoom()
         self._server = _Server(
             uvicorn.Config(
                 app,
@@ -111,8 +112,9 @@ class Ports:
         wanted: list[tuple[str, Application]] = [(settings.http_bind, app)]
         if settings.admin_bind:
             wanted.append((settings.admin_bind, app.serve_admin))
+        reuse, unread = settings.http_reuse_port, UnreadRoom()
         self._servers = [
-            HttpServer(app=each, bind=bind, reuse_port=settings.http_reuse_port, is_leaving=is_leaving)
+            HttpServer(app=each, bind=bind, reuse_port=reuse, is_leaving=is_leaving, unread=unread)
             for bind, each in wanted
         ]
 

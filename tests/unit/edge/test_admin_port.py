@@ -19,12 +19,12 @@ from services.edge.settings import Settings
 from services.edge.site import own_site
 
 BEARER = {"authorization": "Bearer admin"}
+OFF = Tracer(service="edge", replica="0", otlp_endpoint="")
 
 
 @pytest.fixture
 async def ports() -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
     """Both ports of an edge whose owners are away; the public API is one page."""
-    tracer = Tracer(service="edge", replica="0", otlp_endpoint="")
     nobody = "127.0.0.1:1"
     settings = Settings(
         http_bind="127.0.0.1:0",
@@ -36,7 +36,7 @@ async def ports() -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
         tasks_addresses=nobody,
     )
     own = own_site(
-        clients=Clients(settings=settings, tracer=tracer),
+        clients=Clients(settings=settings, tracer=OFF),
         admin_token=lambda: "admin",
         name="machine/0",
         edges=dict,  # nobody asks here
@@ -48,7 +48,7 @@ async def ports() -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
     public, page = new_fastapi(), APIRouter()
     page.add_api_route("/models", lambda: {"data": []})
     public.include_router(page)
-    app = EdgeApp(config=without_file(), public=public, own=own, hot={}, tracer=tracer, has_admin_port=True)
+    app = EdgeApp(config=without_file(), public=public, own=own, hot={}, tracer=OFF, has_admin_port=True)
     http = Ports(settings=settings, app=app, is_leaving=lambda: False)
     serving = asyncio.create_task(http.serve())
     urls = [f"http://{address}" for address in http.addresses]
@@ -89,7 +89,18 @@ async def test_both_ports_tell_how_edge_is(ports: tuple[httpx.AsyncClient, httpx
             assert (await port.get(path)).status_code == 200
 
 
-def test_an_admin_port_that_is_the_public_one_is_refused() -> None:
-    """With shared ports the system would let both listen there, and give each every second connection."""
+@pytest.mark.parametrize("admin", ["0.0.0.0:8080", ":8080", "127.0.0.1:8080"])
+def test_an_admin_port_that_is_the_public_one_is_refused(admin: str) -> None:
+    """However it is written: with shared ports the system would let both listen, and give each every second one."""
     with pytest.raises(SettingsError, match="TOLLBRIDGE_ADMIN_BIND"):
-        load(Settings, {"TOLLBRIDGE_HTTP_BIND": "0.0.0.0:8080", "TOLLBRIDGE_ADMIN_BIND": "0.0.0.0:8080"})
+        load(Settings, {"TOLLBRIDGE_HTTP_BIND": "0.0.0.0:8080", "TOLLBRIDGE_ADMIN_BIND": admin})
+
+
+async def test_what_clients_have_not_taken_is_bounded_for_both_ports_together() -> None:
+    """The bound is the process's memory, not a port's."""
+    settings = Settings(http_bind="127.0.0.1:0", admin_bind="127.0.0.1:0")
+    app = EdgeApp(config=without_file(), public=new_fastapi(), own=new_fastapi(), hot={}, tracer=OFF)
+    public, admin = Ports(settings=settings, app=app, is_leaving=lambda: False)._servers
+    assert public.unread is admin.unread
+    for each in (public, admin):
+        each._socket.close()
