@@ -14,6 +14,7 @@ from psycopg.conninfo import make_conninfo
 from chassis import db
 from chassis.errors import Code, TollbridgeError
 from chassis.settings import SettingsError
+from cli.logins import make_login
 from cli.schema import migrate
 from tests.conftest import RunningServer
 from tests.patience import promised
@@ -307,3 +308,25 @@ async def test_a_statement_alone_that_is_cancelled_spoils_no_connection(postgres
         assert not connection.autocommit
         assert await (await connection.execute("SELECT 1")).fetchone() == (1,)
     await pool.close()
+
+
+async def test_an_owner_who_is_no_superuser_can_migrate_and_make_the_logins(postgres_url: str, service: str) -> None:
+    """As at a provider of databases: it may create roles, and in its database anything, and needs no more."""
+    owner = make_conninfo(postgres_url, user=f"owner_{service}", password="of its own", dbname=f"of_{service}")
+    login = make_conninfo(owner, user=f"login_{service}", password="another")
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE owner_{service} LOGIN CREATEROLE PASSWORD 'of its own'")
+        connection.execute(f"CREATE DATABASE of_{service} OWNER owner_{service}")
+    try:
+        migrate(owner, service=service)
+        for _ in range(2):
+            make_login(owner, service=service, url=login)
+        pool = await db.open_pool(login, role=service, pooler="pgbouncer")
+        try:
+            await db.wait_for_schema(pool, service=service, timeout_s=30)
+        finally:
+            await pool.close()
+    finally:
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE of_{service} WITH (FORCE)")
+            connection.execute(f"DROP ROLE IF EXISTS login_{service}, tollbridge_{service}, owner_{service}")
