@@ -69,7 +69,7 @@ compose logs --no-color collector >"$folder/traces"
 grep -q 'POST /v1/traces' "$folder/traces"
 say "watched"
 
-OUTSIDE=$(docker network inspect --format '{{(index .IPAM.Config 0).Gateway}}' bridge)
+OUTSIDE=$(ip -4 -oneline address show dev docker0 | awk '{sub("/.*", "", $4); print $4}')
 DATABASE=$(docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' tollbridge-postgres-1)
 cat >"$folder/ready.json" <<J
 {"base_url": "http://127.0.0.1:8080", "admin_token": "$(value TOLLBRIDGE_ADMIN_TOKEN)", "outside": "$OUTSIDE",
