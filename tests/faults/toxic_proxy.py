@@ -142,7 +142,7 @@ class ToxicProxy:
 
 def _reset(writer: asyncio.StreamWriter) -> None:
     held = writer.get_extra_info("socket")
-    if held is not None:
+    if held is not None and held.fileno() >= 0:  # it may have gone by itself in this very turn of the loop
         held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     writer.transport.abort()
 
