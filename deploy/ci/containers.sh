@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 export CACHE=${TOLLBRIDGE_CI_CACHE:-$PWD/.containers}
 export PATH=$PWD/.venv/bin:$PATH
-needed=(docker.io debootstrap iptables iproute2 busybox-static)
+needed=(docker.io debootstrap iptables iproute2 busybox-static pgbouncer) # the last one for tests/integration/test_pgbouncer.py
 impossible=75
 wanted=${1:-}
 
