@@ -26,12 +26,12 @@ install_engine() {
   local policy=/usr/sbin/policy-rc.d made='' log status=0
   log=$(mktemp)
   # The engine that the package brings isn't started: ours runs where it can't touch the machine's network.
-  [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy && made=yes; }
-  # newer releases have the client and its builder apart
+  [ -e $policy ] || { made=yes && trap "rm -f $policy" EXIT && printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy; }
+  # Newer releases have the client and its builder apart. What the machine has stays: Docker's own packages exclude Debian's.
   { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -q \
-    --no-install-recommends "${needed[@]}" $(apt-cache search --names-only '^docker-(cli|buildx)$' | cut -d' ' -f1); \
+    --no-install-recommends --no-remove "${needed[@]}" $(apt-cache search --names-only '^docker-(cli|buildx)$' | cut -d' ' -f1); \
   } >"$log" 2>&1 </dev/null || status=$?
-  [ -z "$made" ] || rm -f $policy
+  [ -z "$made" ] || { rm -f $policy && trap - EXIT; }
   [ $status = 0 ] || tail -20 "$log"
   rm -f "$log"
   return $status

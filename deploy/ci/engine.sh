@@ -20,6 +20,8 @@ unshare --net --mount --pid --ipc --uts --fork --kill-child --mount-proc bash -c
   shift
   impossible() { tail -20 "$folder/log"; exit 75; }
   ip link set lo up
+  # Where the machine runs containerd, dockerd would take that one, which starts containers in the machine'\''s namespaces.
+  [ ! -S /run/containerd/containerd.sock ] || mount -t tmpfs tmpfs /run/containerd
   rm -rf --one-file-system "$folder/pid" "$folder/exec" # of an engine that was killed: its numbers are others by now
   dockerd --host "$DOCKER_HOST" --data-root "$folder/data" --exec-root "$folder/exec" --pidfile "$folder/pid" \
     --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent /tollbridge-ci --log-level warn >"$folder/log" 2>&1 &

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,33 @@ def test_who_is_not_root_is_told_why_nothing_is_tried(tmp_path: Path) -> None:
             check=False,
         )
         assert (done.stdout, done.returncode) == ("containers: skipped, this needs root\n", status)
+
+
+def test_the_engine_takes_no_notice_of_one_that_the_machine_has(tmp_path: Path) -> None:
+    """That one's containerd would start what is tried in the machine's own namespaces."""
+    covered = ["mount", "-t", "tmpfs", "tmpfs", "/run"]
+    apart = ["unshare", "--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "--mount-proc"]
+    if os.geteuid() != 0 or subprocess.run([*apart, *covered], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no namespaces of one's own here")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in (("ip", ""), ("docker", "exit 1"), ("dockerd", "ls -A /run/containerd; echo asked")):
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    listen = "import socket; socket.socket(socket.AF_UNIX).bind('/run/containerd/containerd.sock')"
+    script = f'{" ".join(covered)} && mkdir /run/containerd && {sys.executable} -c "{listen}" && exec "$@"'
+    done = subprocess.run(
+        [*apart, "sh", "-c", script, "sh", CI / "engine.sh", tmp_path, "true"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.stdout, done.returncode) == ("asked\n", 75), done.stderr
+
+
+def test_what_the_machine_has_is_not_removed_for_our_engine() -> None:
+    """Docker's own packages exclude Debian's: then nothing is tried, instead of the machine's engine being gone."""
+    (installs,) = re.findall(r"install -y[^;]*", (CI / "containers.sh").read_text())
+    assert "--no-remove" in installs
