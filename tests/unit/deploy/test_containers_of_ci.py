@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from urllib3 import HTTPConnectionPool
+from urllib3.exceptions import ReadTimeoutError
 
 from tests import containers
 from tests.unit.deploy.cluster import ROOT
@@ -38,6 +40,23 @@ def test_tests_in_containers_take_the_compose_files_images(monkeypatch: pytest.M
     monkeypatch.setenv("NATS_IMAGE", "mine/nats:1")
     assert containers.image("NATS_IMAGE") == "mine/nats:1"
     assert f":-{containers.image('POSTGRES_IMAGE')}}}" in (ROOT / "docker-compose.yml").read_text()
+
+
+def test_a_registry_that_stops_within_an_image_leaves_tests_their_embedded_servers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Docker's client passes on what the connection says; whoever wants containers is told."""
+    stopped = ReadTimeoutError(HTTPConnectionPool("engine"), "/images/create", "Read timed out.")
+
+    def pull() -> None:
+        raise stopped
+
+    monkeypatch.setattr(containers, "_find_images", pull)
+    monkeypatch.delenv("TOLLBRIDGE_TEST_SERVERS", raising=False)
+    assert "Read timed out" in containers.reason_against.__wrapped__()
+    monkeypatch.setenv("TOLLBRIDGE_TEST_SERVERS", "containers")
+    with pytest.raises(ReadTimeoutError):
+        containers.reason_against.__wrapped__()
 
 
 def test_who_is_not_root_is_told_why_nothing_is_tried(tmp_path: Path) -> None:
