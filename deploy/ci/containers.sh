@@ -41,6 +41,8 @@ install_engine() {
 command -v apt-get >/dev/null || skip "this needs Debian"
 unshare --net --mount --pid --ipc --uts --fork --kill-child --mount-proc true 2>/dev/null ||
   skip "the kernel gives no namespaces of its own here"
+[ "$(df --output=avail -k "${TOLLBRIDGE_CI_CACHE:-.}" | tail -1)" -gt $((12 << 20)) ] ||
+  skip "this needs 12 GiB of disk" # layers, and what NATS sets aside for its streams
 install_engine || skip "the engine can't be installed (apt's last lines are above)"
 python3 bootstrap.py setup # .venv holds Compose, and pip to download with
 deploy/ci/download.sh || skip "what it needs can't be fetched (the reasons are above)"
