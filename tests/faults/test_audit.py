@@ -27,7 +27,8 @@ ENDINGS: tuple[dict[str, Any], ...] = (
 )
 # These cool the provider account, after which requests are refused before they reach anybody, so they come last.
 REFUSALS: tuple[dict[str, Any], ...] = ({"status": 500}, {"status": 429, "retry_after": 1})
-LEAVING = {"chunks": 40, "gap_ms": 30, "output_tokens": 50, "input_tokens": 40}
+LEAVING = {"chunks": 40, "gap_ms": 30, "output_tokens": 400, "input_tokens": 300}
+"""More than is counted of its words, however late a busy client leaves."""
 
 
 @pytest.fixture(scope="module")
