@@ -1,11 +1,12 @@
-"""`make bench [ARGS="--requests 500 --at-once 16"]`: what the gateway adds to a request, on this machine, as ratios.
+"""`make bench [ARGS="--rounds 4 --requests 500"]`: what the gateway adds to a request, on this machine, as ratios.
 
 Starts the fake provider, a whole gateway, and beside its edge one that charges nothing (`uncharged`), all as processes,
 and sends the same bounded load to each, in rounds whose order turns around each time. Each ratio is the median of the
 rounds' own, as the machine's speed drifts. A load goes on for a while before it is measured: what is done for a charge
 seconds later weighs on what is measured then, as it does where requests never end. The load generator runs in this
 process and shares the cores with all it measures: only the ratios say something, and a change's ratio only beside that
-of its parent on the same machine.
+of its parent on the same machine. Rates of single rounds swing by a tenth and more; CPU says the same in fewer rounds,
+counted in what load generator and provider, who do the same for everybody, took for a request of the same round.
 """
 
 import argparse
@@ -18,11 +19,11 @@ from pathlib import Path
 
 import aiohttp
 
-from bench import uncharged
+from bench import cpu, uncharged
 from tests.integration.offer import CONFIG
 from tests.integration.running import gateway, provider
 
-ROUNDS = 6
+ROUNDS = 10
 CHARGES_S = 3.0
 """So long charges follow a request: no longer than each load goes on unmeasured, and than the next one waits."""
 CREDIT_USD = "1000"
@@ -44,9 +45,23 @@ class Measured:
     requests_per_s: float
     p50_ms: float
     p99_ms: float
+    cpu: float = 0.0
+    """Of the gateway, all its processes, as a multiple of what load generator and provider took."""
 
 
-async def load(target: Target, *, requests: int, at_once: int, lead_s: float = CHARGES_S) -> Measured:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Meters:
+    """Whose CPU is read: the gateway's processes, and the provider's and this one, whose load it is."""
+
+    gateway: list[int]
+    provider: int
+
+    def read_s(self) -> tuple[float, float]:
+        """So far, of the gateway's and of the others."""
+        return cpu.used_s(self.gateway), cpu.used_s([self.provider]) + time.process_time()
+
+
+async def load(target: Target, *, requests: int, at_once: int, lead_s: float = 0.0) -> Measured:
     """Sends what it can for `lead_s` and then `requests`, which are measured; never more than `at_once` together.
 
     Raises aiohttp.ClientResponseError for any failure.
@@ -77,23 +92,38 @@ async def load(target: Target, *, requests: int, at_once: int, lead_s: float = C
     return Measured(requests_per_s=requests / all_s, p50_ms=cuts[49] * 1000, p99_ms=cuts[98] * 1000)
 
 
-def compare(targets: dict[str, Target], *, requests: int, at_once: int) -> None:
+def measured(target: Target, meters: Meters, *, requests: int, at_once: int) -> Measured:
+    """One round."""
+    asyncio.run(load(target, requests=at_once, at_once=at_once, lead_s=CHARGES_S))
+    gateway_s, load_s = meters.read_s()
+    found = asyncio.run(load(target, requests=requests, at_once=at_once))
+    gateway_then_s, load_then_s = meters.read_s()
+    return dataclasses.replace(found, cpu=(gateway_then_s - gateway_s) / (load_then_s - load_s))
+
+
+def compare(targets: dict[str, Target], meters: Meters, *, rounds: int, requests: int, at_once: int) -> None:
     """Prints each load, and of each ratio the median and all rounds."""
-    rounds: dict[str, list[Measured]] = {name: [] for name in targets}
+    all_found: dict[str, list[Measured]] = {name: [] for name in targets}
     for target in targets.values():
         # connections, caches, the first lease
-        asyncio.run(load(target, requests=at_once * 4, at_once=at_once, lead_s=0))
+        asyncio.run(load(target, requests=at_once * 4, at_once=at_once))
     names = list(targets)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name in names:
-            found = asyncio.run(load(targets[name], requests=requests, at_once=at_once))
+            found = measured(targets[name], meters, requests=requests, at_once=at_once)
             time.sleep(CHARGES_S if name == "gateway" else 0)
-            rounds[name].append(found)
-            _show(f"{name:9} {found.requests_per_s:8.0f}/s  p50 {found.p50_ms:7.1f} ms  p99 {found.p99_ms:7.1f} ms")
+            all_found[name].append(found)
+            _show(
+                f"{name:9} {found.requests_per_s:8.0f}/s  p50 {found.p50_ms:7.1f} ms  p99 {found.p99_ms:7.1f} ms"
+                f"  CPU {found.cpu:5.2f} x load's"
+            )
         names.reverse()
-    for base in ("direct", "uncharged"):
-        for figure in ("requests_per_s", "p50_ms", "p99_ms"):
-            pairs = zip(rounds["gateway"], rounds[base], strict=True)
+    for base, figures in (
+        ("direct", ("requests_per_s", "p50_ms", "p99_ms")),
+        ("uncharged", ("requests_per_s", "p50_ms", "p99_ms", "cpu")),
+    ):
+        for figure in figures:
+            pairs = zip(all_found["gateway"], all_found[base], strict=True)
             ratios = [getattr(own, figure) / getattr(other, figure) for own, other in pairs]
             each = " ".join(f"{ratio:.2f}" for ratio in ratios)
             _show(f"gateway / {base}, {figure}: {statistics.median(ratios):.3f}, of {each}")
@@ -106,20 +136,22 @@ def _show(line: str) -> None:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="make bench", description="What the gateway adds, as ratios.")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--requests", type=int, default=2000, help="measured in each round")
     parser.add_argument("--at-once", type=int, default=16)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, provider(Path(name)) as upstream:
+    with tempfile.TemporaryDirectory() as name, provider(Path(name), synced=False) as upstream:
         folder = Path(name)
         with gateway(folder / "gateway", CONFIG % {"provider": upstream.url}) as running:
             account = running.customer(credit_usd=CREDIT_USD)
-            with uncharged.start(running.pid("edge"), folder) as free_url:
+            with uncharged.start(running.pid("edge"), folder) as (free_url, free_pid):
                 path = "/v1/chat/completions"
                 own = Target(url=running.base_url + path, key=account.key, model="alpha-chat")
                 direct = Target(url=upstream.url + path, key="canary-alpha-secret", model="upstream-alpha")
                 targets = {"direct": direct, "uncharged": dataclasses.replace(own, url=free_url + path), "gateway": own}
+                meters = Meters(gateway=[*running.pids, free_pid], provider=upstream.process.pid)
                 _show(f"uncharged leaves out: {uncharged.LEFT_OUT}")
-                compare(targets, requests=given.requests, at_once=given.at_once)
+                compare(targets, meters, rounds=given.rounds, requests=given.requests, at_once=given.at_once)
             account.settled_credits(timeout_s=60)
             running.verify()
             _show("the books are clean")

@@ -81,8 +81,8 @@ class UnchargedParts(parts.Parts):
 
 
 @contextlib.contextmanager
-def start(edge_pid: int, folder: Path) -> Iterator[str]:
-    """Runs an uncharged edge with the settings of a running one; its base URL. Ended by pid on the way out."""
+def start(edge_pid: int, folder: Path) -> Iterator[tuple[str, int]]:
+    """Runs an uncharged edge with the settings of a running one; its base URL and pid, by which it is ended."""
     pairs = Path(f"/proc/{edge_pid}/environ").read_bytes().split(b"\0")
     environ = dict(pair.split(b"=", 1) for pair in pairs if b"=" in pair)
     with socket.socket() as taken:
@@ -95,7 +95,7 @@ def start(edge_pid: int, folder: Path) -> Iterator[str]:
     process = subprocess.Popen([sys.executable, "-m", "bench.uncharged"], env=environ)
     try:
         _wait(f"http://{address}/readyz")
-        yield f"http://{address}"
+        yield f"http://{address}", process.pid
     finally:
         process.terminate()
         process.wait(STOP_S)

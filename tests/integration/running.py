@@ -56,12 +56,12 @@ class Provider:
 
 
 @contextlib.contextmanager
-def provider(directory: Path, *, host: str = "127.0.0.1") -> Iterator[Provider]:
-    """Runs the fake provider; it listens on that address."""
+def provider(directory: Path, *, host: str = "127.0.0.1", synced: bool = True) -> Iterator[Provider]:
+    """Runs the fake provider; it listens there. Its log is `synced` for tests that could lose more than processes."""
     directory.mkdir(parents=True, exist_ok=True)
     log, ready = directory / "provider.jsonl", directory / "provider.ready"
     command = [sys.executable, "-m", "tests.fakes.provider", "--host", host, "--log", str(log), "--ready", str(ready)]
-    process = subprocess.Popen(command, cwd=ROOT)
+    process = subprocess.Popen([*command, *([] if synced else ["--unsynced"])], cwd=ROOT)
     try:
         wait_until(lambda: ready.exists() and ready.read_text().strip(), timeout_s=20, what="the provider is ready")
         port = json.loads(ready.read_text())["port"]
@@ -167,6 +167,12 @@ class Gateway:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait(10)
+
+    @property
+    def pids(self) -> list[int]:
+        """Of all services, `nats` and `postgres`, and of what keeps them running."""
+        assert self._process is not None
+        return [self._process.pid, *(int(service["pid"]) for service in self.ready["services"])]
 
     def pid(self, name: str, replica: int = 0) -> int:
         """The pid of a service, of `nats` or of `postgres`."""

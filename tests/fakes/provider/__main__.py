@@ -27,8 +27,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--ready", type=Path)
+    parser.add_argument("--unsynced", action="store_true", help="for speed: the log need not outlive the machine")
     given = parser.parse_args()
-    log = ProviderLog(given.log)
+    log = ProviderLog(given.log, synced=not given.unsynced)
     asyncio.run(run(host=given.host, port=given.port, log=log, ready=given.ready))
     log.close()
 

@@ -14,9 +14,10 @@ from typing import Any
 
 
 class ProviderLog:
-    """Appends JSON lines; each is on disk before `write` returns."""
+    """Appends JSON lines; each is on disk before `write` returns, unless it is not `synced`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, synced: bool = True) -> None:
+        self._synced = synced
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._numbers = itertools.count(1)
         self._run = f"{os.getpid()}-{time.time_ns()}"
@@ -26,9 +27,10 @@ class ProviderLog:
         return f"{self._run}-{next(self._numbers)}"
 
     def write(self, line: dict[str, Any]) -> None:
-        """Adds one line and syncs it."""
+        """Adds one line."""
         os.write(self._descriptor, json.dumps({"at_us": time.time_ns() // 1000, **line}).encode() + b"\n")
-        os.fsync(self._descriptor)
+        if self._synced:
+            os.fsync(self._descriptor)
 
     def close(self) -> None:
         """Lets go of the file."""
