@@ -1,91 +1,21 @@
 """The bus on a real NATS that is killed, emptied and started again."""
 
 import asyncio
-import dataclasses
-import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Sequence
 
 import nats
 import pytest
 import structlog
-from nats.js import api
 
 from chassis import bus as bus_module
-from chassis.bus import Bus, ConsumerSpec, Delivery
+from chassis.bus import Bus, Delivery
 from chassis.errors import Code, TollbridgeError
-from chassis.streams import StreamSpec
 from cli.up.ports import pick_ports
 from tests.conftest import RunningServer
+from tests.unit.chassis.bus_rig import WITHIN_S, Collector, cancelled, send, send_until_stored, specs, until
 
-WITHIN_S = 20.0
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bus_module, "FETCH_S", 0.5)
-    monkeypatch.setattr(bus_module, "TROUBLE_PAUSE_S", 0.05)
-    monkeypatch.setattr(bus_module, "RECONNECT_PAUSE_S", 0.1)
-
-
-@pytest.fixture
-async def bus(nats_url: str) -> AsyncIterator[Bus]:
-    made = await Bus.connect(nats_url, name="test", log=structlog.get_logger())
-    yield made
-    await made.close()
-
-
-def specs(retention: str = "limits", max_bytes: int = 1 << 20) -> tuple[StreamSpec, ConsumerSpec]:
-    name = "S" + secrets.token_hex(4)
-    subject = f"test.{name}.recorded"
-    stream = StreamSpec(
-        name=name, subjects=(f"test.{name}.>",), retention=retention, max_age_s=3600, max_bytes=max_bytes
-    )
-    durable = ConsumerSpec(stream=name, durable=f"{name}-apply", subject=subject, max_ack_pending=100, ack_wait_s=2)
-    return stream, durable
-
-
-async def send(bus: Bus, subject: str, *ids: str) -> None:
-    for event_id in ids:
-        await bus.publish(subject, event_id.encode(), event_id=event_id, event_type="t.v1.Happened", source="test")
-
-
-async def send_until_stored(bus: Bus, subject: str, event_id: str) -> None:
-    deadline = asyncio.get_running_loop().time() + WITHIN_S
-    while True:
-        try:
-            return await send(bus, subject, event_id)
-        except TollbridgeError:
-            assert asyncio.get_running_loop().time() < deadline
-            await asyncio.sleep(0.05)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = asyncio.get_running_loop().time() + WITHIN_S
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.01)
-
-
-class Collector:
-    """Keeps what it was handed, and acknowledges it."""
-
-    def __init__(self) -> None:
-        self.deliveries: list[Delivery] = []
-
-    async def __call__(self, deliveries: Sequence[Delivery]) -> None:
-        for delivery in deliveries:
-            self.deliveries.append(delivery)
-            await delivery.ack()
-
-    @property
-    def texts(self) -> list[str]:
-        return [delivery.data.decode() for delivery in self.deliveries]
-
-
-async def cancelled(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+pytestmark = pytest.mark.usefixtures("quick_bus")
 
 
 async def test_an_event_arrives_once_with_its_cloudevents_headers(bus: Bus) -> None:
@@ -132,72 +62,6 @@ async def test_what_a_handler_drops_comes_again(bus: Bus) -> None:
     await until(lambda: ("a", 3) in seen)
     await cancelled(task)
     assert seen == [("a", 1), ("a", 2), ("a", 3)]
-
-
-async def config_of(bus: Bus, stream: StreamSpec) -> tuple[str, int, int]:
-    """What it does when it is full; its bytes; its seconds."""
-    config = json.loads(await bus.stream_info(stream.name))["config"]
-    return config["discard"], config["max_bytes"], config["max_age"] // 10**9
-
-
-async def test_a_full_stream_drops_its_oldest(bus: Bus) -> None:
-    """Nobody who publishes is stopped; a durable goes on behind what was dropped."""
-    stream, durable = specs(max_bytes=2000)
-    await bus.ensure_stream(stream)
-    await send(bus, durable.subject, *(f"event-{number}" for number in range(100)))
-    info = json.loads(await bus.stream_info(stream.name))
-    assert info["state"]["bytes"] <= 2000
-    assert info["state"]["first_seq"] > 1
-    collector = Collector()
-    task = asyncio.create_task(bus.consume(durable, collector))
-    await until(lambda: "event-99" in collector.texts)
-    await send(bus, durable.subject, *(f"more-{number}" for number in range(20)))
-    await until(lambda: "more-19" in collector.texts)
-    await cancelled(task)
-    assert "event-0" not in collector.texts
-    assert await bus.lag(durable) == 0
-
-
-async def test_a_stream_that_is_there_is_widened_and_never_narrowed(bus: Bus, nats_url: str) -> None:
-    """What refused when it was full drops its oldest from now on; an operator's larger bounds, or none, stay."""
-    stream, durable = specs(max_bytes=4000)
-    client = await nats.connect(nats_url)
-    before = api.StreamConfig(
-        name=stream.name, subjects=list(stream.subjects), discard=api.DiscardPolicy.NEW, max_bytes=2000, max_age=60
-    )
-    await client.jetstream().add_stream(before)
-    with pytest.raises(TollbridgeError):
-        await send(bus, durable.subject, *(f"event-{number}" for number in range(100)))
-    await bus.ensure_stream(stream)
-    assert await config_of(bus, stream) == ("old", 4000, 3600)
-    await send(bus, durable.subject, *(f"event-{number}" for number in range(100)))
-    await bus.ensure_stream(dataclasses.replace(stream, max_bytes=3000, max_age_s=600))
-    assert await config_of(bus, stream) == ("old", 4000, 3600)
-    await client.jetstream().update_stream(before.evolve(max_bytes=-1, max_age=0))
-    await bus.ensure_stream(stream)
-    assert await config_of(bus, stream) == ("old", -1, 0)
-    await client.close()
-
-
-async def test_of_a_stream_that_is_not_there_an_error_is_told(bus: Bus) -> None:
-    """By the server, with its code."""
-    assert json.loads(await bus.stream_info("NONE"))["error"]["code"] == 404
-
-
-async def test_a_full_work_queue_refuses_what_is_new(bus: Bus) -> None:
-    """When its bytes are used up the publisher is told, and what is stored stays."""
-    stream, durable = specs("workqueue", max_bytes=2000)
-    await bus.ensure_stream(stream)
-    with pytest.raises(TollbridgeError) as full:
-        await send(bus, durable.subject, *(f"event-{number}" for number in range(100)))
-    assert full.value.code is Code.UNAVAILABLE
-    await bus.ensure_stream(dataclasses.replace(stream, max_bytes=1 << 20))
-    await send(bus, durable.subject, "more")
-    collector = Collector()
-    task = asyncio.create_task(bus.consume(durable, collector))
-    await until(lambda: "more" in collector.texts)
-    await cancelled(task)
-    assert collector.texts[0] == "event-0"
 
 
 async def test_a_message_too_large_is_no_outage(bus: Bus) -> None:
