@@ -6,49 +6,27 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from fastapi import APIRouter
-from prometheus_client import CollectorRegistry
 
 from chassis.settings import SettingsError, load
-from chassis.telemetry import Tracer
 from services.edge.app import EdgeApp, new_fastapi
-from services.edge.clients import Clients
 from services.edge.config import without_file
 from services.edge.http.uvicorn_server import Ports
-from services.edge.routes.health import DrainSwitch
 from services.edge.settings import Settings
-from services.edge.site import own_site
+from tests.unit.edge.lonely import OFF, lonely_settings, lonely_site
 
 BEARER = {"authorization": "Bearer admin"}
-OFF = Tracer(service="edge", replica="0", otlp_endpoint="")
 
 
 @pytest.fixture
 async def ports() -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
     """Both ports of an edge whose owners are away; the public API is one page."""
-    nobody = "127.0.0.1:1"
-    settings = Settings(
-        http_bind="127.0.0.1:0",
-        admin_bind="127.0.0.1:0",
-        service_token="edge:e",
-        auth_addresses=nobody,
-        router_addresses=nobody,
-        billing_addresses=nobody,
-        tasks_addresses=nobody,
-    )
-    own = own_site(
-        clients=Clients(settings=settings, tracer=OFF),
-        admin_token=lambda: "admin",
-        name="machine/0",
-        edges=dict,  # nobody asks here
-        registry=CollectorRegistry(),
-        drain=DrainSwitch(),
-        unready=lambda: None,
-        forget=lambda **_: None,
-    )
+    settings = lonely_settings(http_bind="127.0.0.1:0", admin_bind="127.0.0.1:0")
     public, page = new_fastapi(), APIRouter()
     page.add_api_route("/models", lambda: {"data": []})
     public.include_router(page)
-    app = EdgeApp(config=without_file(), public=public, own=own, hot={}, tracer=OFF, has_admin_port=True)
+    app = EdgeApp(
+        config=without_file(), public=public, own=lonely_site(settings), hot={}, tracer=OFF, has_admin_port=True
+    )
     http = Ports(settings=settings, app=app, is_leaving=lambda: False)
     serving = asyncio.create_task(http.serve())
     urls = [f"http://{address}" for address in http.addresses]

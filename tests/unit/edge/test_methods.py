@@ -5,17 +5,12 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from prometheus_client import CollectorRegistry
 
-from chassis.telemetry import Tracer
 from services.edge.app import EdgeApp, new_fastapi
-from services.edge.clients import Clients
 from services.edge.config import without_file
 from services.edge.dialects.messages import messages_voice
 from services.edge.http.uvicorn_server import HttpServer
-from services.edge.routes.health import DrainSwitch
-from services.edge.settings import Settings
-from services.edge.site import own_site
+from tests.unit.edge.lonely import OFF, lonely_settings, lonely_site
 
 
 async def answers_nothing(*_: object, **__: object) -> None:
@@ -33,27 +28,9 @@ class Messages:
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
     """Edge's front door on a real port; its owners are away."""
-    tracer = Tracer(service="edge", replica="0", otlp_endpoint="")
-    nobody = "127.0.0.1:1"
-    settings = Settings(
-        service_token="edge:e",
-        auth_addresses=nobody,
-        router_addresses=nobody,
-        billing_addresses=nobody,
-        tasks_addresses=nobody,
-    )
-    own = own_site(
-        clients=Clients(settings=settings, tracer=tracer),
-        admin_token=lambda: "admin",
-        name="machine/0",
-        edges=dict,  # nobody asks here
-        registry=CollectorRegistry(),
-        drain=DrainSwitch(),
-        unready=lambda: None,
-        forget=lambda **_: None,
-    )
     hot = {("POST", "/chat/completions"): answers_nothing, ("POST", "/messages"): Messages()}
-    app = EdgeApp(config=without_file(), public=new_fastapi(), own=own, hot=hot, tracer=tracer)
+    site = lonely_site(lonely_settings())
+    app = EdgeApp(config=without_file(), public=new_fastapi(), own=site, hot=hot, tracer=OFF)
     server = HttpServer(app=app, bind="127.0.0.1:0", grace_s=1)
     serving = asyncio.create_task(server.serve())
     async with httpx.AsyncClient(base_url=f"http://{server.address}") as client:
