@@ -52,7 +52,7 @@ class Lender(Listener, Protocol):
     ) -> Granted: ...
 
 
-class Draw(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class Draw(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     """What one request may cost at most, in nano-USD, and the hold that covers it.
 
     `closes_hold`: the hold is for this request alone and ends with its event.
@@ -135,6 +135,15 @@ class Purse:
         The draw belongs to the caller, who ends it by `settled` or `give_back`. Raises INSUFFICIENT_CREDITS,
         SPEND_CAP_REACHED, BALANCE_RESERVED, UNAVAILABLE; cancelled or failed, nothing stays held.
         """
+        if replaces is not None and not replaces.closes_hold:
+            self.give_back(replaces)  # what it had is free in its lease, for this draw or to be recalled for it
+            replaces = None
+        is_busy, wallet, now_s = False, self._book.wallet(customer_id), self._clock()
+        if not caps:
+            is_busy = wallet.need(worst_case_nano_usd, now_s=now_s)
+            drawn = self._shared(wallet, customer_id, worst_case_nano_usd, now_s=now_s)
+            if drawn is not None:
+                return drawn
         need = _Need(
             customer_id=customer_id,
             request_id=request_id,
@@ -143,18 +152,12 @@ class Purse:
             caps=caps,
             traceparent=traceparent,
         )
-        if replaces is not None and not replaces.closes_hold:
-            self.give_back(replaces)  # what it had is free in its lease, for this draw or to be recalled for it
-            replaces = None
-        if caps:
+        if not is_busy:
             return await self._ask(need, replaces=replaces)
-        wallet, now_s = self._book.wallet(customer_id), self._clock()
-        is_busy = wallet.need(worst_case_nano_usd, now_s=now_s)
-        drawn = await self._shared(wallet, need, patient=is_busy, now_s=now_s)
+        drawn = await self._awaited(wallet, need, now_s=now_s)
         if drawn is not None:
             return drawn
-        wishes = is_busy and customer_id not in self._asking
-        wish = wallet.wish(worst_case_nano_usd, now_s=self._clock()) if wishes else 0
+        wish = 0 if customer_id in self._asking else wallet.wish(worst_case_nano_usd, now_s=self._clock())
         return await self._ask(need, replaces=replaces, wish_nano_usd=wish)
 
     def settled(self, draw: Draw, *, spent_nano_usd: int) -> None:
@@ -218,16 +221,22 @@ class Purse:
 
     # Drawing.
 
-    async def _shared(self, wallet: Wallet, need: _Need, *, patient: bool, now_s: float) -> Draw | None:
-        """A draw from a lease for many; None when the request has to ask for itself. Raises UNAVAILABLE."""
+    def _shared(self, wallet: Wallet, customer_id: str, amount_nano_usd: int, *, now_s: float) -> Draw | None:
+        """A draw from a lease for many, as most are; None when none has so much."""
+        lease = wallet.draw(amount_nano_usd, now_s=now_s)
+        if lease is None:
+            return None
+        if wallet.is_low(now_s):
+            self._refill_early(wallet, customer_id, amount_nano_usd, now_s=now_s)
+        draw = Draw(hold_id=lease.hold_id, amount_nano_usd=amount_nano_usd, closes_hold=False)
+        self._running.add(draw)
+        return draw
+
+    async def _awaited(self, wallet: Wallet, need: _Need, *, now_s: float) -> Draw | None:
+        """A draw from the lease that another asks for; None when the request has to ask itself. Raises UNAVAILABLE."""
         for _ in range(ROUNDS):
-            lease = wallet.draw(need.amount_nano_usd, now_s=now_s)
-            if lease is not None:
-                draw = self._drawn(lease, need.amount_nano_usd)
-                self._refill_early(wallet, need, now_s=now_s)
-                return draw
             asking = self._asking.get(need.customer_id)
-            if asking is None or not patient or wallet.is_quiet(now_s):
+            if asking is None or wallet.is_quiet(now_s):
                 return None
             done, _pending = await asyncio.wait([asking], timeout=ROUND_S)
             if not done:
@@ -235,6 +244,9 @@ class Purse:
             if (error := asking.result()) is not None:
                 raise error
             now_s = self._clock()
+            drawn = self._shared(wallet, need.customer_id, need.amount_nano_usd, now_s=now_s)
+            if drawn is not None:
+                return drawn
         return None
 
     async def _ask(self, need: _Need, *, replaces: Draw | None, wish_nano_usd: int = 0) -> Draw:
@@ -253,14 +265,14 @@ class Purse:
         lease.open_nano_usd = granted
         return self._drawn(lease, granted)
 
-    def _refill_early(self, wallet: Wallet, need: _Need, *, now_s: float) -> None:
-        """Asks for more in the background, when it will soon be needed. The purse owns the task."""
-        if need.customer_id in self._asking or len(self._refills) >= REFILL_LIMIT or not wallet.is_low(now_s):
+    def _refill_early(self, wallet: Wallet, customer_id: str, amount_nano_usd: int, *, now_s: float) -> None:
+        """Asks for more in the background, as it will soon be needed. The purse owns the task."""
+        if customer_id in self._asking or len(self._refills) >= REFILL_LIMIT:
             return
-        wish = wallet.wish(need.amount_nano_usd, now_s=now_s)
-        spare = _Need(customer_id=need.customer_id, request_id="", amount_nano_usd=need.amount_nano_usd, spare=True)
+        wish = wallet.wish(amount_nano_usd, now_s=now_s)
+        spare = _Need(customer_id=customer_id, request_id="", amount_nano_usd=amount_nano_usd, spare=True)
         # Named at once, so that requests of this turn of the loop find it, and not only those after it.
-        asking = self._asking[need.customer_id] = asyncio.get_running_loop().create_future()
+        asking = self._asking[customer_id] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._refill(spare, wish, asking), name="lease-refill")
         self._refills.add(task)
         task.add_done_callback(self._refills.discard)
@@ -343,7 +355,8 @@ class Purse:
 
     def _end(self, draw: Draw) -> Lease | None:
         """The lease of a draw that ends now; None when it has ended before."""
-        if draw not in self._running:
+        try:
+            self._running.remove(draw)
+        except KeyError:
             return None
-        self._running.discard(draw)
         return self._book.get(draw.hold_id)

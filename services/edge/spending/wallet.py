@@ -123,12 +123,12 @@ class Demand:
 
     def recent(self, now_s: float) -> int:
         """The sum of both seconds."""
-        self._move(int(now_s))
+        second = int(now_s)
+        if second != self._second:
+            self._move(second)
         return self._now + self._before
 
     def _move(self, second: int) -> None:
-        if second == self._second:
-            return
         self._before = self._now if second == self._second + 1 else 0
         self._second, self._now = second, 0
 
@@ -201,6 +201,9 @@ class Wallet:
 
     def is_low(self, now_s: float) -> bool:
         """Whether more should be asked for before it is needed."""
+        current = self._current
+        if current is not None and current.serves(self._last_grant // 2, now_s):
+            return False  # half a grant is always enough, so most draws need to look no further
         if self.is_quiet(now_s) or not self._shared:
             return False
         enough = min(self._demand.recent(now_s), self._last_grant) // 2

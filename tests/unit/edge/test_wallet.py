@@ -100,6 +100,15 @@ class WalletMachine(RuleBasedStateMachine):
             assert lease.free_nano_usd >= 0
 
     @invariant()
+    def it_is_low_below_half_of_what_two_seconds_need_and_of_the_last_grant(self) -> None:
+        listed = set(self.wallet)
+        usable = [each for each in self.leases if each in listed and not each.retired]
+        free = sum(each.free_nano_usd for each in usable if each.valid_until_s > self.now_s)
+        needed = self.wallet.wish(0, now_s=self.now_s)
+        grant = self.leases[-1].amount_nano_usd if self.leases else 0
+        assert self.wallet.is_low(self.now_s) == bool(listed and free < min(needed, grant) // 2)
+
+    @invariant()
     def a_statement_never_lets_billing_free_what_is_drawn_or_spent(self) -> None:
         """At its expiry, and by what is returned, billing frees at most amount - captured - (open + spent)."""
         for lease in self.leases:
