@@ -6,20 +6,21 @@ class, but for `reasoning`, which is a part of `output` and shown only. Counts t
 beyond MAX_COUNT) raise ImplausibleUsage: they are never clipped silently, since a clipped count is a wrong charge.
 """
 
-import dataclasses
-import operator
 from collections.abc import Mapping
+
+import msgspec
+from msgspec.structs import astuple
 
 MAX_COUNT = 1 << 40
 """More than any request can use, and small enough that a charge fits a signed 64-bit integer or is refused."""
+_INTEGERS = {int}
 
 
 class ImplausibleUsage(ValueError):
     """A count that no request can have."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Tokens:
+class Tokens(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Token counts by class; each token is in one class, but reasoning is inside output."""
 
     input: int = 0
@@ -33,7 +34,12 @@ class Tokens:
     image_input: int = 0
 
     def __post_init__(self) -> None:
-        _check_counts(self, _TOKENS(self))
+        if _are_integers(self):
+            bits = self.input | self.cached_input | self.cache_write | self.cache_write_1h | self.image_input
+            bits |= self.output | self.reasoning | self.audio_input | self.audio_output
+            if 0 <= bits <= MAX_COUNT and self.reasoning <= self.output:
+                return
+        _check_each(self)
         if self.reasoning > self.output:
             raise ImplausibleUsage("reasoning exceeds output")
 
@@ -55,8 +61,7 @@ class Tokens:
         return self.output + self.audio_output
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Units:
+class Units(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is sold by the piece: requests, images, characters spoken, milliseconds of audio or video."""
 
     requests: int = 0
@@ -65,11 +70,10 @@ class Units:
     milliseconds: int = 0
 
     def __post_init__(self) -> None:
-        _check_counts(self, _UNITS(self))
-
-
-_TOKENS = operator.attrgetter(*Tokens.__slots__)
-_UNITS = operator.attrgetter(*Units.__slots__)
+        if not (
+            _are_integers(self) and 0 <= self.requests | self.images | self.characters | self.milliseconds <= MAX_COUNT
+        ):
+            _check_each(self)
 
 
 def from_openai(usage: Mapping[str, object]) -> Tokens:
@@ -129,11 +133,13 @@ def _count(usage: Mapping[str, object], name: str) -> int:
     return 0 if value is None else _check(value, name)
 
 
-def _check_counts(counts: Tokens | Units, values: tuple[int, ...]) -> None:
-    """Each of them; all at once where nothing is wrong, which is nearly always."""
-    if set(map(type, values)) == {int} and min(values) >= 0 and max(values) <= MAX_COUNT:
-        return
-    for name, value in zip(counts.__slots__, values, strict=True):
+def _are_integers(counts: Tokens | Units) -> bool:
+    """Then one look at the bits of all tells, nearly always, that each is in range: no count is above their union."""
+    return set(map(type, astuple(counts))) == _INTEGERS
+
+
+def _check_each(counts: Tokens | Units) -> None:
+    for name, value in zip(counts.__struct_fields__, astuple(counts), strict=True):
         _check(value, name)
 
 

@@ -7,6 +7,8 @@ loss: a void that names the provider and what it cost us.
 
 import dataclasses
 
+from msgspec.structs import asdict
+
 from chassis import ids
 from pricing.charge import charge_nano_usd, is_charged_as_reported, provider_cost_nano_usd
 from pricing.tokens import Tokens, Units
@@ -85,8 +87,8 @@ def _add_made(record: usage_pb2.UsageRecorded, made: Made) -> None:
     record.provider_model = route.provider_model
     record.generation_id = made.generation_id
     record.implausible = made.is_odd
-    record.tokens.CopyFrom(usage_pb2.Tokens(**dataclasses.asdict(made.tokens)))
-    record.units.CopyFrom(usage_pb2.Units(**dataclasses.asdict(made.units)))
+    record.tokens.CopyFrom(usage_pb2.Tokens(**asdict(made.tokens)))
+    record.units.CopyFrom(usage_pb2.Units(**asdict(made.units)))
 
 
 def void(job: Job, *, ended: usage_pb2.Ended.ValueType, http_status: int, ended_at_us: int) -> usage_pb2.UsageRecorded:

@@ -56,7 +56,7 @@ def requests(
 
 
 def _line(request_id: UUID, event: usage_pb2.UsageRecorded, charge: int, booked: int) -> OurLine:
-    tokens = Tokens(**{name: getattr(event.tokens, name) for name in Tokens.__dataclass_fields__})
+    tokens = Tokens(**{name: getattr(event.tokens, name) for name in Tokens.__struct_fields__})
     reported = event.provider_reported_cost_nano_usd
     measures = {name: getattr(tokens, name) for name in line.TOKEN_CLASSES}
     measures |= {name: getattr(event.units, name) for name in line.UNITS}

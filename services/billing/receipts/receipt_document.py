@@ -9,6 +9,8 @@ import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
 
+from msgspec.structs import asdict
+
 from pricing.charge import Calculation, ChargeOutOfRange, calculation
 from pricing.prices import PriceVersion, Rates, usd_text
 from pricing.tokens import ImplausibleUsage, Tokens, Units
@@ -51,8 +53,8 @@ def settled(
         "status": usage.http_status,
         "stream": usage.stream,
         "usage": _totals(tokens),
-        "tokens": dataclasses.asdict(tokens),
-        "units": dataclasses.asdict(_units(usage.units)),
+        "tokens": asdict(tokens),
+        "units": asdict(_units(usage.units)),
         "price": _price(usage.price_version, price),
         "provider": _provider(usage),
         "calculation": _calculation(usage, price),
@@ -129,11 +131,11 @@ def _rates(rates: Rates) -> dict[str, str]:
 
 
 def _tokens(message: usage_pb2.Tokens) -> Tokens:
-    return Tokens(**{field.name: getattr(message, field.name) for field in dataclasses.fields(Tokens)})
+    return Tokens(**{name: getattr(message, name) for name in Tokens.__struct_fields__})
 
 
 def _units(message: usage_pb2.Units) -> Units:
-    return Units(**{field.name: getattr(message, field.name) for field in dataclasses.fields(Units)})
+    return Units(**{name: getattr(message, name) for name in Units.__struct_fields__})
 
 
 def _totals(tokens: Tokens) -> Document:

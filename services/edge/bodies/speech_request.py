@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import replace
 
 from pricing.tokens import Units
 from services.edge.bodies.request_body import decode_body, top_level
@@ -31,7 +32,7 @@ class SpeechRequest(PaidRequest):
     @property
     def likely_units(self) -> Units:
         """See PaidRequest."""
-        return dataclasses.replace(self.most_units, milliseconds=self.spoken.likely_ms)
+        return replace(self.most_units, milliseconds=self.spoken.likely_ms)
 
     @property
     def likely_sound_tokens(self) -> int:

@@ -1,8 +1,9 @@
 """Counts that stand in where a provider reports none: exact tokenizer, in a thread, never on the loop."""
 
 import asyncio
-import dataclasses
 from collections.abc import Callable
+
+from msgspec.structs import replace
 
 from pricing.tokens import Tokens
 from services.edge.paid.paid_request import PaidRequest
@@ -37,7 +38,7 @@ def _count(
     made = min(captured.sound_tokens, limits.max_output - output)
     if so_far is not None and so_far.prompt:
         # Input is known by class from the stream's start: what was read from a cache must not cost as if it were not.
-        return dataclasses.replace(so_far, output=output, reasoning=0, audio_output=made)
+        return replace(so_far, output=output, reasoning=0, audio_output=made)
     parts = limits.part_tokens if captured.beyond_input else limits.usual_part_tokens
     prompt = min(request.prompt_tokens(model) + parts, limits.max_input)
     sound = min(request.sound_tokens, prompt)

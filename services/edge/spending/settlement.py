@@ -305,9 +305,9 @@ class Tab:
     def _fill_use(self, event: usage_pb2.UsageRecorded, use: Use) -> None:
         if self.route is None:
             return
-        for name in Tokens.__dataclass_fields__:
+        for name in Tokens.__struct_fields__:
             setattr(event.tokens, name, getattr(use.tokens, name))
-        for name in Units.__dataclass_fields__:
+        for name in Units.__struct_fields__:
             setattr(event.units, name, getattr(use.units, name))
         event.evidence = use.evidence
         event.generation_id = use.generation_id[:MAX_GENERATION_ID].replace("\x00", "")

@@ -3,6 +3,7 @@
 import dataclasses
 from fractions import Fraction
 
+import msgspec
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -63,9 +64,9 @@ def test_more_of_anything_never_costs_less(
     """Monotone in every class and every piece."""
     more_used, more_pieces = used, pieces
     if name in PIECES:
-        more_pieces = dataclasses.replace(pieces, **{name: getattr(pieces, name) + more})
+        more_pieces = msgspec.structs.replace(pieces, **{name: getattr(pieces, name) + more})
     else:
-        more_used = dataclasses.replace(used, **{name: getattr(used, name) + more})
+        more_used = msgspec.structs.replace(used, **{name: getattr(used, name) + more})
     assume(exact(more_used, more_pieces, price.rates, price.markup_ppm) <= MAX_CHARGE)
     assert charge_nano_usd(used, pieces, price) <= charge_nano_usd(more_used, more_pieces, price)
 
@@ -76,7 +77,7 @@ def test_splitting_never_costs_less(used: Tokens, price: PriceVersion, name: str
     """Two requests for the parts cost at least one for the whole, and at most one nano-dollar more."""
     assume(part <= getattr(used, name))
     assume(exact(used, Units(), price.rates, price.markup_ppm) <= MAX_CHARGE)
-    rest = dataclasses.replace(used, **{name: getattr(used, name) - part}, reasoning=0)
+    rest = msgspec.structs.replace(used, **{name: getattr(used, name) - part}, reasoning=0)
     whole = charge_nano_usd(used, Units(), price)
     parts = charge_nano_usd(rest, Units(), price) + charge_nano_usd(Tokens(**{name: part}), Units(), price)
     assert whole <= parts <= whole + 1

@@ -1,11 +1,11 @@
 """Usage blocks in one normal form: each token in one class, and nothing believed that can't be."""
 
-import dataclasses
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import asdict, replace
 
 from pricing.tokens import MAX_COUNT, ImplausibleUsage, Tokens, Units, from_anthropic, from_openai
 from tests.unit.pricing.strategies import tokens
@@ -38,7 +38,7 @@ ANTHROPIC_NAMES = (
 @settings(max_examples=100)
 def test_classes_sum(used: Tokens) -> None:
     """Prompt and completion are the sums of their classes; reasoning is inside output."""
-    counts = dataclasses.asdict(used)
+    counts = asdict(used)
     reasoning = counts.pop("reasoning")
     assert sum(counts.values()) == used.prompt + used.completion
     assert reasoning <= used.output
@@ -48,7 +48,7 @@ def test_classes_sum(used: Tokens) -> None:
 @settings(max_examples=100)
 def test_openai_totals_survive(used: Tokens) -> None:
     """What OpenAI calls prompt and completion is what the classes sum up to, details and all."""
-    used = dataclasses.replace(used, cache_write_1h=0, image_input=0)
+    used = replace(used, cache_write_1h=0, image_input=0)
     usage = {
         "prompt_tokens": used.prompt,
         "completion_tokens": used.completion,
@@ -67,7 +67,7 @@ def test_openai_totals_survive(used: Tokens) -> None:
 @settings(max_examples=100)
 def test_anthropic_counts_stand_side_by_side(used: Tokens) -> None:
     """Cache reads and writes are beside the input there, and the hour's writes are a part of the writes."""
-    used = dataclasses.replace(used, audio_input=0, audio_output=0, image_input=0)
+    used = replace(used, audio_input=0, audio_output=0, image_input=0)
     usage = {
         "input_tokens": used.input,
         "cache_read_input_tokens": used.cached_input,
@@ -165,9 +165,9 @@ def test_counts_that_cannot_be_are_refused(count: object) -> None:
         with pytest.raises(ImplausibleUsage):
             from_anthropic({name: count})
     for kind in (Tokens, Units):
-        for field in dataclasses.fields(kind):
+        for name in kind.__struct_fields__:
             with pytest.raises(ImplausibleUsage):
-                kind(**{field.name: count})
+                kind(**{name: count})
 
 
 @pytest.mark.parametrize(
