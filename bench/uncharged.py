@@ -22,7 +22,7 @@ from services.edge import __main__ as edge
 from services.edge import parts
 from services.edge.spending.publisher import Publisher
 from services.edge.spending.purse import Draw, Purse
-from services.edge.spool.spool import Record, Spool
+from services.edge.spool.spool import Kind, Spool
 from tollbridge.usage.v1 import usage_pb2
 
 LEFT_OUT = (
@@ -51,9 +51,10 @@ class NoSpool:
     """Remembers nothing."""
 
     has_room = True
+    always = False
     pending_bytes = 0
 
-    def append(self, record: Record) -> None:
+    def append(self, kind: Kind, key: bytes, payload: bytes) -> None:
         """Drops it."""
 
     async def written(self) -> None:

@@ -19,7 +19,7 @@ from pricing.charge import ChargeOutOfRange, charge_nano_usd, provider_cost_nano
 from pricing.prices import PriceVersion
 from pricing.tokens import Tokens, Units
 from services.edge.spending.purse import Draw, Purse
-from services.edge.spool.spool import Kind, Record
+from services.edge.spool.spool import Kind
 from tollbridge.usage.v1 import usage_pb2
 from upstream.route import Route
 
@@ -40,7 +40,10 @@ class Journal(Protocol):
     @property
     def has_room(self) -> bool: ...
 
-    def append(self, record: Record) -> None: ...
+    @property
+    def always(self) -> bool: ...
+
+    def append(self, kind: Kind, key: bytes, payload: bytes) -> None: ...
 
     async def written(self) -> None: ...
 
@@ -139,7 +142,7 @@ class Settlement:
             return
         key = UUID(event.request_id).bytes
         try:
-            self._spool.append(Record(kind=Kind.FINISHED, key=key, payload=event.SerializeToString()))
+            self._spool.append(Kind.FINISHED, key, event.SerializeToString())
         except OSError as error:
             self._log.error("spool_failed", request_id=event.request_id, reason=str(error))
         self._outbox.add(event)
@@ -159,6 +162,7 @@ class Tab:
 
     __slots__ = (
         "_facts",
+        "_key",
         "_log",
         "_outbox",
         "_price_id",
@@ -185,6 +189,7 @@ class Tab:
     ) -> None:
         self._price_id = price_id
         self._facts = facts
+        self._key = facts.request_id.bytes
         self._spool = spool
         self._purse = purse
         self._outbox = outbox
@@ -211,8 +216,9 @@ class Tab:
         self.event = self._started(route, draw)
         self._running[self.event.request_id] = self.event
         payload = self.event.SerializeToString()
-        self._spool.append(Record(kind=Kind.STARTED, key=self._facts.request_id.bytes, payload=payload))
-        await self._spool.written()
+        self._spool.append(Kind.STARTED, self._key, payload)
+        if self._spool.always:
+            await self._spool.written()
 
     def price(self, use: Use) -> int:
         """What the customer pays for this use, in nano-USD. Raises ChargeOutOfRange."""
@@ -238,7 +244,7 @@ class Tab:
         self.charge = event.charge_nano_usd
         payload = event.SerializeToString()
         try:
-            self._spool.append(Record(kind=Kind.FINISHED, key=self._facts.request_id.bytes, payload=payload))
+            self._spool.append(Kind.FINISHED, self._key, payload)
         except OSError as error:  # the disk fails: the event is still on its way, it only can't survive us
             self._log.error("spool_failed", request_id=event.request_id, reason=str(error))
         self._purse.settled(self.draw, spent_nano_usd=self.charge)
@@ -254,7 +260,7 @@ class Tab:
         if event is None:
             return
         payload = event.SerializeToString()
-        self._spool.append(Record(kind=Kind.NOTE, key=self._facts.request_id.bytes, payload=payload))
+        self._spool.append(Kind.NOTE, self._key, payload)
 
     def preview(self, ending: Ending, *, now_s: float) -> usage_pb2.UsageRecorded | None:
         """The event that this end would make; None where there is nothing to end."""

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 from uuid import UUID
 
 from services.edge.spool.spool_files import (
@@ -72,7 +72,8 @@ class Spool:
     ) -> None:
         self._folder = folder
         self._lock = lock
-        self._always = always
+        self.always = always
+        """Whether `written` may have to wait: else nobody needs to call it after `append`."""
         self._max_bytes = max_bytes
         self._segment_bytes = min(SEGMENT_BYTES, max_bytes // LEAST_SEGMENTS)
         self._loop = loop
@@ -124,34 +125,38 @@ class Spool:
         """False from 90 % of `max_bytes` on, and while the disk fails: take no new requests."""
         return not self._failed and self._sync_failure is None and self._bytes < self._max_bytes * ROOM_FRACTION
 
-    def append(self, record: Record) -> None:
+    def append(self, kind: Kind, key: bytes, payload: bytes) -> None:
         """Writes the record before it returns; when it raises OSError, the record is not there.
 
         At once, since to gather a turn's records costs each of them a turn more, which is dearer than a write.
         Raises SpoolFull for what starts beyond `max_bytes`: what has started may always end.
         """
-        self._refuse_when_failed()
-        if self._bytes >= self._max_bytes and record.kind is Kind.STARTED:
+        if self._sync_failure is not None:
+            self._refuse(self._sync_failure)
+        if self._bytes >= self._max_bytes and kind is Kind.STARTED:
             raise SpoolFull("the spool is full")
-        data = encode(record)
+        data = encode(kind, key, payload)
         try:
             if self._active.size >= self._segment_bytes:
                 self._roll()
-            write_all(self._fd, data, at=self._active.size)
+            segment = self._active
+            write_all(self._fd, data, at=segment.size)
         except OSError:
             self._look_again()
             raise
         self._failed = False
-        self._active.size += len(data)
+        segment.size += len(data)
+        segment.keys.add(key)
         self._bytes += len(data)
-        self._active.keys.add(record.key)
         self._unsynced = True
-        self._plan_sync()
+        if self._sync_due is None:
+            self._plan_sync()
 
     async def written(self) -> None:
         """With `always`, returns when all that was appended so far is synced; else at once. Raises OSError."""
-        self._refuse_when_failed()
-        if not self._always or not (self._unsynced or self._syncing):
+        if self._sync_failure is not None:
+            self._refuse(self._sync_failure)
+        if not self.always or not (self._unsynced or self._syncing):
             return
         done: asyncio.Future[None] = self._loop.create_future()
         self._waiters.append(done)
@@ -182,9 +187,9 @@ class Spool:
                 shutil.rmtree(self._folder, ignore_errors=True)
             os.close(self._lock)
 
-    def _refuse_when_failed(self) -> None:
-        if self._sync_failure is not None:
-            raise OSError(self._sync_failure.errno, "an earlier sync of the spool failed") from self._sync_failure
+    @staticmethod
+    def _refuse(failure: OSError) -> NoReturn:
+        raise OSError(failure.errno, "an earlier sync of the spool failed") from failure
 
     def _look_again(self) -> None:
         """After a failed write there is no room until one succeeds: a record's, or the trial of each second."""
@@ -208,7 +213,7 @@ class Spool:
     def _plan_sync(self) -> None:
         if self._syncing or self._sync_due is not None or self._closed:
             return
-        delay_s = 0.0 if self._always else SYNC_WITHIN_S
+        delay_s = 0.0 if self.always else SYNC_WITHIN_S
         self._sync_due = self._loop.call_later(delay_s, self._start_sync)
 
     def _start_sync(self) -> None:

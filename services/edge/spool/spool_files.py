@@ -35,7 +35,7 @@ class Kind(IntEnum):
     FORGOTTEN = 4
 
 
-_KINDS = {kind: bytes((kind,)) for kind in Kind}
+_KINDS = tuple(bytes((kind,)) for kind in range(max(Kind) + 1))
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,11 +46,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     payload: bytes
 
 
-def encode(record: Record) -> bytes:
+def encode(kind: Kind, key: bytes, payload: bytes) -> bytes:
     """The record's bytes on disk."""
-    if len(record.key) != KEY_BYTES or len(record.payload) > MAX_RECORD_BYTES:
+    if len(key) != KEY_BYTES or len(payload) > MAX_RECORD_BYTES:
         raise ValueError("a record has a key of 16 bytes and at most 1 MiB of payload")
-    body = _KINDS[record.kind] + record.key + record.payload
+    body = _KINDS[kind] + key + payload
     return _HEAD.pack(len(body), zlib.crc32(body)) + body
 
 
@@ -58,7 +58,7 @@ def encode_gone(keys: Iterable[bytes], *, before: int) -> bytes:
     """The tombstones of these keys: their records that begin before this position are settled."""
     all_keys, position = list(keys), _POSITION.pack(before)
     some = (all_keys[at : at + _GONE_AT_ONCE] for at in range(0, len(all_keys), _GONE_AT_ONCE))
-    return b"".join(encode(Record(kind=Kind.FORGOTTEN, key=k[0], payload=position + b"".join(k[1:]))) for k in some)
+    return b"".join(encode(Kind.FORGOTTEN, k[0], position + b"".join(k[1:])) for k in some)
 
 
 def read_gone(path: Path) -> dict[bytes, int]:
@@ -91,8 +91,7 @@ def write_all(descriptor: int, data: bytes, *, at: int) -> None:
     """Writes it whole at this position, or leaves nothing of it."""
     end, rest = at, data
     try:
-        while rest:
-            count = os.pwrite(descriptor, rest, end)
+        while (count := os.pwrite(descriptor, rest, end)) < len(rest):
             end += count
             rest = rest[count:]
     except OSError:

@@ -10,7 +10,7 @@ import pytest
 
 from chassis.ids import uuid7
 from cli.spool import ADDRESSES, TOKEN, replay
-from services.edge.spool.spool import Kind, Record, Spool
+from services.edge.spool.spool import Kind, Spool
 from tests.unit.cli.test_commands import tollbridge
 from tests.unit.edge.world_owners import Owners, Truth
 from tollbridge.usage.v1 import usage_pb2
@@ -57,7 +57,7 @@ async def lost_spool(folder: Path, truth: Truth, *, lives: bool = False) -> tupl
             closes_hold=True,
             spender=str(dead),
         )
-        spool.append(Record(kind=kind, key=request.bytes, payload=event.SerializeToString()))
+        spool.append(kind, request.bytes, event.SerializeToString())
     await spool.written()
     if not lives:
         spool.close()

@@ -14,7 +14,7 @@ import pytest
 
 from services.edge.spool import kernel_sync
 from services.edge.spool.kernel_sync import KernelSyncer
-from services.edge.spool.spool import Kind, Record, Spool
+from services.edge.spool.spool import Kind, Spool
 
 
 @contextlib.asynccontextmanager
@@ -98,7 +98,7 @@ async def test_a_spool_that_the_kernel_syncs_keeps_nobody_waiting(tmp_path: Path
     )
     async with asyncio.timeout(30):
         for number in range(1, 31):
-            spool.append(Record(kind=Kind.STARTED, key=uuid.UUID(int=number).bytes, payload=b"draft"))
+            spool.append(Kind.STARTED, uuid.UUID(int=number).bytes, b"draft")
             await spool.written()
     assert len(spool._segments) > 1
     spool.close()

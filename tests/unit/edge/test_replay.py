@@ -11,7 +11,7 @@ from chassis.errors import Code, TollbridgeError
 from chassis.ids import uuid7
 from services.edge.spending import replay
 from services.edge.spending.replay import Replay
-from services.edge.spool.spool import Kind, Record, Spool
+from services.edge.spool.spool import Kind, Spool
 from tests.unit.edge.world import edge_world, until
 from tollbridge.usage.v1 import usage_pb2
 
@@ -34,7 +34,7 @@ async def left_behind(directory: Path) -> UUID:
     dead, request = uuid7(), uuid7()
     spool = Spool.open(directory, incarnation=dead, sync="group", max_bytes=1 << 24, loop=asyncio.get_running_loop())
     event = usage_pb2.UsageRecorded(event_id=str(uuid7()), request_id=str(request), spender=str(dead))
-    spool.append(Record(kind=Kind.STARTED, key=request.bytes, payload=event.SerializeToString()))
+    spool.append(Kind.STARTED, request.bytes, event.SerializeToString())
     await spool.written()
     spool.close()
     return dead

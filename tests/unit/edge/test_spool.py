@@ -29,6 +29,14 @@ def record(number: int = 1, kind: Kind = Kind.STARTED, payload: bytes = b"draft"
     return Record(kind=kind, key=uuid.UUID(int=number).bytes, payload=payload)
 
 
+def append(spool: Spool, each: Record) -> None:
+    spool.append(each.kind, each.key, each.payload)
+
+
+def encoded(each: Record) -> bytes:
+    return encode(each.kind, each.key, each.payload)
+
+
 def opened(directory: Path, *, sync: str = "group", max_bytes: int = 1 << 30) -> tuple[Spool, uuid.UUID]:
     incarnation = uuid.uuid4()
     loop = asyncio.get_running_loop()
@@ -62,10 +70,10 @@ async def test_what_was_written_is_read_back_in_order(tmp_path: Path) -> None:
     spool, _ = opened(tmp_path)
     records = [record(n, Kind.STARTED, b"x" * n) for n in range(1, 50)]
     for each in records:
-        spool.append(each)
+        append(spool, each)
     await spool.written()
     last = record(3, Kind.FINISHED, b"end")
-    spool.append(last)
+    append(spool, last)
     with crashed(spool):
         assert left_behind(tmp_path) == [*records, last]
 
@@ -73,7 +81,7 @@ async def test_what_was_written_is_read_back_in_order(tmp_path: Path) -> None:
 async def test_a_living_incarnation_is_nobodys_to_replay(tmp_path: Path) -> None:
     """The lock hides a spool while its process lives, and shows it afterwards to one reader at a time."""
     spool, incarnation = opened(tmp_path)
-    spool.append(record())
+    append(spool, record())
     assert list(former(tmp_path, own=uuid.uuid4())) == []
     with crashed(spool):
         (left,) = former(tmp_path, own=uuid.uuid4())
@@ -89,8 +97,8 @@ async def test_a_record_is_in_the_file_when_append_returns(tmp_path: Path) -> No
     spool, incarnation = opened(tmp_path)
     file = tmp_path / str(incarnation) / "1.spool"
     for number in range(1, 4):
-        spool.append(record(number))
-        assert file.stat().st_size == number * len(encode(record()))
+        append(spool, record(number))
+        assert file.stat().st_size == number * len(encoded(record()))
     spool.close()
 
 
@@ -108,9 +116,9 @@ async def test_always_waits_for_the_disk_and_group_does_not(
     )
     spool, _ = opened(tmp_path, sync=sync)
     for number in range(1, 6):
-        spool.append(record(number))
+        append(spool, record(number))
         await spool.written()
-        size = number * len(encode(record()))
+        size = number * len(encoded(record()))
         if sync == "always":
             assert synced[-1] == size
     deadline = asyncio.get_running_loop().time() + 30
@@ -133,7 +141,7 @@ async def test_many_waiters_share_their_syncs(tmp_path: Path, monkeypatch: pytes
 
     async def one(number: int) -> None:
         await asyncio.sleep(0.0001 * number)
-        spool.append(record(number))
+        append(spool, record(number))
         await spool.written()
 
     await asyncio.wait_for(asyncio.gather(*(one(number) for number in range(1, 101))), 20)
@@ -147,14 +155,14 @@ async def test_records_in_every_turn_keep_nobody_waiting(tmp_path: Path) -> None
     spool, _ = opened(tmp_path, sync="always")
 
     async def one() -> None:
-        spool.append(record(1))
+        append(spool, record(1))
         await spool.written()
 
     waiting = asyncio.create_task(one())
     deadline = asyncio.get_running_loop().time() + 30
     while not waiting.done():
         assert asyncio.get_running_loop().time() < deadline
-        spool.append(record(2))
+        append(spool, record(2))
         await asyncio.sleep(0)
     spool.close()
 
@@ -163,10 +171,10 @@ async def test_forgotten_segments_are_deleted(tmp_path: Path, monkeypatch: pytes
     """Disk use follows what is unconfirmed: one long request keeps its own segment and no other."""
     monkeypatch.setattr(spool_module, "SEGMENT_BYTES", 1000)
     spool, _ = opened(tmp_path)
-    spool.append(record(1, Kind.STARTED))
+    append(spool, record(1, Kind.STARTED))
     for number in range(2, 200):
-        spool.append(record(number, Kind.STARTED, b"x" * 50))
-        spool.append(record(number, Kind.FINISHED, b"y" * 50))
+        append(spool, record(number, Kind.STARTED, b"x" * 50))
+        append(spool, record(number, Kind.FINISHED, b"y" * 50))
         spool.forget([record(number).key])
     segments = found(tmp_path, "*/*.spool")
     assert len(segments) == 2
@@ -183,9 +191,9 @@ async def test_however_many_are_forgotten_together_none_of_them_is_told_again(
     monkeypatch.setattr(spool_files, "_GONE_AT_ONCE", at_once)
     spool, _ = opened(tmp_path)
     for number in range(1, 6):
-        spool.append(record(number))
+        append(spool, record(number))
     spool.forget([record(number).key for number in range(1, 5)])
-    spool.append(record(2, Kind.FINISHED))
+    append(spool, record(2, Kind.FINISHED))
     with crashed(spool):
         assert left_behind(tmp_path) == [record(5), record(2, Kind.FINISHED)]
 
@@ -193,12 +201,12 @@ async def test_however_many_are_forgotten_together_none_of_them_is_told_again(
 async def test_a_spool_with_nothing_to_tell_removes_itself(tmp_path: Path) -> None:
     """An orderly end leaves no folder behind, unless something is unconfirmed."""
     spool, _ = opened(tmp_path)
-    spool.append(record())
+    append(spool, record())
     spool.forget([record().key])
     spool.close()
     assert found(tmp_path, "*") == []
     kept, _ = opened(tmp_path)
-    kept.append(record())
+    append(kept, record())
     kept.close()
     assert left_behind(tmp_path) == [record()]
 
@@ -206,13 +214,13 @@ async def test_a_spool_with_nothing_to_tell_removes_itself(tmp_path: Path) -> No
 async def test_a_full_spool_lets_requests_end_but_none_begin(tmp_path: Path) -> None:
     """At 90 % there is no room; at 100 % a start is refused and an end still written."""
     spool, _ = opened(tmp_path, max_bytes=1000)
-    spool.append(record(1, Kind.STARTED, b"x" * 850))
+    append(spool, record(1, Kind.STARTED, b"x" * 850))
     assert spool.has_room
-    spool.append(record(2, Kind.STARTED, b"x" * 100))
+    append(spool, record(2, Kind.STARTED, b"x" * 100))
     assert not spool.has_room
     with pytest.raises(SpoolFull):
-        spool.append(record(3, Kind.STARTED))
-    spool.append(record(1, Kind.FINISHED, b"end"))
+        append(spool, record(3, Kind.STARTED))
+    append(spool, record(1, Kind.FINISHED, b"end"))
     spool.close()
     assert [each.kind for each in left_behind(tmp_path)] == [Kind.STARTED, Kind.STARTED, Kind.FINISHED]
 
@@ -232,11 +240,11 @@ async def test_a_failing_disk_raises_and_heals(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "pwrite", pwrite)
     for number in range(1, 3):
         with pytest.raises(OSError, match="No space"):
-            spool.append(record(number))
+            append(spool, record(number))
         assert not spool.has_room
     assert all(path.stat().st_size == 0 for path in found(tmp_path, "*/*.spool"))
     broken = False
-    spool.append(record(4))
+    append(spool, record(4))
     await spool.written()
     assert spool.has_room
     spool.close()
@@ -250,7 +258,7 @@ async def test_a_healed_disk_is_noticed_without_a_request(tmp_path: Path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
         with pytest.raises(OSError, match="Input/output"):
-            spool.append(record(1))
+            append(spool, record(1))
         assert not spool.has_room
     deadline = asyncio.get_running_loop().time() + 30
     while not spool.has_room:
@@ -266,7 +274,7 @@ async def test_a_full_disk_leaves_no_room_until_a_write_succeeds(
     monkeypatch.setattr(spool_module, "RETRY_S", 0.005)
     spool, incarnation = opened(tmp_path)
     file = tmp_path / str(incarnation) / "1.spool"
-    spool.append(record(1))
+    append(spool, record(1))
     tries: list[int] = []
     with monkeypatch.context() as patch:
 
@@ -276,7 +284,7 @@ async def test_a_full_disk_leaves_no_room_until_a_write_succeeds(
 
         patch.setattr(os, "pwrite", pwrite)
         with pytest.raises(OSError, match="No space"):
-            spool.append(record(2))
+            append(spool, record(2))
         deadline = asyncio.get_running_loop().time() + 30
         while len(tries) < 4:
             assert not spool.has_room
@@ -287,8 +295,8 @@ async def test_a_full_disk_leaves_no_room_until_a_write_succeeds(
     while not spool.has_room:
         assert asyncio.get_running_loop().time() < deadline
         await asyncio.sleep(0.001)
-    assert file.stat().st_size == spool.pending_bytes == len(encode(record(1)))
-    spool.append(record(3))
+    assert file.stat().st_size == spool.pending_bytes == len(encoded(record(1)))
+    append(spool, record(3))
     spool.close()
     assert left_behind(tmp_path) == [record(1), record(3)]
 
@@ -298,11 +306,11 @@ async def test_a_failed_sync_is_final(tmp_path: Path, monkeypatch: pytest.Monkey
     spool, _ = opened(tmp_path, sync="always")
     with monkeypatch.context() as patch:
         patch.setattr(spool_files, "_fdatasync", lambda _: (_ for _ in ()).throw(OSError(5, "Input/output error")))
-        spool.append(record(1))
+        append(spool, record(1))
         with pytest.raises(OSError, match="Input/output"):
             await spool.written()
     with pytest.raises(OSError, match="earlier sync"):
-        spool.append(record(2))
+        append(spool, record(2))
     assert not spool.has_room
     spool.close()
 
@@ -317,7 +325,7 @@ async def test_sigkill_at_any_instant_loses_nothing_that_was_acknowledged(tmp_pa
         "  n=0\n"
         "  while True:\n"
         "    n+=1\n"
-        "    s.append(Record(kind=Kind.STARTED,key=uuid.UUID(int=n).bytes,payload=b'p'*(n%300)))\n"
+        "    s.append(Kind.STARTED,uuid.UUID(int=n).bytes,b'p'*(n%300))\n"
         "    await s.written()\n"
         "    sys.stdout.write(f'{n}\\n'); sys.stdout.flush()\n"
         "asyncio.run(main())\n"
@@ -378,7 +386,7 @@ async def _play(directory: Path, steps: list[tuple[object, ...]], cut: int) -> N
         else:
             kind, key, payload = arguments
             each = Record(kind=kind, key=key, payload=payload)
-            spool.append(each)
+            append(spool, each)
             model.kept.append((spool._active.number, spool._active.size, each))
     last, size = spool._active.number, max(0, spool._active.size - cut)
     with crashed(spool):

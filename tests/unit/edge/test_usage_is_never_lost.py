@@ -86,7 +86,7 @@ async def test_a_dead_edges_spool_is_replayed(tmp_path: Path):
             closes_hold=True,
             spender=str(dead),
         )
-        spool.append(Record(kind=kind, key=request.bytes, payload=event.SerializeToString()))
+        spool.append(kind, request.bytes, event.SerializeToString())
     await spool.written()
     spool.close()
     async with edge_world(folder, truth=truth) as world:
@@ -111,7 +111,7 @@ async def main():
         event_id=str(request), request_id=str(request), kind=usage_pb2.USAGE_KIND_CHARGE, hold_id="hold",
         charge_nano_usd=7000, closes_hold=True, spender=str(own),
     )
-    spool.append(Record(kind=Kind.FINISHED, key=request.bytes, payload=event.SerializeToString()))
+    spool.append(Kind.FINISHED, request.bytes, event.SerializeToString())
     print("written", flush=True)
     await asyncio.sleep(60)
 
@@ -189,7 +189,7 @@ async def test_a_dead_edges_spool_stays_until_billing_has_all_of_it(tmp_path: Pa
     event = usage_pb2.UsageRecorded(
         event_id=str(uuid7()), request_id=str(request), kind=usage_pb2.USAGE_KIND_CHARGE, charge_nano_usd=7000
     )
-    spool.append(Record(kind=Kind.FINISHED, key=request.bytes, payload=event.SerializeToString()))
+    spool.append(Kind.FINISHED, request.bytes, event.SerializeToString())
     spool.close()
     async with edge_world(folder, truth=truth) as world:
         await until(lambda: world.bus.messages == 1 and truth.confirms > 3)
@@ -213,7 +213,7 @@ async def test_a_spool_that_cant_be_read_keeps_no_other_from_its_replay(tmp_path
         event = usage_pb2.UsageRecorded(
             event_id=str(uuid7()), request_id=str(request), kind=usage_pb2.USAGE_KIND_CHARGE, charge_nano_usd=7000
         )
-        spool.append(Record(kind=Kind.FINISHED, key=request.bytes, payload=event.SerializeToString()))
+        spool.append(Kind.FINISHED, request.bytes, event.SerializeToString())
         await spool.written()
         spool.close()
     segment = folder / str(broken) / "1.spool"
