@@ -7,7 +7,7 @@ does for a charge, to be read letter by letter.
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 import psycopg
@@ -17,7 +17,6 @@ from psycopg.pq import Format
 
 _HEADER = struct.Struct("!5i")  # dimensions, whether any is null (not looked at), type, elements, first index
 _LENGTH = struct.Struct("!i")
-_NUMBER = struct.Struct("!iq")
 _ID_LENGTH = _LENGTH.pack(16)
 _NULL = _LENGTH.pack(-1)
 
@@ -44,24 +43,39 @@ class Flags(_Array):
 
 def ids(values: Iterable[UUID | None]) -> Ids:
     """For `uuid[]`."""
-    return Ids(_joined("uuid", [_NULL if value is None else _ID_LENGTH + value.bytes for value in values]))
+    elements = [_NULL if value is None else _ID_LENGTH + value.int.to_bytes(16, "big") for value in values]
+    return Ids(_joined("uuid", len(elements), b"".join(elements)))
 
 
 def numbers(values: Iterable[int | None]) -> Numbers:
     """For `bigint[]`, from which PostgreSQL makes its like."""
-    return Numbers(_joined("int8", [_NULL if value is None else _NUMBER.pack(8, value) for value in values]))
+    seen = list(values)
+    if None in seen:
+        elements = [_NULL if value is None else _numbers([value]) for value in seen]
+        return Numbers(_joined("int8", len(seen), b"".join(elements)))
+    return Numbers(_joined("int8", len(seen), _numbers(seen)))
 
 
 def flags(values: Iterable[bool]) -> Flags:
     """For `boolean[]`."""
-    return Flags(_joined("bool", [_LENGTH.pack(1) + bytes([value]) for value in values]))
+    elements = [_LENGTH.pack(1) + bytes([value]) for value in values]
+    return Flags(_joined("bool", len(elements), b"".join(elements)))
 
 
 def texts(values: Iterable[str | None]) -> Texts:
     """For `text[]`, whatever stands in them. Few of them differ, as a rule."""
     seen = list(values)
     elements = {value: _text(value) for value in set(seen)}
-    return Texts(_joined("text", [elements[value] for value in seen]))
+    if len(elements) == 1:
+        return Texts(_joined("text", len(seen), elements[seen[0]] * len(seen)))
+    return Texts(_joined("text", len(seen), b"".join([elements[value] for value in seen])))
+
+
+def _numbers(values: Sequence[int | None]) -> bytes:
+    """Each behind its length, in one call for all of them; none of them is null."""
+    parts: list[int | None] = [8] * (2 * len(values))
+    parts[1::2] = values
+    return struct.pack("!" + "iq" * len(values), *parts)
 
 
 def _text(value: str | None) -> bytes:
@@ -71,8 +85,8 @@ def _text(value: str | None) -> bytes:
     return _LENGTH.pack(len(encoded)) + encoded
 
 
-def _joined(kind: str, elements: list[bytes]) -> bytes:
-    return _HEADER.pack(1, 0, types[kind].oid, len(elements), 1) + b"".join(elements)
+def _joined(kind: str, count: int, elements: bytes) -> bytes:
+    return _HEADER.pack(1, 0, types[kind].oid, count, 1) + elements
 
 
 class _ArrayDumper(Dumper):

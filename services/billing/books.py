@@ -141,7 +141,8 @@ class Books(WorkingSet):
 
     def settle(self, usage: Usage) -> Settled:
         """Applies a charge or a void, at most once. Raises Poison for what no retry can heal."""
-        if (usage.request_id, usage.kind) in self.applied:
+        key = (usage.request_id, usage.kind)
+        if key in self.applied:
             return Settled(duplicate=True)
         hold = self.holds.get(usage.hold_id) if usage.hold_id else None
         if hold is not None and hold.customer_id != usage.customer_id:
@@ -151,10 +152,9 @@ class Books(WorkingSet):
         settled = self._charge(usage, hold) if usage.charge_nano_usd else Settled()
         if hold is not None and hold.pinned:
             self._supersede(hold.id, usage.request_id)
-        made_for_it = hold is not None and hold.request_id == usage.request_id
-        if hold is not None and (usage.closes_hold or (usage.kind is UsageKind.VOID and made_for_it)):
+        if hold is not None and (usage.closes_hold or (usage.kind is UsageKind.VOID and hold.request_id == key[0])):
             self.release([hold.id])
-        self.applied.add((usage.request_id, usage.kind))
+        self.applied.add(key)
         return settled
 
     def release(self, hold_ids: Iterable[UUID]) -> None:
@@ -247,9 +247,11 @@ class Books(WorkingSet):
             raise Poison("the charge is out of range")
         account = self.accounts[usage.customer_id]
         captured = min(charge, hold.remaining_nano_usd) if hold is not None and hold.is_open else 0
-        taken = captured + min(charge - captured, account.available_nano_usd)
+        short = charge - captured
+        taken = captured + min(short, account.available_nano_usd) if short else charge
         cap_ids = hold.cap_ids if hold is not None else ()
-        self.caps.spend(cap_ids, captured_nano_usd=captured, taken_nano_usd=taken)
+        if cap_ids:
+            self.caps.spend(cap_ids, captured_nano_usd=captured, taken_nano_usd=taken)
         if hold is not None and captured:
             self._put_hold(hold.capture(captured))
         if taken:

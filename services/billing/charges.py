@@ -6,6 +6,7 @@ of one nano-dollar is Poison too.
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping
 from uuid import UUID
@@ -36,12 +37,14 @@ ENDED: Mapping[int, str] = {
     usage_pb2.ENDED_GATEWAY_FAILED: "gateway_failed",
 }
 """How a request ended, as people and the log are told."""
+_ONE_REQUEST, _ONE_REQUEST_SENT = Units(requests=1), usage_pb2.Units(requests=1)
 _VERSION_AND_VARIANT = 15 << 76 | 3 << 62
 _UUID7 = 7 << 76 | 2 << 62
+MAX_KEPT_HOLD_IDS = 1_024
 _RATE_CLASSES = tuple(field.name for field in dataclasses.fields(Rates))
 
 
-class Checked(msgspec.Struct, frozen=True, kw_only=True):
+class Checked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An event that may be applied: what of it moves money, and the rest of what its log line says."""
 
     usage: Usage
@@ -64,8 +67,8 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
             taken_nano_usd=settled.taken_nano_usd,
             overage_nano_usd=settled.overage_nano_usd,
             provider_cost_nano_usd=event.provider_cost_nano_usd,
-            recorded=event.SerializeToString(),
             ended=ENDED.get(event.ended),
+            recorded=event.SerializeToString(),
         )
 
 
@@ -101,9 +104,10 @@ def wanted_price(event: usage_pb2.UsageRecorded) -> str:
     """The price version that this event must be checked against; empty when it moves no money. Raises Poison."""
     if event.kind != usage_pb2.USAGE_KIND_CHARGE:
         return ""
-    if not _PRICE_VERSION.fullmatch(event.price_version):
+    version = event.price_version
+    if not _PRICE_VERSION.fullmatch(version):
         raise Poison("a charge names its price version by 64 hexadecimal digits")
-    return event.price_version
+    return version
 
 
 def check(event: usage_pb2.UsageRecorded, price: PriceVersion | None, *, within: Window) -> Checked:
@@ -147,7 +151,7 @@ def _checked(event: usage_pb2.UsageRecorded, kind: UsageKind, tokens: Tokens, wi
         request_id=_request_id(event.request_id, within),
         kind=kind,
         customer_id=event.customer_id,
-        hold_id=_uuid(event.hold_id, "hold_id") if event.hold_id else None,
+        hold_id=_hold_id(event.hold_id) if event.hold_id else None,
         closes_hold=event.closes_hold,
         charge_nano_usd=event.charge_nano_usd,
     )
@@ -188,15 +192,13 @@ def _counts(event: usage_pb2.UsageRecorded) -> tuple[Tokens, Units]:
             audio_output=sent.audio_output,
             image_input=sent.image_input,
         )
-        units = Units(
-            requests=pieces.requests,
-            images=pieces.images,
-            characters=pieces.characters,
-            milliseconds=pieces.milliseconds,
-        )
+        return tokens, _ONE_REQUEST if pieces == _ONE_REQUEST_SENT else _units(pieces)
     except ImplausibleUsage as error:
         raise Poison(f"impossible counts: {error}") from error
-    return tokens, units
+
+
+def _units(sent: usage_pb2.Units) -> Units:
+    return Units(requests=sent.requests, images=sent.images, characters=sent.characters, milliseconds=sent.milliseconds)
 
 
 def _check_charge(event: usage_pb2.UsageRecorded, tokens: Tokens, units: Units, price: PriceVersion | None) -> None:
@@ -222,11 +224,18 @@ def _rates(message: router_pb2.Rates) -> Rates:
 def _request_id(text: str, within: Window) -> UUID:
     """Its time chooses the partition: one that is far off would land where nothing is made or kept."""
     request_id = _uuid(text, "request_id")
-    if request_id.int & _VERSION_AND_VARIANT != _UUID7:
+    number = request_id.int
+    if number & _VERSION_AND_VARIANT != _UUID7:
         raise Poison("request_id is no UUIDv7")
     if not within.earliest_ms <= unix_ms(request_id) <= within.latest_ms:
         raise Poison("request_id is of a time that the log does not keep")
     return request_id
+
+
+@functools.lru_cache(maxsize=MAX_KEPT_HOLD_IDS)
+def _hold_id(text: str) -> UUID:
+    """Remembered, because hundreds of events name one lease; what is no id is not."""
+    return _uuid(text, "hold_id")
 
 
 def _uuid(text: str, name: str) -> UUID:

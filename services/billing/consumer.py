@@ -85,7 +85,7 @@ class UsageConsumer:
             events += part.events
         fates = iter(await self._settlement.apply(events, batches=batches))
         for part in parts:
-            waiting = sum(fate is Fate.WAITING for fate in itertools.islice(fates, len(part.events)))
+            waiting = list(itertools.islice(fates, len(part.events))).count(Fate.WAITING)
             if waiting:
                 part.message.unsettled = True
                 self._figures.events_waiting.inc(waiting)

@@ -72,7 +72,7 @@ def credits_account(customer_id: str) -> str:
     return f"credits:{customer_id}"
 
 
-class Account(msgspec.Struct, frozen=True, kw_only=True):
+class Account(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One customer's account. `version` counts its transfers, without a gap. Amounts in nano-USD."""
 
     customer_id: str
@@ -92,7 +92,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
         return self.posted_nano_usd - self.held_nano_usd
 
 
-class Transfer(msgspec.Struct, frozen=True, kw_only=True):
+class Transfer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A movement of money, never changed. The last four fields are set only when a customer's account takes part.
 
     `cap_ids` are the cap accounts that a charge counted in, and that its refund takes it out of again.
@@ -114,7 +114,7 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     cap_ids: tuple[str, ...] = ()
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What of a usage event moves money, already checked by `charges`."""
 
     request_id: UUID
@@ -125,7 +125,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     charge_nano_usd: int
 
 
-class Settled(msgspec.Struct, frozen=True, kw_only=True):
+class Settled(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What became of a usage event: what the customer paid, and what we lost. Both 0 for a void or a duplicate."""
 
     duplicate: bool = False
@@ -133,7 +133,7 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     overage_nano_usd: int = 0
 
 
-class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
+class UsageRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One line of the request log. Amounts in nano-USD; `recorded` is the event as it came, serialised.
 
     `ended` is None for a refund, and where the event doesn't say.
@@ -151,8 +151,8 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     taken_nano_usd: int = 0
     overage_nano_usd: int = 0
     provider_cost_nano_usd: int = 0
-    recorded: bytes = b""
     ended: str | None = None
+    recorded: bytes = b""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,7 +86,10 @@ def _batch(leaving: Sequence[Leaving]) -> billing_pb2.LedgerTransferredBatch:
     for each in leaving:
         created_at_us = each.written.created_at_us
         for transfer in each.written.transfers:
-            moved = batch.events.add(event_id=transfer.event_id, leg=transfer.leg).transfer
+            event = batch.events.add()
+            event.event_id = transfer.event_id
+            event.leg = transfer.leg
+            moved = event.transfer
             moved.id = text_of(transfer.id)
             moved.debit = transfer.debit
             moved.credit = transfer.credit

@@ -23,7 +23,7 @@ from services.billing import charges, letter_store, store
 from services.billing.books import Books
 from services.billing.charges import Checked
 from services.billing.figures import Figures
-from services.billing.ledger import DeadLetter, Poison, UsageKind, UsageRow
+from services.billing.ledger import DeadLetter, Poison, Usage, UsageKind, UsageRow
 from services.billing.prices import PriceBook
 from services.billing.written import Memory, Written, as_queued
 from tollbridge.usage.v1 import usage_pb2
@@ -91,12 +91,13 @@ class Settlement:
         ready = [work for work in works if work.checked or work.letter]
         if ready:
             await self._commit(ready, {id_: [works[n] for n in places] for id_, places in (batches or {}).items()})
+        committed, dead_lettered = Fate.COMMITTED, Fate.DEAD_LETTERED
         for work in ready:
-            work.fate = Fate.DEAD_LETTERED if work.letter else Fate.COMMITTED
-            self._tell(work)
-        applied = [work for work in ready if work.fate is Fate.COMMITTED]
-        self._figures.events_applied.inc(len(applied))
-        self._figures.charged.inc(sum(max(0, work.event.charge_nano_usd) for work in applied if not work.repeats))
+            work.fate = dead_lettered if work.letter else committed
+        charges_ = [work.checked.usage.charge_nano_usd for work in ready if work.checked and not work.repeats]
+        self._figures.events_applied.inc(sum(work.letter is None for work in ready))
+        self._figures.charged.inc(sum(charges_))
+        self._tell(ready)
         await self._tell_of_second_charges(ready)
         return [work.fate for work in works]
 
@@ -176,32 +177,30 @@ class Settlement:
                 provider_cost_nano_usd=second.provider_cost_nano_usd,
             )
 
-    def _tell(self, work: _Work) -> None:
-        if work.letter:
-            self._figures.dead_letters.inc()
-            self._log.error("dead_letter", request_id=work.event.request_id, reason=work.letter.reason)
+    def _tell(self, works: Sequence[_Work]) -> None:
+        for work in works:
+            if work.letter:
+                self._figures.dead_letters.inc()
+                self._log.error("dead_letter", request_id=work.event.request_id, reason=work.letter.reason)
+        if not self._tracer.enabled:
             return
-        if self._tracer.enabled and work.event.traceparent:
+        for event in [work.event for work in works if not work.letter and work.event.traceparent]:
             with self._tracer.span(
-                "billing.apply_usage",
-                parent=work.event.traceparent,
-                kind="consumer",
-                request_id=work.event.request_id,
+                "billing.apply_usage", parent=event.traceparent, kind="consumer", request_id=event.request_id
             ):
                 pass  # the work was shared by a batch: the span marks when this event's part was committed
 
 
 async def _lock(connection: Connection, works: Sequence[_Work]) -> Books:
     """Locks whatever these events may touch, the holds of dead letters too."""
-    checked = [work.checked.usage for work in works if work.checked]
-    letters = [work.letter for work in works if work.letter]
-    hold_ids = {usage.hold_id for usage in checked} | {letter.hold_id for letter in letters}
-    request_ids = {usage.request_id for usage in checked} | {letter.request_id for letter in letters}
+    found: list[Usage | DeadLetter] = [work.checked.usage for work in works if work.checked]
+    customer_ids = {each.customer_id for each in found}
+    found += [work.letter for work in works if work.letter]
     return await store.lock_books(
         connection,
-        customer_ids={usage.customer_id for usage in checked},
-        hold_ids=[hold_id for hold_id in hold_ids if hold_id],
-        request_ids=[request_id for request_id in request_ids if request_id],
+        customer_ids=customer_ids,
+        hold_ids={each.hold_id for each in found if each.hold_id},
+        request_ids=[each.request_id for each in found if each.request_id],
     )
 
 

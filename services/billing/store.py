@@ -7,10 +7,12 @@ only under their lock.
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 from uuid import UUID
 
 import msgspec
 import psycopg
+from msgspec.structs import astuple
 from psycopg.rows import TupleRow
 
 from chassis.db import Connection
@@ -72,11 +74,11 @@ _ADD_TRANSFERS = f"""
 """
 _ADD_USAGE = """
     INSERT INTO billing.usage_events (request_id, kind, customer_id, key_id, model, operation, prompt_tokens,
-        completion_tokens, charge, taken, overage, provider_cost, recorded, ended)
+        completion_tokens, charge, taken, overage, provider_cost, ended, recorded)
     SELECT unnest(%s::uuid[]), unnest(%s::text[]), unnest(%s::text[]), unnest(%s::text[]), unnest(%s::text[]),
         unnest(%s::text[]), unnest(%s::bigint[]), unnest(%s::bigint[]), unnest(%s::bigint[]), unnest(%s::bigint[]),
-        unnest(%s::bigint[]), unnest(%s::bigint[]),
-        substring(%s::bytea FROM unnest(%s::bigint[])::integer FOR unnest(%s::bigint[])::integer), unnest(%s::text[])
+        unnest(%s::bigint[]), unnest(%s::bigint[]), unnest(%s::text[]),
+        substring(%s::bytea FROM unnest(%s::bigint[])::integer FOR unnest(%s::bigint[])::integer)
 """
 _EVENT_STATES = """
     SELECT asked.n,
@@ -127,7 +129,7 @@ async def lock_books(
     hold_ids = sorted(set(hold_ids))
     async with connection.pipeline():
         accounts = await connection.execute(_LOCK_ACCOUNTS, (sorted(set(customer_ids)),))
-        applied = await connection.execute(_APPLIED, (array_sql.ids(set(request_ids)),))
+        applied = await connection.execute(_APPLIED, (array_sql.ids(request_ids),))
         cap_rows = await cap_store.send_lock(connection, caps=caps, cap_ids=(), hold_ids=hold_ids)
         holds = await connection.execute(_LOCK_HOLDS, (array_sql.ids(hold_ids),))
     locked = await accounts.fetchall()
@@ -247,7 +249,7 @@ async def _alone(connection: Connection, lock: str, statement: str, values: tupl
 def _counting() -> Callable[[], UUID]:
     """Ids of one transaction: a new one, and those that follow it. A random one each took longer than the decision."""
     numbers = itertools.count(uuid7().int & ~_ROOM)
-    return lambda: msgspec.convert(f"{next(numbers):032x}", UUID)
+    return lambda: msgspec.convert(next(numbers).to_bytes(16, "big"), UUID)
 
 
 def _account(row: TupleRow) -> Account:
@@ -325,42 +327,50 @@ def transfer(row: TupleRow) -> Transfer:
 
 
 def _transfer_columns(rows: Sequence[Transfer]) -> list[object]:
-    return [
-        array_sql.ids(row.id for row in rows),
-        array_sql.texts(row.debit for row in rows),
-        array_sql.texts(row.credit for row in rows),
-        array_sql.numbers(row.amount_nano_usd for row in rows),
-        array_sql.texts(row.kind for row in rows),
-        array_sql.texts(row.event_id for row in rows),
-        array_sql.numbers(row.leg for row in rows),
-        array_sql.ids(row.reverses for row in rows),
-        array_sql.ids(row.request_id for row in rows),
-        array_sql.texts(row.reason for row in rows),
-        array_sql.texts(row.customer_id for row in rows),
-        array_sql.numbers(row.version for row in rows),
-        array_sql.numbers(row.balance_after_nano_usd for row in rows),
-        array_sql.texts(cap_store.joined(row.cap_ids) for row in rows),
-    ]
+    """The struct has its fields in the order of TRANSFER_COLUMNS."""
+    columns = zip(*map(astuple, rows), strict=True)
+    return [make(column) for make, column in zip(_TRANSFER_ARRAYS, columns, strict=True)]
 
 
 def _usage_columns(rows: Sequence[UsageRow]) -> list[object]:
-    """The events as they came travel as one value, and each row says which part is its own."""
-    ends = list(itertools.accumulate(len(row.recorded) for row in rows))
+    """The struct has its fields in the statement's order.
+
+    The events as they came, the last of them, travel as one value, and each row says which part is its own.
+    """
+    *columns, recorded = zip(*map(astuple, rows), strict=True)
+    sizes = list(map(len, recorded))
+    starts = itertools.accumulate(sizes[:-1], initial=1)
     return [
-        array_sql.ids(row.request_id for row in rows),
-        array_sql.texts(row.kind for row in rows),
-        array_sql.texts(row.customer_id for row in rows),
-        array_sql.texts(row.key_id for row in rows),
-        array_sql.texts(row.model for row in rows),
-        array_sql.texts(row.operation for row in rows),
-        array_sql.numbers(row.prompt_tokens for row in rows),
-        array_sql.numbers(row.completion_tokens for row in rows),
-        array_sql.numbers(row.charge_nano_usd for row in rows),
-        array_sql.numbers(row.taken_nano_usd for row in rows),
-        array_sql.numbers(row.overage_nano_usd for row in rows),
-        array_sql.numbers(row.provider_cost_nano_usd for row in rows),
-        b"".join(row.recorded for row in rows),
-        array_sql.numbers(end - len(row.recorded) + 1 for row, end in zip(rows, ends, strict=True)),
-        array_sql.numbers(len(row.recorded) for row in rows),
-        array_sql.texts(row.ended for row in rows),
+        *(make(column) for make, column in zip(_USAGE_ARRAYS, columns, strict=True)),
+        b"".join(recorded),
+        array_sql.numbers(starts),
+        array_sql.numbers(sizes),
     ]
+
+
+def _joined_cap_ids(each: Iterable[Sequence[str]]) -> array_sql.Texts:
+    return array_sql.texts(map(cap_store.joined, each))
+
+
+_TRANSFER_ARRAYS: Sequence[Callable[[Any], object]] = (
+    array_sql.ids,  # id
+    array_sql.texts,  # debit
+    array_sql.texts,  # credit
+    array_sql.numbers,  # amount
+    array_sql.texts,  # kind
+    array_sql.texts,  # event_id
+    array_sql.numbers,  # leg
+    array_sql.ids,  # reverses
+    array_sql.ids,  # request_id
+    array_sql.texts,  # reason
+    array_sql.texts,  # customer_id
+    array_sql.numbers,  # version
+    array_sql.numbers,  # balance_after
+    _joined_cap_ids,
+)
+_USAGE_ARRAYS: Sequence[Callable[[Any], object]] = (
+    array_sql.ids,  # request_id
+    *[array_sql.texts] * 5,  # kind, customer_id, key_id, model, operation
+    *[array_sql.numbers] * 6,  # prompt_tokens, completion_tokens, charge, taken, overage, provider_cost
+    array_sql.texts,  # ended
+)

@@ -48,12 +48,21 @@ class WorkingSet:
         self.caps = CapRows(caps)
         self.applied = set(applied)
         self.now_us = now_us
+        self._loaded_accounts, self._loaded_holds = dict(self.accounts), dict(self.holds)
         self.transfers: list[Transfer] = []
-        self.changed_accounts: set[str] = set()
-        self.changed_holds: set[UUID] = set()
         self.superseded: set[UUID] = set()
         self.kept: dict[UUID, int] = {}
         self._letters: dict[UUID, set[UUID | None]] = {}
+
+    @property
+    def changed_accounts(self) -> set[str]:
+        """Those that are not as they were loaded."""
+        return {id_ for id_, account in self.accounts.items() if account is not self._loaded_accounts.get(id_)}
+
+    @property
+    def changed_holds(self) -> set[UUID]:
+        """Those that are not as they were loaded."""
+        return {id_ for id_, hold in self.holds.items() if hold is not self._loaded_holds.get(id_)}
 
     def account(self, customer_id: str) -> Account:
         """Raises NOT_FOUND."""
@@ -137,8 +146,6 @@ class WorkingSet:
 
     def _put_account(self, account: Account) -> None:
         self.accounts[account.customer_id] = account
-        self.changed_accounts.add(account.customer_id)
 
     def _put_hold(self, hold: Hold) -> None:
         self.holds[hold.id] = hold
-        self.changed_holds.add(hold.id)

@@ -31,7 +31,10 @@ class HoldState(enum.StrEnum):
     EXPIRED = "expired"
 
 
-class Hold(msgspec.Struct, frozen=True, kw_only=True):
+_OPEN = HoldState.OPEN
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One row of billing.holds. Amounts in nano-USD.
 
     `stated_nano_usd` is open + spent of the spender's last statement; before the first it is the whole amount, so that
@@ -65,13 +68,14 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_open(self) -> bool:
         """Whether anything can still happen to it."""
-        return self.state is HoldState.OPEN
+        return self.state is _OPEN
 
     def capture(self, amount_nano_usd: int) -> "Hold":
         """Takes a charge out of what remains; the caller bounds it by `remaining_nano_usd`."""
-        if not 0 <= amount_nano_usd <= self.remaining_nano_usd:
+        captured = self.captured_nano_usd + amount_nano_usd
+        if amount_nano_usd < 0 or captured + self.freed_nano_usd > self.amount_nano_usd:
             raise ValueError(f"{amount_nano_usd} can't be captured from {self.remaining_nano_usd}")
-        return replace(self, captured_nano_usd=self.captured_nano_usd + amount_nano_usd)
+        return replace(self, captured_nano_usd=captured)
 
     def free(self, amount_nano_usd: int) -> "Hold":
         """Gives a part back while the hold stays open; never more than remains."""
