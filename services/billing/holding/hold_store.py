@@ -15,6 +15,7 @@ from psycopg.rows import TupleRow
 
 from chassis.db import Connection
 from chassis.ids import unix_ms
+from services.billing import array_sql
 from services.billing.holding.holds import HoldKind, HoldState
 
 # The locks come in a statement of their own, so that the snapshot of the next one is taken when they are held: a
@@ -196,24 +197,26 @@ async def send_grant(connection: Connection, asks: Sequence[Ask], *, lease_lives
 
     Atomic, and safe to repeat with the same ids; no id may be there twice.
     """
-    await connection.execute(_LOCK, (sorted({ask.customer_id for ask in asks}),))
+    await connection.execute(_LOCK, (array_sql.texts(sorted({ask.customer_id for ask in asks})),))
     ending = [ask for ask in asks if ask.replaces is not None]
     if ending:
-        await connection.execute(
-            _REPLACE,
-            ([ask.replaces for ask in ending], [ask.customer_id for ask in ending], [ask.spender for ask in ending]),
-        )
+        replaced: list[object] = [
+            array_sql.ids(ask.replaces for ask in ending),
+            array_sql.texts(ask.customer_id for ask in ending),
+            array_sql.texts(ask.spender for ask in ending),
+        ]
+        await connection.execute(_REPLACE, replaced)
     columns: list[object] = [
-        [ask.hold_id for ask in asks],
-        [ask.customer_id for ask in asks],
-        [str(ask.kind) for ask in asks],
-        [ask.spender for ask in asks],
-        [ask.amount_nano_usd for ask in asks],
-        [ask.request_id for ask in asks],
-        [ask.key_id for ask in asks],
-        [ask.deadline_us for ask in asks],
-        [ask.wish_nano_usd for ask in asks],
-        [ask.spare for ask in asks],
+        array_sql.ids(ask.hold_id for ask in asks),
+        array_sql.texts(ask.customer_id for ask in asks),
+        array_sql.texts(ask.kind for ask in asks),
+        array_sql.texts(ask.spender for ask in asks),
+        array_sql.numbers(ask.amount_nano_usd for ask in asks),
+        array_sql.ids(ask.request_id for ask in asks),
+        array_sql.texts(ask.key_id for ask in asks),
+        array_sql.numbers(ask.deadline_us for ask in asks),
+        array_sql.numbers(ask.wish_nano_usd for ask in asks),
+        array_sql.flags(ask.spare for ask in asks),
     ]
     return await connection.execute(_GRANT, [*columns, lease_lives_s])
 
