@@ -11,6 +11,7 @@ import collections
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeAlias
+from uuid import UUID
 
 import structlog
 
@@ -98,7 +99,7 @@ class Publisher:
         self._wake = asyncio.Event()
         self._full = asyncio.Event()
         self._pause_s = 0.0
-        self._settled: set[str] = set()
+        self._settled: dict[str, bytes] = {}  # requests that billing has, and their keys in the spool
         self._log = structlog.get_logger()
 
     def __len__(self) -> int:
@@ -116,19 +117,22 @@ class Publisher:
                 return pending.event
         return None
 
-    def add(self, event: usage_pb2.UsageRecorded, *, payload: bytes = b"") -> None:
-        """Takes over an event that is in this incarnation's spool, there as `payload`."""
-        self._add(event, None, payload)
+    def add(self, event: usage_pb2.UsageRecorded, *, payload: bytes = b"", key: bytes = b"") -> None:
+        """Takes over an event that is in this incarnation's spool, there as `payload`, under its request's `key`."""
+        self._add(event, None, payload, key or UUID(event.request_id).bytes)
 
     def add_former(self, event: usage_pb2.UsageRecorded, *, forget: Callable[[], None]) -> None:
         """Takes over an event of a former incarnation; `forget` is called when billing has it."""
-        self._add(event, forget)
+        self._add(event, forget, b"", b"")
 
-    def _add(self, event: usage_pb2.UsageRecorded, former: Callable[[], None] | None, payload: bytes = b"") -> None:
+    def _add(
+        self, event: usage_pb2.UsageRecorded, former: Callable[[], None] | None, payload: bytes, spool_key: bytes
+    ) -> None:
         key = event.request_id, event.kind
         pending = self._pending[key] = Pending(
             payload or event.SerializeToString(),
             key,
+            spool_key,
             event.hold_id,
             event.charge_nano_usd,
             event.closes_hold,
@@ -220,15 +224,13 @@ class Publisher:
             self._log.warning("publish_failed", events=len(batch), waiting=len(self._pending), code=error.code.value)
             await asyncio.sleep(self._pause_s)
             return
-        self._tried(batch)
-        self._batches[batch_id] = Batch(batch)
+        self._batches[batch_id] = Batch(batch, asyncio.get_running_loop().time())
         self._pause_s = 0.0
 
     @staticmethod
-    def _tried(batch: Iterable[Pending]) -> None:
-        now_s = asyncio.get_running_loop().time()
+    def _tried(batch: Iterable[Pending], *, at_s: float) -> None:
         for each in batch:
-            each.due_s = now_s + RETRY_AFTER_S[min(each.tries, MAX_TRIES - 1)]
+            each.due_s = at_s + RETRY_AFTER_S[min(each.tries, MAX_TRIES - 1)]
             each.tries += 1
 
     def _ask_singly(self, batch: Iterable[Pending]) -> None:
@@ -276,7 +278,7 @@ class Publisher:
 
         The spool forgets by request: one of which another event of ours waits by now is forgotten with that.
         """
-        settled = [_spool_key(request_id) for request_id in self._settled if not self._has_ours(request_id)]
+        settled = [key for request_id, key in self._settled.items() if not self._has_ours(request_id)]
         try:
             if settled:
                 self._forget(settled)
@@ -299,14 +301,29 @@ class Publisher:
             if batch is None:  # another round has ended it meanwhile
                 continue
             if is_committed:
-                for each in batch.events:
-                    self._done(each, billing_pb2.EVENT_STATE_COMMITTED)
+                self._all_committed(batch.events)
             elif not batch.asked:
                 batch.asked = True
                 continue
             else:
+                self._tried(batch.events, at_s=batch.sent_s)
                 self._ask_singly(batch.events)
             del self._batches[batch_id]
+
+    def _all_committed(self, events: Iterable[Pending]) -> None:
+        """What `_done` does for each of them, with one word to each hold for the plain ones, as nearly all are."""
+        charged: dict[str, int] = {}
+        pending = self._pending
+        for each in events:
+            key = each.key
+            if each.former is not None or each.twin is not None or key in self._sent or pending.get(key) is not each:
+                self._done(each, billing_pb2.EVENT_STATE_COMMITTED)
+                continue
+            del pending[key]
+            self._settled[key[0]] = each.spool_key
+            charged[each.hold_id] = charged.get(each.hold_id, 0) + each.charge_nano_usd
+        for hold_id, charge_nano_usd in charged.items():
+            self._confirmed(hold_id, charge_nano_usd, False)
 
     async def _confirm(self, batch: list[Pending]) -> list[Pending]:
         """Asks about these; returns those that billing should have known by now."""
@@ -337,11 +354,11 @@ class Publisher:
             if error.code is Code.UNAVAILABLE:
                 raise
             self._log.error("record_usage_failed", events=len(batch), code=error.code.value)
-            self._tried(batch)
+            self._tried(batch, at_s=asyncio.get_running_loop().time())
             self._ask_singly(batch)
             return
         left = [each for each, state in zip(batch, states, strict=True) if not self._done(each, state)]
-        self._tried(left)
+        self._tried(left, at_s=asyncio.get_running_loop().time())
         self._ask_singly(left)
 
     def _done(self, each: Pending, state: EventState) -> bool:
@@ -357,7 +374,7 @@ class Publisher:
         done: Pending | None = each
         while done is not None and (not set_aside or done.event.event_id == event_id):
             if done.former is None:
-                self._settled.add(done.key[0])
+                self._settled[done.key[0]] = done.spool_key
                 self._confirmed(done.hold_id, done.charge_nano_usd, set_aside)
             else:  # no draw of ours: a sibling that has died may have adopted even an event of our own
                 done.former()
@@ -377,13 +394,6 @@ class Publisher:
         """Whether an event of the request waits that is in our own spool."""
         for kind in KINDS:
             each = self._pending.get((request_id, kind))
-            while each is not None:
-                if each.former is None:
-                    return True
-                each = each.twin
+            if each is not None and each.has_ours:
+                return True
         return False
-
-
-def _spool_key(request_id: str) -> bytes:
-    """The UUID's bytes, of a text that we wrote."""
-    return bytes.fromhex(request_id.replace("-", ""))

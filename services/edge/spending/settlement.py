@@ -54,7 +54,7 @@ class Outbox(Protocol):
     @property
     def has_room(self) -> bool: ...
 
-    def add(self, event: usage_pb2.UsageRecorded, *, payload: bytes = b"") -> None: ...
+    def add(self, event: usage_pb2.UsageRecorded, *, payload: bytes = b"", key: bytes = b"") -> None: ...
 
     def find(self, request_id: str) -> usage_pb2.UsageRecorded | None: ...
 
@@ -140,12 +140,12 @@ class Settlement:
         is_known = known is not None and (known.event_id, known.kind) == (event.event_id, event.kind)
         if is_known or event.spender == str(self._purse.spender):
             return
-        key = UUID(event.request_id).bytes
+        key, payload = UUID(event.request_id).bytes, event.SerializeToString()
         try:
-            self._spool.append(Kind.FINISHED, key, event.SerializeToString())
+            self._spool.append(Kind.FINISHED, key, payload)
         except OSError as error:
             self._log.error("spool_failed", request_id=event.request_id, reason=str(error))
-        self._outbox.add(event)
+        self._outbox.add(event, payload=payload, key=key)
 
     def _price_id(self, price: PriceVersion) -> str:
         """The name of a price, hashed once: there are as many as the config has had versions of."""
@@ -248,7 +248,7 @@ class Tab:
         except OSError as error:  # the disk fails: the event is still on its way, it only can't survive us
             self._log.error("spool_failed", request_id=event.request_id, reason=str(error))
         self._purse.settled(self.draw, spent_nano_usd=self.charge)
-        self._outbox.add(event, payload=payload)
+        self._outbox.add(event, payload=payload, key=self._key)
         self._running.pop(event.request_id, None)
 
     def note(self, ending: Ending, *, now_s: float) -> None:

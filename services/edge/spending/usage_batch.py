@@ -3,6 +3,7 @@
 The bytes are those of `UsageBatch`: a repeated message field is each message's bytes behind its tag and length.
 """
 
+import functools
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -22,6 +23,7 @@ class Pending(msgspec.Struct, eq=False, gc=False):
 
     payload: bytes
     key: tuple[str, int]  # what billing knows it by
+    spool_key: bytes  # what our spool knows it by; empty for one of a former process
     hold_id: str
     charge_nano_usd: int
     closes_hold: bool
@@ -35,11 +37,20 @@ class Pending(msgspec.Struct, eq=False, gc=False):
         """All of it."""
         return usage_pb2.UsageRecorded.FromString(self.payload)
 
+    @property
+    def has_ours(self) -> bool:
+        """Whether it, or one of its twins, is in our own spool."""
+        each: Pending | None = self
+        while each is not None and each.former is not None:
+            each = each.twin
+        return each is not None
+
 
 class Batch(msgspec.Struct, eq=False):
-    """What the bus took as one message: asked about as one, twice at most; then each event is on its own."""
+    """What the bus took as one message at `sent_s`: asked about as one, twice at most; then each event for itself."""
 
     events: list[Pending]
+    sent_s: float
     asked: bool = False
 
 
@@ -47,13 +58,15 @@ def encoded(batch_id: str, events: Iterable[bytes]) -> bytes:
     """The message: these serialised events, under the id that billing can be asked about them by."""
     parts = [usage_pb2.UsageBatch(id=batch_id).SerializeToString()]
     for event in events:
-        parts += (_EVENTS_TAG, _varint(len(event)), event)
+        parts += (_head(len(event)), event)
     return b"".join(parts)
 
 
-def _varint(value: int) -> bytes:
+@functools.lru_cache(4096)
+def _head(length: int) -> bytes:
+    """What stands before an event of so many bytes: few lengths are common."""
     low: list[int] = []
-    while value > _SEVEN_BITS:
-        low.append(value & _SEVEN_BITS | 0x80)
-        value >>= 7
-    return bytes([*low, value])
+    while length > _SEVEN_BITS:
+        low.append(length & _SEVEN_BITS | 0x80)
+        length >>= 7
+    return _EVENTS_TAG + bytes([*low, length])

@@ -210,6 +210,25 @@ async def test_events_of_a_batch_that_billing_has_are_forgotten_without_asking_a
     assert set(desk.forgotten) == {desk.request_id.bytes}
 
 
+async def test_a_hold_hears_of_a_whole_batch_once(desk: Desk):
+    """All that was charged to it comes in one sum; of an end with a twin, and of another process', as ever."""
+    desk.billing.has_batches = True
+    keys = []
+    for _ in range(5):
+        desk.request_id = uuid7()
+        keys.append(desk.request_id.bytes)
+        desk.add("charge")
+    desk.add("twin")
+    desk.request_id = uuid7()
+    desk.add("other", former=True)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(desk.publisher.run())
+        assert await desk.publisher.drain(grace_s=20)
+        running.cancel()
+    assert sorted(desk.confirmed) == [("lease", 7), ("lease", 7), ("lease", 28)]
+    assert (sorted(desk.forgotten), desk.former) == (sorted(keys), ["other"])
+
+
 async def test_no_message_is_larger_than_the_bus_takes(desk: Desk, monkeypatch: pytest.MonkeyPatch):
     """Few large events fill a batch as well as many small ones."""
     monkeypatch.setattr(publishing, "BATCH_BYTES", 1)
