@@ -18,11 +18,9 @@ MARGIN_DAYS = 1
 """A request may be counted by the provider on the day before or after ours."""
 _OLDEST_KEPT = "SELECT kept_from FROM billing.usage_log"
 _REQUESTS = """
-    SELECT u.request_id, u.recorded, u.charge, coalesce(t.booked, 0)::bigint
-    FROM billing.usage_events u LEFT JOIN (
-        SELECT request_id, sum(amount) AS booked FROM billing.transfers
-        WHERE kind = 'charge' AND request_id >= %(first)s AND request_id < %(end)s GROUP BY request_id) t
-        ON t.request_id = u.request_id AND u.kind = 'charge'
+    SELECT u.request_id, u.recorded, u.charge, coalesce((SELECT sum(t.amount) FROM billing.transfers t
+        WHERE u.kind = 'charge' AND t.event_id = 'charge:' || u.request_id), 0)::bigint
+    FROM billing.usage_events u
     WHERE u.request_id >= %(first)s AND u.request_id < %(end)s AND (u.kind = 'charge' OR (u.kind = 'void'
         AND NOT EXISTS (SELECT FROM billing.usage_events c WHERE c.request_id = u.request_id AND c.kind = 'charge')))
 """

@@ -24,7 +24,7 @@ _ENDED = {each: f"'{each}'" for each in ("complete", "client_gone", "upstream_fa
 _REFUNDED_BY = "SELECT recorded FROM billing.usage_events WHERE request_id = %s AND kind = 'refund'"
 _MOVEMENTS = """
     SELECT request_id, id, debit, credit, amount, kind, (extract(epoch FROM created_at) * 1000000)::bigint
-    FROM billing.transfers WHERE request_id = ANY(%s) ORDER BY created_at, leg
+    FROM billing.transfers WHERE event_id = ANY(%s) ORDER BY created_at, leg
 """
 LAST = UUID(int=(1 << 128) - 1)
 
@@ -94,7 +94,8 @@ async def is_dropped(connection: Connection, request_id: UUID) -> bool:
 
 async def movements(connection: Connection, request_ids: Sequence[UUID]) -> list[Movement]:
     """All transfers of these requests, in the order they were made."""
-    cursor = await connection.execute(_MOVEMENTS, (list(request_ids),))
+    event_ids = [f"{kind}:{request_id}" for request_id in request_ids for kind in ("charge", "refund")]
+    cursor = await connection.execute(_MOVEMENTS, (event_ids,))
     return [
         Movement(
             request_id=row[0],

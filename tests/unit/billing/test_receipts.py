@@ -11,7 +11,8 @@ from chassis.errors import Code, TollbridgeError
 from chassis.ids import unix_ms, uuid7, uuid7_at
 from services.billing.ledger import Usage, UsageKind
 from services.billing.prices import PriceBook
-from services.billing.receipts import receipt_check
+from services.billing.proof import drift_store
+from services.billing.receipts import receipt_check, receipt_store
 from services.billing.receipts.receipt_keys import ReceiptKeys
 from services.billing.receipts.receipts import Receipts
 from services.billing.receipts.signatures import SigningKey
@@ -139,6 +140,23 @@ def test_a_request_that_is_older_than_the_log_is_not_found_and_its_transfers_sta
     assert reader.refused(request_id=ancient) is Code.NOT_FOUND
     kept = bank.admin.execute("SELECT count(*) FROM billing.transfers WHERE request_id = %s", (ancient,)).fetchone()
     assert kept == (1,)
+
+
+@pytest.mark.parametrize(
+    ("statement", "values"),
+    [
+        (receipt_store._MOVEMENTS, (["charge:1", "refund:1"],)),
+        (drift_store._REQUESTS, {"first": UUID(int=0), "end": receipt_store.LAST}),
+    ],
+    ids=["receipts", "reconcile"],
+)
+def test_the_transfers_of_a_request_are_found_by_an_index(bank: PostgresBank, statement: str, values: Any):
+    """However many others there are; none of them is looked at."""
+    with bank.admin.transaction():
+        bank.admin.execute("SET LOCAL enable_seqscan = off")
+        plan = [text for (text,) in bank.admin.execute(f"EXPLAIN {statement}".encode(), values).fetchall()]
+    assert any("Index Cond:" in line and "event_id = " in line for line in plan), plan
+    assert not any("Seq Scan on transfers" in line for line in plan), plan
 
 
 def test_the_log_shows_the_same_documents_newest_first_without_signatures(reader: Reader):
