@@ -14,7 +14,8 @@ MAX_CHARGE = 1 << 53
 
 _MILLION = 1_000_000
 _MS_PER_MINUTE = 60_000
-_SCALE = _MILLION * PPM * _MS_PER_MINUTE
+_PER_PIECE = _MILLION * _MS_PER_MINUTE
+_SCALE = _PER_PIECE * PPM
 """Denominator of every sum below: rates are per million, the markup in millionths, durations in minutes."""
 
 
@@ -139,12 +140,14 @@ def _sum(tokens: Tokens, units: Units, rates: Rates) -> int:
 
 def _pieces(units: Units, rates: Rates) -> int:
     """Σ of what is sold by the piece, over the denominator million × minute."""
-    by_piece = units.requests * rates.per_request + units.images * rates.per_image
-    return (
-        by_piece * _MILLION * _MS_PER_MINUTE
-        + units.characters * rates.per_million_characters * _MS_PER_MINUTE
-        + units.milliseconds * rates.per_minute * _MILLION
-    )
+    by_piece = units.requests * rates.per_request * _PER_PIECE
+    if units.images or units.characters or units.milliseconds:  # which chats have none of
+        by_piece += (
+            units.images * rates.per_image * _PER_PIECE
+            + units.characters * rates.per_million_characters * _MS_PER_MINUTE
+            + units.milliseconds * rates.per_minute * _MILLION
+        )
+    return by_piece
 
 
 def _check_bounds(*bounds: int) -> None:

@@ -44,26 +44,25 @@ MAX_KEPT_HOLD_IDS = 1_024
 _RATE_CLASSES = tuple(field.name for field in dataclasses.fields(Rates))
 
 
-class Checked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Checked(Usage, frozen=True, kw_only=True, gc=False):
     """An event that may be applied: what of it moves money, and the rest of what its log line says."""
 
-    usage: Usage
     tokens: Tokens
     event: usage_pb2.UsageRecorded
 
     def line(self, settled: Settled) -> UsageRow:
         """The log line, with what became of the charge."""
-        usage, event = self.usage, self.event
+        event = self.event
         return UsageRow(
-            request_id=usage.request_id,
-            kind=usage.kind,
-            customer_id=usage.customer_id,
+            request_id=self.request_id,
+            kind=self.kind,
+            customer_id=self.customer_id,
             key_id=event.key_id,
             model=event.model,
             operation=event.operation,
             prompt_tokens=self.tokens.prompt,
             completion_tokens=self.tokens.completion,
-            charge_nano_usd=usage.charge_nano_usd,
+            charge_nano_usd=self.charge_nano_usd,
             taken_nano_usd=settled.taken_nano_usd,
             overage_nano_usd=settled.overage_nano_usd,
             provider_cost_nano_usd=event.provider_cost_nano_usd,
@@ -147,15 +146,16 @@ def corrected(event: usage_pb2.UsageRecorded, *, kind: UsageKind, charge_nano_us
 def _checked(event: usage_pb2.UsageRecorded, kind: UsageKind, tokens: Tokens, within: Window) -> Checked:
     if not 0 <= event.provider_cost_nano_usd <= MAX_AMOUNT:
         raise Poison("the provider's cost is out of range")
-    usage = Usage(
+    return Checked(
         request_id=_request_id(event.request_id, within),
         kind=kind,
         customer_id=event.customer_id,
         hold_id=_hold_id(event.hold_id) if event.hold_id else None,
         closes_hold=event.closes_hold,
         charge_nano_usd=event.charge_nano_usd,
+        tokens=tokens,
+        event=event,
     )
-    return Checked(usage=usage, tokens=tokens, event=event)
 
 
 def dead_letter(event: usage_pb2.UsageRecorded, reason: str) -> DeadLetter:

@@ -93,17 +93,17 @@ class DeadLetters:
         try:
             event = usage_pb2.UsageRecorded.FromString(letter.recorded)
             corrected = charges.corrected(event, kind=kind, charge_nano_usd=charge_nano_usd, within=within)
-            if (corrected.usage.request_id, UsageKind.CHARGE) in books.applied:
+            if (corrected.request_id, UsageKind.CHARGE) in books.applied:
                 raise TollbridgeError(Code.CONFLICT, "the request was charged meanwhile: drop the letter")
-            settled = books.settle(corrected.usage)
+            settled = books.settle(corrected)
         except (Poison, DecodeError) as error:
             raise TollbridgeError(Code.INVALID_REQUEST, f"it can only be dropped: {error}") from error
         rows = [] if settled.duplicate else [corrected.line(settled)]
         await store.save_books(connection, books, usage=rows)
         await letter_store.supersede(
             connection,
-            applied=[corrected.usage.request_id],
-            charged=[corrected.usage.request_id] if kind is UsageKind.CHARGE else [],
+            applied=[corrected.request_id],
+            charged=[corrected.request_id] if kind is UsageKind.CHARGE else [],
         )
 
 

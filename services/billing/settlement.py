@@ -94,7 +94,7 @@ class Settlement:
         committed, dead_lettered = Fate.COMMITTED, Fate.DEAD_LETTERED
         for work in ready:
             work.fate = dead_lettered if work.letter else committed
-        charges_ = [work.checked.usage.charge_nano_usd for work in ready if work.checked and not work.repeats]
+        charges_ = [work.checked.charge_nano_usd for work in ready if work.checked and not work.repeats]
         self._figures.events_applied.inc(sum(work.letter is None for work in ready))
         self._figures.charged.inc(sum(charges_))
         self._tell(ready)
@@ -109,21 +109,21 @@ class Settlement:
             await letter_store.add(connection, DeadLetter(reason=reason, recorded=payload))
 
     async def _check(self, works: Sequence[_Work]) -> None:
-        wanted: dict[int, str] = {}
-        for index, work in enumerate(works):
+        wanted: list[tuple[_Work, str]] = []
+        for work in works:
             try:
-                wanted[index] = charges.wanted_price(work.event)
+                wanted.append((work, charges.wanted_price(work.event)))
             except Poison as error:
                 work.condemn(str(error))
-        prices = await self._prices.find(version for version in wanted.values() if version)
+        prices = await self._prices.find({version for _, version in wanted if version})
         within = charges.window(now_ms=time.time_ns() // 1_000_000, kept_days=self._kept_days())
-        for index, version in wanted.items():
+        for work, version in wanted:
             if version and version not in prices:
                 continue  # stays WAITING
             try:
-                works[index].checked = charges.check(works[index].event, prices.get(version), within=within)
+                work.checked = charges.check(work.event, prices.get(version), within=within)
             except Poison as error:
-                works[index].condemn(str(error))
+                work.condemn(str(error))
 
     async def _commit(self, works: Sequence[_Work], batches: Mapping[UUID, Sequence[_Work]]) -> None:
         async def together(connection: Connection) -> Written:
@@ -153,9 +153,9 @@ class Settlement:
         The customer pays for the first that came; what the second cost its provider is the house's loss.
         """
         repeated = {
-            work.checked.usage.request_id: work.event
+            work.checked.request_id: work.event
             for work in works
-            if work.repeats and work.checked and work.checked.usage.kind is UsageKind.CHARGE
+            if work.repeats and work.checked and work.checked.kind is UsageKind.CHARGE
         }
         if not repeated:
             return
@@ -193,7 +193,7 @@ class Settlement:
 
 async def _lock(connection: Connection, works: Sequence[_Work]) -> Books:
     """Locks whatever these events may touch, the holds of dead letters too."""
-    found: list[Usage | DeadLetter] = [work.checked.usage for work in works if work.checked]
+    found: list[Usage | DeadLetter] = [work.checked for work in works if work.checked]
     customer_ids = {each.customer_id for each in found}
     found += [work.letter for work in works if work.letter]
     return await store.lock_books(
@@ -225,7 +225,7 @@ def _decide(books: Books, work: _Work, rows: list[UsageRow]) -> None:
     if checked is None:
         return
     try:
-        settled = books.settle(checked.usage)
+        settled = books.settle(checked)
     except Poison as error:
         work.condemn(str(error))
         return

@@ -38,7 +38,7 @@ def _event(tokens: dict[str, int], price: PriceVersion, charge: int) -> usage_pb
 
 def _check(event: usage_pb2.UsageRecorded, price: PriceVersion) -> int:
     within = charges.window(now_ms=unix_ms(uuid7()), kept_days=400)
-    return charges.check(event, price, within=within).usage.charge_nano_usd
+    return charges.check(event, price, within=within).charge_nano_usd
 
 
 @given(input_=COUNTS, cached=COUNTS, output=COUNTS, started=PRICES, changed=PRICES)
