@@ -12,9 +12,10 @@ from typing import Protocol, TypeAlias
 from uuid import UUID
 
 import structlog
+from msgspec.structs import astuple
 from structlog.typing import FilteringBoundLogger
 
-from chassis.ids import uuid7
+from chassis.ids import text_of, uuid7
 from pricing.charge import ChargeOutOfRange, charge_nano_usd, provider_cost_nano_usd
 from pricing.prices import PriceVersion
 from pricing.tokens import Tokens, Units
@@ -105,7 +106,8 @@ class Settlement:
         self._purse = purse
         self._outbox = outbox
         self._log: FilteringBoundLogger = structlog.get_logger()
-        self._price_ids: dict[PriceVersion, str] = {}
+        self._spender = str(purse.spender)
+        self._price_ids: dict[int, tuple[PriceVersion, str]] = {}
         self._open: dict[str, usage_pb2.UsageRecorded] = {}
 
     @property
@@ -124,6 +126,7 @@ class Settlement:
             spool=self._spool,
             purse=self._purse,
             outbox=self._outbox,
+            spender=self._spender,
             running=self._open,
             price_id=self._price_id,
             log=self._log,
@@ -138,7 +141,7 @@ class Settlement:
         """
         known = self._outbox.find(event.request_id)
         is_known = known is not None and (known.event_id, known.kind) == (event.event_id, event.kind)
-        if is_known or event.spender == str(self._purse.spender):
+        if is_known or event.spender == self._spender:
             return
         key, payload = UUID(event.request_id).bytes, event.SerializeToString()
         try:
@@ -148,13 +151,16 @@ class Settlement:
         self._outbox.add(event, payload=payload, key=key)
 
     def _price_id(self, price: PriceVersion) -> str:
-        """The name of a price, hashed once: there are as many as the config has had versions of."""
-        name = self._price_ids.get(price)
-        if name is None:
+        """The name of a price, hashed once: there are as many as the config has had versions of.
+
+        Found by the object, of which a version has one: to hash its content would take as long as all the rest.
+        """
+        known = self._price_ids.get(id(price))
+        if known is None:
             if len(self._price_ids) >= MAX_PRICES:
                 self._price_ids.clear()
-            name = self._price_ids[price] = price.id
-        return name
+            known = self._price_ids[id(price)] = (price, price.id)  # and keeps it, so that its identity stays its own
+        return known[1]
 
 
 class Tab:
@@ -167,7 +173,9 @@ class Tab:
         "_outbox",
         "_price_id",
         "_purse",
+        "_request_id",
         "_running",
+        "_spender",
         "_spool",
         "charge",
         "closed",
@@ -183,6 +191,7 @@ class Tab:
         spool: Journal,
         purse: Purse,
         outbox: Outbox,
+        spender: str,
         running: dict[str, usage_pb2.UsageRecorded],
         price_id: Callable[[PriceVersion], str],
         log: FilteringBoundLogger,
@@ -190,6 +199,8 @@ class Tab:
         self._price_id = price_id
         self._facts = facts
         self._key = facts.request_id.bytes
+        self._request_id = text_of(facts.request_id)
+        self._spender = spender
         self._spool = spool
         self._purse = purse
         self._outbox = outbox
@@ -214,7 +225,7 @@ class Tab:
             self._purse.give_back(self.draw)
         self.draw, self.route = draw, route
         self.event = self._started(route, draw)
-        self._running[self.event.request_id] = self.event
+        self._running[self._request_id] = self.event
         payload = self.event.SerializeToString()
         self._spool.append(Kind.STARTED, self._key, payload)
         if self._spool.always:
@@ -246,10 +257,10 @@ class Tab:
         try:
             self._spool.append(Kind.FINISHED, self._key, payload)
         except OSError as error:  # the disk fails: the event is still on its way, it only can't survive us
-            self._log.error("spool_failed", request_id=event.request_id, reason=str(error))
+            self._log.error("spool_failed", request_id=self._request_id, reason=str(error))
         self._purse.settled(self.draw, spent_nano_usd=self.charge)
         self._outbox.add(event, payload=payload, key=self._key)
-        self._running.pop(event.request_id, None)
+        self._running.pop(self._request_id, None)
 
     def note(self, ending: Ending, *, now_s: float) -> None:
         """Writes how this request ends should we die before it is closed: the client has left, and has had so much.
@@ -274,13 +285,13 @@ class Tab:
     def _started(self, route: Route, draw: Draw) -> usage_pb2.UsageRecorded:
         facts = self._facts
         return usage_pb2.UsageRecorded(
-            event_id=str(uuid7()),
-            request_id=str(facts.request_id),
+            event_id=text_of(uuid7()),
+            request_id=self._request_id,
             customer_id=facts.customer_id,
             key_id=facts.key_id,
             hold_id=draw.hold_id,
             closes_hold=draw.closes_hold,
-            spender=str(self._purse.spender),
+            spender=self._spender,
             price_version=self._price_id(route.price),
             model=route.model,
             operation=facts.operation,
@@ -311,10 +322,8 @@ class Tab:
     def _fill_use(self, event: usage_pb2.UsageRecorded, use: Use) -> None:
         if self.route is None:
             return
-        for name in Tokens.__struct_fields__:
-            setattr(event.tokens, name, getattr(use.tokens, name))
-        for name in Units.__struct_fields__:
-            setattr(event.units, name, getattr(use.units, name))
+        _copy_counts(use.tokens, event.tokens)
+        _copy_counts(use.units, event.units)
         event.evidence = use.evidence
         event.generation_id = use.generation_id[:MAX_GENERATION_ID].replace("\x00", "")
         event.implausible = use.implausible
@@ -324,6 +333,14 @@ class Tab:
             event.provider_cost_nano_usd = provider_cost_nano_usd(use.tokens, use.units, self.route.price)
         except ChargeOutOfRange:
             event.implausible = True  # for the house's books only; the charge has its own bound
+
+
+def _copy_counts(counts: Tokens | Units, message: usage_pb2.Tokens | usage_pb2.Units) -> None:
+    """Of a dozen counts most are 0, which a new message says anyway."""
+    message.SetInParent()
+    for name, count in zip(counts.__struct_fields__, astuple(counts), strict=True):
+        if count:
+            setattr(message, name, count)
 
 
 def voided(started: usage_pb2.UsageRecorded) -> usage_pb2.UsageRecorded:
