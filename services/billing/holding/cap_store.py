@@ -13,6 +13,7 @@ from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
 from chassis.db import Connection
+from services.billing import array_sql
 from services.billing.holding.caps import Cap, CapAccount
 from services.billing.holding.holds import Hold
 
@@ -55,7 +56,7 @@ async def send_lock(
     asked = {cap.id: cap.amount_nano_usd for cap in caps}
     if asked:
         await connection.execute(_OPEN, (list(asked), list(asked.values())))
-    return await connection.execute(_LOCK, ([*asked, *cap_ids], hold_ids))
+    return await connection.execute(_LOCK, (array_sql.texts([*asked, *cap_ids]), array_sql.ids(hold_ids)))
 
 
 async def read_locked(cursor: AsyncCursor[TupleRow]) -> list[CapAccount]:
