@@ -239,10 +239,10 @@ def _hold_id(text: str) -> UUID:
 
 
 def _uuid(text: str, name: str) -> UUID:
-    found = _uuid_or_none(text)
-    if found is None:
-        raise Poison(f"{name} is no UUID")
-    return found
+    try:
+        return msgspec.convert(text, UUID)
+    except msgspec.ValidationError as error:
+        raise Poison(f"{name} is no UUID") from error
 
 
 def _uuid_or_none(text: str) -> UUID | None:

@@ -140,7 +140,7 @@ async def lock_books(
         holds = await connection.execute(_LOCK_HOLDS, (array_sql.ids(hold_ids),))
     locked = await accounts.fetchall()
     return Books(
-        new_id=_counting(),
+        new_id=_counting(max(1, len(request_ids))),
         now_us=locked[0][5] if locked else 0,
         accounts=[_account(row[:5]) for row in locked],
         holds=[_hold(row) for row in await holds.fetchall()],

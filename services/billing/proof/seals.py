@@ -89,7 +89,7 @@ def _text(value: object) -> str:
 
 def seal_hash(n: int, previous: bytes, texts: Iterable[str]) -> bytes:
     """SHA-256 over the number, the seal before and the rows' texts in order, each on a line of its own."""
-    lines = "".join(f"{text}\n" for text in texts)
+    lines = "\n".join([*texts, ""])
     return hashlib.sha256(n.to_bytes(8, "big") + previous + lines.encode()).digest()
 
 
