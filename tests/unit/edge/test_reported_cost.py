@@ -42,7 +42,7 @@ async def test_the_reported_cost_is_charged_or_the_list_price_with_a_flag(
     assert (event.charge_nano_usd, event.implausible) == (charge, flagged)
     assert (event.tokens.input, event.tokens.output) == (10, 2)
     assert event.price_version == PRICE.id
-    assert check(event, PRICE, within=ANY_TIME).usage.charge_nano_usd == charge
+    assert check(event, PRICE, within=ANY_TIME).charge_nano_usd == charge
     await world.settled()
 
 

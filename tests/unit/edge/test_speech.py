@@ -61,7 +61,7 @@ async def ended(world: World, rates: dict) -> usage_pb2.UsageRecorded:
     """The one event, which billing works out as edge did."""
     event = await world.only_event()
     price = PriceVersion(rates=Rates(**rates), cost=Rates(**rates))
-    assert check(event, price, within=ANY_TIME).usage.charge_nano_usd == event.charge_nano_usd
+    assert check(event, price, within=ANY_TIME).charge_nano_usd == event.charge_nano_usd
     await world.settled()
     assert world.truth.balance_nano_usd == 1_000_000_000 - event.charge_nano_usd
     return event

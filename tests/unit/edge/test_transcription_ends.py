@@ -39,7 +39,7 @@ async def status_of(world: World, asked: dict) -> int:
 async def ended(world: World) -> usage_pb2.UsageRecorded:
     """The one event, which billing works out as edge did."""
     event = await world.only_event()
-    assert check(event, PRICE, within=ANY_TIME).usage.charge_nano_usd == event.charge_nano_usd
+    assert check(event, PRICE, within=ANY_TIME).charge_nano_usd == event.charge_nano_usd
     await world.settled()
     assert world.truth.balance_nano_usd == 1_000_000_000 - event.charge_nano_usd
     return event
