@@ -1,8 +1,9 @@
 """A receipt with something in every field, made as billing makes it, and keys to sign it with."""
 
-import dataclasses
 from typing import Any
 from uuid import UUID
+
+import msgspec
 
 from pricing.charge import charge_nano_usd
 from pricing.prices import PriceVersion, Rates
@@ -34,8 +35,8 @@ def usage(price: PriceVersion = PRICE, **changes: Any) -> usage_pb2.UsageRecorde
         "customer_id": "customer-1",
         "key_id": "key-1",
         "price_version": price.id,
-        "tokens": usage_pb2.Tokens(**dataclasses.asdict(TOKENS)),
-        "units": usage_pb2.Units(**dataclasses.asdict(UNITS)),
+        "tokens": usage_pb2.Tokens(**msgspec.structs.asdict(TOKENS)),
+        "units": usage_pb2.Units(**msgspec.structs.asdict(UNITS)),
         "charge_nano_usd": charge_nano_usd(
             TOKENS, UNITS, price, reported_cost_nano_usd=None if reported == -1 else reported
         ),

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 import psycopg
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from services.billing import array_sql
@@ -19,6 +19,8 @@ _TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0
     texts=st.lists(st.none() | _TEXTS, max_size=5),
     flags=st.lists(st.booleans(), max_size=5),
 )
+@example(ids=[UUID(int=7)] * 500, numbers=list(range(-250, 250)), texts=["same"] * 500, flags=[True] * 500)
+@example(ids=[None] * 500, numbers=[*[1] * 499, None], texts=[None] * 500, flags=[])
 def test_every_column_arrives_as_it_was(
     as_billing: psycopg.Connection,
     ids: list[UUID | None],
