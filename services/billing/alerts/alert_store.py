@@ -46,6 +46,7 @@ _TAKE = """
     RETURNING d.id, d.customer_id, d.body, d.tries, extract(epoch FROM now() - d.made_at)::bigint,
         coalesce(taken.url, ''), coalesce(taken.secret, '')
 """
+_IS_DUE = "SELECT EXISTS (SELECT FROM billing.webhook_deliveries WHERE state = 'pending' AND try_at <= now())"
 _END = """
     UPDATE billing.webhook_deliveries SET state = %s, problem = %s, ended_at = now() WHERE id = %s AND state = 'pending'
 """
@@ -115,6 +116,12 @@ async def add(connection: Connection, webhooks: Sequence[tuple[UUID, str, bytes]
     columns = [list(column) for column in zip(*webhooks, strict=True)]
     if columns:
         await connection.execute(_ADD, columns)
+
+
+async def is_due(connection: Connection) -> bool:
+    """Whether any webhook is: asked much oftener than one is, so it has to cost little."""
+    row = await (await connection.execute(_IS_DUE)).fetchone()
+    return bool(row and row[0])
 
 
 async def take(connection: Connection, *, limit: int, busy: Sequence[str], hold_up_s: int, keep_s: int) -> list[Taken]:

@@ -29,6 +29,9 @@ class DueWebhooks:
 
     async def take(self, *, limit: int, busy: Sequence[str], keep_s: int) -> Sequence[Taken]:
         """Some that are due, one of each customer who is not in `busy`; nobody else takes them within `keep_s`."""
+        async with db.transaction(self._pool, alone=True) as connection:
+            if not await alert_store.is_due(connection):
+                return ()
         take = partial(alert_store.take, limit=limit, busy=busy, hold_up_s=HOLD_UP_S, keep_s=keep_s)
         return await db.in_transaction(self._pool, take)
 

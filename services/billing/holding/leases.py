@@ -216,7 +216,7 @@ class Expiry:
     async def look(self) -> int:
         """Ends what is due, unless it is too early to say; returns how many holds changed."""
         try:
-            async with db.transaction(self._pool) as connection:
+            async with db.transaction(self._pool, alone=True) as connection:
                 due = await hold_store.due(connection, limit=MAX_RELEASED)
             if not due or time.monotonic() < self._quiet_until:
                 return 0
