@@ -1,6 +1,5 @@
 """I10 and I11 where they are decided: a charge is believed only as the sum of possible counts at the named price."""
 
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
