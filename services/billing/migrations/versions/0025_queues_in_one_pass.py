@@ -1,7 +1,7 @@
-"""A request's transfers are found by their events, `charge:<request>` and `refund:<request>`, and by no other index.
+"""What a statement wrote into transfers is looked through once for both queues and for whom it names, not three times.
 
-Each index is a tenth of what writing a transfer costs. What a statement wrote is looked through once for both queues
-and for whom it names, no longer three times. Nothing that was released reads by the index that goes.
+From this version on a request's transfers are found by their events, `charge:<request>` and `refund:<request>`. The
+index by request stays for the code of the version before, which reads by it while both run.
 """
 
 from alembic import op
@@ -50,8 +50,7 @@ _QUEUE = """
 
 
 def upgrade() -> None:
-    """Drops the index and replaces the function; both are done in a moment."""
-    op.execute("DROP INDEX billing.transfers_of_request")
+    """Replaces the function."""
     op.execute(_QUEUE)
 
 
