@@ -40,7 +40,7 @@ ENDED: Mapping[int, str] = {
 _ONE_REQUEST, _ONE_REQUEST_SENT = Units(requests=1), usage_pb2.Units(requests=1)
 _VERSION_AND_VARIANT = 15 << 76 | 3 << 62
 _UUID7 = 7 << 76 | 2 << 62
-MAX_KEPT_HOLD_IDS = 1_024
+_KEPT_HOLD_IDS = 1_024
 _RATE_CLASSES = tuple(field.name for field in dataclasses.fields(Rates))
 
 
@@ -232,7 +232,7 @@ def _request_id(text: str, within: Window) -> UUID:
     return request_id
 
 
-@functools.lru_cache(maxsize=MAX_KEPT_HOLD_IDS)
+@functools.lru_cache(maxsize=_KEPT_HOLD_IDS)
 def _hold_id(text: str) -> UUID:
     """Remembered, because hundreds of events name one lease; what is no id is not."""
     return _uuid(text, "hold_id")

@@ -95,7 +95,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Transfer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A movement of money, never changed. The last four fields are set only when a customer's account takes part.
 
-    `cap_ids` are the cap accounts that a charge counted in, and that its refund takes it out of again.
+    `cap_ids` are the cap accounts that a charge counted in, and that its refund takes it out of again. The order of the
+    fields is that of the columns: `store` and `seals` take them by their places.
     """
 
     id: UUID
@@ -136,7 +137,7 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One line of the request log. Amounts in nano-USD; `recorded` is the event as it came, serialised.
 
-    `ended` is None for a refund, and where the event doesn't say.
+    `ended` is None for a refund, and where the event doesn't say. The order of the fields is that of the columns.
     """
 
     request_id: UUID

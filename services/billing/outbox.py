@@ -63,7 +63,8 @@ class Outbox:
     async def _rest(self) -> None:
         """For IDLE_PAUSE_S, because a look costs as much for one transfer as for hundreds; less where many are made."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._memory.is_filling.wait(), IDLE_PAUSE_S)
+            async with asyncio.timeout(IDLE_PAUSE_S):  # wait_for may lose a cancellation
+                await self._memory.is_filling.wait()
 
     async def send_once(self) -> int:
         """Publishes a batch as one message; returns how many transfers left: all, if fewer than MAX_BATCH.

@@ -94,9 +94,9 @@ class Settlement:
         committed, dead_lettered = Fate.COMMITTED, Fate.DEAD_LETTERED
         for work in ready:
             work.fate = dead_lettered if work.letter else committed
-        charges_ = [work.checked.charge_nano_usd for work in ready if work.checked and not work.repeats]
+        charged = [work.checked.charge_nano_usd for work in ready if work.checked and not work.repeats]
         self._figures.events_applied.inc(sum(work.letter is None for work in ready))
-        self._figures.charged.inc(sum(charges_))
+        self._figures.charged.inc(sum(charged))
         self._tell(ready)
         await self._tell_of_second_charges(ready)
         return [work.fate for work in works]

@@ -38,7 +38,8 @@ class Sealer:
                 self._log.warning("not_sealed", reason=str(error))
             await asyncio.sleep(LEAST_PAUSE_S)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._memory.is_filling.wait(), PAUSE_S - LEAST_PAUSE_S)
+                async with asyncio.timeout(PAUSE_S - LEAST_PAUSE_S):  # wait_for may lose a cancellation
+                    await self._memory.is_filling.wait()
 
     async def seal(self) -> int:
         """Closes batches until nothing waits; returns how many."""

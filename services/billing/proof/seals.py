@@ -70,7 +70,7 @@ def canonical_transfer(transfer: Transfer, *, created_at_us: int) -> str:
     balance_after, cap_ids = columns[12:]
     return (
         f'{{"amount":"{amount}","balance_after":{_plain(balance_after)},'
-        f'"cap_ids":{_quoted(" ".join(cap_ids)) if cap_ids else "null"},"created_at_us":"{created_at_us}",'
+        f'"cap_ids":{_text(" ".join(cap_ids) or None)},"created_at_us":"{created_at_us}",'
         f'"credit":{_quoted(credit)},"customer_id":{"null" if customer_id is None else _quoted(customer_id)},'
         f'"debit":{_quoted(debit)},"event_id":{_quoted(event_id)},"id":"{id_}","kind":"{kind}","leg":"{leg}",'
         f'"reason":{_quoted(reason)},"request_id":{_plain(request_id)},"reverses":{_plain(reverses)},'

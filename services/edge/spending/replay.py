@@ -109,7 +109,8 @@ class Replay:
         """A spool that is done is ended at once, or when billing can be told."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._emptied.wait(), _pause_s())
+                async with asyncio.timeout(_pause_s()):  # wait_for may lose a cancellation
+                    await self._emptied.wait()
             self._emptied.clear()
             for spool in [spool for spool, left in self._left.items() if not left]:
                 await self._end(spool)
