@@ -1,4 +1,4 @@
-"""`make bench [ARGS="--rounds 4 --requests 500"]`: what the gateway adds to a request, on this machine, as ratios.
+"""`make bench [ARGS="--rounds 4 --requests 500 --chunks 100"]`: what the gateway adds to a request, as ratios.
 
 Starts the fake provider, a whole gateway, and beside its edge one that charges nothing (`uncharged`), all as processes,
 and sends the same bounded load to each, in rounds whose order turns around each time. Each ratio is the median of the
@@ -12,6 +12,7 @@ counted in what load generator and provider, who do the same for everybody, took
 import argparse
 import asyncio
 import dataclasses
+import json
 import statistics
 import tempfile
 import time
@@ -31,11 +32,19 @@ CREDIT_USD = "1000"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where a load goes."""
+    """Where a load goes, and what it asks for."""
 
     url: str
     key: str
     model: str
+    stream: bool
+    text: str
+
+    @property
+    def body(self) -> dict[str, object]:
+        """One request."""
+        messages = [{"role": "user", "content": self.text}]
+        return {"model": self.model, "messages": messages, "max_tokens": 16, "stream": self.stream}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +75,6 @@ async def load(target: Target, *, requests: int, at_once: int, lead_s: float = 0
 
     Raises aiohttp.ClientResponseError for any failure.
     """
-    body = {"model": target.model, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 16}
     headers = {"authorization": f"Bearer {target.key}"}
     took_s: list[float] = []
     left = iter(range(requests))
@@ -77,7 +85,7 @@ async def load(target: Target, *, requests: int, at_once: int, lead_s: float = 0
             counts = began_s >= counts_from_s
             if counts and next(left, None) is None:
                 return
-            async with session.post(target.url, json=body, headers=headers) as reply:
+            async with session.post(target.url, json=target.body, headers=headers) as reply:
                 reply.raise_for_status()
                 await reply.read()
             if counts:
@@ -139,15 +147,26 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--requests", type=int, default=2000, help="measured in each round")
     parser.add_argument("--at-once", type=int, default=16)
+    parser.add_argument("--chunks", type=int, default=0, help="streams of so many pieces; else whole answers")
+    parser.add_argument("--gap-ms", type=float, default=0.0, help="how long after one piece comes the next")
     given = parser.parse_args()
+    script = {"chunks": given.chunks or 5, "gap_ms": given.gap_ms}
     with tempfile.TemporaryDirectory() as name, provider(Path(name), synced=False) as upstream:
         folder = Path(name)
         with gateway(folder / "gateway", CONFIG % {"provider": upstream.url}) as running:
             account = running.customer(credit_usd=CREDIT_USD)
             with uncharged.start(running.pid("edge"), folder) as (free_url, free_pid):
                 path = "/v1/chat/completions"
-                own = Target(url=running.base_url + path, key=account.key, model="alpha-chat")
-                direct = Target(url=upstream.url + path, key="canary-alpha-secret", model="upstream-alpha")
+                own = Target(
+                    url=running.base_url + path,
+                    key=account.key,
+                    model="alpha-chat",
+                    stream=given.chunks > 0,
+                    text=f"#script {json.dumps(script)}",
+                )
+                direct = dataclasses.replace(
+                    own, url=upstream.url + path, key="canary-alpha-secret", model="upstream-alpha"
+                )
                 targets = {"direct": direct, "uncharged": dataclasses.replace(own, url=free_url + path), "gateway": own}
                 meters = Meters(gateway=[*running.pids, free_pid], provider=upstream.process.pid)
                 _show(f"uncharged leaves out: {uncharged.LEFT_OUT}")
