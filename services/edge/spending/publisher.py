@@ -305,9 +305,10 @@ class Publisher:
             elif not batch.asked:
                 batch.asked = True
                 continue
-            else:
-                self._tried(batch.events, at_s=batch.sent_s)
-                self._ask_singly(batch.events)
+            else:  # one that is asked about singly already has its own time
+                lost = [each for each in batch.events if self._sent.get(each.key) is not each]
+                self._tried(lost, at_s=batch.sent_s)
+                self._ask_singly(lost)
             del self._batches[batch_id]
 
     def _all_committed(self, events: Iterable[Pending]) -> None:

@@ -42,12 +42,14 @@ class Billing:
 
     def __init__(self) -> None:
         self.states: dict[str, EventState] = {}
+        self.asked: list[str] = []
         self.recorded: list[str] = []
         self.has_batches = False
         self.batches = self.singles = 0
 
     async def confirm(self, events: Sequence[usage_pb2.UsageRecorded]) -> list[EventState]:
         self.singles += 1
+        self.asked += [event.event_id for event in events]
         return [self.states.get(event.event_id, MISSING) for event in events]
 
     async def confirm_batches(self, batch_ids: Sequence[str]) -> list[bool]:
@@ -56,7 +58,7 @@ class Billing:
 
     async def record_usage(self, events: Sequence[usage_pb2.UsageRecorded]) -> list[EventState]:
         self.recorded += [event.event_id for event in events]
-        return await self.confirm(events)
+        return [self.states.get(event.event_id, MISSING) for event in events]
 
 
 class Desk:
@@ -106,6 +108,21 @@ class Desk:
 
     async def drain(self) -> bool:
         return await self.publisher.drain(grace_s=0.3)
+
+    async def ask_once(self) -> None:
+        """One round of questions: no answer of this billing takes a turn of the loop."""
+        await self.publisher.drain(grace_s=0)
+
+    async def send_twice(self) -> None:
+        """Has the first on its way in a batch that was asked about once and, its twin being set aside, singly, too."""
+        self.add("first")
+        await until(lambda: self.bus.taken == 1)
+        self.bus.fails = True
+        self.add("second")
+        await until(lambda: self.bus.refused == 1)
+        self.billing.states["second"] = SET_ASIDE
+        await self.ask_once()
+        await until(lambda: self.bus.refused == 2)
 
 
 @pytest.fixture
@@ -263,6 +280,33 @@ async def test_an_end_that_comes_while_billing_is_asked_about_its_twin_is_asked_
         answer.set()
         await until(lambda: "second" in desk.billing.recorded)
         running.cancel()
+
+
+async def test_what_billing_is_to_get_from_us_does_not_wait_because_its_batch_is_missing_too(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+):
+    """The bus refused it, so it is due: that it was also in a message of before, which was lost, is no new try."""
+    monkeypatch.setattr(publishing, "RETRY_AFTER_S", (3600.0, 3600.0, 3600.0))
+    monkeypatch.setattr(publishing, "CONFIRM_EVERY_S", 3600.0)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(desk.publisher.run())
+        await desk.send_twice()
+        await desk.ask_once()
+        assert desk.billing.recorded == ["first"]
+        running.cancel()
+
+
+async def test_what_billing_has_with_its_batch_is_not_asked_about_again(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    """Though it was to be asked about singly, too: else it would be in every round until this process ends."""
+    monkeypatch.setattr(publishing, "CONFIRM_EVERY_S", 3600.0)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(desk.publisher.run())
+        await desk.send_twice()
+        desk.billing.has_batches = True
+        await desk.ask_once()
+        running.cancel()
+    assert (desk.billing.asked, desk.billing.recorded) == (["second"], [])
+    assert (desk.confirmed, desk.forgotten) == ([("lease", 7)] * 2, [desk.request_id.bytes])
 
 
 async def test_a_hold_that_ends_with_its_event_does_not_wait_for_a_batch_to_fill_up(
