@@ -242,15 +242,20 @@ class Tab:
     def close(self, ending: Ending, *, now_s: float) -> None:
         """Writes *finished*, settles the purse and hands the event on. A tab that never opened leaves no record.
 
-        The first call counts; later ones do nothing.
+        The first call counts; later ones do nothing. One that raises leaves the tab as it was.
         """
         if self.closed:
             return
-        if self.draw is None or self.event is None:
+        if self.route is None or self.draw is None or self.event is None:
             self.closed = True
             return
         event = self.event
-        self._fill(event, ending, now_s=now_s)
+        try:
+            self._fill(event, ending, now_s=now_s)
+        except Exception:  # no count of this end may be left for the next one to tell
+            self.event = self._running[self._request_id] = self._started(self.route, self.draw)
+            self.event.event_id = event.event_id
+            raise
         self.closed = True
         self.charge = event.charge_nano_usd
         payload = event.SerializeToString()
