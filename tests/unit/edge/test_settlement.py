@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from pricing.tokens import Tokens, Units
 from services.edge.spending import settlement
 from services.edge.spending.purse import Draw, Purse
 from services.edge.spending.settlement import Ending, Facts, Settlement, Tab, Use
+from services.edge.spool import spool as spool_module
+from services.edge.spool import spool_files
 from services.edge.spool.spool import Kind, Spool
 from services.edge.spool.spool_files import read
 from tests.fakes.routes import route_to
@@ -88,6 +91,40 @@ async def test_a_request_is_in_the_spool_once_its_tab_is_open(desk: Desk):
     """The provider is called then; should we die, its void is made of this."""
     await desk.tab.open(route=ROUTE, draw=await desk.draw())
     assert [record.kind for _, record in read(desk.segment)] == [Kind.STARTED]
+
+
+async def test_with_always_a_request_is_on_the_disk_once_its_tab_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Also for a later attempt: a machine that loses its power then has a record of all that a provider was asked."""
+    synced: list[int] = []
+    plain = spool_module.sync_files
+
+    def watched(descriptors: list[int], folder: Path) -> None:
+        plain(descriptors, folder)
+        synced.append(os.fstat(descriptors[0]).st_size)
+
+    monkeypatch.setattr(spool_module, "sync_files", watched)
+    with desk_over(tmp_path, sync="always") as desk:
+        draw = await desk.draw()
+        for begun in (1, 2):
+            await desk.tab.open(route=ROUTE, draw=draw)
+            assert synced[-1:] == [desk.segment.stat().st_size]
+            assert [record.kind for _, record in read(desk.segment)] == [Kind.STARTED] * begun
+
+
+async def test_with_always_no_provider_is_called_when_the_disk_cant_keep_what_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Opening the tab fails then, and the request with it, uncharged."""
+    with desk_over(tmp_path, sync="always") as desk:
+        with monkeypatch.context() as patch:
+            patch.setattr(spool_files, "_fdatasync", lambda _: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+            with pytest.raises(OSError, match="Input/output"):
+                await desk.tab.open(route=ROUTE, draw=await desk.draw())
+        desk.tab.close(Ending(ended=settlement.ENDED_GATEWAY_FAILED, http_status=503), now_s=1.0)
+        assert [event.kind for event in desk.outbox.ended] == [usage_pb2.USAGE_KIND_VOID]
+        assert desk.purse.open_count == 0
 
 
 async def test_a_later_attempts_draw_ends_the_one_before(desk: Desk):
