@@ -18,6 +18,8 @@ from upstream.outcome import AnswerTooLarge, AttemptFailed, Outcome, ProviderMis
 
 KEEP_ALIVE_S = 30.0
 DNS_CACHE_S = 10
+SECOND_LOOK_S = 0.05
+"""A loop that stood still, or was kept busy, runs its timers before it reads what came meanwhile."""
 _OWN_HEADERS = {"accept-encoding": "identity", "user-agent": "tollbridge"}
 
 
@@ -127,7 +129,7 @@ class _Response:
     """An aiohttp answer under the seam's watch.
 
     The watch is one timer that looks at the time of the last read when it fires, and is set again for the rest: no
-    timer is touched per read. When it finds the answer too slow it puts the failure into the stream and closes.
+    timer is touched per read. When it finds the answer too slow, twice, it puts the failure into the stream and closes.
     """
 
     __slots__ = (
@@ -207,19 +209,20 @@ class _Response:
             self._watch.cancel()
             self._watch = None
 
-    def _look(self) -> None:
+    def _look(self, again: bool = False) -> None:
         """Fires the timeout that is due, or sets the timer for the next one that can be."""
         now_s = self._loop.time()
-        if now_s >= self._deadline_s:
-            self._expire(TotalTimeReached(Outcome.TIMED_OUT, "the provider's total time is over"))
-            return
         if self._content.total_bytes > self._taken_bytes:
             self._last_read_s = now_s  # bytes wait for our reader: it is slow, not the provider
-        idle_until_s = self._last_read_s + self._timeouts.idle_s
-        if now_s >= idle_until_s:
+        due_s = min(self._last_read_s + self._timeouts.idle_s, self._deadline_s)
+        if now_s < due_s:
+            self._watch = self._loop.call_at(due_s, self._look)
+        elif not again:
+            self._watch = self._loop.call_later(SECOND_LOOK_S, self._look, True)
+        elif now_s >= self._deadline_s:
+            self._expire(TotalTimeReached(Outcome.TIMED_OUT, "the provider's total time is over"))
+        else:
             self._expire(AttemptFailed(Outcome.TIMED_OUT, "the provider stopped sending"))
-            return
-        self._watch = self._loop.call_at(min(idle_until_s, self._deadline_s), self._look)
 
     def _expire(self, failure: AttemptFailed) -> None:
         self._watch = None

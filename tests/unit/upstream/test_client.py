@@ -3,9 +3,12 @@
 import asyncio
 import contextlib
 import socket
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+import uvloop
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
@@ -208,6 +211,56 @@ async def test_a_slow_reader_is_no_slow_provider(client: UpstreamClient) -> None
         response = await client.send(call(url), timeouts=timeouts)
         await asyncio.sleep(0.6)  # what is tested is the passing of time
         assert await response.read(10) == b"ab"
+
+
+@pytest.mark.parametrize(
+    "timeouts",
+    [
+        Timeouts(connect_s=5, first_byte_s=5, idle_s=0.2, total_s=9),
+        Timeouts(connect_s=5, first_byte_s=5, idle_s=9, total_s=0.3),
+    ],
+    ids=["idle", "total"],
+)
+def test_what_came_while_we_stood_still_was_in_time(timeouts: Timeouts) -> None:
+    """The time is over only when nothing waits to be read; uvloop looks at its timers first."""
+
+    def serve(listening: socket.socket) -> None:
+        taken, _ = listening.accept()
+        with taken:
+            taken.recv(65536)
+            taken.sendall(CHUNKED + b"1\r\na\r\n")
+            assert reads.wait(5)
+            taken.sendall(b"1\r\nb\r\n0\r\n\r\n")
+            sent.set()
+
+    async def ask() -> bytes:
+        client = UpstreamClient()
+        await client.start()
+        response = await client.send(call(url), timeouts=timeouts)
+        seen = await anext(response.chunks())
+        told, telling = socket.socketpair()
+        with told, telling:
+            asyncio.get_running_loop().add_reader(told, stand_still, told)
+            telling.send(b"now")
+            seen += await response.read(10)
+        await client.close()
+        return seen
+
+    def stand_still(told: socket.socket) -> None:
+        asyncio.get_running_loop().remove_reader(told)
+        reads.set()
+        assert sent.wait(5)
+        time.sleep(0.4)
+
+    reads, sent = threading.Event(), threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        provider = threading.Thread(target=serve, args=(listening,))
+        provider.start()
+        try:
+            assert uvloop.run(ask()) == b"ab"
+        finally:
+            provider.join()
 
 
 async def test_cancelling_a_read_loses_nothing_and_closing_closes_the_socket(client: UpstreamClient) -> None:
