@@ -250,6 +250,7 @@ class Parts:
         life.spawn("lease-statements", self._purse.run())
         life.spawn("attempt-statements", self._attempts.run())
         life.spawn("claim-statements", self._claims.run())
+        life.spawn("awake", self._relay.awake.run())
         life.spawn("waking", self._waking.run())
         life.spawn("limits", self._limits.run())
         life.spawn("refusals", self._refusals.run())

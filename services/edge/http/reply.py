@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from chassis.errors import Code, TollbridgeError
 from services.edge.dialects import Dialect, ErrorView, RenderedError
+from services.edge.http.awake import AwakeTime
 from services.edge.http.limit_headers import LimitNote
 from upstream.usage import BareStream
 
@@ -17,7 +18,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 BLOCKED_S = 1.0
-"""A write that took so long means that the client does not read."""
+"""A write that waited so long, while this process ran, means that the client does not read."""
 PROVIDER_WAIT_S = BLOCKED_S / 4
 """Bytes that come sooner after a write were there before it: meanwhile nobody waited for the provider."""
 REPLAY_PIECE = 256 << 10
@@ -43,15 +44,17 @@ class Reply:
 
     `stream` is what makes the bytes of a stream, once there is one. `limits` is what is said of the client's limits,
     once it is known who asks, if they have any; `key_id` is their key's. `error` is what it was refused or ended with.
+    `awake` is this process's.
     """
 
     __slots__ = (
+        "_awake",
         "_dialect",
         "_has_events",
         "_loop",
         "_request_id",
         "_send",
-        "_sending_since_s",
+        "_sending",
         "_was_blocked",
         "_write_ended_s",
         "error",
@@ -63,12 +66,13 @@ class Reply:
         "stream",
     )
 
-    def __init__(self, *, send: Send, dialect: Dialect, request_id: str) -> None:
+    def __init__(self, *, send: Send, dialect: Dialect, request_id: str, awake: AwakeTime) -> None:
         self._send = send
+        self._awake = awake
         self._dialect = dialect
         self._request_id = request_id
         self._loop = asyncio.get_running_loop()
-        self._sending_since_s: float | None = None
+        self._sending = False
         self._write_ended_s = 0.0
         self._was_blocked = False
         self._has_events = True
@@ -88,7 +92,7 @@ class Reply:
     @property
     def sending(self) -> bool:
         """Whether a write waits for the client now."""
-        return self._sending_since_s is not None
+        return self._sending
 
     def was_blocked(self) -> bool:
         """Whether the client kept a write waiting, and since then nobody had to wait for the provider: what failed
@@ -122,15 +126,15 @@ class Reply:
 
     async def write(self, data: bytes) -> None:
         """Sends bytes of a stream; returns when the next may be written."""
-        started_s = self._sending_since_s = self._loop.time()
-        if started_s - self._write_ended_s >= PROVIDER_WAIT_S:
+        if self._loop.time() - self._write_ended_s >= PROVIDER_WAIT_S:
             self._was_blocked = False
+        self._sending, began_s = True, self._awake.seconds
         try:
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
         finally:
-            self._sending_since_s = None
+            self._sending = False
             self._write_ended_s = self._loop.time()
-            if self._write_ended_s - started_s >= BLOCKED_S:
+            if self._awake.seconds - began_s >= BLOCKED_S:
                 self._was_blocked = True
 
     async def flush(self) -> None:

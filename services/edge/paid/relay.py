@@ -14,6 +14,7 @@ import structlog
 
 from chassis.telemetry import Tracer
 from services.edge.catalogue import Catalogue
+from services.edge.http.awake import AwakeTime
 from services.edge.http.body_room import BodyRoom
 from services.edge.http.door import MOST_INSIDE, Door
 from services.edge.idempotency.keyed_request import Idempotency
@@ -49,12 +50,14 @@ class Tools:
 
 
 class Relay:
-    """Runs exchanges. Its owner calls `drain` before purse, publisher and spool are closed."""
+    """Runs exchanges. Its owner runs `awake.run()` as a task, and calls `drain` before purse, publisher and spool are
+    closed."""
 
     def __init__(self, *, tools: Tools, max_requests: int = MOST_INSIDE) -> None:
         self.tools = tools
         self.door = Door(clock=time.monotonic, most_inside=max_requests)
         self.bodies = BodyRoom()
+        self.awake = AwakeTime()
         self.log = structlog.get_logger()
         self._running: dict[asyncio.Task[None], Callable[[], None]] = {}
         self._draining: collections.Counter[str] = collections.Counter()

@@ -53,14 +53,14 @@ class CountTokens:
 
     def __init__(self, *, relay: Relay) -> None:
         self._tools = relay.tools
-        self._bodies, self._door = relay.bodies, relay.door
+        self._bodies, self._door, self._awake = relay.bodies, relay.door, relay.awake
         self.voice = messages_voice
         self._log = structlog.get_logger()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, *, surface: Surface, request_id: str) -> None:
         """Serves one request."""
         dialect = messages_voice(surface.dialect)
-        reply = Reply(send=send, dialect=dialect, request_id=request_id)
+        reply = Reply(send=send, dialect=dialect, request_id=request_id, awake=self._awake)
         share, visit = self._bodies.share(), None
         try:
             visit = await self._door.admit()

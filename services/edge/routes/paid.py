@@ -69,7 +69,7 @@ class PaidRoute:
         share, visit = self._relay.bodies.share(), None
 
         dialect = self._operation.voice(surface.dialect)
-        reply = Reply(send=send, dialect=dialect, request_id=request_id)
+        reply = Reply(send=send, dialect=dialect, request_id=request_id, awake=self._relay.awake)
         parent = traceparent_of(scope["headers"])
         with self._tools.tracer.span("edge.request", parent=parent, kind="server", request_id=request_id) as span:
             try:

@@ -165,10 +165,8 @@ async def edge_world(
         free_shares=functools.partial(free_shares, router=router, limits=limit_owner),
         end_spender=functools.partial(end_spender, billing=billing, claims=claims),
     )
-    tasks = [
-        asyncio.create_task(run)
-        for run in (replay.run(), publisher.run(), purse.run(), attempts.run(), limits.run(), server.serve())
-    ]
+    loops = (replay.run(), publisher.run(), purse.run(), attempts.run(), limits.run(), relay.awake.run())
+    tasks = [asyncio.create_task(run) for run in (*loops, server.serve())]
     session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
     world = World(
         truth=truth,
