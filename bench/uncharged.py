@@ -70,7 +70,7 @@ class NoSpool:
 class NoPublisher(Publisher):
     """Tells nobody."""
 
-    def add(self, event: usage_pb2.UsageRecorded, *, payload: bytes = b"", key: bytes = b"") -> None:
+    def add(self, event: usage_pb2.UsageRecorded, *, payload: bytes, key: bytes) -> None:
         """Drops it."""
 
 

@@ -11,7 +11,6 @@ import collections
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeAlias
-from uuid import UUID
 
 import structlog
 
@@ -117,20 +116,20 @@ class Publisher:
                 return pending.event
         return None
 
-    def add(self, event: usage_pb2.UsageRecorded, *, payload: bytes = b"", key: bytes = b"") -> None:
+    def add(self, event: usage_pb2.UsageRecorded, *, payload: bytes, key: bytes) -> None:
         """Takes over an event that is in this incarnation's spool, there as `payload`, under its request's `key`."""
-        self._add(event, None, payload, key or UUID(event.request_id).bytes)
+        self._add(event, None, payload, key)
 
     def add_former(self, event: usage_pb2.UsageRecorded, *, forget: Callable[[], None]) -> None:
         """Takes over an event of a former incarnation; `forget` is called when billing has it."""
-        self._add(event, forget, b"", b"")
+        self._add(event, forget, event.SerializeToString(), b"")
 
     def _add(
         self, event: usage_pb2.UsageRecorded, former: Callable[[], None] | None, payload: bytes, spool_key: bytes
     ) -> None:
         key = event.request_id, event.kind
         pending = self._pending[key] = Pending(
-            payload or event.SerializeToString(),
+            payload,
             key,
             spool_key,
             event.hold_id,

@@ -50,12 +50,12 @@ class Journal(Protocol):
 
 
 class Outbox(Protocol):
-    """Who carries finished records to billing (`events.Publisher`)."""
+    """Who carries finished records to billing (`services.edge.spending.publisher.Publisher`)."""
 
     @property
     def has_room(self) -> bool: ...
 
-    def add(self, event: usage_pb2.UsageRecorded, *, payload: bytes = b"", key: bytes = b"") -> None: ...
+    def add(self, event: usage_pb2.UsageRecorded, *, payload: bytes, key: bytes) -> None: ...
 
     def find(self, request_id: str) -> usage_pb2.UsageRecorded | None: ...
 

@@ -15,7 +15,7 @@ _SEVEN_BITS = 0x7F
 
 
 class Pending(msgspec.Struct, eq=False, gc=False):
-    """An event on its way; after `due_s`, if billing still doesn't know it, it is tried again.
+    """An event on its way; one that is asked about singly is tried again when billing doesn't know it by `due_s`.
 
     `twin` is what was on its way for the same end of the same request, from a process that had begun it. Thousands
     wait for seconds: so of an event only its bytes are kept, which are read again where all of it is needed.

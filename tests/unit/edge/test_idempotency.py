@@ -347,10 +347,11 @@ async def test_billing_is_told_of_an_end_although_its_run_is_cancelled():
 
 async def test_an_end_that_two_processes_bring_is_forgotten_by_both(world: World):
     """A dead runner's spool and its taker may hold the same charge; neither waits for ever."""
-    event = usage_pb2.UsageRecorded(request_id=str(uuid7()), kind=usage_pb2.USAGE_KIND_CHARGE, customer_id="c")
+    request = uuid7()
+    event = usage_pb2.UsageRecorded(request_id=str(request), kind=usage_pb2.USAGE_KIND_CHARGE, customer_id="c")
     forgotten: list[bool] = []
     world.publisher.add_former(event, forget=lambda: forgotten.append(True))
-    world.publisher.add(event)
+    world.publisher.add(event, payload=event.SerializeToString(), key=request.bytes)
     await until(lambda: bool(forgotten))
     await world.settled()
 

@@ -104,7 +104,7 @@ class Desk:
         if former:
             self.publisher.add_former(event, forget=lambda: self.former.append(name))
         else:
-            self.publisher.add(event)
+            self.publisher.add(event, payload=event.SerializeToString(), key=self.request_id.bytes)
 
     async def drain(self) -> bool:
         return await self.publisher.drain(grace_s=0.3)
