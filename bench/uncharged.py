@@ -57,7 +57,7 @@ class NoSpool:
     def append(self, kind: Kind, key: bytes, payload: bytes) -> None:
         """Drops it."""
 
-    async def written(self) -> None:
+    async def synced(self) -> None:
         """At once."""
 
     def forget(self, keys: Iterable[bytes]) -> None:

@@ -46,7 +46,7 @@ class Journal(Protocol):
 
     def append(self, kind: Kind, key: bytes, payload: bytes) -> None: ...
 
-    async def written(self) -> None: ...
+    async def synced(self) -> None: ...
 
 
 class Outbox(Protocol):
@@ -229,7 +229,7 @@ class Tab:
         payload = self.event.SerializeToString()
         self._spool.append(Kind.STARTED, self._key, payload)
         if self._spool.always:
-            await self._spool.written()
+            await self._spool.synced()
 
     def price(self, use: Use) -> int:
         """What the customer pays for this use, in nano-USD. Raises ChargeOutOfRange."""

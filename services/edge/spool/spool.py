@@ -6,8 +6,8 @@ process dies at, every record that was written is read back; a torn tail fails i
 is held while its process lives, so that nobody replays a living incarnation.
 
 Written is not synced: a record survives the process once it is written, and the machine once it is synced, which
-happens within 20 ms (`group`) or before `written` returns (`always`). A tombstone is never synced; losing one only
-means that billing is told again of what it knows.
+happens within 20 ms (`group`) or at once (`always`, where what begins waits for it). A tombstone is never synced;
+losing one only means that billing is told again of what it knows.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ class _Segment:
 class Spool:
     """This incarnation's journal, of one event loop, whose thread writes; it waits for no sync (`Syncer`).
 
-    A disk that fails makes `append` and `written` raise OSError and `has_room` false: after a failed write until one
+    A disk that fails makes `append` and `synced` raise OSError and `has_room` false: after a failed write until one
     succeeds, for good after a failed sync, as nobody knows what the disk then holds.
     """
 
@@ -73,7 +73,7 @@ class Spool:
         self._folder = folder
         self._lock = lock
         self.always = always
-        """Whether `written` may have to wait: else nobody needs to call it after `append`."""
+        """Whether what begins has to wait until it is synced."""
         self._max_bytes = max_bytes
         self._segment_bytes = min(SEGMENT_BYTES, max_bytes // LEAST_SEGMENTS)
         self._loop = loop
@@ -152,11 +152,11 @@ class Spool:
         if self._sync_due is None:
             self._plan_sync()
 
-    async def written(self) -> None:
-        """With `always`, returns when all that was appended so far is synced; else at once. Raises OSError."""
+    async def synced(self) -> None:
+        """Returns when all that was appended so far is synced. Raises OSError."""
         if self._sync_failure is not None:
             self._refuse(self._sync_failure)
-        if not self.always or not (self._unsynced or self._syncing):
+        if not (self._unsynced or self._syncing):
             return
         done: asyncio.Future[None] = self._loop.create_future()
         self._waiters.append(done)

@@ -40,7 +40,7 @@ async def run(folder: Path) -> int:
     return await asyncio.to_thread(replay, folder, data_dir=None)
 
 
-async def lost_spool(folder: Path, truth: Truth, *, lives: bool = False) -> tuple[Spool, dict[str, str]]:
+def lost_spool(folder: Path, truth: Truth, *, lives: bool = False) -> tuple[Spool, dict[str, str]]:
     """What a replica left that had one request finished and one running; and their ids."""
     dead, loop = uuid7(), asyncio.get_running_loop()
     spool = Spool.open(folder, incarnation=dead, sync="group", max_bytes=1 << 24, loop=loop)
@@ -58,7 +58,6 @@ async def lost_spool(folder: Path, truth: Truth, *, lives: bool = False) -> tupl
             spender=str(dead),
         )
         spool.append(kind, request.bytes, event.SerializeToString())
-    await spool.written()
     if not lives:
         spool.close()
     return spool, {name: str(request) for name, request in requests.items()}
@@ -68,7 +67,7 @@ async def test_a_job_replays_a_lost_replicas_disk_with_edges_environment_alone(
     tmp_path: Path, billing: dict[str, str], truth: Truth, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """No instance of this machine is needed: the finished is charged, the running released, the spool gone."""
-    _, ids = await lost_spool(tmp_path, truth)
+    _, ids = lost_spool(tmp_path, truth)
     done = await asyncio.to_thread(tollbridge, "spool", "replay", str(tmp_path), **billing)
     assert done.returncode == 0, done.stderr
     assert "2 events with billing" in done.stdout
@@ -84,7 +83,7 @@ async def test_a_job_that_cant_reach_billing_fails_and_keeps_the_spool(
     tmp_path: Path, truth: Truth, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The next try finds everything; nobody takes a job for done that was not."""
-    await lost_spool(tmp_path, truth)
+    lost_spool(tmp_path, truth)
     with monkeypatch.context() as patch:
         patch.setattr("cli.spool.TIMEOUT_S", 0.2)
         patch.setenv(ADDRESSES, "127.0.0.1:1")
@@ -100,7 +99,7 @@ async def test_a_disk_in_use_is_left_alone_and_that_is_said(
     tmp_path: Path, truth: Truth, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whoever runs the job too early sees why it had nothing to do."""
-    spool, _ = await lost_spool(tmp_path, truth, lives=True)
+    spool, _ = lost_spool(tmp_path, truth, lives=True)
     assert await run(tmp_path) == 0
     spool.close()
     assert "1 spools belong to replicas that live" in capsys.readouterr().out

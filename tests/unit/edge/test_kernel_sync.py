@@ -99,6 +99,6 @@ async def test_a_spool_that_the_kernel_syncs_keeps_nobody_waiting(tmp_path: Path
     async with asyncio.timeout(30):
         for number in range(1, 31):
             spool.append(Kind.STARTED, uuid.UUID(int=number).bytes, b"draft")
-            await spool.written()
+            await spool.synced()
     assert len(spool._segments) > 1
     spool.close()

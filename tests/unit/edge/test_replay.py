@@ -29,13 +29,12 @@ class Outbox:
         self.waiting.append(forget)
 
 
-async def left_behind(directory: Path) -> UUID:
+def left_behind(directory: Path) -> UUID:
     """The spool of an incarnation that died with a request running."""
     dead, request = uuid7(), uuid7()
     spool = Spool.open(directory, incarnation=dead, sync="group", max_bytes=1 << 24, loop=asyncio.get_running_loop())
     event = usage_pb2.UsageRecorded(event_id=str(uuid7()), request_id=str(request), spender=str(dead))
     spool.append(Kind.STARTED, request.bytes, event.SerializeToString())
-    await spool.written()
     spool.close()
     return dead
 
@@ -45,7 +44,7 @@ async def test_slots_and_limits_of_a_dead_edge_do_not_wait_for_its_charges(
 ):
     """They are given back by the first look that reaches their owners; credit leases end when all is confirmed."""
     monkeypatch.setattr(replay, "LOOK_EVERY_S", 0.05)
-    dead, outbox = await left_behind(tmp_path), Outbox()
+    dead, outbox = left_behind(tmp_path), Outbox()
     tried: list[str] = []
     freed: list[str] = []
     ended: list[str] = []
@@ -78,7 +77,7 @@ async def test_slots_and_limits_of_a_dead_edge_do_not_wait_for_another_that_has_
     monkeypatch.setattr(replay, "LOOK_EVERY_S", 0.05)
     outbox, freed = Outbox(), list[str]()
     outbox.waiting = [lambda: None] * replay.ROOM
-    first = await left_behind(tmp_path)
+    first = left_behind(tmp_path)
 
     async def free(spender: str) -> None:
         freed.append(spender)
@@ -89,7 +88,7 @@ async def test_slots_and_limits_of_a_dead_edge_do_not_wait_for_another_that_has_
     running = asyncio.create_task(own.run())
     try:
         await until(lambda: freed == [str(first)])
-        second = await left_behind(tmp_path)
+        second = left_behind(tmp_path)
         await until(lambda: freed == [str(first), str(second)])
         assert len(outbox) == replay.ROOM
         outbox.waiting.clear()
@@ -108,7 +107,7 @@ async def test_what_a_dead_edge_ran_under_a_key_is_taken_over_when_billing_has_i
     monkeypatch.setattr(replay, "LOOK_EVERY_S", 0.05)
     async with edge_world(tmp_path) as world:
         world.bus.up = False
-        dead = str(await left_behind(tmp_path))
+        dead = str(left_behind(tmp_path))
         await until(lambda: dead in world.owners.router_heard and len(world.publisher) == 1)
         assert not world.owners.claims.ended
         world.bus.up = True

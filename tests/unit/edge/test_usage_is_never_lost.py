@@ -87,7 +87,6 @@ async def test_a_dead_edges_spool_is_replayed(tmp_path: Path):
             spender=str(dead),
         )
         spool.append(kind, request.bytes, event.SerializeToString())
-    await spool.written()
     spool.close()
     async with edge_world(folder, truth=truth) as world:
         await world.settled()
@@ -214,7 +213,6 @@ async def test_a_spool_that_cant_be_read_keeps_no_other_from_its_replay(tmp_path
             event_id=str(uuid7()), request_id=str(request), kind=usage_pb2.USAGE_KIND_CHARGE, charge_nano_usd=7000
         )
         spool.append(Kind.FINISHED, request.bytes, event.SerializeToString())
-        await spool.written()
         spool.close()
     segment = folder / str(broken) / "1.spool"
     segment.unlink()
