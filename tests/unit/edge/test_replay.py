@@ -115,6 +115,29 @@ async def test_what_a_dead_edge_ran_under_a_key_is_taken_over_when_billing_has_i
         assert world.truth.applied
 
 
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_replay_that_is_cancelled_as_a_spool_is_done_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turns: int
+):
+    """Billing's last word and the end of the process may come together: whoever starts next ends that spool."""
+    monkeypatch.setattr(replay, "LOOK_EVERY_S", 3600.0)
+    left_behind(tmp_path)
+    outbox = Outbox()
+
+    async def told(_spender: str) -> None: ...
+
+    own = Replay(directory=tmp_path, own=uuid7(), outbox=outbox, free_shares=told, end_spender=told)
+    running = asyncio.create_task(own.run())
+    await until(lambda: len(outbox) == 1)
+    outbox.waiting.pop()()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    running.cancel()
+    done, _pending = await asyncio.wait([running], timeout=5)
+    running.cancel()
+    assert done
+
+
 async def test_what_a_dead_edge_held_is_given_back_also_where_one_owner_of_it_is_away():
     """Router and auth are told each by itself, and who was away is told again."""
     told: list[str] = []
