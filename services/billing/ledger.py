@@ -3,9 +3,10 @@ in `books`, which is the reference model of the property tests too.
 
 **Signs.** Double entry: every transfer debits one account and credits another by the same positive amount, so the sum
 over all accounts is 0 by construction. A customer's credits account is a *liability*, money that we owe in service:
-buying credit credits it, a charge debits it, and its balance is credits − debits. `revenue` is income (credited by
-charges). `overage_loss`, `bad_debt` and `promotions` are expenses (debited). House accounts keep no running balance:
-nobody waits for a lock on them, and a reader sums their transfers.
+buying credit credits it, a charge debits it, and its balance is the sum of the transfers that name it as credit, less
+those that name it as debit. `revenue` is income (credited by charges). `overage_loss`, `bad_debt` and `promotions` are
+expenses (debited); `clearing:…` is what payments brought us, `adjustments` what an operator gave or took. House
+accounts keep no running balance: nobody waits for a lock on them, and a reader sums their transfers.
 
 **No overspend.** What a customer may spend is posted − held, and no method takes a customer below zero: a charge takes
 from its hold, then from what is available, and the rest is our own loss, booked where everyone can read it.
@@ -37,7 +38,7 @@ class House(enum.StrEnum):
     REVENUE = "revenue"  # charges, less refunds
     PROVIDER_COST = "provider_cost"  # nothing yet: what providers cost stands in the request log
     OVERAGE_LOSS = "overage_loss"  # what a request cost beyond its hold and what its customer had left
-    BAD_DEBT = "bad_debt"  # what Stripe took back and the customer had spent
+    BAD_DEBT = "bad_debt"  # what Stripe took back and the customer had spent, or had held
     PROMOTIONS = "promotions"  # welcome credit
     CLEARING_STRIPE = "clearing:stripe"  # payments by card, less what was taken back
     CLEARING_CRYPTO = "clearing:crypto"  # payments in USDT
@@ -56,7 +57,7 @@ class TransferKind(enum.StrEnum):
 
 
 class UsageKind(enum.StrEnum):
-    """With the request's id, the identity of a usage event."""
+    """With the request's id, the identity of a line of the request log: calls make refunds, events make the others."""
 
     CHARGE = "charge"
     VOID = "void"
@@ -96,7 +97,7 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A movement of money, never changed. The last four fields are set only when a customer's account takes part.
 
     `cap_ids` are the cap accounts that a charge counted in, and that its refund takes it out of again. The order of the
-    fields is that of the columns: `store` and `seals` take them by their places.
+    fields is that of the columns as `store` names them: it and `seals` take them by their places.
     """
 
     id: UUID
@@ -137,7 +138,8 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One line of the request log. Amounts in nano-USD; `recorded` is the event as it came, serialised.
 
-    `ended` is None for a refund, and where the event doesn't say. The order of the fields is that of the columns.
+    `ended` is None for a refund, and where the event doesn't say. The order of the fields is that of the columns
+    as `store` names them.
     """
 
     request_id: UUID
