@@ -169,8 +169,8 @@ class Replica:
             finally:
                 was_live, was_draining = self.live, self.draining
                 self._lose()
-            if was_draining:
-                break  # its heir goes on
+            if was_draining or is_cancelled():
+                break  # its heir goes on; or gRPC told of the server's end in place of ours
             if was_live:
                 pause_s, told = FIRST_PAUSE_S, ""
             if reason != told and not self._is_awaited():

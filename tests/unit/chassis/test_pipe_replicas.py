@@ -56,6 +56,38 @@ async def test_a_replica_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch)
     await well.stop(1)
 
 
+async def test_a_pipe_that_is_closed_as_its_server_ends_the_stream_knocks_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """gRPC may then tell of the server's end in place of the cancellation: nobody else would end that replica."""
+    monkeypatch.setattr("chassis.pipe_replica.END_LIMIT_S", 0.5)
+    began: list[asyncio.Event] = []
+
+    class Channel:
+        def stream_stream(self, *_: object) -> Any:
+            return lambda **_: self
+
+        async def read(self) -> None:
+            began.append(asyncio.Event())
+            try:
+                await began[-1].wait()
+            except asyncio.CancelledError:
+                if len(began) > 1:
+                    raise
+                nothing = grpc.aio.Metadata()
+                raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing) from None
+
+        def cancel(self) -> None: ...
+
+        async def close(self) -> None: ...
+
+    monkeypatch.setattr(grpc.aio, "insecure_channel", lambda *_: Channel())
+    pipe = await client("127.0.0.1:1")
+    await eventually(lambda: len(began) == 1)
+    await pipe.close()
+    assert len(began) == 1
+
+
 async def test_a_call_waits_for_a_replica_that_comes_back() -> None:
     """With no replica left, calls wait for one until their own timeout."""
     first = server(named("a"))
