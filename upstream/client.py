@@ -105,10 +105,11 @@ class UpstreamClient:
         """Sends one call and waits for the head of its answer, whatever its status. Raises AttemptFailed."""
         if self._session is None:
             raise AttemptFailed(Outcome.CANCELLED, "the client is not started")
-        started_s = asyncio.get_running_loop().time()
-        limit_s = min(timeouts.first_byte_s, timeouts.total_s)
+        loop, patience = asyncio.get_running_loop(), asyncio.timeout(None)
+        started_s = loop.time()
+        watch = loop.call_later(min(timeouts.first_byte_s, timeouts.total_s), _look_twice, loop, patience)
         try:
-            async with asyncio.timeout(limit_s):
+            async with patience:
                 response = await self._session.request(
                     call.method,
                     URL(call.url, encoded=True),
@@ -119,6 +120,8 @@ class UpstreamClient:
                 )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise _failure(error) from error
+        finally:
+            watch.cancel()
         if response.headers.get("content-encoding", "identity").lower() != "identity":
             response.close()
             raise ProviderMisbehaved("the provider sent an encoded body that was not asked for")
@@ -214,22 +217,28 @@ class _Response:
         now_s = self._loop.time()
         if self._content.total_bytes > self._taken_bytes:
             self._last_read_s = now_s  # bytes wait for our reader: it is slow, not the provider
-        due_s = min(self._last_read_s + self._timeouts.idle_s, self._deadline_s)
+        idle_until_s = self._last_read_s + self._timeouts.idle_s
+        due_s = min(idle_until_s, self._deadline_s)
         if now_s < due_s:
             self._watch = self._loop.call_at(due_s, self._look)
         elif not again:
             self._watch = self._loop.call_later(SECOND_LOOK_S, self._look, True)
-        elif now_s >= self._deadline_s:
-            self._expire(TotalTimeReached(Outcome.TIMED_OUT, "the provider's total time is over"))
-        else:
+        elif idle_until_s < self._deadline_s:  # also when both are over by now: what it failed at first counts
             self._expire(AttemptFailed(Outcome.TIMED_OUT, "the provider stopped sending"))
+        else:
+            self._expire(TotalTimeReached(Outcome.TIMED_OUT, "the provider's total time is over"))
 
     def _expire(self, failure: AttemptFailed) -> None:
         self._watch = None
-        if self._content.is_eof():
-            return
+        if self._content.is_eof() or self._content.exception() is not None:
+            return  # it ended before, well or not, and our reader is still to learn of it
         self._content.set_exception(failure)
         self._response.close()
+
+
+def _look_twice(loop: asyncio.AbstractEventLoop, patience: asyncio.Timeout) -> None:
+    """The head's time is over, unless it waits to be read."""
+    patience.reschedule(loop.time() + SECOND_LOOK_S)
 
 
 def _failure(error: BaseException) -> AttemptFailed:

@@ -213,54 +213,113 @@ async def test_a_slow_reader_is_no_slow_provider(client: UpstreamClient) -> None
         assert await response.read(10) == b"ab"
 
 
-@pytest.mark.parametrize(
-    "timeouts",
-    [
-        Timeouts(connect_s=5, first_byte_s=5, idle_s=0.2, total_s=9),
-        Timeouts(connect_s=5, first_byte_s=5, idle_s=9, total_s=0.3),
-    ],
-    ids=["idle", "total"],
-)
-def test_what_came_while_we_stood_still_was_in_time(timeouts: Timeouts) -> None:
-    """The time is over only when nothing waits to be read; uvloop looks at its timers first."""
+class Stop:
+    """A time in which the client's loop stands still, within its look at what came; another thread begins and ends it.
 
-    def serve(listening: socket.socket) -> None:
+    uvloop looks at its timers next, and then reads what came meanwhile.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._begun, self._over = threading.Event(), threading.Event()
+
+    def __enter__(self) -> None:
+        self._loop.call_soon_threadsafe(self._look)
+        assert self._begun.wait(5)
+
+    def __exit__(self, *_: object) -> None:
+        time.sleep(0.4)  # what is tested is the passing of time
+        self._over.set()
+
+    def _look(self) -> None:
+        told, telling = socket.socketpair()
+
+        def stand_still() -> None:
+            self._loop.remove_reader(told)
+            told.close()
+            telling.close()
+            self._begun.set()
+            assert self._over.wait(5)
+
+        self._loop.add_reader(told, stand_still)
+        telling.send(b"now")
+
+
+def asked(serve: Callable[[socket.socket, Stop], None], timeouts: Timeouts) -> bytes:
+    """What comes of a provider in a thread of its own, to a client on uvloop."""
+    read = threading.Event()
+
+    def provide(listening: socket.socket, stop: Stop) -> None:
         taken, _ = listening.accept()
         with taken:
             taken.recv(65536)
-            taken.sendall(CHUNKED + b"1\r\na\r\n")
-            assert reads.wait(5)
-            taken.sendall(b"1\r\nb\r\n0\r\n\r\n")
-            sent.set()
+            serve(taken, stop)
+            read.wait(5)
 
-    async def ask() -> bytes:
+    async def ask(listening: socket.socket) -> bytes:
+        stop = Stop(asyncio.get_running_loop())
+        provider = threading.Thread(target=provide, args=(listening, stop))
+        provider.start()
         client = UpstreamClient()
         await client.start()
-        response = await client.send(call(url), timeouts=timeouts)
-        seen = await anext(response.chunks())
-        told, telling = socket.socketpair()
-        with told, telling:
-            asyncio.get_running_loop().add_reader(told, stand_still, told)
-            telling.send(b"now")
-            seen += await response.read(10)
-        await client.close()
-        return seen
-
-    def stand_still(told: socket.socket) -> None:
-        asyncio.get_running_loop().remove_reader(told)
-        reads.set()
-        assert sent.wait(5)
-        time.sleep(0.4)
-
-    reads, sent = threading.Event(), threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
-        provider = threading.Thread(target=serve, args=(listening,))
-        provider.start()
         try:
-            assert uvloop.run(ask()) == b"ab"
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+            return await (await client.send(call(url), timeouts=timeouts)).read(10)
         finally:
+            await client.close()
+            read.set()
             provider.join()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return uvloop.run(ask(listening))
+
+
+@pytest.mark.parametrize(
+    ("first_byte_s", "idle_s", "total_s"), [(0.2, 9, 9), (9, 0.2, 9), (9, 9, 0.2)], ids=["first byte", "idle", "total"]
+)
+@pytest.mark.parametrize("sent", [b"", CHUNKED, CHUNKED + b"1\r\na\r\n"], ids=["nothing", "head", "a part"])
+def test_what_came_while_we_stood_still_was_in_time(
+    first_byte_s: float, idle_s: float, total_s: float, sent: bytes
+) -> None:
+    """Whatever of an answer is still to come then, its time is over only when nothing of it waits to be read."""
+    whole = CHUNKED + b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n"
+
+    def serve(client: socket.socket, stop: Stop) -> None:
+        client.sendall(sent)
+        with stop:
+            client.sendall(whole.removeprefix(sent))
+
+    assert asked(serve, Timeouts(connect_s=5, first_byte_s=first_byte_s, idle_s=idle_s, total_s=total_s)) == b"ab"
+
+
+def test_a_provider_that_was_silent_for_too_long_before_its_total_time_is_a_silent_one() -> None:
+    """The end of the total time is charged for: what went wrong before it counts, though we see both at once."""
+
+    def serve(client: socket.socket, stop: Stop) -> None:
+        client.sendall(CHUNKED + b"1\r\na\r\n")
+        with stop:
+            pass
+
+    with pytest.raises(AttemptFailed, match="stopped sending"):
+        asked(serve, Timeouts(connect_s=5, first_byte_s=5, idle_s=0.1, total_s=0.3))
+
+
+async def test_an_answer_that_broke_before_its_total_time_is_a_broken_one(client: UpstreamClient) -> None:
+    """Also where its reader learns of it later, since it was busy with its own client."""
+
+    async def handler(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(CHUNKED + b"1\r\na\r\n")
+        await writer.drain()
+        writer.transport.abort()
+
+    async with raw(handler) as url:
+        timeouts = Timeouts(connect_s=5, first_byte_s=5, idle_s=5, total_s=0.3)
+        chunks = (await client.send(call(url), timeouts=timeouts)).chunks()
+        assert await anext(chunks) == b"a"
+        await asyncio.sleep(0.5)  # what is tested is the passing of time
+        with pytest.raises(AttemptFailed) as failed:
+            await anext(chunks)
+    assert failed.value.outcome is Outcome.UNREACHABLE
 
 
 async def test_cancelling_a_read_loses_nothing_and_closing_closes_the_socket(client: UpstreamClient) -> None:
