@@ -1,4 +1,7 @@
-"""SQL of idempotency claims. All times are the database's, so that replicas agree on who is alive and what is kept."""
+"""SQL of idempotency claims. All times are the database's, so that replicas agree on who is alive and what is kept.
+
+Who is known to run no more is alive until `-infinity`: that is a word, and no silence.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,7 +15,8 @@ _ADD = """
     ON CONFLICT (customer_id, key) DO NOTHING RETURNING call_id
 """
 _LOCK = """
-    SELECT body_hash, request_id, call_id, answered, alive_until > now(), made_at > now() - %s * interval '1 second'
+    SELECT body_hash, request_id, call_id, answered, alive_until > now(), alive_until = '-infinity',
+        made_at > now() - %s * interval '1 second', (extract(epoch FROM now()) * 1000000)::bigint
     FROM billing.idempotency_claims WHERE customer_id = %s AND key = %s FOR UPDATE
 """
 _HAND_OVER = """
@@ -25,12 +29,12 @@ _RENEW = """
     WHERE call_id = ANY(%s) AND spender = %s AND NOT answered RETURNING call_id
 """
 _END_SPENDER = """
-    UPDATE billing.idempotency_claims SET alive_until = now()
-    WHERE spender = %s AND NOT answered AND alive_until > now()
+    UPDATE billing.idempotency_claims SET alive_until = '-infinity'
+    WHERE spender = %s AND NOT answered AND alive_until > '-infinity'
 """
 _ANSWERED = "UPDATE billing.idempotency_claims SET answered = true WHERE call_id = %s"
 _RELEASED = "DELETE FROM billing.idempotency_claims WHERE call_id = %s AND NOT answered"
-_LAPSED = "UPDATE billing.idempotency_claims SET alive_until = now() WHERE call_id = %s AND NOT answered"
+_LAPSED = "UPDATE billing.idempotency_claims SET alive_until = '-infinity' WHERE call_id = %s AND NOT answered"
 _FORGET = "DELETE FROM billing.idempotency_claims WHERE customer_id = %s AND key = %s"
 _PRUNE = """
     DELETE FROM billing.idempotency_claims WHERE (customer_id, key) IN (
@@ -53,14 +57,19 @@ class Asked:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A claim as it stands, locked. `alive`: its call was renewed lately; `kept`: it is not to be forgotten yet."""
+    """A claim as it stands at `now_us`, locked.
+
+    `alive`: its call was renewed lately; `given_up`: it is known to run no more; `kept`: it is not to be forgotten yet.
+    """
 
     body_hash: bytes
     request_id: UUID
     call_id: UUID
     answered: bool
     alive: bool
+    given_up: bool
     kept: bool
+    now_us: int
 
 
 async def add(connection: Connection, asked: Asked, *, lives_s: float) -> bool:
@@ -78,9 +87,16 @@ async def lock(connection: Connection, asked: Asked, *, kept_s: float) -> Claim 
     row = await cursor.fetchone()
     if row is None:
         return None
-    body_hash, request_id, call_id, answered, alive, kept = row
+    body_hash, request_id, call_id, answered, alive, given_up, kept, now_us = row
     return Claim(
-        body_hash=bytes(body_hash), request_id=request_id, call_id=call_id, answered=answered, alive=alive, kept=kept
+        body_hash=bytes(body_hash),
+        request_id=request_id,
+        call_id=call_id,
+        answered=answered,
+        alive=alive,
+        given_up=given_up,
+        kept=kept,
+        now_us=now_us,
     )
 
 

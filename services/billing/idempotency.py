@@ -2,10 +2,12 @@
 
 The first call's id becomes the request's. Whoever runs it states so every RENEW_IN_S; a claim that was not renewed for
 LIVES_S is the next caller's, under the same request id, so that a first runner who was only thought dead and its
-successor make one charge between them: (request_id, kind) is unique. The answer is not here: edge keeps it.
+successor make one charge between them: (request_id, kind) is unique. Where nobody could be heard (`listening`: in a
+stop of ours or the database's, before a start) that is LIVES_S later. The answer is not here: edge keeps it.
 """
 
 import asyncio
+import dataclasses
 import enum
 from collections.abc import Sequence
 from uuid import UUID
@@ -17,6 +19,7 @@ from chassis.db import Connection
 from chassis.errors import Code, TollbridgeError
 from services.billing import claim_store, store
 from services.billing.claim_store import Asked, Claim
+from services.billing.listening import Listening
 
 LIVES_S = 40.0
 RENEW_IN_S = 10.0
@@ -66,10 +69,13 @@ def judge(claim: Claim, asked: Asked) -> Verdict:
 
 
 class Claims:
-    """The claims. Stateless: any replica serves any call. `kept_s` is how long a key stands for its request."""
+    """The claims. Any replica serves any call. `kept_s` is how long a key stands for its request."""
 
-    def __init__(self, *, pool: db.Pool, log: FilteringBoundLogger, kept_s: float = KEPT_S) -> None:
+    def __init__(
+        self, *, pool: db.Pool, listening: Listening, log: FilteringBoundLogger, kept_s: float = KEPT_S
+    ) -> None:
         self._pool = pool
+        self._listening = listening
         self._log = log
         self._kept_s = kept_s
 
@@ -87,6 +93,8 @@ class Claims:
         claim = await claim_store.lock(connection, asked, kept_s=self._kept_s)
         if claim is None:
             return None
+        if not (claim.alive or claim.given_up) and self._listening.goes_on(claim.now_us) < LIVES_S:
+            claim = dataclasses.replace(claim, alive=True)  # it may have spoken where nobody heard it
         if not claim.kept and (claim.answered or not claim.alive):
             await claim_store.forget(connection, asked)
             return None

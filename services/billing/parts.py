@@ -26,6 +26,7 @@ from services.billing.holding.grants import Grants
 from services.billing.holding.leases import LEASE_LIVES_S, Expiry, Leases
 from services.billing.holding.recalls import Recalls
 from services.billing.idempotency import Claims
+from services.billing.listening import Listening
 from services.billing.live_config import LiveConfig
 from services.billing.outbox import Outbox
 from services.billing.payments.parts import PaymentParts
@@ -109,7 +110,8 @@ class Parts:
             receipts=self.statements.receipts,
             config=self.config,
         )
-        self.claims = Claims(pool=pool, log=log)
+        self._listening = Listening()
+        self.claims = Claims(pool=pool, listening=self._listening, log=log)
         self.payments = PaymentParts(
             pool=pool, config=lambda: self.config.current, suspend=others.suspend, figures=self.figures, log=log
         )
@@ -137,10 +139,11 @@ class Parts:
         }
 
     def expiry(self) -> Expiry:
-        """Made when the service begins to hear its spenders: its quiet time counts from then."""
+        """The loop that ends holds; what it hears of the database once a second is what claims are judged by, too."""
         return Expiry(
             pool=self._pool,
             settle_grace_s=lambda: self.config.current.settle_grace_s,
+            listening=self._listening,
             figures=self.figures,
             log=self._log,
         )

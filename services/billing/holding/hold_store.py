@@ -124,9 +124,13 @@ _UNLISTED = f"""
         AND NOT EXISTS (SELECT FROM unnest(%s::uuid[]) AS listed (id) WHERE listed.id = holds.id)
     ORDER BY id LIMIT %s
 """
+# The time is told also where nothing is due.
 _DUE = f"""
-    SELECT id, customer_id, (extract(epoch FROM now()) * 1000000)::bigint FROM billing.holds
-    WHERE state = 'open' AND expires_at < now() AND {_CAN_END} ORDER BY expires_at LIMIT %s
+    SELECT (extract(epoch FROM now()) * 1000000)::bigint, due.id, due.customer_id
+    FROM (SELECT) AS one LEFT JOIN (
+        SELECT id, customer_id FROM billing.holds
+        WHERE state = 'open' AND expires_at < now() AND {_CAN_END} ORDER BY expires_at LIMIT %s
+    ) AS due ON true
 """
 _EXTEND = """
     UPDATE billing.holds
@@ -284,10 +288,11 @@ async def unlisted(
     return [(row[0], row[1]) for row in await cursor.fetchall()]
 
 
-async def due(connection: Connection, *, limit: int) -> list[tuple[UUID, str, int]]:
-    """Holds whose time is over, with their customers and the database's time in microseconds."""
+async def due(connection: Connection, *, limit: int) -> tuple[int, list[tuple[UUID, str]]]:
+    """The database's time in microseconds, and holds whose time is over then, with their customers."""
     cursor = await connection.execute(_DUE, (limit,))
-    return [(row[0], row[1], row[2]) for row in await cursor.fetchall()]
+    rows = await cursor.fetchall()
+    return rows[0][0], [(row[1], row[2]) for row in rows if row[1] is not None]
 
 
 async def open_by_kind(connection: Connection) -> dict[str, tuple[int, int]]:

@@ -1,13 +1,12 @@
 """What keeps leases alive and ends them: spenders' statements, returns, and the loop that expires what fell silent.
 
-Nothing expires in the first TTL after this process started or got its database back: while we could not hear them,
-spenders could not state their leases, and their requests may well be running.
+Nothing expires in the first TTL after this process started, stood still or got its database back (`listening`): while
+we could not hear them, spenders could not state their leases, and their requests may well be running.
 """
 
 import asyncio
 import contextlib
 import dataclasses
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from uuid import UUID
 
@@ -22,6 +21,7 @@ from services.billing.figures import Figures
 from services.billing.holding import hold_store
 from services.billing.holding.holds import Hold, HoldState
 from services.billing.ledger import MAX_AMOUNT
+from services.billing.listening import Listening
 
 TTL_S = 30.0
 GRACE_S = 10.0
@@ -196,16 +196,17 @@ class Expiry:
         *,
         pool: db.Pool,
         settle_grace_s: Callable[[], int],
+        listening: Listening,
         figures: Figures,
         log: FilteringBoundLogger,
         quiet_s: float = TTL_S,
     ) -> None:
         self._pool = pool
         self._settle_grace_s = settle_grace_s
+        self._listening = listening
         self._figures = figures
         self._log = log
         self._quiet_s = quiet_s
-        self._quiet_until = time.monotonic() + quiet_s
 
     async def run(self) -> None:
         """Looks once a second until cancelled."""
@@ -217,38 +218,38 @@ class Expiry:
         """Ends what is due, unless it is too early to say; returns how many holds changed."""
         try:
             async with db.transaction(self._pool, alone=True) as connection:
-                due = await hold_store.due(connection, limit=MAX_RELEASED)
-            if not due or time.monotonic() < self._quiet_until:
+                now_us, due = await hold_store.due(connection, limit=MAX_RELEASED)
+            listened_s = self._listening.goes_on(now_us)
+            if not due or listened_s < self._quiet_s:
                 return 0
-            return await self._expire_each(due)
+            return await self._expire_each(due, now_us=now_us)
         except (TollbridgeError, store.DatabaseError) as error:
             if not db.is_unavailable(error):
                 raise
-            self._quiet_until = time.monotonic() + self._quiet_s
+            self._listening.broke()
             return 0
 
-    async def _expire_each(self, due: Sequence[tuple[UUID, str, int]]) -> int:
+    async def _expire_each(self, due: Sequence[tuple[UUID, str]], *, now_us: int) -> int:
         """All together; one by one where the database refuses that, so that one bad hold keeps no other."""
         try:
-            return await self._expire(due)
+            return await self._expire(due, now_us=now_us)
         except store.REFUSED as error:
             self._log.error("holds_refused", holds=len(due), reason=str(error))
         ended = 0
         for one in due:
             try:
-                ended += await self._expire([one])
+                ended += await self._expire([one], now_us=now_us)
             except store.REFUSED as error:
                 self._log.error("hold_not_expired", hold_id=str(one[0]), customer_id=one[1], reason=str(error))
         return ended
 
-    async def _expire(self, due: Sequence[tuple[UUID, str, int]]) -> int:
-        now_us = due[0][2]
+    async def _expire(self, due: Sequence[tuple[UUID, str]], *, now_us: int) -> int:
         grace_s = self._settle_grace_s()
 
         def expire(books: Books, hold_id: UUID) -> None:
             books.expire(hold_id, now_us=now_us, settle_grace_s=grace_s)
 
-        for hold in await _change(self._pool, [(hold_id, customer) for hold_id, customer, _ in due], expire):
+        for hold in await _change(self._pool, due, expire):
             self._tell(hold)
         return len(due)
 

@@ -25,6 +25,7 @@ from services.billing.holding.hold_store import Ask
 from services.billing.holding.holds import Hold, HoldKind
 from services.billing.holding.leases import LEASE_LIVES_S, Expiry, Leases, Page, Stated
 from services.billing.ledger import Poison, Usage, UsageKind
+from services.billing.listening import Listening
 from services.billing.prices import PriceBook
 from services.billing.settlement import Settlement
 from services.billing.written import Memory
@@ -207,7 +208,9 @@ class PostgresBank:
         self.grants = Grants(pool=self.pool, figures=figures, lease_lives_s=LEASE_LIVES_S)
         self.capped_grants = CappedGrants(pool=self.pool, figures=figures, lease_lives_s=LEASE_LIVES_S)
         self.leases = leases_of(self.pool)
-        self.expiry = Expiry(pool=self.pool, settle_grace_s=lambda: GRACE_S, figures=figures, log=log, quiet_s=0.0)
+        self.expiry = Expiry(
+            pool=self.pool, settle_grace_s=lambda: GRACE_S, listening=Listening(), figures=figures, log=log, quiet_s=0.0
+        )
         self.leaving, self.unsealed = Memory(), Memory()
         self.settlement = Settlement(
             pool=self.pool,

@@ -13,8 +13,9 @@ import structlog
 from chassis import db
 from chassis.ids import uuid7
 from services.billing.claim_store import Asked
-from services.billing.idempotency import Claims, Outcome, Verdict
+from services.billing.idempotency import LIVES_S, Claims, Outcome, Verdict
 from tests.patience import promised
+from tests.unit.billing.hearing import Hearing
 
 
 @pytest.fixture
@@ -28,8 +29,10 @@ async def pool(billing_url: str) -> AsyncIterator[db.Pool]:
 
 @pytest.fixture
 def claims(pool: db.Pool) -> Claims:
-    """What is tested."""
-    return Claims(pool=pool, log=structlog.get_logger())
+    """What is tested, in a process that has heard everybody for as long as matters."""
+    listening = Hearing()
+    listening.hear(LIVES_S)
+    return Claims(pool=pool, listening=listening, log=structlog.get_logger())
 
 
 def asked(key: str = "", *, customer: str = "c", body: bytes = b"{}", spender: str = "s") -> Asked:
@@ -111,7 +114,7 @@ async def test_the_claims_of_a_dead_spender_can_be_taken_over_at_once(claims: Cl
 
 async def test_a_key_is_forgotten_after_its_day_unless_it_still_runs(pool: db.Pool, claims: Claims, billing_url: str):
     """Pruned or not, an old key is as if it had never been used."""
-    brief = Claims(pool=pool, log=structlog.get_logger(), kept_s=0.0)
+    brief = Claims(pool=pool, listening=Hearing(), log=structlog.get_logger(), kept_s=0.0)
     first, running, pruned = asked(), asked(), asked()
     for call in (first, running, pruned):
         await claims.claim(call)

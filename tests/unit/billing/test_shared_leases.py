@@ -20,6 +20,7 @@ from services.billing.holding.grants import Granted, Grants
 from services.billing.holding.hold_store import Ask
 from services.billing.holding.holds import HoldKind
 from services.billing.holding.leases import LEASE_LIVES_S, Expiry, Page, Stated
+from services.billing.listening import Listening
 from services.billing.proof.reconcile import verify
 from tests.patience import promised
 from tests.unit.billing.bank import leases_of
@@ -244,6 +245,7 @@ async def test_what_a_dead_spender_had_free_is_granted_once_its_lease_expires(ba
     expiry = Expiry(
         pool=bank.pool,
         settle_grace_s=lambda: 60,
+        listening=Listening(),
         figures=Figures(registry=CollectorRegistry()),
         log=structlog.get_logger(),
         quiet_s=0.0,

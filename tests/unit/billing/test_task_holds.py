@@ -18,6 +18,7 @@ from services.billing.holding.grants import Grants
 from services.billing.holding.hold_store import Ask
 from services.billing.holding.holds import HoldKind
 from services.billing.holding.leases import LEASE_LIVES_S, Expiry
+from services.billing.listening import Listening
 from tests.patience import promised
 
 
@@ -59,7 +60,9 @@ async def test_a_hold_that_the_database_refuses_keeps_no_other_from_its_end(pool
         owner.execute(refuse.format(bad))
         try:
             log = structlog.get_logger()
-            expiry = Expiry(pool=pool, settle_grace_s=lambda: 0, figures=figures, log=log, quiet_s=0.0)
+            expiry = Expiry(
+                pool=pool, settle_grace_s=lambda: 0, listening=Listening(), figures=figures, log=log, quiet_s=0.0
+            )
             with structlog.testing.capture_logs() as lines:
                 await expiry.look()
         finally:
@@ -86,7 +89,7 @@ async def test_a_task_hold_past_its_deadline_is_released_with_an_alert(pool: db.
     )
     await Grants(pool=pool, figures=figures, lease_lives_s=LEASE_LIVES_S).grant(ask)
     log = structlog.get_logger()
-    expiry = Expiry(pool=pool, settle_grace_s=lambda: 0, figures=figures, log=log, quiet_s=0.0)
+    expiry = Expiry(pool=pool, settle_grace_s=lambda: 0, listening=Listening(), figures=figures, log=log, quiet_s=0.0)
     await expiry.look()
     assert (await accounts.read(customer_id)).held_nano_usd == 100
     async with db.transaction(pool) as conn:
