@@ -11,7 +11,7 @@ While the process is leaving, each answer says that its connection ends, so that
 
 import asyncio
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import httptools
@@ -43,6 +43,7 @@ OWN_FILES = 512
 _CARE = (b"/livez", b"/readyz", b"/health", b"/metrics")
 LINGER_S = 1.0
 """How long what still comes after a refusal is thrown away: closed at once, the client might not see why."""
+_HAS_LEFT = "has_left"
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 413: b"Content Too Large", 503: b"Service Unavailable"}
 
 
@@ -135,6 +136,7 @@ class CarefulProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope["state"][_HAS_LEFT] = self.transport.is_closing
         self._in_head = True
         self._deadline_s = self.loop.time() + HEAD_TIMEOUT_S
 
@@ -226,6 +228,12 @@ class CarefulProtocol(HttpToolsProtocol):
             self.transport.close()
         else:
             self._watch = self.loop.call_later(SECOND_LOOK_S, self._look, True)
+
+
+def has_left_of(scope: MutableMapping[str, Any]) -> Callable[[], bool]:
+    """What says whether the client of a request is gone: its connection knows it a few turns before anybody is told."""
+    has_left: Callable[[], bool] = scope["state"][_HAS_LEFT]
+    return has_left
 
 
 def most_connections() -> tuple[int, int]:

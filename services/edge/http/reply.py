@@ -20,7 +20,7 @@ Header = tuple[bytes, bytes]
 BLOCKED_S = 1.0
 """A write that waited so long, while this process ran, means that the client does not read."""
 PROVIDER_WAIT_S = BLOCKED_S / 4
-"""Bytes that come sooner after a write were there before it: meanwhile nobody waited for the provider."""
+"""Waits between writes that come to no more than this were for what was there before, and not for the provider."""
 REPLAY_PIECE = 256 << 10
 JSON = b"application/json"
 EVENTS = b"text/event-stream; charset=utf-8"
@@ -44,10 +44,11 @@ class Reply:
 
     `stream` is what makes the bytes of a stream, once there is one. `limits` is what is said of the client's limits,
     once it is known who asks, if they have any; `key_id` is their key's. `error` is what it was refused or ended with.
-    `awake` is this process's.
+    `awake` is this process's; `has_left` says whether the client is gone, before anybody is told.
     """
 
     __slots__ = (
+        "_answerable_s",
         "_awake",
         "_dialect",
         "_has_events",
@@ -55,18 +56,26 @@ class Reply:
         "_request_id",
         "_send",
         "_sending",
-        "_was_blocked",
         "_write_ended_s",
         "error",
         "finished",
         "first_byte_s",
+        "has_left",
         "key_id",
         "limits",
         "status",
         "stream",
     )
 
-    def __init__(self, *, send: Send, dialect: Dialect, request_id: str, awake: AwakeTime) -> None:
+    def __init__(
+        self,
+        *,
+        send: Send,
+        dialect: Dialect,
+        request_id: str,
+        awake: AwakeTime,
+        has_left: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._send = send
         self._awake = awake
         self._dialect = dialect
@@ -74,8 +83,9 @@ class Reply:
         self._loop = asyncio.get_running_loop()
         self._sending = False
         self._write_ended_s = 0.0
-        self._was_blocked = False
+        self._answerable_s = 0.0
         self._has_events = True
+        self.has_left = has_left
         self.first_byte_s: float | None = None
         self.status: int | None = None
         self.error: Code | None = None
@@ -95,9 +105,9 @@ class Reply:
         return self._sending
 
     def was_blocked(self) -> bool:
-        """Whether the client kept a write waiting, and since then nobody had to wait for the provider: what failed
+        """Whether the client kept a write waiting, and since then the provider was hardly waited for: what failed
         meanwhile failed because of the client. What had come before the failure is still read and written after it."""
-        return self._was_blocked and self._loop.time() - self._write_ended_s < PROVIDER_WAIT_S
+        return self._loop.time() - self._write_ended_s < self._answerable_s
 
     def mark_first_byte(self) -> None:
         """Now the client's answer begins, if it has not yet."""
@@ -126,8 +136,7 @@ class Reply:
 
     async def write(self, data: bytes) -> None:
         """Sends bytes of a stream; returns when the next may be written."""
-        if self._loop.time() - self._write_ended_s >= PROVIDER_WAIT_S:
-            self._was_blocked = False
+        self._answerable_s -= self._loop.time() - self._write_ended_s
         self._sending, began_s = True, self._awake.seconds
         try:
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
@@ -135,7 +144,7 @@ class Reply:
             self._sending = False
             self._write_ended_s = self._loop.time()
             if self._awake.seconds - began_s >= BLOCKED_S:
-                self._was_blocked = True
+                self._answerable_s = PROVIDER_WAIT_S
 
     async def flush(self) -> None:
         """Waits until every byte written so far has left this process, or the client is gone."""

@@ -82,8 +82,9 @@ class Exchange:
         return self._tries.model
 
     def client_gone(self) -> None:
-        """The client has left, or reads no more. After the last bytes were handed over it says nothing."""
-        if self._tab.closed or self._endings.is_gone():
+        """The client has left, or reads no more. It says nothing after the last bytes were handed over, nor of what we
+        have cut."""
+        if self._tab.closed or self._cut or self._endings.is_gone():
             return
         self._endings.mark_gone()
         now_s, route = self._loop.time(), self._tab.route
@@ -156,7 +157,9 @@ class Exchange:
     async def _whole(self, opened: WholeAnswer) -> None:
         self._tries.end(Outcome.SUCCESS)
         answer = opened.answer
+        self._look_for_client()
         use = None if self._is_unheard() else await self._endings.use(answer.captured, answer.text)
+        self._look_for_client()
         if use is None or self._is_unheard():
             await self._endings.client_gone(answer.captured, answer.text)
             return
@@ -170,6 +173,7 @@ class Exchange:
             await self._reply.whole(body, self._extra_headers(), content_type=kind)
 
     async def _stream(self, opened: OpenStream) -> None:
+        self._look_for_client()
         failure = await self._pump(opened)
         if failure is not None:
             opened.response.close()  # before anything is counted: nobody wants what still comes
@@ -224,6 +228,8 @@ class Exchange:
     async def _copy(self, opened: OpenStream) -> None:
         reader, reply = opened.reader, self._reply
         async for data in opened.chunks:
+            if self._look_for_client():
+                await asyncio.sleep(0)  # by its policy, this may end here: what came now was for nobody
             out = reader.feed(data)
             if out and not self._is_unheard():
                 await reply.write(out)
@@ -241,6 +247,7 @@ class Exchange:
         except TimeoutError:
             if not self._cut:
                 self._endings.mark_gone()
+        self._look_for_client()
         if self._is_unheard():
             await self._endings.client_gone(captured, reader.delivered_text)
             return
@@ -278,6 +285,14 @@ class Exchange:
             self._relay.log.error("spool_failed", request_id=self._request_id, reason=str(error))
 
     # Ends.
+
+    def _look_for_client(self) -> bool:
+        """Whether the client turns out to have left just now: after a stop its leaving is found together with the
+        provider's bytes, and we would be told of it when they are long counted as delivered."""
+        if self._endings.is_gone() or not self._reply.has_left():
+            return False
+        self.client_gone()
+        return True
 
     def _is_unheard(self) -> bool:
         """Whether what comes now is for nobody: the client has left and can't ask for it again."""

@@ -22,6 +22,7 @@ from services.edge.bodies.request_body import ClientLeft, aside, read_body
 from services.edge.http.body_room import BodyShare
 from services.edge.http.door import Visit
 from services.edge.http.limit_headers import LimitNote
+from services.edge.http.protocol import has_left_of
 from services.edge.http.reply import Reply
 from services.edge.idempotency.answers import KeptAnswer
 from services.edge.idempotency.claims import fingerprint, key_of
@@ -69,7 +70,13 @@ class PaidRoute:
         share, visit = self._relay.bodies.share(), None
 
         dialect = self._operation.voice(surface.dialect)
-        reply = Reply(send=send, dialect=dialect, request_id=request_id, awake=self._relay.awake)
+        reply = Reply(
+            send=send,
+            dialect=dialect,
+            request_id=request_id,
+            awake=self._relay.awake,
+            has_left=has_left_of(scope),
+        )
         parent = traceparent_of(scope["headers"])
         with self._tools.tracer.span("edge.request", parent=parent, kind="server", request_id=request_id) as span:
             try:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -12,6 +11,7 @@ import uvloop
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from tests.fakes.stop import Stop
 from upstream.client import HttpCall, Timeouts, UpstreamClient
 from upstream.outcome import AttemptFailed, Outcome, TotalTimeReached
 
@@ -211,38 +211,6 @@ async def test_a_slow_reader_is_no_slow_provider(client: UpstreamClient) -> None
         response = await client.send(call(url), timeouts=timeouts)
         await asyncio.sleep(0.6)  # what is tested is the passing of time
         assert await response.read(10) == b"ab"
-
-
-class Stop:
-    """A time in which the client's loop stands still, within its look at what came; another thread begins and ends it.
-
-    uvloop looks at its timers next, and then reads what came meanwhile.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._begun, self._over = threading.Event(), threading.Event()
-
-    def __enter__(self) -> None:
-        self._loop.call_soon_threadsafe(self._look)
-        assert self._begun.wait(5)
-
-    def __exit__(self, *_: object) -> None:
-        time.sleep(0.4)  # what is tested is the passing of time
-        self._over.set()
-
-    def _look(self) -> None:
-        told, telling = socket.socketpair()
-
-        def stand_still() -> None:
-            self._loop.remove_reader(told)
-            told.close()
-            telling.close()
-            self._begun.set()
-            assert self._over.wait(5)
-
-        self._loop.add_reader(told, stand_still)
-        telling.send(b"now")
 
 
 def asked(serve: Callable[[socket.socket, Stop], None], timeouts: Timeouts) -> bytes:
