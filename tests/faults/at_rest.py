@@ -39,6 +39,7 @@ class Run:
     answered: set[str] = dataclasses.field(default_factory=set)
     refused: set[str] = dataclasses.field(default_factory=set)
     stayed: set[str] = dataclasses.field(default_factory=set)
+    left_at_us: dict[str, int] = dataclasses.field(default_factory=dict)
     lossy: bool = False
     told: dict[str, list[Told]] = dataclasses.field(default_factory=dict)
     painted: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -59,6 +60,7 @@ class Run:
             answered=self.answered,
             refused=self.refused,
             stayed=self.stayed,
+            left_at_us=self.left_at_us,
             lossy=self.lossy,
             told=self.told,
             painted=self.painted,

@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx
 
-from tests.faults.seen import Seen, check_seen
+from tests.faults.seen import Seen, check_left, check_seen
 
 NANO = Decimal("0.000000001")
 MILLION = 1_000_000
@@ -76,6 +76,7 @@ class Attempt:
     usage_sent: bool
     images: int
     tokens: Mapping[str, int]
+    ended_at_us: int = 0
 
 
 def read_log(path: Path) -> dict[str, list[Attempt]]:
@@ -105,6 +106,7 @@ def _attempt(arrived: Mapping[str, Any], ended: Mapping[str, Any] | None) -> Att
         usage_sent=end.get("usage_sent", False),
         images=end.get("images", 0),
         tokens=end["tokens"],
+        ended_at_us=end.get("at_us", 0),
     )
 
 
@@ -222,7 +224,8 @@ def check_requests(
     seen: Seen = NOTHING_SEEN,
 ) -> list[str]:
     """Every request that either side knows. Attempts without a request id are not the gateway's."""
-    found = check_seen(receipts, seen)
+    ends = {name: max(each.ended_at_us for each in attempts) for name, attempts in log.items()}
+    found = check_seen(receipts, seen) + check_left(receipts, seen.left_at_us, ends)
     shortened, again = set(seen.shortened), seen.run_again
     for request_id in sorted((set(receipts) | set(log)) - {""}):
         pieces = seen.delivered.get(request_id, 0)

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import random
 import re
+import time
 import uuid
 from collections import Counter
 from decimal import Decimal
@@ -221,7 +222,9 @@ class Client:
                 self.run.answered.add(request_id)
             elif not left and (status >= 400 or b'"error"' in content):
                 self.run.refused.add(request_id)
-            if not left:
+            if left:
+                self.run.left_at_us[request_id] = time.time_ns() // 1000
+            else:
                 self.run.stayed.add(request_id)
         if whole:
             return "whole"

@@ -6,6 +6,8 @@ from decimal import Decimal
 from typing import Any
 
 PAID = ("complete", "client_gone")
+NOTICED_US = 1_000_000
+"""What a provider ends so long after a client has left is no complete answer of that client's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +23,8 @@ class Told:
 class Seen:
     """By request id. `delivered` counts the pieces that a client had received when it left. `shortened` ended as
     `length` because the route's total time was over, `answered` came whole, `refused` came with an error, and of
-    `stayed` the client did not leave. `lossy` is a network that may lose what the provider sends last.
+    `stayed` the client did not leave; `left_at_us` is when one did, who will not ask again. `lossy` is a
+    network that may lose what the provider sends last.
 
     `told` has the answers under each idempotency key, in their order. `painted` are tasks by their number of images.
     `credited` is what each customer, by their key, was given in USD, where it is known.
@@ -32,6 +35,7 @@ class Seen:
     answered: Iterable[str] = ()
     refused: Iterable[str] = ()
     stayed: Iterable[str] = ()
+    left_at_us: Mapping[str, int] = field(default_factory=dict)
     lossy: bool = False
     told: Mapping[str, Sequence[Told]] = field(default_factory=dict)
     painted: Mapping[str, int] = field(default_factory=dict)
@@ -61,6 +65,17 @@ def check_seen(receipts: Mapping[str, Mapping[str, Any]], seen: Seen) -> list[st
             found.append(f"{request_id}: ended with an error and was charged {charge}")
     gone = [name for name in seen.stayed if receipts.get(name, {}).get("ended") == "client_gone"]
     return found + [f"{name}: its client has not left, whatever the receipt says" for name in gone]
+
+
+def check_left(
+    receipts: Mapping[str, Mapping[str, Any]], left_at_us: Mapping[str, int], finished_at_us: Mapping[str, int]
+) -> list[str]:
+    """Who left long before their provider had finished got no complete answer, also from an edge that was stopped."""
+    return [
+        f"{name}: complete, though its client left {finished_at_us[name] - left_us} µs before its provider's end"
+        for name, left_us in left_at_us.items()
+        if finished_at_us.get(name, 0) - left_us > NOTICED_US and receipts.get(name, {}).get("ended") == "complete"
+    ]
 
 
 def _check_told(receipts: Mapping[str, Mapping[str, Any]], key: str, answers: Sequence[Told]) -> list[str]:

@@ -255,3 +255,15 @@ def test_images_that_came_are_charged() -> None:
     """A picture without a finished receipt was given away."""
     assert check_seen({"t": receipt(id="t")}, Seen(painted={"t": 1})) == []
     assert check_seen({"t": receipt(id="t", ended="gateway_failed")}, Seen(painted={"t": 1}))
+
+
+@pytest.mark.parametrize(
+    ("ended", "after_s", "is_wrong"),
+    [("complete", 0.5, False), ("complete", 1.5, True), ("client_gone", 1.5, False)],
+)
+def test_who_had_left_before_their_answer_came_got_no_complete_one(ended: str, after_s: float, is_wrong: bool) -> None:
+    """What was on its way when a client left may end either way; what came long after may not."""
+    log = {"r1": [attempt(ended_at_us=int((10 + after_s) * 1e6))]}
+    papers = {"r1": receipt(ended=ended, policy="drain")}
+    found = checker.check_requests(papers, log, PRICES, seen=Seen(left_at_us={"r1": 10_000_000}))
+    assert bool(found) is is_wrong
