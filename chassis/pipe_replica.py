@@ -26,7 +26,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
 LONGEST_KNOCK_S = 0.2
 """An heir's longest pause while its predecessor still answers."""
 PING_S, SILENCE_S = 1.0, 4.0
-"""A replica that has sent nothing for so long, though it is asked each second, hangs: its stream is given up."""
+"""A replica that has sent nothing for so long, though it is asked each second, hangs: its stream is given up. How
+often it was asked is what counts: our own stop is nobody's silence, and is over before what came meanwhile is read."""
 MAX_MOVES = 3
 _OPTIONS = [
     *LIMITS,
@@ -104,7 +105,7 @@ class Replica:
         self._queue: deque[Call] = deque()
         self._cancelled: list[int] = []
         self._wake = asyncio.Event()
-        self._ping, self._heard_at = False, 0.0
+        self._ping, self._silence_s = False, 0.0
         self._task = asyncio.create_task(self._run(), name=f"pipe {target}")
 
     def take(self, call: Call) -> None:
@@ -198,7 +199,7 @@ class Replica:
                 return  # by our predecessor
             writer = asyncio.create_task(self._write(stream))
             writer.add_done_callback(lambda _: stream.cancel())
-            self._heard_at = asyncio.get_running_loop().time()
+            self._silence_s = 0.0
             self._beat(stream)
             while isinstance(frame, pipe_pb2.ReplyBatch):
                 self._receive(frame)
@@ -211,18 +212,18 @@ class Replica:
                 await asyncio.gather(writer, return_exceptions=True)  # a broken stream is the reader's to tell
 
     def _beat(self, stream: _Stream) -> None:
-        loop = asyncio.get_running_loop()
         if stream.done():
             return
-        if loop.time() - self._heard_at > SILENCE_S:
+        self._silence_s += PING_S
+        if self._silence_s > SILENCE_S:
             stream.cancel()  # its reader takes it from here
             return
         self._ping = True
         self._wake.set()
-        loop.call_later(PING_S, self._beat, stream)
+        asyncio.get_running_loop().call_later(PING_S, self._beat, stream)
 
     def _receive(self, frame: pipe_pb2.ReplyBatch) -> None:
-        self._heard_at = asyncio.get_running_loop().time()
+        self._silence_s = 0.0
         if not self.live or frame.draining is not self.draining:
             self.live, self.draining, began = True, frame.draining, frame.draining and not self.draining
             if began:
