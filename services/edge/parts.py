@@ -163,7 +163,7 @@ class Parts:
             tracer=tracer,
         )
         self._relay = Relay(tools=tools, max_requests=settings.max_requests)
-        self._waking = Waking(told_at_s=lambda: self._attempts.told_at_s, cut=self._relay.cut)
+        self._waking = Waking(holders=(self._attempts, self._limits), cut=self._relay.cut)
         self._refusals = RefusalTeller(refusals=tools.refusals, auth=self._clients.auth, spender=incarnation)
         self.app = configuration.app = self._site(registry, tracer, has_admin_port=bool(settings.admin_bind))
 

@@ -34,11 +34,17 @@ class Limits:
         self._clock = clock
         self._gates: dict[str, Gate] = {}
         self._last_number = 0
+        self._told_at_s = clock()
         self._log = structlog.get_logger()
 
     def __len__(self) -> int:
         """Subjects of which something is known here."""
         return len(self._gates)
+
+    @property
+    def told_at_s(self) -> float:
+        """When auth was last asked to keep all that is held, and did; now, while nothing is."""
+        return self._told_at_s if self._gates else self._clock()
 
     async def admit(self, terms: Terms, *, tokens: int) -> Admitted:
         """Lets one request in that may take so many tokens.
@@ -105,9 +111,10 @@ class Limits:
 
     async def state(self) -> float:
         """One full statement; returns the seconds until the next."""
-        if not self._last_number:
-            return STATEMENT_EVERY_S  # nothing was ever leased
         gates, asked_at_s = list(self._gates.values()), self._clock()
+        if not self._last_number:
+            self._told_at_s = asked_at_s
+            return STATEMENT_EVERY_S  # nothing was ever leased
         try:
             renew_in_s = await self._keeper.state_limits(list(self._gates), as_of=self._last_number)
         except TollbridgeError as error:
@@ -115,6 +122,7 @@ class Limits:
             return MIN_STATEMENT_S
         for gate in gates:
             gate.allotment.renew(asked_at_s)
+        self._told_at_s = asked_at_s
         return max(MIN_STATEMENT_S, min(renew_in_s or STATEMENT_EVERY_S, STATEMENT_EVERY_S))
 
     async def drain(self) -> None:
