@@ -16,7 +16,7 @@ TIMEOUT_S = 300.0
 """So long a client may take less than LEAST_BYTES. A machine tells of room in sixteenths of its receive buffer, 6 MiB
 by default in Linux: at 4 KB/s two minutes pass between two signs of life (measured: 131 s)."""
 LOOKS = 5
-"""In that time; a client that stops is given up at most one of them later."""
+"""In that time, and no fewer: our own stop is one, however long. A client that stops is given up at most one later."""
 LEAST_BYTES = 64 << 10
 MOST_WAITING_BYTES = 512 << 20
 """In the write buffers of all clients that wait."""
@@ -53,7 +53,17 @@ class UnreadRoom:
 class Unread:
     """What one connection's client has not taken; watched while a write waits for it."""
 
-    __slots__ = ("_least_left_bytes", "_loop", "_room", "_socket", "_timer", "_transport", "begun_at_s", "taken_at_s")
+    __slots__ = (
+        "_least_left_bytes",
+        "_looks",
+        "_loop",
+        "_room",
+        "_socket",
+        "_timer",
+        "_transport",
+        "begun_at_s",
+        "taken_at_s",
+    )
 
     def __init__(self, *, transport: asyncio.Transport, room: UnreadRoom, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
@@ -62,6 +72,7 @@ class Unread:
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
         self._least_left_bytes = 0
+        self._looks = 0  # since it was last seen that the client had taken something
         self.begun_at_s = 0.0
         """When this wait began."""
         self.taken_at_s = 0.0
@@ -76,7 +87,7 @@ class Unread:
         """A write waits for the client."""
         self.end()
         self.begun_at_s = self.taken_at_s = self._loop.time()
-        self._least_left_bytes = self._left_bytes()
+        self._least_left_bytes, self._looks = self._left_bytes(), 0
         self._timer = self._loop.call_later(TIMEOUT_S / LOOKS, self._judge)
         self._room.keep(self)
 
@@ -91,7 +102,7 @@ class Unread:
         """Sees whether the client has taken something since it was last seen to."""
         left_bytes = self._left_bytes()
         if self._least_left_bytes - left_bytes >= LEAST_BYTES:
-            self._least_left_bytes = left_bytes
+            self._least_left_bytes, self._looks = left_bytes, 0
             self.taken_at_s = self._loop.time()
 
     def has_waited(self, seconds: float) -> bool:
@@ -103,8 +114,9 @@ class Unread:
         self._transport.abort()
 
     def _judge(self) -> None:
+        self._looks += 1
         self.look()
-        if self._loop.time() - self.taken_at_s >= TIMEOUT_S:
+        if self._looks >= LOOKS and self._loop.time() - self.taken_at_s >= TIMEOUT_S:
             self.give_up()
             return
         self._timer = self._loop.call_later(TIMEOUT_S / LOOKS, self._judge)

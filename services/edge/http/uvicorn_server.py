@@ -82,7 +82,7 @@ class HttpServer:
                 proxy_headers=False,
                 server_header=False,
                 date_header=False,
-                timeout_keep_alive=IDLE_TIMEOUT_S,
+                timeout_keep_alive=2 * IDLE_TIMEOUT_S,  # not before `protocol.py`, which looks twice
                 timeout_graceful_shutdown=int(grace_s),
                 h11_max_incomplete_event_size=None,
             )

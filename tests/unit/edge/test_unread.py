@@ -28,6 +28,16 @@ class Clock:
     def cancel(self) -> None:
         self._due.clear()
 
+    def stop(self, seconds: float) -> None:
+        """Nothing runs meanwhile; what was due then is late."""
+        self.now_s += seconds
+        due, self._due = self._due, []
+        for at_s, call in due:
+            if at_s <= self.now_s:
+                call()
+            else:
+                self._due.append((at_s, call))
+
     def pass_by(self, seconds: float) -> None:
         until_s = self.now_s + seconds
         while self._due and self._due[0][0] <= until_s:
@@ -106,6 +116,17 @@ def test_a_reader_that_takes_nothing_is_given_up_after_minutes(pair: tuple[socke
     clock, wire = Clock(), Wire(pair[0], waiting_bytes=8 << 20)
     watched(wire, clock)
     clock.pass_by(unread.TIMEOUT_S - 1)
+    assert not wire.aborted
+    clock.pass_by(1)
+    assert wire.aborted
+
+
+def test_a_time_in_which_we_stood_still_is_hardly_any(pair: tuple[socket.socket, socket.socket]):
+    """A machine that was asleep heard nothing of its clients, however well they read."""
+    clock, wire = Clock(), Wire(pair[0], waiting_bytes=8 << 20)
+    watched(wire, clock)
+    clock.stop(10 * unread.TIMEOUT_S)
+    clock.pass_by(unread.TIMEOUT_S - unread.TIMEOUT_S / unread.LOOKS - 1)
     assert not wire.aborted
     clock.pass_by(1)
     assert wire.aborted
