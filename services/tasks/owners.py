@@ -1,7 +1,8 @@
 """What tasks asks of router and billing, one method a question. Each call is idempotent by the ids in it."""
 
 import asyncio
-from collections.abc import Sequence
+import collections
+from collections.abc import Callable, Sequence
 
 from structlog.typing import FilteringBoundLogger
 
@@ -10,6 +11,7 @@ from chassis.errors import Code, TollbridgeError
 from chassis.pipe import PipeClient
 from services.tasks.jobs import HOLD_GRACE_S, Job
 from services.tasks.outbox import Letter
+from services.tasks.work.listening import lasting_clock
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
 from tollbridge.usage.v1 import usage_pb2
@@ -21,17 +23,27 @@ from upstream.route import Route
 CALL_TIMEOUT_S = 5.0
 DECIDE_TIMEOUT_S = 15.0
 """Longer than router may let a decision wait for a slot."""
+LOOK_S = 1.0
 STATE_EVERY_S = 10.0
+STATE_AGAIN_S = 1.0
+"""After a statement that router did not take."""
+SLOTS_LIVE_S = 30.0
+"""How long slots live without a statement, by our clock; router waits a little longer."""
+AWAKE_LOOKS = 3
+"""Who is awake looks more often while slots live, however busy it is and however long router leaves it waiting."""
 _DONE = frozenset({billing_pb2.EVENT_STATE_COMMITTED, billing_pb2.EVENT_STATE_DEAD_LETTERED})
 
 
 class Router:
     """Router's answers to one spender, and the statement of what that spender has running."""
 
-    def __init__(self, *, pipe: PipeClient, spender: str, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, *, pipe: PipeClient, spender: str, log: FilteringBoundLogger, clock: Callable[[], float] = lasting_clock
+    ) -> None:
         self._pipe = pipe
         self._spender = spender
         self._log = log
+        self._clock = clock
         self._open: set[str] = set()
         self._finishing: set[asyncio.Task[None]] = set()
 
@@ -83,22 +95,41 @@ class Router:
         """Ends the attempt that brought the answer."""
         self.finish(job, ended(route, Outcome.SUCCESS))
 
-    async def run_stating(self) -> None:
-        """States every ten seconds what runs, until cancelled: what is not stated loses its slot."""
+    async def run_stating(self, *, cut: Callable[[], int]) -> None:
+        """States every ten seconds what runs, until cancelled: what is not stated loses its slot.
+
+        `cut` ends the calls that run, and says how many: it is called when this process stood still, at once or by
+        pieces, asleep with its machine too, for so long that others have their slots. A process that merely can't
+        reach router cuts nothing: while nobody can be told, nobody else is told either.
+        """
+        looks = collections.deque([self._clock()] * AWAKE_LOOKS, maxlen=AWAKE_LOOKS)
+        told_s = due_s = looks[0]
         while True:
-            try:
-                await self._pipe.call(
-                    "StateAttempts",
-                    router_pb2.StateAttemptsRequest(
-                        spender=self._spender, attempt_ids=sorted(self._open), as_of=str(ids.now_floor())
-                    ),
-                    router_pb2.StateAttemptsResponse,
-                    key=self._spender,
-                    timeout_s=CALL_TIMEOUT_S,
-                )
-            except TollbridgeError as error:
-                self._log.warning("attempts_not_stated", error=error.message)
-            await asyncio.sleep(STATE_EVERY_S)
+            now_s = self._clock()
+            if max(told_s, looks[0]) < now_s - SLOTS_LIVE_S:
+                self._log.error("stood_still", seconds=round(now_s - looks[-1]), cut=cut())
+                told_s = due_s = now_s  # what begins from now on has slots of its own
+            looks.append(now_s)
+            if now_s >= due_s:
+                is_told = await self._state()
+                told_s, due_s = (now_s, now_s + STATE_EVERY_S) if is_told else (told_s, now_s + STATE_AGAIN_S)
+            await asyncio.sleep(LOOK_S)
+
+    async def _state(self) -> bool:
+        try:
+            await self._pipe.call(
+                "StateAttempts",
+                router_pb2.StateAttemptsRequest(
+                    spender=self._spender, attempt_ids=sorted(self._open), as_of=str(ids.now_floor())
+                ),
+                router_pb2.StateAttemptsResponse,
+                key=self._spender,
+                timeout_s=CALL_TIMEOUT_S,
+            )
+        except TollbridgeError as error:
+            self._log.warning("attempts_not_stated", error=error.message)
+            return False
+        return True
 
     async def close(self) -> None:
         """Waits for the ends that are on their way, each of which has its own limit."""

@@ -41,6 +41,7 @@ from services.tasks.webhooks.webhooks import Webhooks
 from services.tasks.work.backlog import BacklogWatch
 from services.tasks.work.forgetter import Forgetter
 from services.tasks.work.hold_keeper import HoldKeeper
+from services.tasks.work.listening import Listening
 from services.tasks.work.shift import Shift
 from services.tasks.work.stopper import Stopper
 from services.tasks.work.sweeper import Sweeper
@@ -84,15 +85,16 @@ class Parts:
         self._outbox = OutboxPublisher(pool=pool, publish=publish, committed=billing.committed, log=log)
         wake = self._outbox.wake
         self._ends = ends = Ends(pool=pool, on_outbox=wake, keep_s=lambda: self._archive.rules.keep_s)
-        holds = HoldKeeper(pool=pool, extend=billing.extend, log=log)
-        self._sweeper = Sweeper(pool=pool, ends=ends, keep_holds=holds.keep_all, on_outbox=wake, log=log)
-        workshop = Workshop(router=self._router, providers=Providers(client=self._client, sandbox=Sandbox()))
-        self._stopper = Stopper(pool=pool, stop=workshop.stop, log=log)
+        self._holds = HoldKeeper(pool=pool, extend=billing.extend, log=log)
+        self._sweeper = Sweeper(pool=pool, ends=ends, listening=Listening(), on_outbox=wake, log=log)
+        providers = Providers(client=self._client, sandbox=Sandbox())
+        self._workshop = Workshop(router=self._router, providers=providers)
+        self._stopper = Stopper(pool=pool, stop=self._workshop.stop, log=log)
         self._news = News(on_end=self._on_end)
         self._worker = Worker(
             pool=pool,
             ends=ends,
-            workshop=workshop,
+            workshop=self._workshop,
             results=self._archive,
             extend_hold=billing.extend,
             tracer=tracer,
@@ -107,7 +109,7 @@ class Parts:
                 pool=pool,
                 models=self._router.models,
                 hold=billing.hold,
-                keep_hold=holds.keep,
+                keep_hold=self._holds.keep,
                 webhooks=webhooks,
                 on_outbox=wake,
                 rules=lambda: self._archive.rules,
@@ -144,8 +146,9 @@ class Parts:
 
     async def _start_worker(self, life: Lifecycle) -> None:
         await self._client.start()
-        life.spawn("statement", self._router.run_stating())
+        life.spawn("statement", self._router.run_stating(cut=self._workshop.cut))
         life.spawn("sweeper", self._sweeper.run())
+        life.spawn("holds", self._holds.run())
         life.spawn("stopper", self._stopper.run())
         life.spawn("retention", self._retention.run())
         life.spawn("forgetter", self._forgetter.run())

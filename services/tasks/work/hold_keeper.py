@@ -1,7 +1,7 @@
 """Sees to it that the money of a job that was taken on stays held for as long as the job may last.
 
 It is held for two minutes when the job is taken on, since nobody would free it soon if the job came to nothing. Should
-billing not be reached right after, or the process die, the sweeper tries again in time.
+billing not be reached right after, or the process die, a worker's loop tries again in time.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from chassis.errors import TollbridgeError
 from services.tasks import store
 from services.tasks.jobs import Job
 
+ROUND_S = 5.0
 BATCH = 100
 PATIENCE_S = 2.0
 """So long at most does who orders a job wait for this: he must hear that it was taken on, or would order it again."""
@@ -35,8 +36,17 @@ class HoldKeeper:
         self._log = log
         self._patience_s = patience_s
 
+    async def run(self) -> None:
+        """Keeps those where it failed, until cancelled."""
+        while True:
+            try:
+                await self.keep_all()
+            except TollbridgeError as error:
+                self._log.warning("holds_not_kept", error=error.message)
+            await asyncio.sleep(ROUND_S)
+
     async def keep(self, job: Job) -> None:
-        """For a job that was just taken on. What fails is the sweeper's, so that nothing is raised."""
+        """For a job that was just taken on. What fails is left to the loop, so that nothing is raised."""
         try:
             async with asyncio.timeout(self._patience_s):
                 await self._keep(job)

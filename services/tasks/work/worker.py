@@ -29,6 +29,7 @@ from services.tasks.jobs import Job, ResultFile, Submission
 from services.tasks.making.kind import File, NotWanted
 from services.tasks.settlement import Made
 from services.tasks.work import claim_store
+from services.tasks.work.time_left import time_left
 from services.tasks.work.workshop import Ledge, MadeTooLarge, Unfinished, Workshop
 from upstream.outcome import AttemptFailed, Outcome, to_error
 
@@ -146,7 +147,7 @@ class Worker:
     async def _try(self, job: Job, steps: "_Steps") -> float | None:
         left_s = max(0.0, (job.deadline_us - self._now_us()) / 1_000_000)
         try:
-            async with asyncio.timeout(left_s):
+            async with time_left(left_s):
                 await self._extend_hold(job)
                 made, files = await self._make(job, steps)
         except TimeoutError:

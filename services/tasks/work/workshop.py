@@ -2,6 +2,10 @@
 
 It knows nothing of claims and money; what comes back is what was made, by whom, and what the provider said it used.
 A job that was submitted somewhere goes on there: it is never submitted anywhere else while it may still be running.
+
+A call whose slot has become somebody else's, because we stood still, is ended and its job given back without a strike.
+What its provider has made by then and we have not got is made anew, and paid by us again; the same goes for pictures
+that are still being fetched by their links.
 """
 
 import asyncio
@@ -10,6 +14,7 @@ import dataclasses
 import functools
 from collections.abc import Awaitable, Callable, Sequence
 
+from chassis.errors import Code, TollbridgeError
 from pricing.tokens import Tokens
 from services.tasks.jobs import Job, Submission
 from services.tasks.making import kinds
@@ -34,6 +39,8 @@ from upstream.usage import estimate_input_tokens
 
 MAX_ATTEMPTS = 4
 CANCEL_S = 20.0
+COLLECT_S = 2.0
+"""How long a call whose slot has lapsed may still take up the answer that came while we stood still."""
 
 
 class Unfinished(Exception):
@@ -67,13 +74,26 @@ class Workshop:
     def __init__(self, *, router: Router, providers: Providers) -> None:
         self._router = router
         self._providers = providers
+        self._runs: set[_Run] = set()
 
     async def make(self, job: Job, ledge: Ledge) -> tuple[Made, tuple[File, ...]]:
         """What a job orders. Raises AttemptFailed of the last attempt, or what router refused with.
 
         Unfinished, and MadeTooLarge, end it too: another account would be paid for the same.
         """
-        return await _Run(job, ledge, self._router, self._providers).make()
+        run = _Run(job, ledge, self._router, self._providers)
+        self._runs.add(run)
+        try:
+            return await run.make()
+        finally:
+            self._runs.discard(run)
+
+    def cut(self) -> int:
+        """Ends in a moment what runs on slots that were taken before now; how much that is.
+
+        What its provider works on by itself goes on: its worker only asks, and nobody who left it would end it there.
+        """
+        return sum(run.cut() for run in self._runs)
 
     async def stop(self, job: Job) -> None:
         """Stops what an ended job has running at its provider. Raises AttemptFailed and what router refuses with."""
@@ -102,25 +122,40 @@ class Workshop:
 
 
 class _Run:
-    """One claim's attempts. `_submission` is what may be running at a provider now."""
+    """One claim's attempts. `_submission` is what may be running at a provider now, `_slot` ends with the slot."""
 
     def __init__(self, job: Job, ledge: Ledge, router: Router, providers: Providers) -> None:
         self._job, self._ledge, self._router, self._providers = job, ledge, router, providers
         self._kind: AnyKind = kinds.kind_of(job.order.kind)
         self._wanted: Wanted = self._kind.parse(job.order.body)
         self._submission = job.submission
+        self._slot = asyncio.timeout(None)
 
     async def make(self) -> tuple[Made, tuple[File, ...]]:
-        made, files = await run_attempts(
-            decide=self._decide,
-            call=self._attempt,
-            finish=functools.partial(self._router.finish, self._job),
-            max_attempts=MAX_ATTEMPTS,
-        )
+        try:
+            async with self._slot:
+                made, files = await run_attempts(
+                    decide=self._decide,
+                    call=self._attempt,
+                    finish=functools.partial(self._router.finish, self._job),
+                    max_attempts=MAX_ATTEMPTS,
+                )
+        except TimeoutError as error:
+            if not self._slot.expired():
+                raise
+            raise TollbridgeError(Code.UNAVAILABLE, "The slot was lost while the worker stood still.") from error
         self._router.succeeded(self._job, made.route)
         return made, files
 
+    def cut(self) -> bool:
+        """Ends it in a moment, unless its provider works on it by itself; whether it will."""
+        if self._submission is not None or self._slot.expired():
+            return False
+        self._slot.reschedule(asyncio.get_running_loop().time() + COLLECT_S)
+        return True
+
     async def _decide(self, tried: Sequence[Tried]) -> Route:
+        self._slot.reschedule(None)  # the next attempt has a slot of its own
         account_id = "" if self._submission is None else self._submission.provider_account_id
         return await self._router.decide(self._job, tried, account_id=account_id)
 

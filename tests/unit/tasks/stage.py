@@ -42,6 +42,7 @@ from services.tasks.work.sweeper import Sweeper
 from services.tasks.work.worker import Worker
 from services.tasks.work.workshop import Workshop
 from tests.patience import promised
+from tests.unit.tasks.clock import Clock, listening_for_long
 from tollbridge.billing.v1 import billing_pb2
 from tollbridge.router.v1 import router_pb2
 from tollbridge.tasks.v1 import tasks_pb2 as pb
@@ -74,6 +75,7 @@ class FakeRouter:
         self.decided: list[router_pb2.DecideRequest] = []
         self.finished: list[router_pb2.AttemptOutcome] = []
         self.stated: list[list[str]] = []
+        self.deaf_to_statements = 0
         self.refusal: TollbridgeError | None = None
 
     async def decide(self, request: router_pb2.DecideRequest, _: CallContext) -> router_pb2.DecideResponse:
@@ -102,6 +104,9 @@ class FakeRouter:
         return router_pb2.FinishAttemptResponse()
 
     async def state(self, request: router_pb2.StateAttemptsRequest, _: CallContext) -> router_pb2.StateAttemptsResponse:
+        if self.deaf_to_statements:
+            self.deaf_to_statements -= 1
+            raise TollbridgeError(Code.UNAVAILABLE, "Router is away.")
         self.stated.append(list(request.attempt_ids))
         return router_pb2.StateAttemptsResponse(renew_in_s=10)
 
@@ -216,7 +221,8 @@ class TasksProcess:
         self.pool = pool
         self.router, self.billing = fakes
         self.spender = str(uuid.uuid4())
-        self.routing = Router(pipe=pipes[0], spender=self.spender, log=log)
+        self.clock = Clock()
+        self.routing = Router(pipe=pipes[0], spender=self.spender, log=log, clock=self.clock)
         self.money = Billing(pipe=pipes[1], log=log)
         self.sent: list[Letter] = []
         self.outbox = OutboxPublisher(pool=pool, publish=self._send, committed=self.money.committed, log=log)
@@ -239,12 +245,13 @@ class TasksProcess:
             on_outbox=self.outbox.wake,
             rules=lambda: self.rules,
         )
-        workshop = Workshop(router=self.routing, providers=Providers(client=UpstreamClient(), sandbox=Sandbox()))
-        self.stopper = Stopper(pool=pool, stop=workshop.stop, log=log)
+        providers = Providers(client=UpstreamClient(), sandbox=Sandbox())
+        self.workshop = Workshop(router=self.routing, providers=providers)
+        self.stopper = Stopper(pool=pool, stop=self.workshop.stop, log=log)
         self.worker = Worker(
             pool=pool,
             ends=self.ends,
-            workshop=workshop,
+            workshop=self.workshop,
             results=self.results,
             extend_hold=self.money.extend,
             tracer=Tracer(service="test", replica="0", otlp_endpoint=""),
@@ -254,7 +261,11 @@ class TasksProcess:
         self.news = News()
         self.backlog = BacklogWatch(pool=pool, kinds=kinds.KINDS, log=log)
         self.sweeper = Sweeper(
-            pool=pool, ends=self.ends, keep_holds=self.holds.keep_all, on_outbox=self.outbox.wake, log=log
+            pool=pool,
+            ends=self.ends,
+            listening=listening_for_long(self.clock),
+            on_outbox=self.outbox.wake,
+            log=log,
         )
         self.server = TasksServer(
             pool=pool,

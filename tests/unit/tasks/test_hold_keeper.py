@@ -22,16 +22,16 @@ def held_for_s(api: TasksApi, created_at_us: int) -> float:
     return (deadline_us - created_at_us) / 1_000_000
 
 
-async def test_a_hold_that_was_not_kept_at_acceptance_is_kept_by_the_sweeper(api: TasksApi):
+async def test_a_hold_that_was_not_kept_at_acceptance_is_kept_by_a_later_look(api: TasksApi):
     """Else it would end while the job waits, and the charge would find somebody else's money, or none."""
     api.process.billing.not_extending = AWAY
     task = await api.create()
     assert held_for_s(api, task.created_at_us) < jobs.ACCEPTANCE_HOLD_S + 60
     await api.process.sql(LONG_AGO)
-    await api.process.sweeper.sweep()
+    await api.process.holds.keep_all()
     assert held_for_s(api, task.created_at_us) < jobs.ACCEPTANCE_HOLD_S + 60
     api.process.billing.not_extending = None
-    await api.process.sweeper.sweep()
+    await api.process.holds.keep_all()
     assert held_for_s(api, task.created_at_us) > HOLD_GRACE_S
 
 
