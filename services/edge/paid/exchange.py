@@ -157,11 +157,13 @@ class Exchange:
     async def _whole(self, opened: WholeAnswer) -> None:
         self._tries.end(Outcome.SUCCESS)
         answer = opened.answer
-        self._look_for_client()
         use = None if self._is_unheard() else await self._endings.use(answer.captured, answer.text)
         self._look_for_client()
         if use is None or self._is_unheard():
             await self._endings.client_gone(answer.captured, answer.text)
+            return
+        if self._is_cut_off():
+            await self._refuse_cut()
             return
         body = answer.render(tokens=use.tokens, cost=self._endings.cost(use))
         kind = self._request.content_type
@@ -251,6 +253,9 @@ class Exchange:
         if self._is_unheard():
             await self._endings.client_gone(captured, reader.delivered_text)
             return
+        if self._is_cut_off():
+            await self._refuse_cut()
+            return
         last = reader.closing(tokens=use.tokens, cost=self._endings.cost(use), cut=total)
         await self._keep(last, self._endings.finished(use))
         # From here to the write of the last bytes nothing else runs.
@@ -293,6 +298,10 @@ class Exchange:
             return False
         self.client_gone()
         return True
+
+    def _is_cut_off(self) -> bool:
+        """Whether the client of what we were to cut has left: it does not get the end that had come all the same."""
+        return self._cut and self._turn is None and self._reply.has_left()
 
     def _is_unheard(self) -> bool:
         """Whether what comes now is for nobody: the client has left and can't ask for it again."""

@@ -1,25 +1,21 @@
 """A process that stands still takes neither its client nor its provider for silent meanwhile."""
 
 import asyncio
-import json
 import socket
-import struct
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import uvloop
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from services.edge.dialects import DIALECTS
 from services.edge.http.awake import STEP_S, AwakeTime
 from services.edge.http.reply import BLOCKED_S, PROVIDER_WAIT_S, Reply
 from tests.fakes.stop import Stop
-from tests.unit.edge.web_provider import Provider, chunk, stream, usage_chunk
-from tests.unit.edge.world import World, edge_world, until
-from tests.unit.edge.world_owners import KEY
+from tests.unit.edge.both_ends import BEGINNING, REST, WHOLE, event_of
+from tests.unit.edge.web_provider import Provider, chunk, stream
+from tests.unit.edge.world import World, until
 from tollbridge.usage.v1 import usage_pb2
 
 
@@ -96,65 +92,6 @@ async def test_a_client_that_reads_again_answers_for_nothing_that_fails_later():
     assert not reply.was_blocked()
 
 
-LINGER = struct.pack("ii", 1, 0)
-"""A close that is a reset."""
-WHOLE = {
-    "id": "c1",
-    "object": "chat.completion",
-    "created": 1,
-    "model": "theirs",
-    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
-    "usage": {"prompt_tokens": 5, "completion_tokens": 500, "total_tokens": 505},
-}
-
-
-def piece(data: bytes) -> bytes:
-    return b"%x\r\n%s\r\n" % (len(data), data)
-
-
-REST = b"".join(
-    map(piece, (chunk(" two three"), chunk(None, finish="stop"), usage_chunk(5, 500), b"data: [DONE]\n\n", b""))
-)
-Script = Callable[[socket.socket, socket.socket, Stop, World], None]
-
-
-def event_of(folder: Path, script: Script, *, policy: str, streams: bool = True) -> usage_pb2.UsageRecorded:
-    """The one event of a request. `script` has its client's and its provider's end, once it runs."""
-
-    def play(world: World, stop: Stop, listening: socket.socket) -> None:
-        host, _, port = world.base_url.removeprefix("http://").partition(":")
-        body = json.dumps(world.body(stream=streams)).encode()
-        head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
-        with socket.create_connection((host, int(port)), 20) as client:
-            client.sendall(head.encode() + body)
-            provider, _ = listening.accept()
-            with provider:
-                provider.recv(1 << 16)
-                if streams:
-                    events = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-                    provider.sendall(events + piece(chunk("one")))
-                    seen = b""
-                    while b"one" not in seen:
-                        seen += client.recv(1 << 16)
-                script(client, provider, stop, world)
-
-    async def run(listening: socket.socket) -> usage_pb2.UsageRecorded:
-        async with edge_world(folder) as world:
-            world.truth.on_disconnect = policy
-            url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
-            world.truth.routes = [{"protocol": "openai", "base_url": url, "provider": "web"}]
-            stop = Stop(asyncio.get_running_loop())
-            await asyncio.to_thread(play, world, stop, listening)
-            return await world.only_event()
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(20)
-        return uvloop.run(run(listening))
-
-
 @pytest.mark.parametrize("came_first", [True, False])
 @pytest.mark.parametrize(("policy", "output"), [("cancel", 1), ("absorb", 0)])
 def test_a_client_that_left_while_we_stood_still_pays_by_the_policy_for_an_answer_that_came_meanwhile(
@@ -180,13 +117,11 @@ def test_a_client_that_left_while_we_stood_still_pays_by_the_policy_for_a_whole_
     tmp_path: Path, policy: str, output: int
 ):
     """By cancel and absorb who got nothing pays nothing."""
-    body = json.dumps(WHOLE).encode()
-    answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body
 
     def script(client: socket.socket, provider: socket.socket, stop: Stop, _: World) -> None:
         with stop:
             client.close()
-            provider.sendall(answer)
+            provider.sendall(WHOLE)
 
     event = event_of(tmp_path, script, policy=policy, streams=False)
     assert (event.ended, event.policy, event.tokens.output) == (usage_pb2.ENDED_CLIENT_GONE, policy, output)
@@ -214,3 +149,15 @@ def test_what_is_cut_costs_nothing_though_its_client_left_meanwhile(tmp_path: Pa
 
     event = event_of(tmp_path, script, policy=policy)
     assert (event.ended, event.charge_nano_usd) == (usage_pb2.ENDED_GATEWAY_FAILED, 0)
+
+
+def test_a_client_that_left_while_we_stood_still_got_nothing_of_a_stream_that_began_meanwhile(tmp_path: Path):
+    """It pays for what was delivered: not even its head was."""
+
+    def script(client: socket.socket, provider: socket.socket, stop: Stop, _: World) -> None:
+        with stop:
+            client.close()
+            provider.sendall(BEGINNING + REST)
+
+    event = event_of(tmp_path, script, policy="cancel", begun=False)
+    assert (event.ended, event.policy, event.charge_nano_usd) == (usage_pb2.ENDED_CLIENT_GONE, "cancel", 0)
