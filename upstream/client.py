@@ -3,7 +3,8 @@
 Everything above it sees `HttpCall`, `UpstreamResponse` and `AttemptFailed` only, so that another client can take its
 place. It asks for identity encoding and refuses any other, follows no redirect, keeps no cookie, and reads no proxy
 setting from the environment; aiohttp sets TCP_NODELAY by itself, which a test holds. Its timeouts are one lazy watch
-per answer, not a timer per read: a token chunk costs one clock reading.
+per answer, not a timer per read: a token chunk costs one clock reading. After a stop of ours they look twice, but for
+the time to connect, which is aiohttp's.
 """
 
 import asyncio

@@ -3,10 +3,11 @@
 Leases end and claims are taken over by silence. While we stood still, or PostgreSQL did, nobody could speak, and their
 requests ran on. So time is taken from the clock by which silence is judged, the database's, whenever it answers: two
 answers far apart tell of a stop, whosever it was, also of a whole machine's pause or sleep and of a clock that was set.
-Who stood still beside a replica that ran on waits for nothing, and that one goes on meanwhile.
+Who stood still beside a replica that ran on waits in vain, and that one goes on meanwhile.
 
 Limits: stops of less than BROKEN_S one right after the other are none, and a database that answers what we read but
-refuses what spenders say is taken for a well one.
+refuses what spenders say is taken for a well one. An answer that was late because its transaction waited, or a look
+that took long, passes for a stop: then silence is judged half a minute later.
 """
 
 BROKEN_S = 10.0

@@ -91,7 +91,8 @@ class Workshop:
     def cut(self) -> int:
         """Ends in a moment what runs on slots that were taken before now; how much that is.
 
-        What its provider works on by itself goes on: its worker only asks, and nobody who left it would end it there.
+        What its provider works on by itself goes on, once that is noted: its worker only asks, and nobody who left it
+        would end it there.
         """
         return sum(run.cut() for run in self._runs)
 
