@@ -45,9 +45,11 @@ async def test_a_provider_that_breaks_off_while_we_stand_still_in_a_write_is_not
     await world.settled()
 
 
-@pytest.mark.parametrize(("steps", "is_blocked"), [(1, False), (round(BLOCKED_S / STEP_S), True)])
-async def test_a_write_is_blocked_for_as_long_as_this_process_ran_within_it(steps: int, is_blocked: bool):
-    """A stop is one step, however long; a client that does not read is waited for in many."""
+BLOCKED_STEPS = round(BLOCKED_S / STEP_S)
+
+
+async def written(steps: int) -> Reply:
+    """A reply whose first write waited for its client while this process ran for so many steps."""
     awake, taken = AwakeTime(), asyncio.Event()
 
     async def send(_message) -> None:
@@ -60,6 +62,13 @@ async def test_a_write_is_blocked_for_as_long_as_this_process_ran_within_it(step
         awake.step()
     taken.set()
     await writing
+    return reply
+
+
+@pytest.mark.parametrize(("steps", "is_blocked"), [(1, False), (BLOCKED_STEPS, True)])
+async def test_a_write_is_blocked_for_as_long_as_this_process_ran_within_it(steps: int, is_blocked: bool):
+    """A stop is one step, however long; a client that does not read is waited for in many."""
+    reply = await written(steps)
     assert reply.was_blocked() is is_blocked
 
 
@@ -73,18 +82,7 @@ async def test_time_passes_while_a_process_runs():
 
 async def test_a_client_that_reads_again_answers_for_nothing_that_fails_later():
     """Once the provider was waited for, as long as it takes to see that nothing of before was left, piece by piece."""
-    awake, taken = AwakeTime(), asyncio.Event()
-
-    async def send(_message) -> None:
-        await taken.wait()
-
-    reply = Reply(send=send, dialect=DIALECTS["openai"], request_id="r", awake=awake)
-    writing = asyncio.create_task(reply.write(b"a"))
-    await until(lambda: reply.sending)
-    for _ in range(round(BLOCKED_S / STEP_S)):
-        awake.step()
-    taken.set()
-    await writing
+    reply = await written(BLOCKED_STEPS)
     assert reply.was_blocked()
     for _ in range(4):
         await asyncio.sleep(PROVIDER_WAIT_S / 3)  # what is tested is the passing of time
